@@ -1,0 +1,44 @@
+"""What a look may find: a problem with its mend, or something that is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: a sentence with found and expected, and the command that mends it."""
+
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}\n    {self.mend}" if self.mend else self.what
+
+
+class Refused(Exception):
+    """The world contradicts the release; nothing is changed. Carries one problem or several."""
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        super().__init__(what)
+        self.problems = (Problem(what, mend),)
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> Refused:
+        """Return one refusal that carries all of `problems` (at least one)."""
+        found = tuple(problems)
+        refused = cls(" ".join(problem.what for problem in found))
+        refused.problems = found
+        return refused
+
+
+class NotYet(Exception):
+    """A look needs what an earlier step has not made yet; the message says what, as "after the tag"."""
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise `Refused` with all of `problems`, or do nothing when there are none."""
+    found = list(problems)
+    if found:
+        raise Refused.of(found)

@@ -1,0 +1,272 @@
+"""Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, traffic flipped.
+
+The steps are the same for staging and production; `release.here` is the environment of the section under way.
+What a deployment leaves in the world for later looks: `releases/<tag>.json` beside the code it put in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from release_tasks import backup, ddl, embedded, notes, shell, smokes
+from release_tasks.environments import Environment, wait_until
+from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.files import write_aside
+from release_tasks.git import Git
+from release_tasks.leash import Command, Kept, Spec
+from release_tasks.links import point_link
+from release_tasks.release import Release
+
+UNPACK = 120
+
+
+def until_live(step: Callable[[Release], Any]) -> Any:
+    """Make `step` history once production runs this version: then it is not asked again."""
+
+    @wraps(step)
+    def looked(release: Release) -> Any:
+        return "history: production runs it" if release.runs_in_production else step(release)
+
+    return looked
+
+
+@until_live
+def reach_the_environment(release: Release) -> str:
+    """The environment can be reached and written to."""
+    here = release.here
+    with here.connect() as connection:
+        server = connection.info.server_version // 10000
+        row = connection.execute("select pg_is_in_recovery()").fetchone()
+    if row == (True,):
+        raise Refused(f"The database of {here.name} is a read-only standby; expected the primary.", "Mend its dsn.")
+    here.variables(release.version)
+    return f"PostgreSQL {server}, {here.origin}"
+
+
+@until_live
+def put_the_code_in_place(release: Release) -> Iterator[str]:
+    """Put the tag's code in place."""
+    here, commit = release.here, release.published
+    if commit is None:
+        raise NotYet("after the tag is pushed")
+    if deployment_of(release)["commit"] == commit:
+        return f"{commit:.9}"
+    code = here.folder / "releases" / release.tag
+    yield f"git archive {release.tag} | tar --extract --directory {_shown(code, release)}"
+    began = _moment(here)
+    unpack_commit(release.git, commit, code)
+    embedded.install(here, code)
+    write_aside(_marker(release), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+
+
+def unpack_commit(git: Git, commit: str, code: Path) -> None:
+    """Write the tree of `commit` to the new folder `code`; the working tree has no part in it."""
+    shutil.rmtree(code, ignore_errors=True)
+    with TemporaryDirectory() as folder:
+        archive = Path(folder) / "code.tar"
+        git.run("archive", "--format=tar", f"--output={archive}", commit, timeout=UNPACK)
+        with tarfile.open(archive) as tar:
+            tar.extractall(code, filter="data")
+
+
+def deployment_of(release: Release) -> dict[str, Any]:
+    """Return what `put_the_code_in_place` left here; its `commit` is None when it has not been."""
+    marker = _marker(release)
+    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {"commit": None}
+    return found
+
+
+def _marker(release: Release) -> Path:
+    return release.here.folder / "releases" / f"{release.tag}.json"
+
+
+def _moment(here: Environment) -> dict[str, Any]:
+    """Return when the deployment begins, by the database's clock, and how long its server log is then."""
+    with here.connect() as connection:
+        row = connection.execute("select now()").fetchone()
+    assert row is not None
+    size = here.log.stat().st_size if here.log and here.log.exists() else 0
+    return {"began": row[0].isoformat(), "began_unix": time.time(), "log_offset": size}
+
+
+def _placed(release: Release) -> Path:
+    """Return the folder of the code that is in place; raises `NotYet` before it is."""
+    if not release.published or deployment_of(release)["commit"] != release.published:
+        raise NotYet("after the code is in place")
+    return release.here.folder / "releases" / release.tag
+
+
+@until_live
+def apply_the_ddl_pack(release: Release) -> Iterator[str]:
+    """Apply the DDL pack."""
+    here, settings = release.here, release.settings
+    pack = ddl.pack_at(release.git, release.commit, settings)
+    with here.connect() as connection:
+        missing = ddl.unapplied(connection, pack, settings.ddl)
+    if not missing:
+        return f"all {len(pack)} files are in the ledger"
+    if not release.published:
+        raise NotYet(f"after the code is in place: {len(missing)} of {len(pack)} files are new or changed")
+    command = " ".join(settings.ddl.command) or "psycopg"
+    yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
+    for notice in ddl.apply(here, pack, settings, _placed(release), release.version):
+        release.journal.record("notice", where=here.name, text=notice)
+
+
+@until_live
+def run_the_release(release: Release) -> Iterator[str]:
+    """Run it: `current` names the release, web app and jobs start from there."""
+    here = release.here
+    if here.runs(release):
+        return here.origin
+    code = _placed(release)
+    restart = f"; {' '.join(here.restart)}" if here.restart else ""
+    yield f"current → {_shown(code, release)}{restart}"
+    point_link(here.current, code)
+    if here.restart:
+        shell.run(here.restart, cwd=here.folder, env=here.variables(release.version), timeout=UNPACK, leash=True)
+    deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
+    if not wait_until(lambda: here.runs(release), deadline):
+        raise Refused(
+            f"{here.name} answers with version {here.running_version()!r} at {here.origin}; expected {release.version}.",
+            f"Look at the logs in {here.folder}, mend, and run again.",
+        )
+
+
+@until_live
+def pass_the_smokes(release: Release) -> str:
+    """The smokes pass."""
+    if not release.here.runs(release):
+        raise NotYet("after the release runs here")
+    return smokes.pass_all(release, release.here)
+
+
+@until_live
+def pass_the_smokes_before_the_flip(release: Release) -> str:
+    """The smokes pass on the new code, beside the one that still has the traffic."""
+    here, code = release.here, _placed(release)
+    with here.connect() as connection:
+        if ddl.unapplied(connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl):
+            raise NotYet("after the DDL pack is applied")
+    with _candidate(release, code) as origin:
+        return smokes.pass_all(release, here, code, here.variables(release.version, origin))
+
+
+@contextmanager
+def _candidate(release: Release, code: Path) -> Iterator[str]:
+    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin."""
+    here, settings = release.here, release.settings
+    if "web" not in settings.services:
+        yield here.origin
+        return
+    origin = f"http://127.0.0.1:{embedded.free_port()}"
+    environment = {**os.environ, **here.variables(release.version, origin)}
+    log = release.folder / f"candidate-{here.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kept = Kept.start(Spec([Command(settings.services["web"], str(code / settings.folder), environment, str(log))]))
+    try:
+        deadline = time.monotonic() + max(settings.acceptance.wait, 1)
+        if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
+            raise Refused(f"The new code does not answer as {release.version} beside the old one.", f"cat {log}")
+        yield origin
+    finally:
+        kept.stop()
+
+
+@until_live
+def stamp_the_session(release: Release) -> Iterator[str]:
+    """Stamp the ops session."""
+    here, stamp = release.here, release.settings.stamp
+    if not stamp.command:
+        return "no stamp.command is set"
+    stamped = _stamp(release)
+    if stamped:
+        return f"stamped at {stamped}"
+    code = _placed(release)
+    variables = here.variables(release.version)
+    yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
+    shell.run(stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, leash=True)
+
+
+def _stamp(release: Release) -> str | None:
+    """Return when this deployment was stamped, None before: its row in the session log is the marker."""
+    deployment, log = deployment_of(release), release.settings.stamp.log
+    if not deployment["commit"]:
+        return None
+    schema, _, table = log.partition(".")
+    with release.here.connect() as connection:
+        if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
+            return None
+        row = connection.execute(
+            f"select min(opened_at) from {log} where app_name = %s and app_version = %s and opened_at >= %s",  # type: ignore[arg-type]
+            [release.settings.app, release.version, deployment["began"]],
+        ).fetchone()
+    return row[0].isoformat(timespec="seconds") if row and row[0] else None
+
+
+@until_live
+def have_the_notes_ready(release: Release) -> str:
+    """The notes are committed, and their Highlights are written."""
+    text = release.git.text_at(release.tip, release.notes_path)
+    if text is None:
+        raise NotYet("after the notes are written")
+    refuse(notes.notes_problems(text, release))
+    return release.notes_path
+
+
+@until_live
+def confirm_production(release: Release) -> Iterator[str]:
+    """A person confirms production."""
+    about = (release.published or "", release.here.dsn)
+    if release.options.get("yes"):
+        return "--yes"
+    if release.confirmed == about:
+        return "confirmed"
+    if not sys.stdin.isatty():
+        raise Refused(
+            "Production needs a typed confirmation, and there is no terminal to ask at.",
+            f"inv release --version {release.version} --yes   # when a machine may decide",
+        )
+    yield f"ask to type {release.version}"
+    print(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
+    print("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
+    print(f"  Database: {shell.mask(release.here.dsn)}; web app: {release.here.origin}")
+    typed = input(f"  Type {release.version} to go on: ").strip()
+    if typed != release.version:
+        raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
+    release.confirmed = about
+
+
+@until_live
+def back_up_the_database(release: Release) -> Iterator[str]:
+    """Back up the database."""
+    here, folder = release.here, release.folder / "backups"
+    with here.connect() as connection:
+        applied = not ddl.unapplied(
+            connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl
+        )
+        major = connection.info.server_version // 10000
+    there = backup.newest(folder, here.name)
+    if there and (applied or backup.is_recent(there)) and backup.is_whole(there):
+        return there.name
+    if not release.published:
+        raise NotYet("after the tag is pushed")
+    yield f"pg_dump --format=custom > {_shown(folder, release)}/{here.name}-….dump"
+    backup.dump(here, folder, major)
+
+
+def _shown(path: Path, release: Release) -> str:
+    """Return `path` from the root where it is inside, with forward slashes."""
+    return re.sub(r"\\", "/", str(path.relative_to(release.root) if path.is_relative_to(release.root) else path))

@@ -1,0 +1,116 @@
+"""Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on (docs/DOCS_PACKING.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from release_tasks import ddl
+from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.files import checksum_lines, read_checksums, sha256
+from release_tasks.git import Git, differing, listed
+from release_tasks.release import Release
+
+VERSION_LINE = re.compile(r'^(\s*"version"\s*:\s*")[^"]*(")', re.MULTILINE)
+
+
+def write_the_docs_pack(release: Release) -> Iterator[str]:
+    """Regenerate VERSION, SOURCE_TAG and the hashes."""
+    if release.published:
+        return f"in {release.published:.9}"
+    tip = release.tip
+    lock = release.git.bytes_at(tip, release.settings.ddl.lock)
+    if not (lock and ddl.locked_for(lock, release.tag)):
+        raise NotYet("after the DDL order is locked")
+    pack = expected_pack(release, tip)
+    stale = differing(pack, release.git, tip)
+    if not stale:
+        return f"{len(read_checksums(pack[release.settings.docs_pack.hashes]))} hashes"
+    yield f"git commit {listed(stale)}"
+    release.git.commit_files(pack, f"docs: update version + hashes for {release.tag}")
+
+
+def publish_the_docs_submodule(release: Release) -> Iterator[str]:
+    """Tag and push the docs where they are a submodule."""
+    folder = release.settings.docs_pack.folder
+    if not release.git.is_submodule(folder):
+        return f"{folder}/ is a folder of this repository"
+    if release.published:
+        return "settled when the tag was published"
+    if differing({"VERSION": f"{release.version}\n".encode()}, release.git, release.tip):
+        raise NotYet("after the docs pack is built")
+    docs = release.git.submodule(folder)
+    commit, branch = docs.commit_named("HEAD"), f"refs/heads/{release.settings.docs_pack.submodule_branch}"
+    tagged = docs.commit_named(release.tag_ref)
+    if tagged not in (None, commit):
+        raise Refused(f"In {folder}/, {release.tag} names {tagged:.9}, not the docs pack's commit {commit:.9}.",
+                      f"git -C {folder} tag --delete {release.tag}   # if it is a mistake")  # fmt: skip
+    there = docs.remote_refs
+    if tagged and there.get(release.tag_ref) == docs.object_named(release.tag_ref) and there.get(branch) == commit:
+        return f"{folder}/ {commit:.9}"
+    yield f"git -C {folder} tag --annotate {release.tag}; git -C {folder} push --atomic HEAD:{branch} {release.tag_ref}"
+    if not tagged:
+        docs.run("tag", "--annotate", "--message", release.title, release.tag, commit or "HEAD")
+    docs.push(f"HEAD:{branch}", release.tag_ref)
+
+
+def paths(release: Release) -> set[str]:
+    """Return the paths that section 4 writes."""
+    settings = release.settings
+    found = {"VERSION", "SOURCE_TAG", settings.docs_pack.hashes, *settings.version_files}
+    if release.git.is_submodule(settings.docs_pack.folder):
+        found |= {settings.docs_pack.folder, *(f"{settings.docs_pack.folder}/{n}" for n in ("VERSION", "SOURCE_TAG"))}
+    return found
+
+
+def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
+    """Return path → bytes of every file that carries the version, as it is for `version`."""
+    files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"v{version}\n".encode()}
+    for path in release.settings.version_files:
+        text = release.git.text_at(commit, path)
+        if text is None:
+            raise Refused(f"{path} is not committed; expected it with a version.", "Mend release.version_files.")
+        files[path] = VERSION_LINE.sub(rf"\g<1>{version}\g<2>", text, count=1).encode()
+    return files
+
+
+def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
+    """Return path → bytes of the docs pack as it must be on top of `commit`; hashes are of committed bytes."""
+    settings, git = release.settings, release.git
+    files = version_files(release, release.version, commit)
+    if git.is_submodule(settings.docs_pack.folder):
+        files |= {f"{settings.docs_pack.folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
+    pack = [file.path for file in ddl.pack_at(git, commit, settings)]
+    hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
+    contents = {path: files.get(path) or git.bytes_at(commit, path) for path in hashed}
+    missing = [path for path, content in contents.items() if content is None]
+    if missing:
+        raise Refused(f"The include list names files that are not committed: {listed(missing)}.",
+                      "Commit them, or mend release.docs_pack.include in invoke.yaml.")  # fmt: skip
+    hashes = {path: sha256(content) for path, content in contents.items() if content is not None}
+    return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
+
+
+def hash_problems(git: Git, commit: str, hashes_path: str) -> list[Problem]:
+    """Return the files of `commit` that its committed hashes do not fit, as `sha256sum --check` would."""
+    listing = git.bytes_at(commit, hashes_path)
+    if not listing:
+        return [Problem(f"{hashes_path} is not in {commit:.9}.")]
+    wrong = [path for path, digest in read_checksums(listing).items()
+             if sha256(git.bytes_at(commit, path) or b"") != digest]  # fmt: skip
+    return [Problem(f"In {commit:.9}, {path} is not what {hashes_path} says.") for path in wrong]
+
+
+def tag_problems(release: Release, commit: str) -> list[Problem]:
+    """Return why the commit under this version's tag cannot be its release, empty when it is."""
+    git, tag = release.git, release.tag
+    mend = f"git tag --delete {tag}   # if it is a mistake and was never pushed; else release the next version"
+    found = (git.text_at(commit, "VERSION") or "").strip()
+    problems = []
+    if found != release.version:
+        problems.append(f"{tag} names {commit:.9}, where VERSION says {found!r}: it is not this release.")
+    elif not git.is_annotated(release.tag_ref):
+        problems.append(f"{tag} is a lightweight tag; expected an annotated one.")
+    else:
+        problems += [problem.what for problem in hash_problems(git, commit, release.settings.docs_pack.hashes)]
+    return [Problem(what, mend) for what in problems]

@@ -1,0 +1,161 @@
+"""Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+from release_tasks import node
+from release_tasks.errors import Refused
+from release_tasks.files import records_folder
+from release_tasks.links import read_link
+from release_tasks.shell import mask
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from release_tasks.release import Release
+    from release_tasks.settings import Settings
+
+CONNECT = 5  # seconds to reach a database
+ANSWER = 10  # seconds to answer a request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request got: `status` 0 means no answer at all, and `body` then says why."""
+
+    status: int
+    body: str
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object; an empty one when it is none."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass
+class Environment:
+    """One environment: `folder` holds `releases/` and the link `current`, `log` is PostgreSQL's server log."""
+
+    name: str
+    settings: Settings
+    root: Path
+    dsn: str
+    origin: str
+    folder: Path
+    log: Path | None
+    restart: list[str] = field(default_factory=list)
+    held: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def current(self) -> Path:
+        return self.folder / "current"
+
+    @property
+    def code(self) -> Path:
+        """The folder of the code that runs here: the working tree on dev, elsewhere what `current` names."""
+        if self.name == "dev":
+            return self.root
+        code = read_link(self.current)
+        if code is None:
+            raise Refused(f"Nothing has been deployed to {self.name} yet.", f"inv deploy.{self.name}")
+        return code
+
+    def variables(self, version: str, origin: str = "") -> dict[str, str]:
+        """Return the variables that the application's commands read, all from the one DSN, and Node's PATH."""
+        from psycopg import conninfo
+
+        parts = conninfo.conninfo_to_dict(self.dsn)
+        names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+        origin = origin or self.origin
+        return {
+            **node.runtime(self.root / self.settings.folder, records_folder(self.root)),
+            **{variable: str(parts[part]) for part, variable in names.items() if parts.get(part)},
+            "DATABASE_URL": self.dsn,
+            "APP_NAME": self.settings.app,
+            "APP_VERSION": version,
+            "ORIGIN": origin,
+            "PORT": str(urlsplit(origin).port or ""),
+        }
+
+    def connect(self) -> Connection:
+        """Return a connection in autocommit; raises `Refused` when the server cannot be reached or refuses us."""
+        import psycopg
+
+        try:
+            return psycopg.connect(self.dsn, autocommit=True, connect_timeout=CONNECT, application_name="release")
+        except psycopg.Error as error:
+            self._unreachable(error)
+
+    def _unreachable(self, error: Exception) -> NoReturn:
+        reason = " ".join(str(error).split())
+        raise Refused(
+            f"The database of {self.name} cannot be used: {mask(reason)}",
+            f"Check release.environments.{self.name}.dsn in invoke.yaml, and the variable it comes from.",
+        ) from error
+
+    def get(self, path: str, origin: str = "", timeout: float = ANSWER) -> Answer:
+        """Ask `path` of the web app (or of `origin`); redirects are not followed, for a login page is no answer."""
+        try:
+            with _OPENER.open((origin or self.origin) + path, timeout=timeout) as response:
+                return Answer(response.status, response.read().decode("utf-8", errors="replace"))
+        except urllib.error.HTTPError as answer:
+            return Answer(answer.code, answer.read().decode("utf-8", errors="replace"))
+        except (OSError, ValueError) as error:
+            return Answer(0, str(getattr(error, "reason", error)))
+
+    def running_version(self, origin: str = "") -> str | None:
+        """Return the version that the web app says it is, None when it does not answer."""
+        found = self.get(self.settings.acceptance.version, origin).json().get("version")
+        return str(found) if found else None
+
+    def runs(self, release: Release) -> bool:
+        """Tell whether this release is what `current` names and what answers at the origin."""
+        code = read_link(self.current)
+        deployed = code is None or code.name == release.tag
+        return deployed and self.running_version() == release.version
+
+    def close(self) -> None:
+        """Stop what this process brought up; what others own stays."""
+        while self.held:
+            self.held.pop()()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+
+
+def open_environment(name: str, root: Path, settings: Settings) -> Environment:
+    """Return the environment `name`: as its settings say, or embedded and brought up now."""
+    own = settings.environment(name)  # type: ignore[arg-type]
+    if own.embedded:
+        from release_tasks import embedded
+
+        return embedded.bring_up(name, root, settings)
+    folder = root / own.folder if own.folder else root
+    log = root / own.log if own.log else None
+    return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+
+
+def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
+    """Ask `holds` again until it is true or `deadline` (of `time.monotonic`) has passed; return the last answer."""
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(every)
+    return True

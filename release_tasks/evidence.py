@@ -1,0 +1,121 @@
+"""Section 9: the evidence pack, one folder that shows what was released, checked by its own manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
+from release_tasks.release import Release
+from release_tasks.steps import Asked
+
+MANIFEST = "manifest-sha256.txt"
+
+
+def build_the_evidence_pack(release: Release) -> Iterator[str]:
+    """Build the evidence pack."""
+    folder = pack_folder(release)
+    if folder.exists():
+        refuse(pack_problems(folder, release))
+        return f"{len(file_hashes(folder))} files in {folder.relative_to(release.root).as_posix()}"
+    if not release.runs_in_production:
+        raise NotYet("after production runs it")
+    kept = next((place for place in _places(release) if place.exists() and not pack_problems(place, release)), None)
+    yield f"fetch it back from {kept}" if kept else f"write {folder.relative_to(release.root).as_posix()}"
+    aside = folder.with_name(f".{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    if kept:
+        shutil.copytree(kept, aside)
+    else:
+        _fill(aside, release)
+    aside.rename(folder)
+
+
+def copy_the_pack_to_its_places(release: Release) -> Iterator[str]:
+    """Copy the pack to each configured place, and verify it there."""
+    folder, places = pack_folder(release), _places(release)
+    if not places:
+        return "no places are set in release.archive"
+    if not folder.exists():
+        raise NotYet("after the evidence pack is built")
+    missing = [place for place in places if not place.exists()]
+    refuse(problem for place in places if place.exists() for problem in pack_problems(place, release))
+    if not missing:
+        return ", ".join(map(str, places))
+    yield f"copy to {', '.join(map(str, missing))}"
+    for place in missing:
+        aside = place.with_name(f".{place.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(folder, aside)
+        refuse(pack_problems(aside, release))
+        aside.rename(place)
+
+
+def ask_for_what_people_keep(release: Release) -> str:
+    """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
+    return Asked(f"copy {MANIFEST} of the pack to the offline, encrypted storage; file with INPI if this release needs it")
+
+
+def pack_folder(release: Release) -> Path:
+    return release.folder / "evidence"
+
+
+def _places(release: Release) -> list[Path]:
+    name = f"{release.settings.app}-{release.version}"
+    return [release.root / place / name for place in release.settings.archive if place]
+
+
+def _fill(folder: Path, release: Release) -> None:
+    """Write the pack of `release` into `folder`; the bundle is cloned to see that it holds the tag."""
+    git, tag, docs = release.git, release.tag, release.settings.docs_pack
+    commit, name = release.commit, f"{release.settings.app}-{release.version}"
+    for part in ("git", "source", "notes", "ddl", "checks"):
+        (folder / part).mkdir(parents=True)
+    bundle, source = folder / "git" / f"{tag}.bundle", folder / "source" / f"{name}.tar"
+    git.run("bundle", "create", "--quiet", str(bundle), release.tag_ref)
+    git.run("archive", "--format=tar", f"--prefix={name}/", f"--output={source}", commit)
+    ids = {"tag": git.object_named(release.tag_ref), "commit": commit, "tree": git.object_named(f"{commit}^{{tree}}")}
+    write_aside(folder / "ids.json", json.dumps({"version": release.version, **ids}, indent=2).encode())
+    committed = {
+        "VERSION": "VERSION",
+        "SOURCE_TAG": "SOURCE_TAG",
+        "HASHES.sha256.txt": docs.hashes,
+        "ddl/ORDER.lock": release.settings.ddl.lock,
+    }
+    for there, here in committed.items():
+        write_aside(folder / there, git.bytes_at(commit, here) or b"")
+    write_aside(folder / "notes" / f"{tag}.md", git.bytes_at(release.tip, release.notes_path) or b"")
+    for record in (*(release.folder / "checks").glob("*.json"), *(release.folder / "backups").glob("*.sha256")):
+        shutil.copy(record, folder / "checks")
+    if release.journal.path.exists():
+        shutil.copy(release.journal.path, folder)
+    _clone_and_compare(bundle, release, ids["tag"])
+    write_aside(folder / MANIFEST, checksum_lines(file_hashes(folder)))
+
+
+def _clone_and_compare(bundle: Path, release: Release, tag_object: str | None) -> None:
+    with TemporaryDirectory() as clone:
+        release.git.run("clone", "--quiet", "--bare", str(bundle), clone, timeout=300)
+        found = release.git.run("-C", clone, "rev-parse", release.tag_ref).stdout.strip()
+    if found != tag_object:
+        raise Refused(f"The bundle holds {found}, not the tag {tag_object}.", "git fsck")
+
+
+def pack_problems(folder: Path, release: Release) -> list[Problem]:
+    """Return what is wrong with the pack in `folder`: another release's, or not what its manifest lists."""
+    manifest = folder / MANIFEST
+    mend = f"Move {folder} away and keep it, then run again."
+    if not manifest.exists():
+        return [Problem(f"{folder} has no {MANIFEST}.", mend)]
+    listed = read_checksums(manifest.read_bytes())
+    found = {path: digest for path, digest in file_hashes(folder).items() if path != MANIFEST}
+    wrong = sorted(path for path in listed.keys() | found.keys() if listed.get(path) != found.get(path))
+    problems = [Problem(f"{folder / path} is not what {MANIFEST} says.", mend) for path in wrong]
+    ids = json.loads((folder / "ids.json").read_bytes()) if "ids.json" in found else {}
+    if ids.get("tag") != release.git.object_named(release.tag_ref):
+        problems.append(Problem(f"{folder} is of the tag {ids.get('tag')}, not of {release.tag}.", mend))
+    return problems

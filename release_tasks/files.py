@@ -1,0 +1,54 @@
+"""Files that are written whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+RECORDS = ".release"
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write `content` beside `path`, force it to disk, then rename: a reader sees the old or the new file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if path.exists():
+        aside.chmod(path.stat().st_mode)
+    aside.replace(path)
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of `content`, 64 lower-case hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def checksum_lines(hashes: dict[str, str]) -> bytes:
+    """Return `hashes` (path → SHA-256) as sha256sum writes them: hex, two spaces, path; LF; in the given order."""
+    return "".join(f"{digest}  {path}\n" for path, digest in hashes.items()).encode()
+
+
+def read_checksums(content: bytes) -> dict[str, str]:
+    """Return path → SHA-256 from lines as sha256sum reads them; comment lines are passed over."""
+    lines = [line for line in content.decode().splitlines() if line and not line.startswith("#")]
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Return path → SHA-256 of every file under `folder`, sorted by path with forward slashes."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    return {name: sha256(path.read_bytes()) for name, path in files}
+
+
+def records_folder(root: Path) -> Path:
+    """Return the folder of everything that is ours and not git's, made so that git ignores it."""
+    folder = root / RECORDS
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        ignore.write_text("*\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,227 @@
+"""Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from release_tasks import shell
+from release_tasks.errors import Refused
+from release_tasks.files import write_aside
+
+if TYPE_CHECKING:
+    import git as gitpython
+
+NETWORK = 120  # seconds a fetch, push or ls-remote may take
+LOCAL = 60
+QUIETLY = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "LC_ALL": "C"}
+
+
+class Git:
+    """One repository, at `root`, and its remote. Refs are always full names, as refs/tags/v0.1.1."""
+
+    def __init__(self, root: Path, remote: str) -> None:
+        self.root, self.remote = root, remote
+        self._remote_refs: dict[str, str] | None = None
+
+    @classmethod
+    def open(cls, root: Path, remote: str) -> Git:
+        """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
+        if not (root / ".git").exists():
+            raise Refused(f"{root.name}/ is not the root of a git repository.", "git init && git add -A && git commit")
+        git = cls(root, remote)
+        if git.commit_named("HEAD") is None:
+            raise Refused("The repository has no commit yet.", "git add -A && git commit")
+        return git
+
+    @cached_property
+    def repo(self) -> gitpython.Repo:
+        import git as gitpython
+
+        return gitpython.Repo(self.root)
+
+    def close(self) -> None:
+        if "repo" in self.__dict__:
+            self.repo.close()
+
+    def look_afresh(self) -> None:
+        """Forget what the remote said: something has changed."""
+        self._remote_refs = None
+
+    def run(self, *args: str, timeout: float = LOCAL, check: bool = True) -> shell.Finished:
+        """Run `git args`; raises `shell.CommandFailed` when it fails or takes longer than `timeout` seconds."""
+        ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
+        env = {**QUIETLY, "GIT_SSH_COMMAND": ssh}
+        return shell.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check)
+
+    # What is here
+
+    def commit_named(self, ref: str) -> str | None:
+        """Return the id of the commit that `ref` names, None when it names none here."""
+        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", f"{ref}^{{commit}}", check=False)
+        return found.stdout.strip() if found.code == 0 else None
+
+    def object_named(self, ref: str) -> str | None:
+        """Return the id of the very object `ref` names: for an annotated tag, the tag object."""
+        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", ref, check=False)
+        return found.stdout.strip() if found.code == 0 else None
+
+    def is_annotated(self, tag_ref: str) -> bool:
+        return self.run("cat-file", "-t", tag_ref, check=False).stdout.strip() == "tag"
+
+    @property
+    def branch(self) -> str | None:
+        """The branch that is checked out, None on a detached HEAD."""
+        return self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.strip() or None
+
+    @property
+    def is_shallow(self) -> bool:
+        return self.run("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+
+    @property
+    def under_way(self) -> str | None:
+        """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
+        folder = Path(self.repo.git_dir)
+        for name in ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "rebase-merge", "index.lock"):
+            if (folder / name).exists():
+                return name
+        return None
+
+    def has(self, object_id: str) -> bool:
+        return self.run("cat-file", "-e", object_id, check=False).code == 0
+
+    def contains(self, commit: str, ancestor: str) -> bool:
+        """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
+        return self.run("merge-base", "--is-ancestor", ancestor, commit, check=False).code == 0
+
+    def dirty_paths(self) -> list[str]:
+        """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
+        entries = self.run("status", "--porcelain=v1", "-z", "--untracked-files=all").stdout.split("\0")
+        paths, skip = [], False
+        for entry in entries:
+            if entry and not skip:
+                paths.append(entry[3:])
+            skip = not skip and entry[:1] in ("R", "C")
+        return sorted(paths)
+
+    def tags(self) -> list[str]:
+        return self.run("tag", "--list").stdout.split()
+
+    def tagged_on(self, commit: str) -> list[str]:
+        """Return the tags in the history of `commit`."""
+        return self.run("tag", "--merged", commit).stdout.split()
+
+    def bytes_at(self, commit: str, path: str) -> bytes | None:
+        """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
+        submodule = self._submodule_of(commit, path)
+        if submodule:
+            inner, inner_commit = submodule
+            return inner.bytes_at(inner_commit, PurePosixPath(path).relative_to(inner.root.name).as_posix())
+        try:
+            return bytes(self.repo.commit(commit).tree.join(path).data_stream.read())
+        except (KeyError, AttributeError):
+            return None
+
+    def text_at(self, commit: str, path: str) -> str | None:
+        found = self.bytes_at(commit, path)
+        return None if found is None else found.decode("utf-8", errors="replace")
+
+    def files_in(self, commit: str, folder: str) -> list[str]:
+        """Return the paths of the files directly in `folder` of `commit`, sorted by bytes."""
+        try:
+            tree = self.repo.commit(commit).tree
+            return sorted(str(blob.path) for blob in (tree if folder in ("", ".") else tree.join(folder)).blobs)
+        except (KeyError, AttributeError):
+            return []
+
+    def changed_between(self, old: str, new: str) -> list[str]:
+        found = self.run("diff", "--name-only", "-z", "--no-renames", old, new).stdout
+        return sorted(path for path in found.split("\0") if path)
+
+    def subjects(self, since: str | None, until: str) -> list[tuple[str, str]]:
+        """Return (commit id, subject) of the commits after `since` up to `until`, newest first, merges left out."""
+        commits = self.repo.iter_commits(f"{since}..{until}" if since else until, no_merges=True)
+        return [(commit.hexsha, str(commit.summary)) for commit in commits]
+
+    def _submodule_of(self, commit: str, path: str) -> tuple[Git, str] | None:
+        first = PurePosixPath(path).parts[0]
+        try:
+            entry = self.repo.commit(commit).tree.join(first)
+        except KeyError:
+            return None
+        return (self.submodule(first), entry.hexsha) if entry.type == "submodule" else None
+
+    def is_submodule(self, folder: str) -> bool:
+        """Tell whether `folder`, directly under the root, is recorded as a submodule in the index."""
+        return self.run("ls-files", "--stage", "--", folder).stdout.startswith("160000")
+
+    def submodule(self, folder: str) -> Git:
+        if not (self.root / folder / ".git").exists():
+            raise Refused(
+                f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}"
+            )
+        return Git(self.root / folder, self.remote)
+
+    # What the remote has
+
+    @property
+    def remote_refs(self) -> dict[str, str]:
+        """The remote's refs and the ids they name; raises `Refused` when there is no remote or no answer."""
+        if self._remote_refs is None:
+            if self.remote not in self.run("remote").stdout.split():
+                raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
+            try:
+                listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK).stdout
+            except shell.CommandFailed as no:
+                raise Refused(
+                    f"The remote {self.remote!r} does not answer: {no}", f"git ls-remote {self.remote}"
+                ) from no
+            lines = (line.split("\t") for line in listing.splitlines())
+            self._remote_refs = {ref: object_id for object_id, ref in lines}
+        return self._remote_refs
+
+    # Changes
+
+    def fetch(self, *refspecs: str) -> None:
+        self.run("fetch", "--quiet", self.remote, *refspecs, timeout=NETWORK)
+
+    def push(self, *refspecs: str) -> None:
+        """Push `refspecs` in one atomic push: the remote takes all or none."""
+        self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
+
+    def commit_files(self, files: Mapping[str, bytes], message: str) -> None:
+        """Write `files` (path → bytes with LF) and commit them and nothing else.
+
+        Files in a submodule are committed there first; the parent then records the submodule's new commit.
+        """
+        folders = {PurePosixPath(path).parts[0] for path in files}
+        inside = {folder for folder in folders if self.is_submodule(folder)}
+        for folder in inside:
+            inner = {path.partition("/")[2]: content for path, content in files.items() if _is_under(path, folder)}
+            self.submodule(folder).commit_files(inner, message)
+        own = [path for path in files if not any(_is_under(path, folder) for folder in inside)]
+        for path in own:
+            write_aside(self.root / path, files[path])
+        paths = [*own, *inside]
+        self.run("add", "--", *paths)
+        if self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
+            self.run("commit", "--quiet", "--message", message, "--only", "--", *paths, timeout=NETWORK)
+
+
+def _is_under(path: str, folder: str) -> bool:
+    return PurePosixPath(path).parts[0] == folder
+
+
+def differing(files: Mapping[str, bytes], git: Git, commit: str) -> list[str]:
+    """Return those of `files` (path → expected bytes) whose committed bytes in `commit` are others."""
+    return [path for path, content in files.items() if git.bytes_at(commit, path) != content]
+
+
+def listed(paths: Iterable[str], most: int = 10) -> str:
+    """Return `paths` as words of a sentence, the tail counted when there are more than `most`."""
+    names = list(paths)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

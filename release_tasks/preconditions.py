@@ -1,0 +1,151 @@
+"""Section 2: what must be so before a release begins; each gate answers with all the problems it sees."""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+
+from release_tasks import ddl, docs_pack, smokes, versions
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.git import listed
+from release_tasks.release import Release
+
+SETTLED = "settled when the tag was published"
+
+
+def stand_on_the_right_branch(release: Release) -> str:
+    """The whole history is here, and the main or the release branch is checked out."""
+    git, settings = release.git, release.settings
+    branch, allowed = git.branch, {settings.main, release.branch}
+    problems = []
+    if git.is_shallow:
+        problems.append(Problem("This clone is shallow; a release needs the whole history.",
+                                f"git fetch --unshallow --tags {settings.remote}"))  # fmt: skip
+    if git.under_way:
+        problems.append(Problem(f"Git has something unfinished here: {git.under_way}.",
+                                "git status   # then finish it or abort it; remove a lock that a crash left"))  # fmt: skip
+    if branch not in allowed:
+        found = f"the branch {branch}" if branch else "a detached HEAD"
+        expected = " or ".join(sorted(allowed))
+        problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {settings.main}"))
+    problems += _identity_problems(release)
+    refuse(problems)
+    return f"on {branch}"
+
+
+def _identity_problems(release: Release) -> list[Problem]:
+    if release.git.run("var", "GIT_COMMITTER_IDENT", check=False).code == 0:
+        return []
+    return [Problem("Git does not know who commits; expected user.name and user.email.",
+                    'git config user.name "…" && git config user.email "…"')]  # fmt: skip
+
+
+def keep_the_tree_clean(release: Release) -> str:
+    """The working tree is clean, but for what a run of this release left half-way."""
+    dirty = release.git.dirty_paths()
+    if release.git.branch == release.branch:
+        ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
+        dirty = [path for path in dirty if path not in ours]
+    if dirty:
+        raise Refused(f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
+                      "git stash --include-untracked   # or commit them")  # fmt: skip
+    return ""
+
+
+def agree_with_the_remote(release: Release) -> str:
+    """The branch has everything that the remote's has."""
+    if release.published:
+        return SETTLED
+    git, remote = release.git, release.settings.remote
+    branch = git.branch or release.settings.main
+    there = git.remote_refs.get(f"refs/heads/{branch}")
+    if there and not git.contains("HEAD", there):
+        raise Refused(f"{branch} lacks commits that {remote} has ({there:.9}).", f"git pull --ff-only {remote} {branch}")
+    return ""
+
+
+def have_everything_merged(release: Release) -> str:
+    """Every branch meant for this version is merged."""
+    patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
+    if release.published:
+        return SETTLED
+    if not patterns:
+        return "no patterns are set in must_be_merged"
+    problems = []
+    for ref, commit in release.git.remote_refs.items():
+        name = ref.removeprefix("refs/heads/")
+        meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
+        if meant and not release.git.contains(release.tip, commit):
+            problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.",
+                                    f"git fetch && git merge {release.settings.remote}/{name}"))  # fmt: skip
+    refuse(problems)
+    return ", ".join(patterns)
+
+
+def have_the_tag_free(release: Release) -> str:
+    """The tag is free, here and on the remote, or it is this release's own."""
+    tagged = release.published or release.git.commit_named(release.tag_ref)
+    if not tagged:
+        return f"{release.tag} is free"
+    problems = docs_pack.tag_problems(release, tagged)
+    refuse(problems)
+    return f"{release.tag} is ours, {tagged:.9}"
+
+
+def come_after_the_last_release(release: Release) -> str:
+    """No later version has been released."""
+    names = [*release.git.tags(), *(ref.removeprefix("refs/tags/") for ref in release.git.remote_refs)]
+    last = versions.highest([version for name in names if (version := versions.version_named(name))])
+    if last and versions.is_past(last, release.version):
+        raise Refused(f"{release.version} is lower than the last release, {last}.",
+                      f"inv release --version {versions.next_release(last)}")  # fmt: skip
+    return f"the last is {last}" if last else "the first"
+
+
+def have_versions_in_line(release: Release) -> str:
+    """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
+    if release.published:
+        return SETTLED
+    git, tip, target = release.git, release.tip, release.version
+    version = (git.text_at(tip, "VERSION") or "").strip()
+    problems = version_file_problems("VERSION", version, target)
+    source_tag = (git.text_at(tip, "SOURCE_TAG") or "").strip()
+    problems += version_file_problems("SOURCE_TAG", source_tag.removeprefix("v"), target)
+    for path in release.settings.version_files:
+        found = _version_in(git.text_at(tip, path))
+        if found not in (version, target):
+            problems.append(Problem(f"{path} says version {found!r}; expected {version!r} as in VERSION.",
+                                    f"Set the version in {path}, and commit."))  # fmt: skip
+    refuse(problems)
+    return f"{version} now"
+
+
+def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
+    """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
+    mend = f"Write {target} or the version in work into {path}, and commit."
+    if not versions.is_version(found):
+        return [Problem(f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release.", mend)]
+    if versions.is_past(found, target):
+        return [Problem(f"{path} says {found}, which is past {target}.", mend)]
+    return []
+
+
+def _version_in(text: str | None) -> str | None:
+    try:
+        return str(json.loads(text or "{}").get("version"))
+    except ValueError:
+        return None
+
+
+def have_a_ddl_pack_in_order(release: Release) -> str:
+    """The DDL pack is there, numbered and not empty."""
+    pack = ddl.pack_at(release.git, release.commit, release.settings)
+    refuse(ddl.pack_problems(pack, release.settings.ddl))
+    return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
+
+
+def pass_the_smokes_on_dev(release: Release) -> str:
+    """The smokes pass on dev."""
+    if release.published:
+        return SETTLED
+    return smokes.pass_all(release, release.environment("dev"))

@@ -1,0 +1,124 @@
+"""A rehearsal: the real `inv release` in a throw-away clone, with a bare remote and embedded environments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from release_tasks import embedded, postgres, screen, shell, versions
+from release_tasks.deployment import unpack_commit
+from release_tasks.environments import Environment, open_environment
+from release_tasks.errors import Refused, refuse
+from release_tasks.files import records_folder
+from release_tasks.git import Git, listed
+from release_tasks.journal import Journal
+from release_tasks.links import point_link
+from release_tasks.release import project_root, settings_of
+from release_tasks.settings import Settings
+
+WHOLE_RELEASE = 1800.0  # seconds
+ENVIRONMENTS = ("dev", "staging", "production")
+
+
+def rehearse(config: Any, version: str | None, keep: bool) -> None:
+    """Release `version` (default: the one in work) in a throw-away clone of HEAD; nothing outside it changes.
+
+    The evidence pack is copied to .release/rehearsals/. Raises `Refused` when the release did not go through.
+    """
+    root, settings = project_root(config), settings_of(config)
+    version = version or versions.release_after((root / "VERSION").read_text(encoding="utf-8").strip())
+    refuse(versions.version_problems(version))
+    git = Git.open(root, settings.remote)
+    if dirty := git.dirty_paths():
+        screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
+    began = time.monotonic()
+    with _throw_away_folder(keep) as folder, ExitStack() as running:
+        with screen.busy("Cloning into a throw-away folder"):
+            clone = clone_with_bare_remote(git, folder, settings)
+        for name in ENVIRONMENTS:
+            with screen.busy(f"Bringing up {name}"):
+                environment = open_environment(name, clone, settings)
+                running.callback(environment.close)
+                if name != "dev":
+                    run_what_came_before(environment, git)
+            screen.say(f"  {name}: {environment.origin}")
+        command = ["release", "--version", version, "--yes"]
+        screen.say(f"\n$ inv {' '.join(command)}")
+        argv = [sys.executable, "-m", "invoke", *command]
+        released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, on_line=screen.say)
+        _report(clone, version, time.monotonic() - began)
+        if released.code:
+            raise Refused(f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
+                          "inv rehearse --keep   # leaves the clone for a look")  # fmt: skip
+        evidence = _kept_evidence(clone, root, version)
+    screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
+
+
+@contextmanager
+def _throw_away_folder(keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="rehearsal-")).resolve()
+    try:
+        yield folder
+    finally:
+        if keep:
+            screen.say(f"\nKept: {folder}. Its environments are stopped; `inv status` in {folder / 'clone'} starts them.")
+        else:
+            for name in ENVIRONMENTS:
+                postgres.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:
+    """Make `folder/remote.git` with HEAD as its main branch and all tags, and return `folder/clone` of it."""
+    if git.is_shallow:
+        raise Refused("This clone is shallow; a rehearsal needs the whole history.", "git fetch --unshallow")
+    remote, clone = folder / "remote.git", folder / "clone"
+    git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
+    git.run("push", "--quiet", str(remote), f"HEAD:refs/heads/{settings.main}", "refs/tags/*:refs/tags/*", timeout=300)
+    git.run("clone", "--quiet", "--origin", settings.remote, str(remote), str(clone), timeout=300)
+    own = Git(clone, settings.remote)
+    for name, value in (("user.name", "Rehearsal"), ("user.email", "rehearsal@example.invalid")):
+        own.run("config", name, value)
+    return clone
+
+
+def run_what_came_before(environment: Environment, git: Git) -> None:
+    """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
+    code = environment.folder / "releases" / "before"
+    unpack_commit(git, "HEAD", code)
+    embedded.install(environment, code)
+    embedded.apply_pack_of(environment, code, "before")
+    point_link(environment.current, code)
+    embedded.settle(environment)
+
+
+def _report(clone: Path, version: str, seconds: float) -> None:
+    """Show what happened, from the journal: a row a section, its steps and its time."""
+    sections: dict[str, list[dict[str, Any]]] = {}
+    records = Journal(clone / ".release" / f"v{version}" / "journal.jsonl").records()
+    for record in records:
+        if record["event"] == "step":
+            sections.setdefault(record["section"], []).append(record)
+    rows = []
+    for section, steps in sections.items():
+        outcomes = [str(step["outcome"]) for step in steps]
+        took = sum(step.get("seconds", 0.0) for step in steps)
+        verdict = "refused" if "refused" in outcomes else "done"
+        rows.append((section, verdict, len(steps), outcomes.count("changed"), f"{took:.1f} s"))
+    screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all",
+                 ["section", "verdict", "steps", "changed", "took"], rows)  # fmt: skip
+
+
+def _kept_evidence(clone: Path, root: Path, version: str) -> Path:
+    kept = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
+    shutil.copytree(clone / ".release" / f"v{version}" / "evidence", kept)
+    return kept

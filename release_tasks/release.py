@@ -1,0 +1,193 @@
+"""One release: its names, and what git says about how far it has come. Every step is handed this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from release_tasks import versions
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.files import records_folder
+from release_tasks.git import Git
+from release_tasks.journal import Journal
+from release_tasks.settings import Settings, load
+
+if TYPE_CHECKING:
+    from release_tasks.environments import Environment
+
+class Release:
+    """The release of `version` from the repository at `root`.
+
+    `options` are those of the section that is under way; `settings` are the repo's, validated.
+    """
+
+    def __init__(self, version: str, root: Path, settings: Settings) -> None:
+        self.version, self.root, self.settings = version, root, settings
+        self.options: dict[str, Any] = {}
+        self.confirmed: tuple[str, str] | None = None
+        self.git = Git.open(root, settings.remote)
+        self.folder = records_folder(root) / f"v{version}"
+        self.journal = Journal(self.folder / "journal.jsonl")
+        self._environments: dict[str, Environment] = {}
+
+    @classmethod
+    def open(cls, config: Any, version: str | None) -> Release:
+        """Return the release of `version` (None: the one VERSION names) from the folder of tasks.py.
+
+        Raises `Refused` for a version or settings that cannot be, all problems at once.
+        """
+        root = project_root(config)
+        named = version if version is not None else _version_in_file(root)
+        refuse(versions.version_problems(named))
+        return cls(named, root, settings_of(config))
+
+    # Names
+
+    @property
+    def tag(self) -> str:
+        return f"v{self.version}"
+
+    @property
+    def tag_ref(self) -> str:
+        return f"refs/tags/{self.tag}"
+
+    @property
+    def branch(self) -> str:
+        """The branch the release is made on; the main branch where the setting is empty."""
+        return self.settings.branch.format(version=self.version) or self.settings.main
+
+    @property
+    def branch_ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def main_ref(self) -> str:
+        return f"refs/heads/{self.settings.main}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.settings.title or self.settings.app} {self.tag}"
+
+    @property
+    def notes_path(self) -> str:
+        return f"{self.settings.docs_pack.folder}/releases/{self.tag}.md"
+
+    # How far it has come
+
+    @property
+    def published(self) -> str | None:
+        """The commit this version's tag names on the remote; None before. Refused where it is not the tag we have."""
+        there = self.git.remote_refs.get(self.tag_ref)
+        here = self.git.object_named(self.tag_ref)
+        if there is None:
+            return None
+        remote = self.settings.remote
+        if here is None:
+            raise Refused(f"The tag {self.tag} is on the remote, but not here.", f"git fetch {remote} tag {self.tag}")
+        if here != there:
+            raise Refused(
+                f"The tag {self.tag} is {there:.9} on the remote, but {here:.9} here: somebody released it meanwhile.",
+                f"git tag --delete {self.tag} && git fetch {remote} tag {self.tag}   # if theirs is the right one",
+            )
+        return self.git.commit_named(self.tag_ref)
+
+    @property
+    def tip(self) -> str:
+        """The newest commit of the release's own branch, here or on the remote; before the freeze, HEAD."""
+        if self.is_over:
+            return self.git.remote_refs[self.main_ref]
+        here = self.git.commit_named(self.branch_ref)
+        there = self.git.remote_refs.get(self.branch_ref)
+        tip = here or (there if there and self.git.has(there) else None) or self.published
+        return tip or self.git.commit_named("HEAD") or ""
+
+    @property
+    def commit(self) -> str:
+        """The release commit: the tagged one once the tag is published, until then the branch's newest."""
+        return self.published or self.tip
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the remote's main branch has moved on to a later version, which is the last change we make."""
+        main = self.git.remote_refs.get(self.main_ref)
+        if not (self.published and main and self.git.has(main)):
+            return False
+        version = (self.git.text_at(main, "VERSION") or "").strip()
+        return versions.is_version(version) and versions.is_past(version, self.version)
+
+    # What it reaches
+
+    def environment(self, name: str) -> Environment:
+        """Return the environment `name` (dev, staging, production), brought up if it is an embedded one."""
+        if name not in self._environments:
+            from release_tasks import environments
+
+            self._environments[name] = environments.open_environment(name, self.root, self.settings)
+        return self._environments[name]
+
+    @property
+    def here(self) -> Environment:
+        """The environment of the section that is under way."""
+        return self.environment(self.options["where"])
+
+    @cached_property
+    def runs_in_production(self) -> bool:
+        """Whether production answers with this version: then what came before is history."""
+        return bool(self.published) and self.environment("production").runs(self)
+
+    def look_afresh(self) -> None:
+        """Forget what was remembered of the world: something has changed."""
+        self.git.look_afresh()
+        self.__dict__.pop("runs_in_production", None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a second run out of this checkout while this one changes things."""
+        from filelock import FileLock, Timeout
+
+        path = records_folder(self.root) / "lock"
+        lock = FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Refused(
+                "Another release run is under way in this checkout.", f"Wait for it to end; it holds {path}."
+            ) from None
+        with lock:
+            yield
+
+    def close(self) -> None:
+        self.git.close()
+        for environment in self._environments.values():
+            environment.close()
+
+
+def project_root(config: Any) -> Path:
+    """Return the folder of tasks.py, from where Invoke read its project settings."""
+    path = getattr(config, "_project_prefix", None)
+    return Path(path).resolve() if path else Path.cwd()
+
+
+def settings_of(config: Any) -> Settings:
+    """Return the validated settings of Invoke's `config`."""
+    return load(_plain(config.get("release", {})))
+
+
+def _version_in_file(root: Path) -> str:
+    path = root / "VERSION"
+    found = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    if found and not versions.version_problems(found):
+        return found
+    told = f"VERSION says {found!r}, which names no release" if path.exists() else "there is no VERSION file"
+    example = versions.release_after(found)
+    raise Refused.of([Problem(f"Which version? None was given, and {told}.", f"inv release --version {example}")])
+
+
+def _plain(value: Any) -> Any:
+    """Return Invoke's view of a setting as plain dicts and lists."""
+    if hasattr(value, "items"):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

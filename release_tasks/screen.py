@@ -1,0 +1,113 @@
+"""What people see: one line a step, tables where they compare, colour only on a terminal."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from release_tasks.shell import mask
+
+if TYPE_CHECKING:
+    from release_tasks.errors import Problem
+    from release_tasks.steps import Outcome
+
+COLOURS = {"done": "green", "changed": "bold green", "to do": "cyan", "later": "dim", "refused": "bold red",
+           "asked": "yellow"}  # fmt: skip
+WIDE_ENOUGH = 4000
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Print `text`, secrets masked, as it is."""
+    _console.print(mask(text), markup=False)
+
+
+def heading(text: str) -> None:
+    _console.print(f"\n[bold]{escape(text)}[/bold]")
+
+
+def step(seen: Outcome) -> None:
+    """Print one line for a step: its state, what it is, what it would change or changed."""
+    text = f"  {escape(mask(seen.text))}" if seen.text else ""
+    _console.print(f"  [{COLOURS[seen.state]}]{seen.state:<8}[/] {escape(seen.step)}.[dim]{text}[/dim]")
+
+
+def summary(section: str, outcomes: Iterable[Outcome]) -> None:
+    """Print one line for a section that was looked at: how many steps are in which state."""
+    counts = Counter(seen.state for seen in outcomes)
+    if counts:
+        told = ", ".join(f"[{COLOURS[state]}]{count} {state}[/]" for state, count in counts.items())
+        _console.print(f"  looked at {escape(section)}: {told}")
+
+
+def refusals(outcomes: Iterable[Outcome]) -> None:
+    """Print all that was refused: where, what was found and expected, and the command that mends it."""
+    found: dict[Problem, Outcome] = {}
+    for seen in outcomes:
+        for problem in seen.problems:
+            found.setdefault(problem, seen)  # one cause refuses many steps; say it once
+    _console.print(f"\n[bold red]Refused[/], {_count(len(found), 'problem')}:")
+    for problem, seen in found.items():
+        _console.print(f"\n  [bold]{escape(seen.section)}[/] · {escape(seen.step)}")
+        _problem(problem)
+
+
+def problems(found: Iterable[Problem]) -> None:
+    for problem in found:
+        _problem(problem)
+
+
+def _problem(problem: Problem) -> None:
+    _console.print(f"  {escape(mask(problem.what))}")
+    for line in problem.mend.splitlines():
+        _console.print(f"      [cyan]{escape(mask(line))}[/]")
+
+
+def finished(outcomes: list[Outcome]) -> None:
+    counts = Counter(seen.state for seen in outcomes)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    _console.print(f"\n[bold green]All is so[/]: {_count(len(outcomes), 'step')}, {told}.")
+
+
+def bug(error: Exception) -> None:
+    """Print what nobody foresaw, with its traceback masked: this one is for the layer's authors."""
+    say("".join(traceback.format_exception(error)))
+    say(f"This is a mistake in the release layer, not in your release: {type(error).__name__}. Nothing was hidden;")
+    say("what is done stays done. Please report it with the lines above.")
+
+
+def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print rows that people compare: a table on a terminal, the same in plain lines elsewhere."""
+    drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(escape(mask(str(cell))) for cell in row))
+    _console.print(drawn, width=None if _console.is_terminal else WIDE_ENOUGH)
+
+
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Show what takes longer than a second: a spinner on a terminal, one plain line elsewhere."""
+    if _console.is_terminal:
+        with _console.status(f"[dim]{escape(doing)} …[/]"):
+            yield
+        return
+    timer = threading.Timer(1.0, lambda: say(f"  …        {doing}"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,74 @@
+"""What a version may look like, and which one comes next (docs/VERSIONING.md; SemVer 2.0.0)."""
+
+from __future__ import annotations
+
+import re
+
+from semver import Version
+
+from release_tasks.errors import Problem
+
+FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?")
+IN_WORK = "dev"
+
+
+def version_problems(text: str) -> list[Problem]:
+    """Return what is wrong with `text` as the version of a release, empty when it can be one."""
+    if not is_version(text):
+        return [
+            Problem(
+                f"{text!r} is not a version: expected MAJOR.MINOR.PATCH with an optional pre-release.",
+                "inv release --version 0.1.1",
+            )
+        ]
+    if is_in_work(text):
+        return [
+            Problem(
+                f"{text} is the name of work in progress, not of a release.",
+                f"inv release --version {Version.parse(text).finalize_version()}",
+            )
+        ]
+    return []
+
+
+def is_version(text: str) -> bool:
+    """Tell whether `text` is MAJOR.MINOR.PATCH[-pre]; build metadata (`+…`) is not part of our versions."""
+    return bool(FORM.fullmatch(text)) and Version.is_valid(text)
+
+
+def is_in_work(version: str) -> bool:
+    """Tell whether the well-formed `version` is a `-dev` one, which is never released."""
+    return IN_WORK in (Version.parse(version).prerelease or "").split(".")
+
+
+def is_past(version: str, target: str) -> bool:
+    """Tell whether `version` comes after `target` in SemVer's order (both well-formed)."""
+    return Version.parse(version) > Version.parse(target)
+
+
+def version_named(tag: str, prefix: str = "v") -> str | None:
+    """Return the version that `tag` names, None for a tag that is no release of ours (tags in the wild vary)."""
+    version = tag.removeprefix(prefix)
+    return version if tag.startswith(prefix) and is_version(version) and not is_in_work(version) else None
+
+
+def highest(versions: list[str]) -> str | None:
+    """Return the highest of `versions`, None when there are none."""
+    return max(versions, key=Version.parse, default=None)
+
+
+def next_in_work(released: str) -> str:
+    """Return the version to work on after `released`: 0.1.2-dev after 0.1.1, 0.1.1-dev after 0.1.1-rc1."""
+    version = Version.parse(released)
+    following = version.finalize_version() if version.prerelease else version.bump_patch()
+    return f"{following}-{IN_WORK}"
+
+
+def release_after(version: str) -> str:
+    """Return a version to propose when `version` is in work or is none: 0.1.1 for 0.1.1-dev, else 0.1.0."""
+    return str(Version.parse(version).finalize_version()) if is_version(version) else "0.1.0"
+
+
+def next_release(released: str) -> str:
+    """Return the next patch after `released`: 0.1.2 after 0.1.1."""
+    return next_in_work(released).removesuffix(f"-{IN_WORK}")

@@ -1,0 +1,11 @@
+create schema if not exists settings;
+create schema if not exists market;
+create schema if not exists ingest;
+create schema if not exists matrices;
+create schema if not exists str_aux;
+create schema if not exists cin_aux;
+create schema if not exists mea_dynamics;
+create schema if not exists wallet;
+create schema if not exists docs;
+create schema if not exists ops;
+create schema if not exists debug;

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_tasks.deployment import deployment_of, until_live
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from release_tasks.settings import Fresh, Series
 
 SQL_TROUBLE = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): ")
+LOG_DELAY = 5.0  # seconds until a line that was logged can be read
 STATEMENT = "set statement_timeout = '30s'; set default_transaction_read_only = on"
 
 
@@ -143,14 +146,25 @@ def log_no_sql_warnings(release: Release) -> tuple[list[Problem], str]:
     here = release.here
     if here.log is None or not here.log.exists():
         return [_seen(f"The server log of {here.name} cannot be read: {here.log}.")], ""
-    offset = deployment_of(release)["log_offset"]
-    with here.log.open("rb") as file:
-        rotated = here.log.stat().st_size < offset
-        file.seek(0 if rotated else offset)
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    mark = f"release {release.tag} looks, {secrets.token_hex(8)}"
+    _ask(release, f"do $$ begin raise log '{mark}'; end $$")
+    lines = _lines_since(here.log, deployment_of(release)["log_offset"], mark)
+    if lines is None:
+        return [_seen(f"The server log {here.log} does not get what {here.name} logs: it is another server's.")], ""
     trouble = [line for line in lines if SQL_TROUBLE.search(line)]
-    words = f"{len(lines)} lines since the deployment began"
-    return [_seen(f"The server log says: {line}") for line in trouble[:10]], words
+    return [_seen(f"The server log says: {line}") for line in trouble[:10]], f"{len(lines)} lines read, none of them SQL trouble"
+
+
+def _lines_since(log: Path, offset: int, mark: str) -> list[str] | None:
+    """Return the lines of `log` after `offset` bytes (all, when it was rotated since), None when `mark` is missing."""
+
+    def read() -> list[str]:
+        with log.open("rb") as file:
+            file.seek(offset if log.stat().st_size >= offset else 0)
+            return file.read().decode("utf-8", errors="replace").splitlines()
+
+    arrived = wait_until(lambda: any(mark in line for line in read()), time.monotonic() + LOG_DELAY, every=0.1)
+    return read() if arrived else None
 
 
 def expected_keys(release: Release) -> list[str]:
@@ -169,7 +183,8 @@ def _ask(release: Release, query: str, values: list[Any] | None = None) -> list[
     with release.here.connect() as connection:
         connection.execute(STATEMENT)
         try:
-            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+            answer = connection.execute(query, values)  # type: ignore[arg-type]
+            return answer.fetchall() if answer.description else []
         except Error as error:
             raise Refused(f"The check cannot ask {release.here.name}: {error} in: {query}",
                           "Mend release.acceptance in invoke.yaml.") from error  # fmt: skip

@@ -100,25 +100,18 @@ def unapplied(connection: Connection, pack: list[DdlFile], ddl: Ddl) -> list[Ddl
     return [file for file in pack if held.get(file.path) != file.sha256]
 
 
-def apply(environment: Environment, pack: list[DdlFile], settings: Settings, code: Path, version: str) -> list[str]:
-    """Apply the whole pack by the application's runner in `code`, or by psycopg; then enter it in the ledger.
+def apply(environment: Environment, pack: list[DdlFile], code: Path, version: str) -> list[str]:
+    """Apply the whole pack by the application's runner in `code`, or by psycopg, one transaction a file.
 
     Returns the notices and warnings, each with its file. Raises `Refused` naming file, line and PostgreSQL's message.
     """
-    ddl = settings.ddl
-    if ddl.command:
-        notices = _apply_by_command(environment, pack, settings, code, version)
-    else:
-        notices = _apply_by_psycopg(environment, pack)
-    with environment.connect() as connection:
-        _enter(connection, pack, ddl, version)
-    return notices
+    if environment.settings.ddl.command:
+        return _apply_by_command(environment, pack, code, version)
+    return _apply_by_psycopg(environment, pack)
 
 
-def _apply_by_command(
-    environment: Environment, pack: list[DdlFile], settings: Settings, code: Path, version: str
-) -> list[str]:
-    ddl = settings.ddl
+def _apply_by_command(environment: Environment, pack: list[DdlFile], code: Path, version: str) -> list[str]:
+    settings, ddl = environment.settings, environment.settings.ddl
     env = environment.variables(version)
     ran = shell.run(ddl.command, cwd=code / settings.folder, env=env, timeout=ddl.timeout, leash=True)
     expected = (ddl.must_print or "{count}").replace("{count}", str(len(pack)))
@@ -162,10 +155,9 @@ def _failure(file: DdlFile, error: Exception) -> str:
     return f"{file.path}{line}: {message} (SQLSTATE {getattr(error, 'sqlstate', None) or 'none'})."
 
 
-def _enter(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl, version: str) -> None:
+def enter(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl, version: str) -> None:
     """Enter what was applied in the ledger, which makes "is this pack applied here?" a look."""
     schema = ddl.ledger.partition(".")[0]
-    connection.add_notice_handler(lambda _: None)
     connection.execute("set client_min_messages = warning")
     connection.execute(f"create schema if not exists {schema}")  # type: ignore[arg-type]
     connection.execute(

@@ -121,8 +121,10 @@ def apply_the_ddl_pack(release: Release) -> Iterator[str]:
         raise NotYet(f"after the code is in place: {len(missing)} of {len(pack)} files are new or changed")
     command = " ".join(settings.ddl.command) or "psycopg"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for notice in ddl.apply(here, pack, settings, _placed(release), release.version):
+    for notice in ddl.apply(here, pack, _placed(release), release.version):
         release.journal.record("notice", where=here.name, text=notice)
+    with here.connect() as connection:
+        ddl.enter(connection, pack, settings.ddl, release.version)
 
 
 @until_live

@@ -85,18 +85,13 @@ def _package_files(folder: Path) -> list[str]:
 
 
 def apply_pack_of(environment: Environment, code: Path, version: str) -> None:
-    """Apply the DDL pack in the folder `code`, where the ledger does not have it yet."""
+    """Apply the DDL pack in the folder `code` as it is, committed or not."""
     settings = environment.settings
     folder = code / settings.ddl.folder
     names = [path.name for path in folder.glob("*.sql")]
-    pack = [
-        ddl.DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes())
-        for name in ddl.in_order(names, environment.root, settings)
-    ]
-    with environment.connect() as connection:
-        missing = ddl.unapplied(connection, pack, settings.ddl)
-    if missing:
-        ddl.apply(environment, pack, settings, code, version)
+    ordered = ddl.in_order(names, environment.root, settings)
+    pack = [ddl.DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in ordered]
+    ddl.apply(environment, pack, code, version)
 
 
 def _port(folder: Path) -> int:

@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks.shell import mask
+from release_tasks.shell import Finished, listeners, mask
 
 START = "0" * 64
 
@@ -31,6 +33,19 @@ class Journal:
             file.write(mask(json.dumps(entry, ensure_ascii=False, default=str)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Record every command that is run meanwhile: what was called, its exit code and its seconds."""
+
+        def heard(ran: Finished) -> None:
+            self.record("command", argv=ran.argv, code=ran.code, seconds=round(ran.seconds, 3))
+
+        listeners.append(heard)
+        try:
+            yield
+        finally:
+            listeners.remove(heard)
 
     def records(self) -> list[dict[str, Any]]:
         """Return all whole records, oldest first; a last line torn by a crash is left out."""

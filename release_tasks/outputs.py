@@ -31,16 +31,19 @@ class Outputs:
     def listen(self, deadline: float, take: Callable[[str, str], None]) -> bool:
         """Hand lines to `take` until the process and its outputs have ended; return whether it did before `deadline`.
 
-        A process that outlives it may hold its outputs open: that is waited for only `PIPE_GRACE` seconds.
+        What outlives the process may hold its outputs open: `PIPE_GRACE` seconds of silence are enough then.
         """
-        pipes_until = deadline
-        while self.open and time.monotonic() < pipes_until:
-            if pipes_until == deadline and self.process.poll() is not None:
-                pipes_until = min(deadline, time.monotonic() + PIPE_GRACE)
+        heard = time.monotonic()
+        while self.open and time.monotonic() < deadline:
             try:
                 name, line = self.queue.get(timeout=0.02)
             except Empty:
+                if self.process.poll() is None:
+                    heard = time.monotonic()
+                elif time.monotonic() > heard + PIPE_GRACE:
+                    break
                 continue
+            heard = time.monotonic()
             if line is None:
                 self.open -= 1
             else:

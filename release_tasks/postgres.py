@@ -80,7 +80,8 @@ def remove(folder: Path) -> None:
         pid = home.pid_file.read_text(encoding="utf-8").split()[0]
         raise Refused(f"The PostgreSQL of {folder} still runs, on port {port}.", mend=f"kill -INT {pid}")
     for path in (home.path, home.folder):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)
 
 
 def _already_running(home: Home) -> Running | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,6 +26,7 @@ COLOURS = {"done": "green", "changed": "bold green", "to do": "cyan", "later": "
 WIDE_ENOUGH = 4000
 
 _console = Console(highlight=False, soft_wrap=True)
+_aside = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def say(text: str = "") -> None:
@@ -61,6 +64,12 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
         _problem(problem)
 
 
+def as_json(outcomes: Iterable[Outcome]) -> None:
+    """Print `outcomes` as JSON, for machines."""
+    text = json.dumps([asdict(seen) for seen in outcomes], indent=2, ensure_ascii=False)
+    _console.print(mask(text), markup=False, width=WIDE_ENOUGH)
+
+
 def problems(found: Iterable[Problem]) -> None:
     for problem in found:
         _problem(problem)
@@ -95,12 +104,12 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
-    """Show what takes longer than a second: a spinner on a terminal, one plain line elsewhere."""
-    if _console.is_terminal:
-        with _console.status(f"[dim]{escape(doing)} …[/]"):
+    """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
+    if _aside.is_terminal:
+        with _aside.status(f"[dim]{escape(doing)} …[/]"):
             yield
         return
-    timer = threading.Timer(1.0, lambda: say(f"  …        {doing}"))
+    timer = threading.Timer(1.0, lambda: _aside.print(f"  …        {doing}", markup=False))
     timer.daemon = True
     timer.start()
     try:

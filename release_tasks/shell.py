@@ -19,8 +19,9 @@ from release_tasks.leash import hand_over, keeper_argv
 from release_tasks.masks import hide, mask, secrets_of
 from release_tasks.outputs import Outputs
 
-__all__ = ["CommandFailed", "Finished", "hide", "mask", "run"]
+__all__ = ["CommandFailed", "Finished", "hide", "listeners", "mask", "run"]
 
+listeners: list[Callable[[Finished], None]] = []  # told of each program that has ended
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -61,6 +62,8 @@ def run(
     outputs.listen(time.monotonic() + GRACE, take)
     stdout, stderr = ("".join(lines) for lines in collected.values())
     finished = Finished(command.argv, process.returncode, stdout, stderr, time.monotonic() - began)
+    for tell in listeners:
+        tell(finished)
     if not in_time:
         raise CommandFailed(finished, f"did not end within {timeout:g} s")
     if check and finished.code != 0:

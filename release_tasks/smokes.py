@@ -48,6 +48,7 @@ def run_smoke(name: str, smoke: Smoke, where: str, code: Path, variables: Mappin
 def results(release: Release, environment: Environment, code: Path, variables: Mapping[str, str]) -> list[Result]:
     """Run all smokes of the settings and keep their results as evidence."""
     settings = release.settings
+    environment.connect().close()
     if not settings.smokes:
         raise Refused("No smokes are set; a release that nothing checks is none.", "Set release.smokes in invoke.yaml.")
     folder = code / settings.folder

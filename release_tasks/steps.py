@@ -108,9 +108,9 @@ def follow(c: Context, version: str | None, *steps: Any, **options: Any) -> None
 class Run:
     """One command line's way through its sections: what it has seen, and what it knows from a moment ago."""
 
-    dry: bool
+    survey: bool
+    silent: bool = False
     looking: bool = True
-    survey: bool = False
     release: Release | None = None
     section: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Run:
             self.passed.clear()
         elif seen.state in (DONE, ASKED):
             self.passed[self.section, step] = seen
-        if not self.looking or self.survey:
+        if self.told_in_full:
             screen.step(seen)
         if not self.looking:
             release.journal.record(
@@ -160,14 +160,19 @@ class Run:
         from release_tasks import screen
 
         self.section = heading
-        if not self.looking or self.survey:
+        if self.told_in_full:
             screen.heading(heading)
 
     def end(self) -> None:
         from release_tasks import screen
 
-        if self.looking and not self.survey:
+        if not (self.told_in_full or self.silent):
             screen.summary(self.section, [seen for seen in self.outcomes if seen.section == self.section])
+
+    @property
+    def told_in_full(self) -> bool:
+        """Whether each step gets its line: not while a run that will change things first looks at all."""
+        return not self.silent and (self.survey or not self.looking)
 
     def refused(self) -> list[Outcome]:
         return [seen for seen in self.outcomes if seen.state == REFUSED]
@@ -232,7 +237,7 @@ class ReleaseExecutor(Executor):
             if not sections:
                 return super().execute(*tasks)
             survey = self.config.run.dry or any(call.task.looks_only for call in sections)
-            run = Run(dry=self.config.run.dry, survey=survey)
+            run = Run(survey, silent=any(call.kwargs.get("json") for call in sections))
             token = _RUN.set(run)
             try:
                 return self._look_then_change(run, sections, tasks)
@@ -246,14 +251,17 @@ class ReleaseExecutor(Executor):
 
         for call in sections:
             call.task(Context(self.config), *call.args, **call.kwargs)
+        if run.silent:
+            screen.as_json(run.outcomes)
         if run.refused():
-            screen.refusals(run.refused())
+            if not run.silent:
+                screen.refusals(run.refused())
             raise Exit(code=1)
         if run.survey:
             return {}
         assert run.release is not None
-        with run.release.held():
-            run.looking, run.outcomes = False, []
+        run.looking, run.outcomes = False, []
+        with run.release.held(), run.release.journal.listening():
             results = super().execute(*tasks)
         screen.finished(run.outcomes)
         return results

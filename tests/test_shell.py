@@ -94,6 +94,17 @@ def test_each_line_is_handed_on_masked() -> None:
     assert "swordfish" in finished.stdout and finished.tail(1) == "it is ***"
 
 
+def test_no_line_is_lost_on_a_slow_reader() -> None:
+    seen: list[str] = []
+
+    def read_slowly(line: str) -> None:
+        seen.append(line)
+        time.sleep(0.01)
+
+    run(python("for n in range(100): print(n)"), on_line=read_slowly)
+    assert seen == [str(n) for n in range(100)]
+
+
 def test_an_error_in_on_line_ends_the_program(tmp_path: Path) -> None:
     def fail(line: str) -> None:
         raise ValueError(line)

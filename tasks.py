@@ -60,7 +60,8 @@ def notes(c, version=None, highlights=None):
 @section(pre=[notes])
 def staging(c, version=None):
     """7. Deploy to Staging"""
-    from release_tasks import acceptance, deployment as we
+    from release_tasks import acceptance
+    from release_tasks import deployment as we
 
     follow(
         c,

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,9 @@ def answer_api_ok(release: Release) -> tuple[list[Problem], str]:
     answer = here.get(path)
     if answer.status == 200 and answer.json().get("ok") is True:
         return [], f"{path} 200, ok"
-    return [_seen(f"{here.origin}{path} answers {answer.status}, {answer.body[:200]!r}; expected 200 and ok: true.")], ""
+    return [
+        _seen(f"{here.origin}{path} answers {answer.status}, {answer.body[:200]!r}; expected 200 and ok: true.")
+    ], ""
 
 
 @settled
@@ -95,7 +98,9 @@ def _stale(release: Release, fresh: Fresh, keys: list[str]) -> Iterator[Problem]
         if age is None:
             yield _seen(f"{fresh.table} has no row for {key}.")
         elif not -1 <= age <= fresh.within:
-            yield _seen(f"{fresh.table}: the newest row of {key} is {age:.0f} s old; expected {fresh.within:g} s at most.")
+            yield _seen(
+                f"{fresh.table}: the newest row of {key} is {age:.0f} s old; expected {fresh.within:g} s at most."
+            )
 
 
 @settled
@@ -132,7 +137,7 @@ def holes(times: list[float], begin: float, end: float, every: float, late: floa
     """
     marks = [begin, *times, end]
     found = []
-    for position, (before, after) in enumerate(zip(marks, marks[1:], strict=False)):
+    for position, (before, after) in enumerate(pairwise(marks)):
         at_end = position == len(marks) - 2
         allowed = every * 1.5 + (late if at_end else 0.0)
         if after - before > allowed:
@@ -152,7 +157,9 @@ def log_no_sql_warnings(release: Release) -> tuple[list[Problem], str]:
     if lines is None:
         return [_seen(f"The server log {here.log} does not get what {here.name} logs: it is another server's.")], ""
     trouble = [line for line in lines if SQL_TROUBLE.search(line)]
-    return [_seen(f"The server log says: {line}") for line in trouble[:10]], f"{len(lines)} lines read, none of them SQL trouble"
+    return [
+        _seen(f"The server log says: {line}") for line in trouble[:10]
+    ], f"{len(lines)} lines read, none of them SQL trouble"
 
 
 def _lines_since(log: Path, offset: int, mark: str) -> list[str] | None:
@@ -172,8 +179,11 @@ def expected_keys(release: Release) -> list[str]:
     query = release.settings.acceptance.keys
     keys = [str(key) for (key,) in _ask(release, query)] if query else []
     if not keys:
-        raise Refused(f"No keys are expected on {release.here.name}: {query!r} returns no row; a check on nothing "
-                      "passes nothing.", "Mend release.acceptance.keys, or enable what it asks for.")  # fmt: skip
+        raise Refused(
+            f"No keys are expected on {release.here.name}: {query!r} returns no row; a check on nothing "
+            "passes nothing.",
+            "Mend release.acceptance.keys, or enable what it asks for.",
+        )
     return keys
 
 
@@ -183,11 +193,13 @@ def _ask(release: Release, query: str, values: list[Any] | None = None) -> list[
     with release.here.connect() as connection:
         connection.execute(STATEMENT)
         try:
-            answer = connection.execute(query, values)  # type: ignore[arg-type]
+            answer = connection.execute(query, values)
             return answer.fetchall() if answer.description else []
         except Error as error:
-            raise Refused(f"The check cannot ask {release.here.name}: {error} in: {query}",
-                          "Mend release.acceptance in invoke.yaml.") from error  # fmt: skip
+            raise Refused(
+                f"The check cannot ask {release.here.name}: {error} in: {query}",
+                "Mend release.acceptance in invoke.yaml.",
+            ) from error
 
 
 def _seen(what: str) -> Problem:

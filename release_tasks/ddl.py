@@ -59,14 +59,19 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
 def pack_problems(pack: list[DdlFile], ddl: Ddl) -> list[Problem]:
     """Return what is wrong with a pack before anything is applied: empty, empty files, no leading number."""
     if not pack:
-        return [Problem(f"No *.sql file is committed in {ddl.folder}; expected the DDL pack.", "Set release.ddl.folder.")]
+        return [
+            Problem(f"No *.sql file is committed in {ddl.folder}; expected the DDL pack.", "Set release.ddl.folder.")
+        ]
     problems = []
     for file in pack:
         if not file.content.strip():
             problems.append(Problem(f"{file.path} is empty; expected SQL.", f"git rm {file.path}"))
         if not re.match(r"\d", file.name):
-            problems.append(Problem(f"{file.path} has no number; expected one, for it is what orders the pack.",
-                                    f"git mv {file.path} …"))  # fmt: skip
+            problems.append(
+                Problem(
+                    f"{file.path} has no number; expected one, for it is what orders the pack.", f"git mv {file.path} …"
+                )
+            )
     return problems
 
 
@@ -96,7 +101,7 @@ def unapplied(connection: Connection, pack: list[DdlFile], ddl: Ddl) -> list[Ddl
     schema, _, table = ddl.ledger.partition(".")
     if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
         return list(pack)
-    held = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())  # type: ignore[arg-type]
+    held: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
     return [file for file in pack if held.get(file.path) != file.sha256]
 
 
@@ -159,13 +164,13 @@ def enter(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl, version: st
     """Enter what was applied in the ledger, which makes "is this pack applied here?" a look."""
     schema = ddl.ledger.partition(".")[0]
     connection.execute("set client_min_messages = warning")
-    connection.execute(f"create schema if not exists {schema}")  # type: ignore[arg-type]
+    connection.execute(f"create schema if not exists {schema}")
     connection.execute(
-        f"create table if not exists {ddl.ledger} (file text primary key, sha256 text not null,"  # type: ignore[arg-type]
+        f"create table if not exists {ddl.ledger} (file text primary key, sha256 text not null,"
         " version text not null, applied_at timestamptz not null default now(), applied_by text not null default user)"
     )
     connection.cursor().executemany(
-        f"insert into {ddl.ledger} (file, sha256, version) values (%s, %s, %s) on conflict (file) do update"  # type: ignore[arg-type]
+        f"insert into {ddl.ledger} (file, sha256, version) values (%s, %s, %s) on conflict (file) do update"
         " set sha256 = excluded.sha256, version = excluded.version, applied_at = now(), applied_by = user",
         [(file.path, file.sha256, version) for file in pack],
     )

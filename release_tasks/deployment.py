@@ -27,7 +27,7 @@ from release_tasks.files import write_aside
 from release_tasks.git import Git
 from release_tasks.leash import Command, Kept, Spec
 from release_tasks.links import point_link
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 UNPACK = 120
 
@@ -56,7 +56,7 @@ def reach_the_environment(release: Release) -> str:
 
 
 @until_live
-def put_the_code_in_place(release: Release) -> Iterator[str]:
+def put_the_code_in_place(release: Release) -> Step:
     """Put the tag's code in place."""
     here, commit = release.here, release.published
     if commit is None:
@@ -109,7 +109,7 @@ def _placed(release: Release) -> Path:
 
 
 @until_live
-def apply_the_ddl_pack(release: Release) -> Iterator[str]:
+def apply_the_ddl_pack(release: Release) -> Step:
     """Apply the DDL pack."""
     here, settings = release.here, release.settings
     pack = ddl.pack_at(release.git, release.commit, settings)
@@ -128,7 +128,7 @@ def apply_the_ddl_pack(release: Release) -> Iterator[str]:
 
 
 @until_live
-def run_the_release(release: Release) -> Iterator[str]:
+def run_the_release(release: Release) -> Step:
     """Run it: `current` names the release, web app and jobs start from there."""
     here = release.here
     if here.runs(release):
@@ -142,7 +142,7 @@ def run_the_release(release: Release) -> Iterator[str]:
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: here.runs(release), deadline):
         raise Refused(
-            f"{here.name} answers with version {here.running_version()!r} at {here.origin}; expected {release.version}.",
+            f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
 
@@ -188,7 +188,7 @@ def _candidate(release: Release, code: Path) -> Iterator[str]:
 
 
 @until_live
-def stamp_the_session(release: Release) -> Iterator[str]:
+def stamp_the_session(release: Release) -> Step:
     """Stamp the ops session."""
     here, stamp = release.here, release.settings.stamp
     if not stamp.command:
@@ -212,7 +212,7 @@ def _stamp(release: Release) -> str | None:
         if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
             return None
         row = connection.execute(
-            f"select min(opened_at) from {log} where app_name = %s and app_version = %s and opened_at >= %s",  # type: ignore[arg-type]
+            f"select min(opened_at) from {log} where app_name = %s and app_version = %s and opened_at >= %s",
             [release.settings.app, release.version, deployment["began"]],
         ).fetchone()
     return row[0].isoformat(timespec="seconds") if row and row[0] else None
@@ -229,7 +229,7 @@ def have_the_notes_ready(release: Release) -> str:
 
 
 @until_live
-def confirm_production(release: Release) -> Iterator[str]:
+def confirm_production(release: Release) -> Step:
     """A person confirms production."""
     about = (release.published or "", release.here.dsn)
     if release.options.get("yes"):
@@ -252,7 +252,7 @@ def confirm_production(release: Release) -> Iterator[str]:
 
 
 @until_live
-def back_up_the_database(release: Release) -> Iterator[str]:
+def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here, folder = release.here, release.folder / "backups"
     with here.connect() as connection:

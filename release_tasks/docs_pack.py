@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from release_tasks import ddl
 from release_tasks.errors import NotYet, Problem, Refused
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 VERSION_LINE = re.compile(r'^(\s*"version"\s*:\s*")[^"]*(")', re.MULTILINE)
 
 
-def write_the_docs_pack(release: Release) -> Iterator[str]:
+def write_the_docs_pack(release: Release) -> Step:
     """Regenerate VERSION, SOURCE_TAG and the hashes."""
     if release.published:
         return f"in {release.published:.9}"
@@ -30,7 +29,7 @@ def write_the_docs_pack(release: Release) -> Iterator[str]:
     release.git.commit_files(pack, f"docs: update version + hashes for {release.tag}")
 
 
-def publish_the_docs_submodule(release: Release) -> Iterator[str]:
+def publish_the_docs_submodule(release: Release) -> Step:
     """Tag and push the docs where they are a submodule."""
     folder = release.settings.docs_pack.folder
     if not release.git.is_submodule(folder):
@@ -43,8 +42,10 @@ def publish_the_docs_submodule(release: Release) -> Iterator[str]:
     commit, branch = docs.commit_named("HEAD"), f"refs/heads/{release.settings.docs_pack.submodule_branch}"
     tagged = docs.commit_named(release.tag_ref)
     if tagged not in (None, commit):
-        raise Refused(f"In {folder}/, {release.tag} names {tagged:.9}, not the docs pack's commit {commit:.9}.",
-                      f"git -C {folder} tag --delete {release.tag}   # if it is a mistake")  # fmt: skip
+        raise Refused(
+            f"In {folder}/, {release.tag} names {tagged:.9}, not the docs pack's commit {commit:.9}.",
+            f"git -C {folder} tag --delete {release.tag}   # if it is a mistake",
+        )
     there = docs.remote_refs
     if tagged and there.get(release.tag_ref) == docs.object_named(release.tag_ref) and there.get(branch) == commit:
         return f"{folder}/ {commit:.9}"
@@ -85,8 +86,10 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
     contents = {path: files.get(path) or git.bytes_at(commit, path) for path in hashed}
     missing = [path for path, content in contents.items() if content is None]
     if missing:
-        raise Refused(f"The include list names files that are not committed: {listed(missing)}.",
-                      "Commit them, or mend release.docs_pack.include in invoke.yaml.")  # fmt: skip
+        raise Refused(
+            f"The include list names files that are not committed: {listed(missing)}.",
+            "Commit them, or mend release.docs_pack.include in invoke.yaml.",
+        )
     hashes = {path: sha256(content) for path, content in contents.items() if content is not None}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 
@@ -96,8 +99,9 @@ def hash_problems(git: Git, commit: str, hashes_path: str) -> list[Problem]:
     listing = git.bytes_at(commit, hashes_path)
     if not listing:
         return [Problem(f"{hashes_path} is not in {commit:.9}.")]
-    wrong = [path for path, digest in read_checksums(listing).items()
-             if sha256(git.bytes_at(commit, path) or b"") != digest]  # fmt: skip
+    wrong = [
+        path for path, digest in read_checksums(listing).items() if sha256(git.bytes_at(commit, path) or b"") != digest
+    ]
     return [Problem(f"In {commit:.9}, {path} is not what {hashes_path} says.") for path in wrong]
 
 

@@ -63,7 +63,9 @@ def settle(environment: Environment) -> None:
     if not wait_until(lambda: bool(environment.running_version()), time.monotonic() + SETTLE):
         log = environment.folder / "web.log"
         said = shell.mask("\n".join(log.read_text(errors="replace").splitlines()[-5:])) if log.exists() else ""
-        raise Refused(f"The web app of {environment.name} does not answer at {environment.origin}: {said}", f"cat {log}")
+        raise Refused(
+            f"The web app of {environment.name} does not answer at {environment.origin}: {said}", f"cat {log}"
+        )
 
 
 def install(environment: Environment, code: Path) -> None:
@@ -75,7 +77,9 @@ def install(environment: Environment, code: Path) -> None:
     wanted = sha256(b"".join((folder / name).read_bytes() for name in _package_files(folder)))
     marker = folder / "node_modules" / ".installed-for"
     if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
-        shell.run(settings.install, cwd=folder, env={**environment.variables(""), "CI": "1"}, timeout=INSTALL, leash=True)
+        shell.run(
+            settings.install, cwd=folder, env={**environment.variables(""), "CI": "1"}, timeout=INSTALL, leash=True
+        )
         if marker.parent.exists():
             write_aside(marker, wanted.encode())
 

@@ -22,7 +22,7 @@ class Refused(Exception):
 
     def __init__(self, what: str, mend: str = "") -> None:
         super().__init__(what)
-        self.problems = (Problem(what, mend),)
+        self.problems: tuple[Problem, ...] = (Problem(what, mend),)
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> Refused:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 from release_tasks.steps import Asked
 
 MANIFEST = "manifest-sha256.txt"
 
 
-def build_the_evidence_pack(release: Release) -> Iterator[str]:
+def build_the_evidence_pack(release: Release) -> Step:
     """Build the evidence pack."""
     folder = pack_folder(release)
     if folder.exists():
@@ -35,7 +34,7 @@ def build_the_evidence_pack(release: Release) -> Iterator[str]:
     aside.rename(folder)
 
 
-def copy_the_pack_to_its_places(release: Release) -> Iterator[str]:
+def copy_the_pack_to_its_places(release: Release) -> Step:
     """Copy the pack to each configured place, and verify it there."""
     folder, places = pack_folder(release), _places(release)
     if not places:
@@ -57,7 +56,9 @@ def copy_the_pack_to_its_places(release: Release) -> Iterator[str]:
 
 def ask_for_what_people_keep(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    return Asked(f"copy {MANIFEST} of the pack to the offline, encrypted storage; file with INPI if this release needs it")
+    return Asked(
+        f"copy {MANIFEST} of the pack to the offline, encrypted storage; file with INPI if this release needs it"
+    )
 
 
 def pack_folder(release: Release) -> Path:

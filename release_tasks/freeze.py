@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from release_tasks import ddl
 from release_tasks.errors import Problem, refuse
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 from release_tasks.steps import Asked
 
 
@@ -21,23 +20,23 @@ def announce_the_freeze(release: Release) -> str:
     return Asked(f"{who} froze {release.tag} until {until}: no new features, critical fixes only. Tell the team")
 
 
-def cut_the_release_branch(release: Release) -> Iterator[str]:
+def cut_the_release_branch(release: Release) -> Step:
     """Cut the release branch, or return to it."""
     git, branch = release.git, release.branch
     if git.branch == branch or release.is_over:
-        return
+        return branch
     known = git.commit_named(release.branch_ref) or release.branch_ref in git.remote_refs
     start = "" if known else release.tag if release.published else "HEAD"
     yield f"git switch {branch}" if known else f"git switch --create {branch} {start}"
     if not known:
         git.run("switch", "--quiet", "--create", branch, start)
-        return
+        return None
     if release.branch_ref in git.remote_refs:
         git.fetch()
     git.run("switch", "--quiet", branch)
 
 
-def lock_the_ddl_order(release: Release) -> Iterator[str]:
+def lock_the_ddl_order(release: Release) -> Step:
     """Lock the order of the DDL pack."""
     if release.published:
         return "locked in the tag"

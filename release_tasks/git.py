@@ -160,9 +160,7 @@ class Git:
 
     def submodule(self, folder: str) -> Git:
         if not (self.root / folder / ".git").exists():
-            raise Refused(
-                f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}"
-            )
+            raise Refused(f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}")
         return Git(self.root / folder, self.remote)
 
     # What the remote has

@@ -10,7 +10,7 @@ from pathlib import Path
 def read_link(link: Path) -> Path | None:
     """Return the folder that `link` names, a symlink or a text file holding a path, or None when there is none."""
     try:
-        target = os.readlink(link) if link.is_symlink() else link.read_text(encoding="utf-8").strip()
+        target = link.readlink() if link.is_symlink() else link.read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return (link.parent / target).resolve()

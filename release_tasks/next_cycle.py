@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from release_tasks import docs_pack, shell, versions
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 
-def merge_the_release_branch_back(release: Release) -> Iterator[str]:
+def merge_the_release_branch_back(release: Release) -> Step:
     """Merge the release branch back."""
     git, settings = release.git, release.settings
     main = git.commit_named(release.main_ref) or ""
@@ -48,7 +47,7 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
         ) from no
 
 
-def open_the_next_cycle(release: Release) -> Iterator[str]:
+def open_the_next_cycle(release: Release) -> Step:
     """Bump VERSION to the next dev number."""
     git, upcoming = release.git, next_version(release)
     main = git.commit_named(release.main_ref)
@@ -69,7 +68,7 @@ def open_the_next_cycle(release: Release) -> Iterator[str]:
     git.commit_files(files, f"release: open the cycle of {upcoming}")
 
 
-def push_the_main_branch(release: Release) -> Iterator[str]:
+def push_the_main_branch(release: Release) -> Step:
     """Push: the cycle is open."""
     git, settings = release.git, release.settings
     if release.is_over:
@@ -88,8 +87,10 @@ def next_version(release: Release) -> str:
     if not versions.is_version(upcoming):
         refuse(versions.version_problems(upcoming))
     if not versions.is_past(upcoming, release.version) and not versions.is_in_work(upcoming):
-        raise Refused(f"--next {upcoming} does not come after {release.version}.",
-                      f"--next {versions.next_in_work(release.version)}")  # fmt: skip
+        raise Refused(
+            f"--next {upcoming} does not come after {release.version}.",
+            f"--next {versions.next_in_work(release.version)}",
+        )
     return upcoming
 
 

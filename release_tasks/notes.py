@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ from tempfile import TemporaryDirectory
 from release_tasks import ddl, versions
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import read_checksums, sha256
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
 ADDED, CHANGED, FIXED, DEV = "added", "changed", "fixed", "dev"
@@ -28,7 +27,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 NONE = "- none"
 
 
-def write_the_notes(release: Release) -> Iterator[str]:
+def write_the_notes(release: Release) -> Step:
     """Write the release notes."""
     git, path = release.git, release.notes_path
     committed = git.text_at(release.tip, path)
@@ -44,7 +43,7 @@ def write_the_notes(release: Release) -> Iterator[str]:
     git.commit_files({path: text.encode()}, f"release: notes for {release.tag}")
 
 
-def push_the_notes(release: Release) -> Iterator[str]:
+def push_the_notes(release: Release) -> Step:
     """Push the notes."""
     git = release.git
     if release.is_over:
@@ -72,8 +71,12 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
     if release.tag not in title:
         problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Mend {path}."))
     if not _written(_section_of(text, "Highlights")):
-        problems.append(Problem(f"The Highlights of {path} are empty; expected what this release brings.",
-                                f"Write them into {path} and commit it on {release.branch}."))  # fmt: skip
+        problems.append(
+            Problem(
+                f"The Highlights of {path} are empty; expected what this release brings.",
+                f"Write them into {path} and commit it on {release.branch}.",
+            )
+        )
     return problems
 
 

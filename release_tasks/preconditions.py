@@ -19,11 +19,19 @@ def stand_on_the_right_branch(release: Release) -> str:
     branch, allowed = git.branch, {settings.main, release.branch}
     problems = []
     if git.is_shallow:
-        problems.append(Problem("This clone is shallow; a release needs the whole history.",
-                                f"git fetch --unshallow --tags {settings.remote}"))  # fmt: skip
+        problems.append(
+            Problem(
+                "This clone is shallow; a release needs the whole history.",
+                f"git fetch --unshallow --tags {settings.remote}",
+            )
+        )
     if git.under_way:
-        problems.append(Problem(f"Git has something unfinished here: {git.under_way}.",
-                                "git status   # then finish it or abort it; remove a lock that a crash left"))  # fmt: skip
+        problems.append(
+            Problem(
+                f"Git has something unfinished here: {git.under_way}.",
+                "git status   # then finish or abort it; remove a lock that a crash left",
+            )
+        )
     if branch not in allowed:
         found = f"the branch {branch}" if branch else "a detached HEAD"
         expected = " or ".join(sorted(allowed))
@@ -36,8 +44,12 @@ def stand_on_the_right_branch(release: Release) -> str:
 def _identity_problems(release: Release) -> list[Problem]:
     if release.git.run("var", "GIT_COMMITTER_IDENT", check=False).code == 0:
         return []
-    return [Problem("Git does not know who commits; expected user.name and user.email.",
-                    'git config user.name "…" && git config user.email "…"')]  # fmt: skip
+    return [
+        Problem(
+            "Git does not know who commits; expected user.name and user.email.",
+            'git config user.name "…" && git config user.email "…"',
+        )
+    ]
 
 
 def keep_the_tree_clean(release: Release) -> str:
@@ -47,8 +59,10 @@ def keep_the_tree_clean(release: Release) -> str:
         ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
         dirty = [path for path in dirty if path not in ours]
     if dirty:
-        raise Refused(f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
-                      "git stash --include-untracked   # or commit them")  # fmt: skip
+        raise Refused(
+            f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
+            "git stash --include-untracked   # or commit them",
+        )
     return ""
 
 
@@ -60,7 +74,9 @@ def agree_with_the_remote(release: Release) -> str:
     branch = git.branch or release.settings.main
     there = git.remote_refs.get(f"refs/heads/{branch}")
     if there and not git.contains("HEAD", there):
-        raise Refused(f"{branch} lacks commits that {remote} has ({there:.9}).", f"git pull --ff-only {remote} {branch}")
+        raise Refused(
+            f"{branch} lacks commits that {remote} has ({there:.9}).", f"git pull --ff-only {remote} {branch}"
+        )
     return ""
 
 
@@ -76,8 +92,12 @@ def have_everything_merged(release: Release) -> str:
         name = ref.removeprefix("refs/heads/")
         meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
         if meant and not release.git.contains(release.tip, commit):
-            problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.",
-                                    f"git fetch && git merge {release.settings.remote}/{name}"))  # fmt: skip
+            problems.append(
+                Problem(
+                    f"The branch {name} ({commit:.9}) is not merged.",
+                    f"git fetch && git merge {release.settings.remote}/{name}",
+                )
+            )
     refuse(problems)
     return ", ".join(patterns)
 
@@ -97,8 +117,10 @@ def come_after_the_last_release(release: Release) -> str:
     names = [*release.git.tags(), *(ref.removeprefix("refs/tags/") for ref in release.git.remote_refs)]
     last = versions.highest([version for name in names if (version := versions.version_named(name))])
     if last and versions.is_past(last, release.version):
-        raise Refused(f"{release.version} is lower than the last release, {last}.",
-                      f"inv release --version {versions.next_release(last)}")  # fmt: skip
+        raise Refused(
+            f"{release.version} is lower than the last release, {last}.",
+            f"inv release --version {versions.next_release(last)}",
+        )
     return f"the last is {last}" if last else "the first"
 
 
@@ -114,8 +136,12 @@ def have_versions_in_line(release: Release) -> str:
     for path in release.settings.version_files:
         found = _version_in(git.text_at(tip, path))
         if found not in (version, target):
-            problems.append(Problem(f"{path} says version {found!r}; expected {version!r} as in VERSION.",
-                                    f"Set the version in {path}, and commit."))  # fmt: skip
+            problems.append(
+                Problem(
+                    f"{path} says version {found!r}; expected {version!r} as in VERSION.",
+                    f"Set the version in {path}, and commit.",
+                )
+            )
     refuse(problems)
     return f"{version} now"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sys
 import tempfile
@@ -57,8 +55,10 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, on_line=screen.say)
         _report(clone, version, time.monotonic() - began)
         if released.code:
-            raise Refused(f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
-                          "inv rehearse --keep   # leaves the clone for a look")  # fmt: skip
+            raise Refused(
+                f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
+                "inv rehearse --keep   # leaves the clone for a look",
+            )
         evidence = _kept_evidence(clone, root, version)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 
@@ -70,7 +70,9 @@ def _throw_away_folder(keep: bool) -> Iterator[Path]:
         yield folder
     finally:
         if keep:
-            screen.say(f"\nKept: {folder}. Its environments are stopped; `inv status` in {folder / 'clone'} starts them.")
+            screen.say(
+                f"\nKept: {folder}. Its environments are stopped; `inv status` in {folder / 'clone'} starts them."
+            )
         else:
             for name in ENVIRONMENTS:
                 postgres.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
@@ -114,8 +116,9 @@ def _report(clone: Path, version: str, seconds: float) -> None:
         took = sum(step.get("seconds", 0.0) for step in steps)
         verdict = "refused" if "refused" in outcomes else "done"
         rows.append((section, verdict, len(steps), outcomes.count("changed"), f"{took:.1f} s"))
-    screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all",
-                 ["section", "verdict", "steps", "changed", "took"], rows)  # fmt: skip
+    screen.table(
+        f"\nRehearsal of {version}, {seconds:.0f} s in all", ["section", "verdict", "steps", "changed", "took"], rows
+    )
 
 
 def _kept_evidence(clone: Path, root: Path, version: str) -> Path:

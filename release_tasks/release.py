@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,9 @@ from release_tasks.settings import Settings, load
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
+# What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
+Step = Generator[str, None, str | None]
+
 
 class Release:
     """The release of `version` from the repository at `root`.

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from release_tasks.errors import Problem
     from release_tasks.steps import Outcome
 
-COLOURS = {"done": "green", "changed": "bold green", "to do": "cyan", "later": "dim", "refused": "bold red",
-           "asked": "yellow"}  # fmt: skip
+COLOURS = {
+    "done": "green",
+    "changed": "bold green",
+    "to do": "cyan",
+    "later": "dim",
+    "refused": "bold red",
+    "asked": "yellow",
+}
 WIDE_ENOUGH = 4000
 
 _console = Console(highlight=False, soft_wrap=True)

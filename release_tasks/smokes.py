@@ -91,8 +91,9 @@ def report(config: Any, where: str, only: str | None) -> None:
     root, settings = project_root(config), settings_of(config)
     wanted = {name: smoke for name, smoke in settings.smokes.items() if only in (None, name)}
     if not wanted:
-        raise Refused(f"There is no smoke {only!r}; expected one of {', '.join(settings.smokes) or 'none'}.",
-                      "inv smokes")  # fmt: skip
+        raise Refused(
+            f"There is no smoke {only!r}; expected one of {', '.join(settings.smokes) or 'none'}.", "inv smokes"
+        )
     environment = open_environment(where, root, settings)
     try:
         variables = environment.variables((root / "VERSION").read_text(encoding="utf-8").strip())
@@ -103,6 +104,9 @@ def report(config: Any, where: str, only: str | None) -> None:
                 ran.append(run_smoke(name, smoke, where, folder, variables))
     finally:
         environment.close()
-    rows = [(result.name, "failed" if result.problem else "passed", f"{result.seconds:.1f} s", result.seen) for result in ran]
+    rows = [
+        (result.name, "failed" if result.problem else "passed", f"{result.seconds:.1f} s", result.seen)
+        for result in ran
+    ]
     screen.table(f"Smokes on {where}", ["smoke", "verdict", "took", "last line"], rows)
     refuse(smoke_problems(ran))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -46,8 +46,6 @@ class Outcome:
 class Section(Task):  # type: ignore[type-arg]
     """A numbered section of the process; its docstring is the section's heading."""
 
-    looks_only = False
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         run = _RUN.get()
         if run is None:
@@ -64,8 +62,6 @@ class Section(Task):  # type: ignore[type-arg]
 
 class Survey(Section):
     """A section that only looks, and never goes on to the changes."""
-
-    looks_only = True
 
 
 HELP = {
@@ -181,7 +177,7 @@ class Run:
 _RUN: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
-def outcome(step: Any, release: Release, told: Any, change: bool) -> Outcome:
+def outcome(step: Any, release: Release, told: Callable[..., Outcome], change: bool) -> Outcome:
     """Run `step` as far as its look, and past it if `change`; return how it stands, made by `told(state, …)`.
 
     A plain function is a gate: it raises or returns. A generator's `yield` parts its look from its change.
@@ -236,7 +232,7 @@ class ReleaseExecutor(Executor):
             sections = [call for call in calls if isinstance(call.task, Section)]
             if not sections:
                 return super().execute(*tasks)
-            survey = self.config.run.dry or any(call.task.looks_only for call in sections)
+            survey = self.config.run.dry or any(isinstance(call.task, Survey) for call in sections)
             run = Run(survey, silent=any(call.kwargs.get("json") for call in sections))
             token = _RUN.set(run)
             try:

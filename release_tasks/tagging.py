@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from release_tasks import docs_pack
 from release_tasks.errors import NotYet, Refused
 from release_tasks.git import differing, listed
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "release_tasks/")  # drives, is not deployed
 
 
-def tag_the_release(release: Release) -> Iterator[str]:
+def tag_the_release(release: Release) -> Step:
     """Tag the release commit."""
     git, tag = release.git, release.tag
     if release.published:
@@ -33,7 +31,7 @@ def tag_the_release(release: Release) -> Iterator[str]:
     git.run("tag", "--annotate", *sign, "--message", release.title, tag, commit)
 
 
-def push_branch_and_tag(release: Release) -> Iterator[str]:
+def push_branch_and_tag(release: Release) -> Step:
     """Push branch and tag together."""
     git = release.git
     if release.published:

@@ -145,6 +145,7 @@ def run_the_release(release: Release) -> Step:
             f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
+    embedded.settle(here)
 
 
 @until_live

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import ddl, postgres, shell
+from release_tasks import checks, ddl, postgres, shell
 from release_tasks.environments import Environment, wait_until
 from release_tasks.errors import Refused
 from release_tasks.files import records_folder, sha256, write_aside
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from release_tasks.settings import Settings
 
 SETTLE = 90.0  # seconds for a fresh environment to answer
+CATCH_UP = 15.0  # seconds for its jobs to bring the data up to date
 INSTALL = 600.0  # seconds for the application's packages
 
 
@@ -59,13 +60,26 @@ def _start_services(environment: Environment, settings: Settings) -> None:
 
 
 def settle(environment: Environment) -> None:
-    """Wait until the web app of `environment` answers with a version; raises `Refused` with its last words."""
-    if not wait_until(lambda: bool(environment.running_version()), time.monotonic() + SETTLE):
+    """Wait until the web app of `environment` answers; then give its jobs time to catch up with the clock.
+
+    Raises `Refused` with the web app's last words when it does not answer; stale data is for smokes to find.
+    """
+    deadline = time.monotonic() + SETTLE
+    if not wait_until(lambda: bool(environment.running_version()), deadline):
         log = environment.folder / "web.log"
         said = shell.mask("\n".join(log.read_text(errors="replace").splitlines()[-5:])) if log.exists() else ""
         raise Refused(
             f"The web app of {environment.name} does not answer at {environment.origin}: {said}", f"cat {log}"
         )
+    if environment.settings.acceptance.fresh:
+        wait_until(lambda: _is_fresh(environment), time.monotonic() + CATCH_UP)
+
+
+def _is_fresh(environment: Environment) -> bool:
+    try:
+        return not checks.freshness_problems(environment)
+    except Refused:
+        return False
 
 
 def install(environment: Environment, code: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -29,9 +30,9 @@ COLOURS = {
     "refused": "bold red",
     "asked": "yellow",
 }
-WIDE_ENOUGH = 4000
+WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
 _aside = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -73,7 +74,7 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
 def as_json(outcomes: Iterable[Outcome]) -> None:
     """Print `outcomes` as JSON, for machines."""
     text = json.dumps([asdict(seen) for seen in outcomes], indent=2, ensure_ascii=False)
-    _console.print(mask(text), markup=False, width=WIDE_ENOUGH)
+    _console.print(mask(text), markup=False)
 
 
 def problems(found: Iterable[Problem]) -> None:
@@ -105,7 +106,7 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
     drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*(escape(mask(str(cell))) for cell in row))
-    _console.print(drawn, width=None if _console.is_terminal else WIDE_ENOUGH)
+    _console.print(drawn)
 
 
 @contextmanager

@@ -43,7 +43,11 @@ def have_no_gaps(release: Release) -> str:
 @until_live
 def log_no_sql_warnings(release: Release) -> str:
     """No SQL warnings in server logs."""
-    hold(release, lambda here: checks.log_problems(here, deployment_of(release)["log_offset"]))
+
+    def log_problems(here: Environment) -> list[Problem]:
+        return checks.log_problems(here, deployment_of(release)["log_offset"])
+
+    hold(release, log_problems)
     return f"{release.here.log}, since the deployment began"
 
 
@@ -60,4 +64,6 @@ def hold(release: Release, check: Callable[[Environment], list[Problem]]) -> Non
         return not problems
 
     wait_until(holds, deadline, every=1.0)
+    name = check.__name__.removesuffix("_problems")
+    release.keep_check(f"acceptance-{name}", where=release.here.name, passed=not problems, problems=problems)
     refuse(problems)

@@ -52,7 +52,8 @@ def reach_the_environment(release: Release) -> str:
     if row == (True,):
         raise Refused(f"The database of {here.name} is a read-only standby; expected the primary.", "Mend its dsn.")
     here.variables(release.version)
-    return f"PostgreSQL {server}, {here.origin}"
+    embedded_here = "embedded " if release.settings.environments.named(here.name).embedded else ""
+    return f"{embedded_here}PostgreSQL {server}, {here.origin}"
 
 
 @until_live
@@ -61,9 +62,9 @@ def put_the_code_in_place(release: Release) -> Step:
     here, commit = release.here, release.published
     if commit is None:
         raise NotYet("after the tag is pushed")
-    if deployment_of(release)["commit"] == commit:
-        return f"{commit:.9}"
     code = here.folder / "releases" / release.tag
+    if deployment_of(release)["commit"] == commit and code.exists():
+        return f"{commit:.9}"
     yield f"git archive {release.tag} | tar --extract --directory {_shown(code, release)}"
     began = _moment(here)
     unpack_commit(release.git, commit, code)

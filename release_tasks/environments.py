@@ -142,7 +142,7 @@ _OPENER = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     """Return the environment `name`: as its settings say, or embedded and brought up now."""
-    own = settings.environment(name)  # type: ignore[arg-type]
+    own = settings.environments.named(name)
     if own.embedded:
         from release_tasks import embedded
 

@@ -13,13 +13,16 @@ def write_aside(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, force it to disk, then rename: a reader sees the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        aside.chmod(path.stat().st_mode)
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            aside.chmod(path.stat().st_mode)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sha256(content: bytes) -> str:
@@ -34,7 +37,7 @@ def checksum_lines(hashes: dict[str, str]) -> bytes:
 
 def read_checksums(content: bytes) -> dict[str, str]:
     """Return path → SHA-256 from lines as sha256sum reads them; comment lines are passed over."""
-    lines = [line for line in content.decode().splitlines() if line and not line.startswith("#")]
+    lines = [line for line in content.decode().split("\n") if line and not line.startswith("#")]
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 

@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks.shell import Finished, listeners, mask
+from release_tasks.masks import masked_json
+from release_tasks.shell import Finished, listeners
 
 START = "0" * 64
+TORN = b"# torn: "  # begins a line that a crash cut short
 
 
 class Journal:
@@ -30,7 +32,7 @@ class Journal:
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **_who(), **facts}
         with self.path.open("a+b") as file:
             entry["previous"] = _last_hash(file)
-            file.write(mask(json.dumps(entry, ensure_ascii=False, default=str)).encode() + b"\n")
+            file.write(masked_json(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -49,20 +51,27 @@ class Journal:
 
     def records(self) -> list[dict[str, Any]]:
         """Return all whole records, oldest first; a last line torn by a crash is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_bytes().split(b"\n")[:-1]
-        return [json.loads(line) for line in lines if not line.startswith(b"#")]
+        return [record for line in self._lines() if (record := _parsed(line))]
 
     def breaks(self) -> list[int]:
-        """Return the line numbers, from 1, whose hash of the line before does not fit: empty when intact."""
+        """Return the line numbers, from 1, that do not carry the hash of the line before: empty when intact."""
         broken, previous = [], START
-        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
-        for number, line in enumerate(lines, 1):
-            if not line.startswith(b"#") and json.loads(line)["previous"] != previous:
+        for number, line in enumerate(self._lines(), 1):
+            if not line.startswith(TORN) and _parsed(line).get("previous") != previous:
                 broken.append(number)
             previous = hashlib.sha256(line).hexdigest()
         return broken
+
+    def _lines(self) -> list[bytes]:
+        return self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _last_hash(file: Any) -> str:
@@ -72,7 +81,7 @@ def _last_hash(file: Any) -> str:
     if content and not content.endswith(b"\n"):
         whole, _, torn = content.rpartition(b"\n")
         file.truncate(len(whole) + (1 if whole else 0))
-        file.write(b"# torn: " + torn + b"\n")
+        file.write(TORN + torn + b"\n")
         file.seek(0)
         content = file.read()
     lines = content.split(b"\n")[:-1]

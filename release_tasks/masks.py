@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
 
 SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|PRIVATE_KEY", re.IGNORECASE)
 USERINFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
@@ -24,6 +27,21 @@ def mask(text: str) -> str:
     if secrets:
         text = re.sub("|".join(map(re.escape, secrets)), "***", text)
     return KEYWORD.sub(r"\1***", USERINFO.sub("***", text))
+
+
+def masked_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, is told as text."""
+    return json.dumps(_masked(value), ensure_ascii=False, indent=indent)
+
+
+def _masked(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _masked(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float) else mask(str(value))
 
 
 def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:

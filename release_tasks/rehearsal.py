@@ -39,16 +39,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
     began = time.monotonic()
-    with _throw_away_folder(keep) as folder, ExitStack() as running:
-        with screen.busy("Cloning into a throw-away folder"):
-            clone = clone_with_bare_remote(git, folder, settings)
-        for name in ENVIRONMENTS:
-            with screen.busy(f"Bringing up {name}"):
-                environment = open_environment(name, clone, settings)
-                running.callback(environment.close)
-                if name != "dev":
-                    run_what_came_before(environment, git)
-            screen.say(f"  {name}: {environment.origin}")
+    with _throw_away_folder(keep) as folder, stage(git, folder, settings) as clone:
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
@@ -77,6 +68,22 @@ def _throw_away_folder(keep: bool) -> Iterator[Path]:
             for name in ENVIRONMENTS:
                 postgres.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
+    """Clone HEAD into `folder` and bring up its environments, each running HEAD; they end with the block."""
+    with ExitStack() as running:
+        with screen.busy("Cloning into a throw-away folder"):
+            clone = clone_with_bare_remote(git, folder, settings)
+        for name in ENVIRONMENTS:
+            with screen.busy(f"Bringing up {name}"):
+                environment = open_environment(name, clone, settings)
+                running.callback(environment.close)
+                if name != "dev":
+                    run_what_came_before(environment, git)
+            screen.say(f"  {name}: {environment.origin}")
+        yield clone
 
 
 def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import records_folder
+from release_tasks.files import records_folder, write_aside
 from release_tasks.git import Git
 from release_tasks.journal import Journal
+from release_tasks.masks import masked_json
 from release_tasks.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -24,12 +27,14 @@ Step = Generator[str, None, str | None]
 class Release:
     """The release of `version` from the repository at `root`.
 
-    `options` are those of the section that is under way; `settings` are the repo's, validated.
+    `options` are those of the section that is under way; `settings` are the repo's, validated. With `only_looks`
+    (a status, a dry run) nothing is recorded.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.options: dict[str, Any] = {}
+        self.only_looks = False
         self.confirmed: tuple[str, str] | None = None
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
@@ -141,6 +146,11 @@ class Release:
         """Whether production answers with this version: then what came before is history."""
         return bool(self.published) and self.environment("production").runs(self)
 
+    def keep_check(self, name: str, **facts: Any) -> None:
+        """Keep what a check has seen as evidence."""
+        if not self.only_looks:
+            write_aside(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
+
     def look_afresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
         self.git.look_afresh()
@@ -159,7 +169,9 @@ class Release:
             raise Refused(
                 "Another release run is under way in this checkout.", f"Wait for it to end; it holds {path}."
             ) from None
-        with lock:
+        with lock, self.journal.listening():
+            git = self.git.run("--version").stdout.strip()
+            self.journal.record("run", argv=sys.argv[1:], git=git, python=platform.python_version())
             yield
 
     def close(self) -> None:

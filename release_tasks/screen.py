@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from release_tasks.shell import mask
+from release_tasks.masks import mask, masked_json
 
 if TYPE_CHECKING:
     from release_tasks.errors import Problem
@@ -73,8 +71,7 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
 
 def as_json(outcomes: Iterable[Outcome]) -> None:
     """Print `outcomes` as JSON, for machines."""
-    text = json.dumps([asdict(seen) for seen in outcomes], indent=2, ensure_ascii=False)
-    _console.print(mask(text), markup=False)
+    _console.print(masked_json(list(outcomes), indent=2), markup=False)
 
 
 def problems(found: Iterable[Problem]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from release_tasks.errors import Problem, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.shell import hide
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
@@ -24,11 +25,31 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text.replace("{count}", "1"))
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+def _names_a_version(text: str) -> str:
+    try:
+        text.format(version="0.1.1")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("in braces there can only be {version}") from None
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Template = Annotated[str, AfterValidator(_names_a_version)]
+
+
 class Smoke(Model):
     """A command that proves something by exit code 0 *and* by what it prints; silence is no pass."""
 
     command: list[str] = Field(min_length=1)
-    must_print: str = Field(min_length=1, description="a regular expression its output has to match")
+    must_print: Pattern = Field(min_length=1, description="a regular expression its output has to match")
     timeout: float = Field(60, gt=0, description="seconds")
 
 
@@ -38,7 +59,7 @@ class Ddl(Model):
     folder: str = "ddl"
     order: Literal["javascript", "bytes"] = Field("bytes", description="how the runner sorts base names")
     command: list[str] = Field(default=[], description="the application's runner; empty: psycopg")
-    must_print: str = Field("", description="a regular expression; {count} stands for the files of the pack")
+    must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
     timeout: float = Field(600, gt=0, description="seconds for the whole pack")
 
@@ -109,16 +130,26 @@ class Environment(Model):
     restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
     log: str = Field("", description="PostgreSQL's server log, for the check on SQL warnings")
 
-    @model_validator(mode="after")
-    def complete(self) -> Environment:
-        missing = [name for name in ("origin", "folder", "restart", "log") if not getattr(self, name)]
-        if self.dsn and missing:
-            raise ValueError(f"with a dsn, {', '.join(missing)} must be set too")
-        return self
-
     @property
     def embedded(self) -> bool:
         return not self.dsn
+
+
+class Environments(Model):
+    """The three environments of a release."""
+
+    dev: Environment = Environment()
+    staging: Environment = Environment()
+    production: Environment = Environment()
+
+    def named(self, name: str) -> Environment:
+        """Return the environment `name`; raises `Refused` when there is none of that name."""
+        if name not in type(self).model_fields:
+            raise Refused(
+                f"There is no environment {name!r}; expected dev, staging or production.", "inv smokes --env dev"
+            )
+        found: Environment = getattr(self, name)
+        return found
 
 
 class Settings(Model):
@@ -129,8 +160,8 @@ class Settings(Model):
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = "main"
     remote: str = "origin"
-    branch: str = Field("release/v{version}", description="the release branch; empty: release from main")
-    must_be_merged: list[str] = Field(default=[], description="patterns of remote branches, such as feature/*")
+    branch: Template = Field("release/v{version}", description="the release branch; empty: release from main")
+    must_be_merged: list[Template] = Field(default=[], description="patterns of remote branches, such as feature/*")
     changelog: str = "CHANGELOG.md"
     version_files: list[str] = Field(default=[], description="JSON files with a `version`, such as package.json")
     freeze_days: int = Field(1, ge=0)
@@ -141,11 +172,20 @@ class Settings(Model):
     smokes: dict[str, Smoke] = {}
     stamp: Stamp = Stamp()
     acceptance: Acceptance = Acceptance()
-    environments: dict[Literal["dev", "staging", "production"], Environment] = {}
+    environments: Environments = Environments()
     archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
 
-    def environment(self, name: Literal["dev", "staging", "production"]) -> Environment:
-        return self.environments.get(name, Environment())
+    @model_validator(mode="after")
+    def complete(self) -> Settings:
+        for name, environment in self.environments:
+            given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
+            needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]
+            missing = [key for key in needed if key not in given]
+            if environment.dsn and missing:
+                raise ValueError(f"environments.{name} has a dsn, but no {', '.join(missing)}")
+            if given and not environment.dsn:
+                raise ValueError(f"environments.{name} has {', '.join(given)}, but no dsn: it would be embedded")
+        return self
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:
@@ -161,9 +201,10 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
         refuse([*problems, *(_as_problem(error) for error in wrong.errors(include_url=False))])
         raise
     refuse(problems)
-    for environment in settings.environments.values():
+    for _, environment in settings.environments:
         for found in _passwords(environment.dsn):
             hide(found)
+            hide(unquote(found))
     return settings
 
 
@@ -179,12 +220,14 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _passwords(text: str) -> list[str]:
-    return [found["password"] for form in (PASSWORD_IN_URL, PASSWORD_IN_WORDS) for found in form.finditer(text)]
+    return [
+        found["password"].strip("'") for form in (PASSWORD_IN_URL, PASSWORD_IN_WORDS) for found in form.finditer(text)
+    ]
 
 
 def _literal_passwords(texts: list[tuple[str, str]]) -> Iterator[Problem]:
     for path, text in texts:
-        if any(VARIABLE.fullmatch(password) is None for password in _passwords(text)):
+        if not all((found := VARIABLE.fullmatch(each)) and not found["default"] for each in _passwords(text)):
             yield Problem(
                 f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}.",
                 "Put it into an environment variable and write ${NAME} in its place.",
@@ -195,9 +238,9 @@ def _unset(texts: list[tuple[str, str]], variables: Mapping[str, str]) -> Iterat
     for path, text in texts:
         for found in VARIABLE.finditer(text):
             name = found["name"]
-            if name not in variables and found["default"] is None:
+            if not variables.get(name) and found["default"] is None:
                 yield Problem(
-                    f"invoke.yaml, {path}: the environment variable {name} is not set.",
+                    f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty.",
                     f"Set {name}, or give a default as ${{{name}:-…}}.",
                 )
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import shell
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import write_aside
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -53,8 +51,7 @@ def results(release: Release, environment: Environment, code: Path, variables: M
         raise Refused("No smokes are set; a release that nothing checks is none.", "Set release.smokes in invoke.yaml.")
     folder = code / settings.folder
     ran = [run_smoke(name, smoke, environment.name, folder, variables) for name, smoke in settings.smokes.items()]
-    record = json.dumps([asdict(result) for result in ran], indent=2, ensure_ascii=False)
-    write_aside(release.folder / "checks" / f"smokes-{environment.name}.json", shell.mask(record).encode())
+    release.keep_check(f"smokes-{environment.name}", where=environment.name, results=ran)
     return ran
 
 

@@ -54,7 +54,7 @@ class Section(Task):  # type: ignore[type-arg]
                 "    tasks: {executor_class: release_tasks.steps.ReleaseExecutor}",
                 1,
             )
-        run.begin((self.__doc__ or self.name).splitlines()[0])
+        run.section = (self.__doc__ or self.name).splitlines()[0]
         result = super().__call__(*args, **kwargs)
         run.end()
         return result
@@ -118,6 +118,7 @@ class Run:
 
         if self.release is None:
             self.release = Release.open(c.config, version)
+            self.release.only_looks = self.survey
         elif version not in (None, self.release.version):
             raise Refused(f"One run releases one version: found {version} beside {self.release.version}.")
         return self.release
@@ -138,6 +139,8 @@ class Run:
         elif seen.state in (DONE, ASKED):
             self.passed[self.section, step] = seen
         if self.told_in_full:
+            if len([each for each in self.outcomes if each.section == self.section]) == 1:
+                screen.heading(self.section)
             screen.step(seen)
         if not self.looking:
             release.journal.record(
@@ -151,13 +154,6 @@ class Run:
             if seen.state == REFUSED:
                 screen.refusals([seen])
                 raise Exit(code=1)
-
-    def begin(self, heading: str) -> None:
-        from release_tasks import screen
-
-        self.section = heading
-        if self.told_in_full:
-            screen.heading(heading)
 
     def end(self) -> None:
         from release_tasks import screen
@@ -249,6 +245,9 @@ class ReleaseExecutor(Executor):
             call.task(Context(self.config), *call.args, **call.kwargs)
         if run.silent:
             screen.as_json(run.outcomes)
+        if run.release and not run.survey:
+            found = [problem.what for seen in run.refused() for problem in seen.problems]
+            run.release.journal.record("looked", refused=found)
         if run.refused():
             if not run.silent:
                 screen.refusals(run.refused())
@@ -257,7 +256,7 @@ class ReleaseExecutor(Executor):
             return {}
         assert run.release is not None
         run.looking, run.outcomes = False, []
-        with run.release.held(), run.release.journal.listening():
+        with run.release.held():
             results = super().execute(*tasks)
         screen.finished(run.outcomes)
         return results

@@ -80,7 +80,9 @@ def release_twice(folder: Path, times: int) -> tuple[float, float]:
     from release_tasks.release import settings_of
 
     version = versions.release_after((ROOT / "VERSION").read_text(encoding="utf-8").strip())
-    settings = settings_of(Config(project_location=ROOT))
+    config = Config(project_location=ROOT)
+    config.load_project()
+    settings = settings_of(config)
     with rehearsal.stage(Git.open(ROOT, settings.remote), folder, settings) as clone:
         words = ("release", "--version", version, "--yes")
         first = median(lambda: inv(*words, cwd=clone), 1)

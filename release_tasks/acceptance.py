@@ -48,7 +48,8 @@ def log_no_sql_warnings(release: Release) -> str:
         return checks.log_problems(here, deployment_of(release)["log_offset"])
 
     hold(release, log_problems)
-    return f"{release.here.log}, since the deployment began"
+    reasons = release.settings.acceptance.log_exceptions.values()
+    return "; ".join(["since the deployment began", *(f"but for: {reason}" for reason in reasons)])
 
 
 def hold(release: Release, check: Callable[[Environment], list[Problem]]) -> None:

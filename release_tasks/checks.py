@@ -114,8 +114,13 @@ def log_problems(here: Environment, offset: int) -> list[Problem]:
     log, deadline = here.log, time.monotonic() + LOG_DELAY
     if not wait_until(lambda: any(mark in line for line in _lines(log, offset)), deadline, every=0.1):
         return [_seen(f"What {here.name} logs does not arrive in {log}: it is another server's log.")]
+    excepted = here.settings.acceptance.log_exceptions
     trouble = [line for line in _lines(log, offset) if SQL_TROUBLE.search(line)]
-    return [_seen(f"The server log says: {line}") for line in trouble[:10]]
+    unexplained = [line for line in trouble if not any(re.search(pattern, line) for pattern in excepted)]
+    mend = (
+        "A fix is a new version. If it is none of ours: its pattern and a reason in release.acceptance.log_exceptions."
+    )
+    return [Problem(f"The server log of {here.name} says: {line}", mend) for line in unexplained[:10]]
 
 
 def _lines(log: Path, offset: int) -> list[str]:

@@ -238,7 +238,7 @@ def confirm_production(release: Release) -> Step:
         return "--yes"
     if release.confirmed == about:
         return "confirmed"
-    if not sys.stdin.isatty():
+    if release.will_ask and not sys.stdin.isatty():
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",

@@ -28,13 +28,14 @@ class Release:
     """The release of `version` from the repository at `root`.
 
     `options` are those of the section that is under way; `settings` are the repo's, validated. With `only_looks`
-    (a status, a dry run) nothing is recorded.
+    (a status, a dry run) nothing is recorded; without `will_ask` (a status) nobody will be asked anything.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.options: dict[str, Any] = {}
         self.only_looks = False
+        self.will_ask = True
         self.confirmed: tuple[str, str] | None = None
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"

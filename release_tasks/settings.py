@@ -42,6 +42,7 @@ def _names_a_version(text: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Reason = Annotated[str, Field(min_length=1)]
 Template = Annotated[str, AfterValidator(_names_a_version)]
 
 
@@ -118,6 +119,7 @@ class Acceptance(Model):
     keys: str = Field("", description="a query for the keys that are expected in each table")
     fresh: list[Fresh] = []
     gaps: list[Series] = []
+    log_exceptions: dict[Pattern, Reason] = Field(default={}, description="pattern of a log line → why it may be")
     wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
 
 
@@ -141,6 +143,18 @@ class Environments(Model):
     dev: Environment = Environment()
     staging: Environment = Environment()
     production: Environment = Environment()
+
+    @model_validator(mode="after")
+    def complete(self) -> Environments:
+        for name, environment in self:
+            given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
+            needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]
+            missing = [key for key in needed if key not in given]
+            if environment.dsn and missing:
+                raise ValueError(f"{name} has a dsn, but no {', '.join(missing)}")
+            if given and not environment.dsn:
+                raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
+        return self
 
     def named(self, name: str) -> Environment:
         """Return the environment `name`; raises `Refused` when there is none of that name."""
@@ -174,18 +188,6 @@ class Settings(Model):
     acceptance: Acceptance = Acceptance()
     environments: Environments = Environments()
     archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
-
-    @model_validator(mode="after")
-    def complete(self) -> Settings:
-        for name, environment in self.environments:
-            given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
-            needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]
-            missing = [key for key in needed if key not in given]
-            if environment.dsn and missing:
-                raise ValueError(f"environments.{name} has a dsn, but no {', '.join(missing)}")
-            if given and not environment.dsn:
-                raise ValueError(f"environments.{name} has {', '.join(given)}, but no dsn: it would be embedded")
-        return self
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:

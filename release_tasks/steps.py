@@ -105,6 +105,7 @@ class Run:
     """One command line's way through its sections: what it has seen, and what it knows from a moment ago."""
 
     survey: bool
+    status: bool = False
     silent: bool = False
     looking: bool = True
     release: Release | None = None
@@ -118,7 +119,7 @@ class Run:
 
         if self.release is None:
             self.release = Release.open(c.config, version)
-            self.release.only_looks = self.survey
+            self.release.only_looks, self.release.will_ask = self.survey, not self.status
         elif version not in (None, self.release.version):
             raise Refused(f"One run releases one version: found {version} beside {self.release.version}.")
         return self.release
@@ -228,8 +229,9 @@ class ReleaseExecutor(Executor):
             sections = [call for call in calls if isinstance(call.task, Section)]
             if not sections:
                 return super().execute(*tasks)
-            survey = self.config.run.dry or any(isinstance(call.task, Survey) for call in sections)
-            run = Run(survey, silent=any(call.kwargs.get("json") for call in sections))
+            status = any(isinstance(call.task, Survey) for call in sections)
+            silent = any(call.kwargs.get("json") for call in sections)
+            run = Run(survey=status or self.config.run.dry, status=status, silent=silent)
             token = _RUN.set(run)
             try:
                 return self._look_then_change(run, sections, tasks)

@@ -49,7 +49,7 @@ def is_recent(path: Path) -> bool:
 def is_whole(path: Path) -> bool:
     """Tell whether `path` is what was dumped: its checksum fits."""
     checksum = _checksum(path)
-    return checksum.exists() and checksum.read_text(encoding="utf-8").split()[0] == sha256(path.read_bytes())
+    return checksum.exists() and checksum.read_text(encoding="utf-8").split()[:1] == [sha256(path.read_bytes())]
 
 
 def _checksum(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable
@@ -119,7 +120,7 @@ def _apply_by_command(environment: Environment, pack: list[DdlFile], code: Path,
     settings, ddl = environment.settings, environment.settings.ddl
     env = environment.variables(version)
     ran = shell.run(ddl.command, cwd=code / settings.folder, env=env, timeout=ddl.timeout, leash=True)
-    expected = (ddl.must_print or "{count}").replace("{count}", str(len(pack)))
+    expected = ddl.must_print.replace("{count}", str(len(pack)))
     if not re.search(expected, ran.output):
         raise Refused(
             f"{' '.join(ddl.command)} ended without an error, but did not print {expected!r}: "
@@ -142,7 +143,7 @@ def _apply_by_psycopg(environment: Environment, pack: list[DdlFile]) -> list[str
             connection.add_notice_handler(keep)
             try:
                 with connection.transaction():
-                    connection.execute(file.content)
+                    connection.execute(file.content.removeprefix(codecs.BOM_UTF8))
             except Error as error:
                 raise Refused(_failure(file, error), f"Mend {file.path}, commit, and run again.") from error
             finally:

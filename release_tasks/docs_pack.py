@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from release_tasks import ddl
@@ -10,7 +11,7 @@ from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
 from release_tasks.release import Release, Step
 
-VERSION_LINE = re.compile(r'^(\s*"version"\s*:\s*")[^"]*(")', re.MULTILINE)
+VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
 
 
 def write_the_docs_pack(release: Release) -> Step:
@@ -71,8 +72,26 @@ def version_files(release: Release, version: str, commit: str) -> dict[str, byte
         text = release.git.text_at(commit, path)
         if text is None:
             raise Refused(f"{path} is not committed; expected it with a version.", "Mend release.version_files.")
-        files[path] = VERSION_LINE.sub(rf"\g<1>{version}\g<2>", text, count=1).encode()
+        files[path] = with_version(path, text, version).encode()
     return files
+
+
+def with_version(path: str, text: str, version: str) -> str:
+    """Return the JSON `text` of the file `path` with `version` as its own version, all else as it was laid out."""
+    for found in VERSION_ENTRY.finditer(text):
+        changed = text[: found.start(1)] + version + text[found.end(1) :]
+        if version_in(changed) == version:
+            return changed
+    raise Refused(f"{path} is no JSON object with a version of its own.", "Mend it, or release.version_files.")
+
+
+def version_in(text: str | None) -> str | None:
+    """Return the version that a JSON file says it has, None when it says none."""
+    try:
+        content = json.loads(text or "")
+    except ValueError:
+        return None
+    return str(content["version"]) if isinstance(content, dict) and "version" in content else None
 
 
 def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
@@ -113,7 +132,7 @@ def tag_problems(release: Release, commit: str) -> list[Problem]:
     problems = []
     if found != release.version:
         problems.append(f"{tag} names {commit:.9}, where VERSION says {found!r}: it is not this release.")
-    elif not git.is_annotated(release.tag_ref):
+    elif not git.tag_text(release.tag_ref):
         problems.append(f"{tag} is a lightweight tag; expected an annotated one.")
     else:
         problems += [problem.what for problem in hash_problems(git, commit, release.settings.docs_pack.hashes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -108,11 +109,13 @@ class Environment:
     def get(self, path: str, origin: str = "", timeout: float = ANSWER) -> Answer:
         """Ask `path` of the web app (or of `origin`); redirects are not followed, for a login page is no answer."""
         try:
-            with _OPENER.open((origin or self.origin) + path, timeout=timeout) as response:
+            try:
+                response = _OPENER.open((origin or self.origin) + path, timeout=timeout)
+            except urllib.error.HTTPError as error:
+                response = error
+            with response:
                 return Answer(response.status, response.read().decode("utf-8", errors="replace"))
-        except urllib.error.HTTPError as answer:
-            return Answer(answer.code, answer.read().decode("utf-8", errors="replace"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return Answer(0, str(getattr(error, "reason", error)))
 
     def running_version(self, origin: str = "") -> str | None:

@@ -116,7 +116,9 @@ def pack_problems(folder: Path, release: Release) -> list[Problem]:
     found = {path: digest for path, digest in file_hashes(folder).items() if path != MANIFEST}
     wrong = sorted(path for path in listed.keys() | found.keys() if listed.get(path) != found.get(path))
     problems = [Problem(f"{folder / path} is not what {MANIFEST} says.", mend) for path in wrong]
-    ids = json.loads((folder / "ids.json").read_bytes()) if "ids.json" in found else {}
-    if ids.get("tag") != release.git.object_named(release.tag_ref):
-        problems.append(Problem(f"{folder} is of the tag {ids.get('tag')}, not of {release.tag}.", mend))
-    return problems
+    if problems:
+        return problems
+    tag = json.loads((folder / "ids.json").read_bytes())["tag"] if "ids.json" in found else None
+    if tag != release.git.object_named(release.tag_ref):
+        return [Problem(f"{folder} is of the tag {tag}, not of {release.tag}.", mend)]
+    return []

@@ -69,8 +69,9 @@ class Git:
         found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", ref, check=False)
         return found.stdout.strip() if found.code == 0 else None
 
-    def is_annotated(self, tag_ref: str) -> bool:
-        return self.run("cat-file", "-t", tag_ref, check=False).stdout.strip() == "tag"
+    def tag_text(self, tag_ref: str) -> str:
+        """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
+        return self.run("cat-file", "tag", tag_ref, check=False).stdout
 
     @property
     def branch(self) -> str | None:
@@ -121,7 +122,8 @@ class Git:
             inner, inner_commit = submodule
             return inner.bytes_at(inner_commit, PurePosixPath(path).relative_to(inner.root.name).as_posix())
         try:
-            return bytes(self.repo.commit(commit).tree.join(path).data_stream.read())
+            entry = self.repo.commit(commit).tree.join(path)
+            return bytes(entry.data_stream.read()) if entry.type == "blob" else None
         except (KeyError, AttributeError):
             return None
 

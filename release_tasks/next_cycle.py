@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, shell, versions
+from release_tasks import docs_pack, notes, shell, versions
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.release import Release, Step
 
@@ -56,7 +56,7 @@ def open_the_next_cycle(release: Release) -> Step:
     if main is None or not git.contains(main, release.tip) or not _is_archived(release):
         raise NotYet("after the release branch is merged back")
     found = (git.text_at(main, "VERSION") or "").strip()
-    if versions.is_version(found) and versions.is_past(found, release.version):
+    if versions.is_version(found) and versions.opens_a_cycle_after(found, release.version):
         return found
     yield f"VERSION {release.version} → {upcoming}"
     if git.branch != release.settings.main:
@@ -75,7 +75,7 @@ def push_the_main_branch(release: Release) -> Step:
         return f"{settings.remote} has it"
     main = git.commit_named(release.main_ref) or ""
     version = (git.text_at(main, "VERSION") or "").strip() if main else ""
-    if not (versions.is_version(version) and versions.is_past(version, release.version)):
+    if not (versions.is_version(version) and versions.opens_a_cycle_after(version, release.version)):
         raise NotYet("after the next cycle is opened")
     yield f"git push {settings.remote} {release.main_ref}"
     git.push(f"{release.main_ref}:{release.main_ref}")
@@ -86,7 +86,7 @@ def next_version(release: Release) -> str:
     upcoming = release.options.get("next") or versions.next_in_work(release.version)
     if not versions.is_version(upcoming):
         refuse(versions.version_problems(upcoming))
-    if not versions.is_past(upcoming, release.version) and not versions.is_in_work(upcoming):
+    if not versions.opens_a_cycle_after(upcoming, release.version):
         raise Refused(
             f"--next {upcoming} does not come after {release.version}.",
             f"--next {versions.next_in_work(release.version)}",
@@ -95,10 +95,10 @@ def next_version(release: Release) -> str:
 
 
 def with_heading(changelog: str, version: str) -> str:
-    """Return `changelog` with an empty section for `version` above the newest one."""
-    heading = f"## {version.removesuffix('-' + versions.IN_WORK)}"
-    if re.search(rf"^{re.escape(heading)}\b", changelog, re.MULTILINE):
+    """Return `changelog` with an empty section for `version` above the newest one, unless it has one."""
+    upcoming = versions.release_after(version)
+    if re.search(rf"^## +{notes.title_of(upcoming)}", changelog, re.MULTILINE):
         return changelog
     first = re.search(r"^## ", changelog, re.MULTILINE)
-    at = first.start() if first else len(changelog)
-    return f"{changelog[:at]}{heading}\n\n{changelog[at:]}"
+    before, after = (changelog[: first.start()], changelog[first.start() :]) if first else (changelog, "")
+    return f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}## {upcoming}\n\n{after}"

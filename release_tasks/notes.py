@@ -68,7 +68,7 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
     """Return what is wrong with committed notes: another version's, or Highlights nobody wrote."""
     path, problems = release.notes_path, []
     title = next((line for line in text.splitlines() if line.startswith("# ")), "")
-    if release.tag not in title:
+    if not re.search(rf"(?<![\w.]){re.escape(release.tag)}(?![-.\w])", title):
         problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Mend {path}."))
     if not _written(_section_of(text, "Highlights")):
         problems.append(
@@ -90,7 +90,7 @@ def find_highlights(release: Release, ask: bool) -> str:
     found = (
         _given(release.options.get("highlights"))
         or (_written(_section_of(begun.read_text(encoding="utf-8"), "Highlights")) if begun.exists() else "")
-        or _written(_section_of(changelog, rf"\[?v?{re.escape(release.version)}\]?"))
+        or _written(_section_of(changelog, title_of(release.version)))
     )
     if found:
         return found
@@ -130,9 +130,14 @@ def _written(text: str) -> str:
     return COMMENT.sub("", text).replace("${highlights}", "").strip()
 
 
+def title_of(version: str) -> str:
+    """Return a pattern for how a heading of CHANGELOG names `version`: 0.1.1, v0.1.1, [0.1.1], but not 0.1.1-rc1."""
+    return rf"\[?v?{re.escape(version)}\]?(?![-.\w])"
+
+
 def _section_of(text: str, title: str) -> str:
     """Return what stands under the level-2 heading that begins with the pattern `title`."""
-    found = re.search(rf"^## +{title}(?=[\s(—–:-]|$)[^\n]*\n(?P<body>.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^## +{title}[^\n]*\n(?P<body>.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     return found["body"] if found else ""
 
 
@@ -146,7 +151,7 @@ def draft(release: Release, highlights: str) -> str:
     since = last_release(release)
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
     database, deployment = _database_changes(release, since), _deployment_notes(release, since)
-    return Template(COMMENT.sub("", template)).safe_substitute(
+    return Template(COMMENT.sub("", template).lstrip()).safe_substitute(
         title=release.title,
         version=release.version,
         tag=release.tag,
@@ -201,8 +206,9 @@ def _deployment_notes(release: Release, since: str | None) -> list[str]:
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
     now = _variables(release.git.text_at(release.commit, path))
     then = _variables(release.git.text_at(f"refs/tags/{since}", path) if since else "")
-    lines += [f"new environment variable `{name}`" for name in sorted(now - then)]
-    lines += [f"environment variable `{name}` is gone" for name in sorted(then - now)]
+    for told, names in (("new environment variables", now - then), ("environment variables that are gone", then - now)):
+        if names:
+            lines.append(f"{told}: {', '.join(f'`{name}`' for name in sorted(names))}")
     return lines
 
 

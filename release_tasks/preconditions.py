@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatchcase
 
-from release_tasks import ddl, docs_pack, smokes, versions
+from release_tasks import ddl, docs_pack, smokes, tagging, versions
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release
@@ -57,7 +56,7 @@ def keep_the_tree_clean(release: Release) -> str:
     dirty = release.git.dirty_paths()
     if release.git.branch == release.branch:
         ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
-        dirty = [path for path in dirty if path not in ours]
+        dirty = [path for path in dirty if path not in ours and not path.endswith(".aside")]
     if dirty:
         raise Refused(
             f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
@@ -70,13 +69,7 @@ def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
     if release.published:
         return SETTLED
-    git, remote = release.git, release.settings.remote
-    branch = git.branch or release.settings.main
-    there = git.remote_refs.get(f"refs/heads/{branch}")
-    if there and not git.contains("HEAD", there):
-        raise Refused(
-            f"{branch} lacks commits that {remote} has ({there:.9}).", f"git pull --ff-only {remote} {branch}"
-        )
+    refuse(tagging.behind_problems(release, release.git.branch or release.settings.main))
     return ""
 
 
@@ -104,12 +97,11 @@ def have_everything_merged(release: Release) -> str:
 
 def have_the_tag_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
-    tagged = release.published or release.git.commit_named(release.tag_ref)
-    if not tagged:
-        return f"{release.tag} is free"
-    problems = docs_pack.tag_problems(release, tagged)
-    refuse(problems)
-    return f"{release.tag} is ours, {tagged:.9}"
+    if release.published:
+        refuse(docs_pack.tag_problems(release, release.published))
+        return f"{release.tag} is ours, {release.published:.9}"
+    refuse(tagging.local_tag_problems(release))
+    return f"{release.tag} is free"
 
 
 def come_after_the_last_release(release: Release) -> str:
@@ -134,7 +126,7 @@ def have_versions_in_line(release: Release) -> str:
     source_tag = (git.text_at(tip, "SOURCE_TAG") or "").strip()
     problems += version_file_problems("SOURCE_TAG", source_tag.removeprefix("v"), target)
     for path in release.settings.version_files:
-        found = _version_in(git.text_at(tip, path))
+        found = docs_pack.version_in(git.text_at(tip, path))
         if found not in (version, target):
             problems.append(
                 Problem(
@@ -154,13 +146,6 @@ def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
     if versions.is_past(found, target):
         return [Problem(f"{path} says {found}, which is past {target}.", mend)]
     return []
-
-
-def _version_in(text: str | None) -> str | None:
-    try:
-        return str(json.loads(text or "{}").get("version"))
-    except ValueError:
-        return None
 
 
 def have_a_ddl_pack_in_order(release: Release) -> str:

@@ -120,12 +120,13 @@ class Release:
 
     @property
     def is_over(self) -> bool:
-        """Whether the remote's main branch has moved on to a later version, which is the last change we make."""
+        """Whether the remote's main branch has tag and notes and is on a later version: our last change."""
         main = self.git.remote_refs.get(self.main_ref)
         if not (self.published and main and self.git.has(main)):
             return False
         version = (self.git.text_at(main, "VERSION") or "").strip()
-        return versions.is_version(version) and versions.is_past(version, self.version)
+        has_it = self.git.contains(main, self.published) and self.git.bytes_at(main, self.notes_path) is not None
+        return has_it and versions.is_version(version) and versions.opens_a_cycle_after(version, self.version)
 
     # What it reaches
 

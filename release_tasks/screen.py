@@ -30,8 +30,8 @@ COLOURS = {
 }
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
-_console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
-_aside = Console(highlight=False, soft_wrap=True, stderr=True)
+_console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
+_aside = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 
 def say(text: str = "") -> None:

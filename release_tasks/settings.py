@@ -64,6 +64,12 @@ class Ddl(Model):
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
     timeout: float = Field(600, gt=0, description="seconds for the whole pack")
 
+    @model_validator(mode="after")
+    def proves_what_it_did(self) -> Ddl:
+        if self.command and not self.must_print:
+            raise ValueError("a command needs must_print, as '{count} files applied': silence is no success")
+        return self
+
     @property
     def lock(self) -> str:
         """The path of the order lock, beside the files it locks."""

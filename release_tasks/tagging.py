@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from release_tasks import docs_pack
-from release_tasks.errors import NotYet, Refused
+from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.git import differing, listed
 from release_tasks.release import Release, Step
 
+SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
 LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "release_tasks/")  # drives, is not deployed
 
 
@@ -16,19 +19,49 @@ def tag_the_release(release: Release) -> Step:
     if release.published:
         _keep_the_branch_at_the_tag(release)
         return f"{release.published:.9}"
-    commit, there = release.tip, git.commit_named(release.tag_ref)
-    if there and there != commit:
-        raise Refused(
-            f"{tag} names {there:.9}, not the release commit {commit:.9} of {release.branch}; it is not pushed.",
-            f"git tag --delete {tag}   # if it is a mistake; then run again",
-        )
-    if there:
-        return f"{there:.9}"
+    refuse(local_tag_problems(release))
+    commit = release.tip
+    if git.commit_named(release.tag_ref):
+        return f"{commit:.9}"
     if not _is_packed(release, commit):
         raise NotYet("after the docs pack is built")
     sign = ["--sign"] if release.options.get("sign") else []
     yield f"git tag --annotate {' '.join([*sign, tag])} {commit:.9}"
-    git.run("tag", "--annotate", *sign, "--message", release.title, tag, commit)
+    ran = git.run("tag", "--annotate", *sign, "--message", release.title, tag, commit)
+    if sign and not SIGNATURE.search(git.tag_text(release.tag_ref)):
+        git.run("tag", "--delete", tag)  # git 2.39 makes an unsigned tag when it cannot read an ssh key
+        raise Refused(f"The tag could not be signed: {ran.tail(2)}", "git config --get-regexp 'gpg|signingkey'")
+
+
+def local_tag_problems(release: Release) -> list[Problem]:
+    """Return why a tag of this version's name that was never pushed is not this release's."""
+    git, tag, commit = release.git, release.tag, release.tip
+    there = git.commit_named(release.tag_ref)
+    mend = f"git tag --delete {tag}   # if it is a mistake; then run again"
+    if there is None:
+        return []
+    if there != commit:
+        what = f"{tag} names {there:.9}, not the release commit {commit:.9} of {release.branch}; it is not pushed."
+    elif not git.tag_text(release.tag_ref):
+        what = f"{tag} is a lightweight tag; expected an annotated one."
+    elif not _is_packed(release, commit):
+        what = f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."
+    elif release.options.get("sign") and not SIGNATURE.search(git.tag_text(release.tag_ref)):
+        what = f"{tag} is not signed; expected a signed one."
+    else:
+        return []
+    return [Problem(what, mend)]
+
+
+def behind_problems(release: Release, branch: str) -> list[Problem]:
+    """Return that `branch` lacks what the remote's has, if it does; what we have not published can be rebased."""
+    git, remote = release.git, release.settings.remote
+    there = git.remote_refs.get(f"refs/heads/{branch}")
+    if there is None or git.contains(f"refs/heads/{branch}", there):
+        return []
+    tagged = f"git tag --delete {release.tag} && " if git.commit_named(release.tag_ref) else ""
+    what = f"{branch} lacks commits that {remote} has ({there:.9})."
+    return [Problem(what, f"{tagged}git pull --rebase {remote} {branch}")]
 
 
 def push_branch_and_tag(release: Release) -> Step:
@@ -39,12 +72,7 @@ def push_branch_and_tag(release: Release) -> Step:
     commit = git.commit_named(release.tag_ref)
     if commit is None:
         raise NotYet("after the tag")
-    there = git.remote_refs.get(release.branch_ref)
-    if there and not git.contains(commit, there):
-        raise Refused(
-            f"{release.branch} on the remote is {there:.9}, which is not in the release commit {commit:.9}.",
-            f"git tag --delete {release.tag} && git pull --ff-only {release.settings.remote} {release.branch}",
-        )
+    refuse(behind_problems(release, release.branch))
     yield f"git push --atomic {release.settings.remote} {release.branch_ref} {release.tag_ref}"
     git.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}")
 

@@ -42,8 +42,18 @@ def is_in_work(version: str) -> bool:
 
 
 def is_past(version: str, target: str) -> bool:
-    """Tell whether `version` comes after `target` in SemVer's order (both well-formed)."""
-    return Version.parse(version) > Version.parse(target)
+    """Tell whether `version` comes after `target` (both well-formed), in SemVer's order but for work in progress.
+
+    0.1.1-dev is on the way to 0.1.1 and to each of its pre-releases, so it is past none of them.
+    """
+    found, wanted = Version.parse(version), Version.parse(target)
+    return found.finalize_version() > wanted.finalize_version() if is_in_work(version) else found > wanted
+
+
+def opens_a_cycle_after(version: str, released: str) -> bool:
+    """Tell whether main on `version` means that work goes on after `released`: 0.1.1-dev does after 0.1.1-rc1."""
+    goes_on = Version.parse(version).finalize_version() == Version.parse(released).finalize_version()
+    return is_past(version, released) or (is_in_work(version) and goes_on and bool(Version.parse(released).prerelease))
 
 
 def version_named(tag: str, prefix: str = "v") -> str | None:

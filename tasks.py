@@ -21,6 +21,7 @@ def preconditions(c, version=None):
         we.come_after_the_last_release,
         we.have_versions_in_line,
         we.have_a_ddl_pack_in_order,
+        we.validate_the_ddl_pack_on_dev,
         we.pass_the_smokes_on_dev,
     )
 
@@ -150,7 +151,8 @@ ns.add_collection(Collection("deploy", staging, production))
 
 try:
     import tasks_local  # a repo's own tasks, where it has any
-except ModuleNotFoundError:
-    pass
+except ModuleNotFoundError as missing:
+    if missing.name != "tasks_local":
+        raise
 else:
     ns.add_collection(Collection.from_module(tasks_local), name="local")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_tasks import postgres, shell
-from release_tasks.files import sha256, write_aside
+from release_tasks.files import file_sha256, write_aside
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -30,7 +31,10 @@ def dump(environment: Environment, folder: Path, server_major: int) -> Path:
     try:
         shell.run([tool, "--format=custom", f"--file={aside}"], env=variables, timeout=DUMP, leash=True)
         shell.run([tool.with_name("pg_restore" + tool.suffix), "--list", aside], timeout=60)
-        write_aside(_checksum(path), f"{sha256(aside.read_bytes())}  {path.name}\n".encode())
+        aside.chmod(0o600)
+        with aside.open("r+b") as file:
+            os.fsync(file.fileno())
+        write_aside(_checksum(path), f"{file_sha256(aside)}  {path.name}\n".encode())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -49,7 +53,7 @@ def is_recent(path: Path) -> bool:
 def is_whole(path: Path) -> bool:
     """Tell whether `path` is what was dumped: its checksum fits."""
     checksum = _checksum(path)
-    return checksum.exists() and checksum.read_text(encoding="utf-8").split()[:1] == [sha256(path.read_bytes())]
+    return checksum.exists() and checksum.read_text(encoding="utf-8").split()[:1] == [file_sha256(path)]
 
 
 def _checksum(path: Path) -> Path:

@@ -127,6 +127,12 @@ def _apply_by_command(environment: Environment, pack: list[DdlFile], code: Path,
             f"expected it to apply {len(pack)} files. It said: {ran.tail(3)}",
             "Run it by hand with --dry-run and compare with the order lock.",
         )
+    named = [found.start() for file in pack if (found := re.search(rf"(?<![\w.-]){re.escape(file.name)}", ran.stdout))]
+    if len(named) == len(pack) and named != sorted(named):
+        raise Refused(
+            f"{' '.join(ddl.command)} applied the files in another order than the locked one.",
+            "Let release.ddl.order in invoke.yaml say how the runner sorts.",
+        )
     return [line for line in ran.output.splitlines() if re.search(r"\b(NOTICE|WARNING)\b", line)]
 
 
@@ -135,6 +141,7 @@ def _apply_by_psycopg(environment: Environment, pack: list[DdlFile]) -> list[str
 
     notices: list[str] = []
     with environment.connect() as connection:
+        connection.execute(f"set statement_timeout = '{environment.settings.ddl.timeout:g}s'")
         for file in pack:
 
             def keep(diagnostic: Diagnostic, name: str = file.name) -> None:
@@ -145,7 +152,8 @@ def _apply_by_psycopg(environment: Environment, pack: list[DdlFile]) -> list[str
                 with connection.transaction():
                     connection.execute(file.content.removeprefix(codecs.BOM_UTF8))
             except Error as error:
-                raise Refused(_failure(file, error), f"Mend {file.path}, commit, and run again.") from error
+                mend = f"Mend {file.path}; once the tag is published, a fix is a new version."
+                raise Refused(_failure(file, error), mend) from error
             finally:
                 connection.remove_notice_handler(keep)
     return notices

@@ -112,17 +112,19 @@ def _placed(release: Release) -> Path:
 @until_live
 def apply_the_ddl_pack(release: Release) -> Step:
     """Apply the DDL pack."""
-    here, settings = release.here, release.settings
-    pack = ddl.pack_at(release.git, release.commit, settings)
+    return (yield from apply_missing(release, release.here, lambda: _placed(release)))
+
+
+def apply_missing(release: Release, here: Environment, code: Callable[[], Path]) -> Step:
+    """Apply the pack to `here` with what is in the folder `code()`, unless its ledger has every file as it is."""
+    pack, settings = ddl.pack_at(release.git, release.commit, release.settings), release.settings
     with here.connect() as connection:
         missing = ddl.unapplied(connection, pack, settings.ddl)
     if not missing:
         return f"all {len(pack)} files are in the ledger"
-    if not release.published:
-        raise NotYet(f"after the code is in place: {len(missing)} of {len(pack)} files are new or changed")
-    command = " ".join(settings.ddl.command) or "psycopg"
+    folder, command = code(), " ".join(settings.ddl.command) or "psycopg"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for notice in ddl.apply(here, pack, _placed(release), release.version):
+    for notice in ddl.apply(here, pack, folder, release.version):
         release.journal.record("notice", where=here.name, text=notice)
     with here.connect() as connection:
         ddl.enter(connection, pack, settings.ddl, release.version)
@@ -165,7 +167,8 @@ def pass_the_smokes_before_the_flip(release: Release) -> str:
         if ddl.unapplied(connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl):
             raise NotYet("after the DDL pack is applied")
     with _candidate(release, code) as origin:
-        return smokes.pass_all(release, here, code, here.variables(release.version, origin))
+        seen = smokes.pass_all(release, here, code, here.variables(release.version, origin))
+    return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import re
 
 from release_tasks import ddl
-from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
 from release_tasks.release import Release, Step
@@ -19,6 +19,7 @@ def write_the_docs_pack(release: Release) -> Step:
     if release.published:
         return f"in {release.published:.9}"
     tip = release.tip
+    refuse(include_problems(release, tip))
     lock = release.git.bytes_at(tip, release.settings.ddl.lock)
     if not (lock and ddl.locked_for(lock, release.tag)):
         raise NotYet("after the DDL order is locked")
@@ -102,15 +103,19 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
         files |= {f"{settings.docs_pack.folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
     pack = [file.path for file in ddl.pack_at(git, commit, settings)]
     hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
-    contents = {path: files.get(path) or git.bytes_at(commit, path) for path in hashed}
-    missing = [path for path, content in contents.items() if content is None]
-    if missing:
-        raise Refused(
-            f"The include list names files that are not committed: {listed(missing)}.",
-            "Commit them, or mend release.docs_pack.include in invoke.yaml.",
-        )
-    hashes = {path: sha256(content) for path, content in contents.items() if content is not None}
+    contents = {path: files.get(path) or git.bytes_at(commit, path) or b"" for path in hashed}
+    hashes = {path: sha256(content) for path, content in contents.items()}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
+
+
+def include_problems(release: Release, commit: str) -> list[Problem]:
+    """Return that files of the include list are not committed (a folder is no file), if any are not."""
+    include = release.settings.docs_pack.include
+    missing = [path for path in include if release.git.bytes_at(commit, path) is None]
+    if not missing:
+        return []
+    what = f"The include list names files that are not committed: {listed(missing)}."
+    return [Problem(what, "Commit them, or mend release.docs_pack.include in invoke.yaml.")]
 
 
 def hash_problems(git: Git, commit: str, hashes_path: str) -> list[Problem]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from release_tasks.release import Release
     from release_tasks.settings import Settings
 
+# A part that the DSN leaves out is blanked: the shell's value may belong to another environment.
+LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+LIBPQ_MORE = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
 CONNECT = 5  # seconds to reach a database
 ANSWER = 10  # seconds to answer a request
 
@@ -78,14 +81,15 @@ class Environment:
         from psycopg import conninfo
 
         parts = conninfo.conninfo_to_dict(self.dsn)
-        names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
         origin = origin or self.origin
+        uses_node = self.settings.uses_node
         return {
-            **node.runtime(self.root / self.settings.folder, records_folder(self.root)),
-            **{variable: str(parts[part]) for part, variable in names.items() if parts.get(part)},
+            **(node.runtime(self.root / self.settings.folder, records_folder(self.root)) if uses_node else {}),
+            **{variable: str(parts.get(part, "")) for part, variable in LIBPQ.items()},
+            **{variable: str(parts[part]) for part, variable in LIBPQ_MORE.items() if part in parts},
             "DATABASE_URL": self.dsn,
             "APP_NAME": self.settings.app,
-            "APP_VERSION": version,
+            **({"APP_VERSION": version} if version else {}),
             "ORIGIN": origin,
             "PORT": str(urlsplit(origin).port or ""),
         }

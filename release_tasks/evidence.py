@@ -88,14 +88,21 @@ def _fill(folder: Path, release: Release) -> None:
         "ddl/ORDER.lock": release.settings.ddl.lock,
     }
     for there, here in committed.items():
-        write_aside(folder / there, git.bytes_at(commit, here) or b"")
-    write_aside(folder / "notes" / f"{tag}.md", git.bytes_at(release.tip, release.notes_path) or b"")
+        write_aside(folder / there, _committed(release, commit, here))
+    write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
     for record in (*(release.folder / "checks").glob("*.json"), *(release.folder / "backups").glob("*.sha256")):
         shutil.copy(record, folder / "checks")
     if release.journal.path.exists():
         shutil.copy(release.journal.path, folder)
     _clone_and_compare(bundle, release, ids["tag"])
     write_aside(folder / MANIFEST, checksum_lines(file_hashes(folder)))
+
+
+def _committed(release: Release, commit: str, path: str) -> bytes:
+    content = release.git.bytes_at(commit, path)
+    if not content:
+        raise Refused(f"The evidence pack needs {path}; it is missing or empty in {commit:.9}.", f"git show {commit}")
+    return content
 
 
 def _clone_and_compare(bundle: Path, release: Release, tag_object: str | None) -> None:

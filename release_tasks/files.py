@@ -30,6 +30,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of the file `path`, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def checksum_lines(hashes: dict[str, str]) -> bytes:
     """Return `hashes` (path → SHA-256) as sha256sum writes them: hex, two spaces, path; LF; in the given order."""
     return "".join(f"{digest}  {path}\n" for path, digest in hashes.items()).encode()
@@ -44,7 +50,7 @@ def read_checksums(content: bytes) -> dict[str, str]:
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return path → SHA-256 of every file under `folder`, sorted by path with forward slashes."""
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
-    return {name: sha256(path.read_bytes()) for name, path in files}
+    return {name: file_sha256(path) for name, path in files}
 
 
 def records_folder(root: Path) -> Path:

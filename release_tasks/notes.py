@@ -35,6 +35,7 @@ def write_the_notes(release: Release) -> Step:
         refuse(notes_problems(committed, release))
         return path
     if not release.published:
+        template_of(release)
         find_highlights(release, ask=False)
         raise NotYet("after the tag is pushed")
     highlights = find_highlights(release, ask=False)
@@ -144,14 +145,10 @@ def _section_of(text: str, title: str) -> str:
 def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
     git, commit = release.git, release.commit
-    template_path = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
-    template = git.text_at(commit, template_path)
-    if template is None:
-        raise Refused(f"{template_path} is not committed; the notes are made from it.", f"Add {template_path}.")
     since = last_release(release)
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
     database, deployment = _database_changes(release, since), _deployment_notes(release, since)
-    return Template(COMMENT.sub("", template).lstrip()).safe_substitute(
+    return Template(template_of(release)).safe_substitute(
         title=release.title,
         version=release.version,
         tag=release.tag,
@@ -163,6 +160,15 @@ def draft(release: Release, highlights: str) -> str:
         evidence=_bullets(_evidence(release)),
         deployment=_bullets(deployment),
     )
+
+
+def template_of(release: Release) -> str:
+    """Return the committed template without its comments."""
+    path = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
+    template = release.git.text_at(release.commit, path)
+    if template is None:
+        raise Refused(f"{path} is not committed; the notes are made from it.", f"Add {path} and commit it.")
+    return COMMENT.sub("", template).lstrip()
 
 
 def last_release(release: Release) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from release_tasks import ddl, docs_pack, smokes, tagging, versions
+from release_tasks import ddl, deployment, docs_pack, smokes, tagging, versions
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import listed
-from release_tasks.release import Release
+from release_tasks.release import Release, Step
 
 SETTLED = "settled when the tag was published"
 
@@ -153,6 +153,13 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     pack = ddl.pack_at(release.git, release.commit, release.settings)
     refuse(ddl.pack_problems(pack, release.settings.ddl))
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
+
+
+def validate_the_ddl_pack_on_dev(release: Release) -> Step:
+    """The DDL pack can be applied on dev."""
+    if release.published:
+        return SETTLED
+    return (yield from deployment.apply_missing(release, release.environment("dev"), lambda: release.root))
 
 
 def pass_the_smokes_on_dev(release: Release) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,8 +21,8 @@ from release_tasks.files import records_folder
 from release_tasks.git import Git, listed
 from release_tasks.journal import Journal
 from release_tasks.links import point_link
-from release_tasks.release import project_root, settings_of
-from release_tasks.settings import Settings
+from release_tasks.release import project_root, settings_of, version_here
+from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
 ENVIRONMENTS = ("dev", "staging", "production")
@@ -32,10 +33,11 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
 
     The evidence pack is copied to .release/rehearsals/. Raises `Refused` when the release did not go through.
     """
+    os.environ[REHEARSING] = "yes"
     root, settings = project_root(config), settings_of(config)
-    version = version or versions.release_after((root / "VERSION").read_text(encoding="utf-8").strip())
-    refuse(versions.version_problems(version))
     git = Git.open(root, settings.remote)
+    version = version or versions.release_after(version_here(root))
+    refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
     began = time.monotonic()

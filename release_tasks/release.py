@@ -193,12 +193,17 @@ def settings_of(config: Any) -> Settings:
     return load(_plain(config.get("release", {})))
 
 
-def _version_in_file(root: Path) -> str:
+def version_here(root: Path) -> str:
+    """Return what VERSION in the working tree says, "" when it is not there."""
     path = root / "VERSION"
-    found = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def _version_in_file(root: Path) -> str:
+    found = version_here(root)
     if found and not versions.version_problems(found):
         return found
-    told = f"VERSION says {found!r}, which names no release" if path.exists() else "there is no VERSION file"
+    told = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
     example = versions.release_after(found)
     raise Refused.of([Problem(f"Which version? None was given, and {told}.", f"inv release --version {example}")])
 

@@ -16,7 +16,8 @@ from release_tasks.shell import hide
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:(?P<password>[^@\s]+)@")
 PASSWORD_IN_WORDS = re.compile(r"\bpassword\s*=\s*(?P<password>'[^']*'|\S+)", re.IGNORECASE)
-SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|KEY|DSN|DATABASE_URL)$")
+NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
+REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing that is real
 
 
 class Model(BaseModel):
@@ -195,12 +196,22 @@ class Settings(Model):
     environments: Environments = Environments()
     archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
 
+    @property
+    def uses_node(self) -> bool:
+        """Whether any command is Node's or a package manager's, or Node itself says how the DDL pack is sorted."""
+        smokes = [smoke.command for smoke in self.smokes.values()]
+        commands = [self.install, self.ddl.command, self.stamp.command, *self.services.values(), *smokes]
+        return self.ddl.order == "javascript" or any(command[:1] in NODES for command in commands)
+
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings in `raw`, the value of `release:`, with `${NAME}` taken from `variables`.
 
+    In a rehearsal all environments are embedded and the archive is in .release/, whatever `raw` says.
     Raises `Refused` with every problem at once: key path, what was found, what is expected.
     """
+    if variables.get(REHEARSING):
+        raw = {**raw, "environments": {}, "archive": [".release/archive"]}
     texts = list(_texts(raw, "release"))
     problems = [*_literal_passwords(texts), *_unset(texts, variables)]
     try:

@@ -83,7 +83,7 @@ def report(config: Any, where: str, only: str | None) -> None:
     """
     from release_tasks import screen
     from release_tasks.environments import open_environment
-    from release_tasks.release import project_root, settings_of
+    from release_tasks.release import project_root, settings_of, version_here
 
     root, settings = project_root(config), settings_of(config)
     wanted = {name: smoke for name, smoke in settings.smokes.items() if only in (None, name)}
@@ -93,7 +93,7 @@ def report(config: Any, where: str, only: str | None) -> None:
         )
     environment = open_environment(where, root, settings)
     try:
-        variables = environment.variables((root / "VERSION").read_text(encoding="utf-8").strip())
+        variables = environment.variables(version_here(root))
         folder = environment.code / settings.folder
         ran = []
         for name, smoke in wanted.items():

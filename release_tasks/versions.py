@@ -38,7 +38,8 @@ def is_version(text: str) -> bool:
 
 def is_in_work(version: str) -> bool:
     """Tell whether the well-formed `version` is a `-dev` one, which is never released."""
-    return IN_WORK in (Version.parse(version).prerelease or "").split(".")
+    identifiers = (Version.parse(version).prerelease or "").split(".")
+    return any(re.fullmatch(rf"{IN_WORK}\d*", identifier) for identifier in identifiers)
 
 
 def is_past(version: str, target: str) -> bool:

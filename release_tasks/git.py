@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 LOCAL = 60
+UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 QUIETLY = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "LC_ALL": "C"}
 
 
@@ -86,7 +87,7 @@ class Git:
     def under_way(self) -> str | None:
         """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
         folder = Path(self.repo.git_dir)
-        for name in ("MERGE_HEAD", "REBASE_HEAD", "CHERRY_PICK_HEAD", "rebase-merge", "index.lock"):
+        for name in UNDER_WAY:
             if (folder / name).exists():
                 return name
         return None

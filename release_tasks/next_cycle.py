@@ -74,7 +74,7 @@ def push_the_main_branch(release: Release) -> Step:
     if release.is_over:
         return f"{settings.remote} has it"
     main = git.commit_named(release.main_ref) or ""
-    version = (git.text_at(main, "VERSION") or "").strip() if main else ""
+    version = (git.text_at(main, "VERSION") or "").strip() if git.contains(main, release.tip) else ""
     if not (versions.is_version(version) and versions.opens_a_cycle_after(version, release.version)):
         raise NotYet("after the next cycle is opened")
     yield f"git push {settings.remote} {release.main_ref}"

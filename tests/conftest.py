@@ -1,0 +1,193 @@
+"""What many tests stand on: real git with a bare remote, a real PostgreSQL, a web app, and steps taken one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from release_tasks import postgres
+from release_tasks.git import Git
+from release_tasks.release import Release
+from release_tasks.settings import Settings
+from release_tasks.steps import Outcome, outcome
+
+os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
+hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
+hypothesis.settings.load_profile("layer")
+
+GIT_CONFIG = """\
+[user]
+    name = Rita Releaser
+    email = rita@example.invalid
+[init]
+    defaultBranch = main
+[protocol "file"]
+    allow = always
+[advice]
+    detachedHead = false
+"""
+
+APP = {
+    "VERSION": "0.1.1-dev\n",
+    "SOURCE_TAG": "v0.1.0\n",
+    "CHANGELOG.md": "# Changes\n\n## 0.1.1\n\nIt counts faster.\n",
+    "package.json": '{\n  "name": "app",\n  "version": "0.1.1-dev"\n}\n',
+    "ddl/00_schemas.sql": "create schema if not exists app;\n",
+    "ddl/01_tables.sql": "create table if not exists app.things (name text);\n",
+    "docs/RELEASE_NOTES_TEMPLATE.md": (Path(__file__).parents[1] / "docs" / "RELEASE_NOTES_TEMPLATE.md").read_text(),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Git knows who commits and nothing of the machine's settings, nor of a hook that we may run in."""
+    config = tmp_path_factory.mktemp("git") / "config"
+    config.write_text(GIT_CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("GIT_")]:
+            patch.delenv(name)
+        patch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield
+
+
+@dataclass
+class Work:
+    """A repository of a small application at `root`, pushed to the bare repository `remote`."""
+
+    root: Path
+    remote: Path
+    opened: list[Callable[[], None]] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, folder: Path, files: dict[str, str]) -> Work:
+        work = cls(folder / "work", folder / "remote.git")
+        for argv in (["--bare", str(work.remote)], [str(work.root)]):
+            subprocess.run(["git", "init", "--quiet", *argv], check=True)
+        work.git("remote", "add", "origin", str(work.remote))
+        work.commit(files, "Begin")
+        work.git("push", "--quiet", "origin", "main")
+        return work
+
+    def git(self, *args: str) -> str:
+        """Run git here, not through the layer, and return what it says."""
+        ran = subprocess.run(["git", *args], cwd=self.root, check=True, capture_output=True, text=True)
+        return ran.stdout.strip()
+
+    def write(self, files: dict[str, str]) -> None:
+        for path, text in files.items():
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / path).write_bytes(text.encode())
+
+    def commit(self, files: dict[str, str], message: str = "Change") -> str:
+        """Write and commit `files`; return the commit."""
+        self.write(files)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def add_submodule(self, name: str, files: dict[str, str]) -> Work:
+        """Put `files` into a repository of their own, make it the submodule `name`, and return its checkout."""
+        origin = Work.make(self.root.parent / f"{name}-origin", files)
+        self.git("submodule", "--quiet", "add", str(origin.remote), name)
+        self.commit({}, f"{name} is a submodule")
+        return Work(self.root / name, origin.remote)
+
+    def layer(self) -> Git:
+        """Return the layer's view of this repository."""
+        git = Git.open(self.root, "origin")
+        self.opened.append(git.close)
+        return git
+
+    def release(self, version: str = "0.1.1", **settings: Any) -> Release:
+        release = Release(version, self.root, Settings.model_validate(settings))
+        self.opened.append(release.close)
+        return release
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Work]:
+    work = Work.make(tmp_path, APP)
+    yield work
+    for close in work.opened:
+        close()
+
+
+@pytest.fixture
+def take() -> Callable[..., Outcome]:
+    """Return what takes one step as the engine does: `take(step, release)`; with `change=False` it only looks."""
+
+    def take(step: Any, release: Release, change: bool = True) -> Outcome:
+        release.look_afresh()
+        return outcome(step, release, partial(Outcome, "a section", step.__name__), change=change)
+
+    return take
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Running]:
+    folder = tmp_path_factory.mktemp("server") / "postgresql"
+    running = postgres.start(folder, durable=False)
+    yield running
+    running.stop()
+    postgres.remove(folder)
+
+
+@pytest.fixture
+def dsn(server: postgres.Running) -> str:
+    """Return the URL of a database with nothing in it."""
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(server.dsn("app"), autocommit=True) as connection:
+        theirs = "select nspname from pg_namespace where nspname !~ '^(pg_|information_schema)'"
+        for (name,) in connection.execute(theirs).fetchall():
+            connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(name)))
+        connection.execute("create schema public")
+    return server.dsn("app")
+
+
+@dataclass
+class Web:
+    """A web app: `answers` is path → (status, body); what it does not know is 404."""
+
+    origin: str
+    answers: dict[str, tuple[int, str]]
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def be(self, version: str) -> None:
+        """Answer as a healthy app of `version`."""
+        self.answers["/api/version"] = (200, json.dumps({"version": version}))
+        self.answers["/api/health"] = (200, '{"ok": true}')
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = app.answers.get(self.path, (404, ""))
+            self.send_response(status)
+            for name, value in {**app.headers, "Content-Length": str(len(body.encode()))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        app = Web(f"http://127.0.0.1:{listening.server_port}", {})
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
+        yield app
+        listening.shutdown()

@@ -1,0 +1,154 @@
+"""The docs pack: version files and hashes as they are committed, in a folder or a submodule."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from release_tasks import docs_pack, freeze
+from release_tasks.docs_pack import publish_the_docs_submodule, write_the_docs_pack
+from release_tasks.errors import Problem, Refused
+from release_tasks.release import Release
+from release_tasks.steps import CHANGED, DONE, LATER, TO_DO, Outcome
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+HASHES = "docs/HASHES.sha256.txt"
+
+
+@pytest.fixture
+def packed(work: Work, take: Callable[..., Outcome]) -> Release:
+    """Return a release whose docs pack is built."""
+    release = work.release(version_files=["package.json"], docs_pack={"include": ["CHANGELOG.md"]})
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+    return release
+
+
+def what(problems: list[Problem]) -> list[str]:
+    return [problem.what for problem in problems]
+
+
+def test_the_pack_waits_for_the_lock_then_is_built_and_stays(work: Work, take: Callable[..., Outcome]) -> None:
+    release = work.release()
+    assert take(write_the_docs_pack, release).state != CHANGED
+    look = take(write_the_docs_pack, release, change=False)
+    assert (look.state, look.text) == (LATER, "after the DDL order is locked")
+    take(freeze.lock_the_ddl_order, release)
+    look = take(write_the_docs_pack, release, change=False)
+    assert look.state == TO_DO and all(name in look.text for name in ("VERSION", "SOURCE_TAG", HASHES))
+    assert take(write_the_docs_pack, release).state == CHANGED
+    look = take(write_the_docs_pack, release)
+    assert (look.state, look.text) == (DONE, "5 hashes")
+
+
+def test_a_stranger_verifies_the_committed_pack_with_sha256sum(packed: Release, work: Work) -> None:
+    assert work.git("show", "HEAD:VERSION") == "0.1.1" and work.git("show", "HEAD:SOURCE_TAG") == "v0.1.1"
+    listed = [line.split("  ")[1] for line in work.git("show", f"HEAD:{HASHES}").splitlines()]
+    pack = ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/ORDER.lock"]
+    assert listed == sorted(["VERSION", "SOURCE_TAG", "CHANGELOG.md", "package.json", *pack])
+    check = ["sha256sum", "--check", "--strict", "--quiet", HASHES]
+    assert subprocess.run(check, cwd=work.root, check=False).returncode == 0
+    assert docs_pack.hash_problems(packed.git, "HEAD", HASHES) == []
+
+
+def test_the_version_changes_and_the_rest_of_a_version_file_stays(packed: Release, work: Work) -> None:
+    assert work.git("show", "HEAD:package.json") == '{\n  "name": "app",\n  "version": "0.1.1"\n}'
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{\n\t"version":"0.1.0",\n\t"name": "app"\n}\n',
+        '{"name": "app", "version": "0.1.0"}\n',
+        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.0"\n}\n',
+        '{\n  "version": "0.1.0",\n  "engine": {\n    "version": "20"\n  }\n}\n',
+    ],
+    ids=["tabs", "one line", "after another one", "before another one"],
+)
+def test_a_version_file_gets_the_version_however_it_is_laid_out(work: Work, layout: str) -> None:
+    work.commit({"package.json": layout})
+    files = docs_pack.version_files(work.release(version_files=["package.json"]), "0.1.1", "HEAD")
+    found = json.loads(files["package.json"])
+    assert found == {**json.loads(layout), "version": "0.1.1"}
+    assert (files["VERSION"], files["SOURCE_TAG"]) == (b"0.1.1\n", b"v0.1.1\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"version_files": ["app.json"]}, "app.json is not committed"),
+        (
+            {"docs_pack": {"include": ["NOTICE", "CHANGELOG.md", "IP.md"]}},
+            "files that are not committed: IP.md, NOTICE",
+        ),
+        ({"docs_pack": {"include": ["docs"]}}, "files that are not committed: docs"),
+    ],
+)
+def test_what_is_named_and_not_a_committed_file_is_refused(work: Work, settings: dict[str, Any], told: str) -> None:
+    work.commit({"ddl/ORDER.lock": "# v0.1.1:\n"})
+    work.write({"NOTICE": "not committed\n"})
+    with pytest.raises(Refused, match=told):
+        docs_pack.expected_pack(work.release(**settings), "HEAD")
+
+
+def test_the_working_tree_has_no_part_in_the_hashes(packed: Release, work: Work) -> None:
+    expected = docs_pack.expected_pack(packed, "HEAD")
+    work.write({"CHANGELOG.md": "dirty\n", "ddl/01_tables.sql": "dirty\n"})
+    assert docs_pack.expected_pack(packed, "HEAD") == expected
+
+
+def test_committed_files_that_do_not_fit_their_hashes_are_named(packed: Release, work: Work) -> None:
+    commit = work.commit({"ddl/01_tables.sql": "select 'tampered';\n", "unlisted": "x"})
+    assert what(docs_pack.hash_problems(packed.git, commit, HASHES)) == [
+        f"In {commit:.9}, ddl/01_tables.sql is not what {HASHES} says."
+    ]
+    work.git("rm", "--quiet", "CHANGELOG.md")
+    assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 2
+    work.git("rm", "--quiet", HASHES)
+    without = work.commit({})
+    assert what(docs_pack.hash_problems(packed.git, without, HASHES)) == [f"{HASHES} is not in {without:.9}."]
+
+
+def test_a_tag_is_this_release_s_own_only_if_annotated_with_its_version_and_hashes(packed: Release, work: Work) -> None:
+    work.git("tag", "--annotate", "--message", "x", packed.tag)
+    assert docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD")) == []
+    work.git("tag", "--force", packed.tag, "HEAD")
+    assert "lightweight" in docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD"))[0].what
+    work.git("tag", "--force", "--annotate", "--message", "x", packed.tag, "main")
+    (problem,) = docs_pack.tag_problems(packed, work.git("rev-parse", "main"))
+    assert "VERSION says '0.1.1-dev'" in problem.what and problem.mend.startswith("git tag --delete v0.1.1")
+
+
+def test_docs_in_a_submodule_are_committed_tagged_and_pushed_there(work: Work, take: Callable[..., Outcome]) -> None:
+    docs = work.add_submodule("manual", {"GUIDE.md": "how\n"})
+    release = work.release(docs_pack={"folder": "manual", "include": ["manual/GUIDE.md"]})
+    take(freeze.lock_the_ddl_order, release)
+    assert take(publish_the_docs_submodule, release, change=False).state == LATER
+    assert take(write_the_docs_pack, release).state == CHANGED
+    assert docs.git("show", "HEAD:VERSION") == "0.1.1"
+    assert docs_pack.hash_problems(release.git, "HEAD", "manual/HASHES.sha256.txt") == []
+    assert take(publish_the_docs_submodule, release).state == CHANGED
+    assert take(publish_the_docs_submodule, release).state == DONE
+    there = docs.git("ls-remote", "origin", "refs/heads/main", "refs/tags/v0.1.1^{}").split()
+    assert there[0] == there[2] == docs.git("rev-parse", "HEAD")
+
+
+def test_a_tag_of_other_docs_in_the_submodule_is_refused(work: Work, take: Callable[..., Outcome]) -> None:
+    docs = work.add_submodule("manual", {"GUIDE.md": "how\n"})
+    docs.git("tag", "v0.1.1")
+    release = work.release(docs_pack={"folder": "manual"})
+    take(freeze.lock_the_ddl_order, release)
+    take(write_the_docs_pack, release)
+    (problem,) = take(publish_the_docs_submodule, release).problems
+    assert problem.what.startswith("In manual/, v0.1.1 names ")
+
+
+def test_docs_in_a_folder_have_nothing_to_publish(packed: Release, take: Callable[..., Outcome]) -> None:
+    look = take(publish_the_docs_submodule, packed)
+    assert (look.state, look.text) == (DONE, "docs/ is a folder of this repository")

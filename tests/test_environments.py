@@ -1,0 +1,243 @@
+"""An environment: its variables all from one DSN, its web app asked without being led elsewhere."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from release_tasks import shell
+from release_tasks.environments import Answer, Environment, open_environment, wait_until
+from release_tasks.errors import Refused
+from release_tasks.links import point_link
+from release_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import Web, Work
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Callable[..., Environment]:
+    def environment(dsn: str = "", origin: str = NOBODY, name: str = "staging") -> Environment:
+        return Environment(name, Settings(app="pill"), tmp_path, dsn, origin, tmp_path / name, None)
+
+    return environment
+
+
+@pytest.fixture
+def says() -> Iterator[Callable[[bytes], str]]:
+    """Return what starts a server that answers one request with these very bytes, and returns its origin."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def says(reply: bytes) -> str:
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield says
+    listening.close()
+
+
+# Variables
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://app:p%40ss%20word@db.example.org:6432/pill",
+        "host=db.example.org port=6432 user=app password='p@ss word' dbname=pill",
+    ],
+)
+def test_all_variables_come_from_the_one_dsn(environment: Callable[..., Environment], dsn: str) -> None:
+    variables = environment(dsn, "https://pill.example.org:8443").variables("0.1.1")
+    assert {name: value for name, value in variables.items() if name.startswith("PG")} == {
+        "PGHOST": "db.example.org",
+        "PGPORT": "6432",
+        "PGUSER": "app",
+        "PGPASSWORD": "p@ss word",
+        "PGDATABASE": "pill",
+    }
+    names = ("DATABASE_URL", "APP_NAME", "APP_VERSION", "ORIGIN", "PORT")
+    assert [variables[name] for name in names] == [dsn, "pill", "0.1.1", "https://pill.example.org:8443", "8443"]
+
+
+def test_what_the_dsn_leaves_out_is_blank_whatever_the_shell_says(
+    environment: Callable[..., Environment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "of another database")
+    monkeypatch.setenv("PGHOST", "another.example.org")
+    variables = environment("dbname=pill sslmode=require").variables("0.1.1")
+    assert {name: variables[name] for name in ("PGHOST", "PGPASSWORD", "PGDATABASE", "PGSSLMODE")} == {
+        "PGHOST": "",
+        "PGPASSWORD": "",
+        "PGDATABASE": "pill",
+        "PGSSLMODE": "require",
+    }
+
+
+def test_another_origin_changes_origin_and_port_only(environment: Callable[..., Environment]) -> None:
+    here = environment("postgresql://db/pill", "http://127.0.0.1:8001")
+    usual, other = here.variables("0.1.1"), here.variables("0.1.1", "http://127.0.0.1:8002")
+    changed = {"ORIGIN": "http://127.0.0.1:8002", "PORT": "8002"}
+    assert other == {**usual, **changed} != usual
+
+
+def test_the_applications_commands_find_node_on_path(environment: Callable[..., Environment]) -> None:
+    variables = environment("postgresql://db/pill").variables("")
+    assert shell.run(["node", "--version"], env=variables).stdout.startswith("v")
+    assert variables["PATH"].endswith(os.environ["PATH"])
+
+
+# The database
+
+
+def test_a_connection_is_ours_and_in_autocommit(environment: Callable[..., Environment], dsn: str) -> None:
+    with environment(dsn).connect() as connection:
+        assert connection.autocommit
+        assert connection.execute("show application_name").fetchone() == ("release",)
+
+
+def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[..., Environment], dsn: str) -> None:
+    with pytest.raises(Refused, match="password authentication failed") as refused:
+        environment(dsn.replace(f":{urlsplit(dsn).password}@", ":wr0ng-w0rd@")).connect()
+    (problem,) = refused.value.problems
+    assert "release.environments.staging.dsn" in problem.mend and "wr0ng-w0rd" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://app:s3cret@127.0.0.1:1/pill",
+        "postgresql://app:s3cret@db:port/pill",
+        "host=db password s3cret",
+        "mysql://app:s3cret@db/pill",
+    ],
+)
+def test_a_dsn_that_leads_nowhere_is_refused_without_its_password(
+    environment: Callable[..., Environment], dsn: str
+) -> None:
+    with pytest.raises(Refused, match=r"^The database of staging cannot be used: ") as refused:
+        environment(dsn).connect()
+    assert "s3cret" not in str(refused.value.problems)
+
+
+# The web app
+
+
+def test_an_answer_is_its_status_and_body(environment: Callable[..., Environment], web: Web) -> None:
+    web.answers["/page?x=1"] = (200, "<main>Grüße</main>")
+    web.answers["/broken"] = (500, "sorry")
+    here = environment(origin=web.origin)
+    assert here.get("/page?x=1") == Answer(200, "<main>Grüße</main>")
+    assert here.get("/broken") == Answer(500, "sorry")
+    assert here.get("/none") == Answer(404, "")
+
+
+def test_a_redirect_is_not_followed(environment: Callable[..., Environment], web: Web) -> None:
+    web.answers |= {"/": (302, ""), "/login": (200, "<main>Log in</main>")}
+    web.headers["Location"] = "/login"
+    assert environment(origin=web.origin).get("/").status == 302
+
+
+def test_no_answer_is_status_0_and_says_why(environment: Callable[..., Environment]) -> None:
+    answer = environment().get("/")
+    assert answer.status == 0 and "refused" in answer.body.lower()
+
+
+@pytest.mark.parametrize("origin", ["", "no-origin", "http://[", "http://127.0.0.1:99999"])
+def test_an_origin_that_is_none_is_no_answer_either(environment: Callable[..., Environment], origin: str) -> None:
+    assert environment(origin=origin).get("/").status == 0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH_9.7\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off",
+        b"HTTP/1.1 nonsense\r\n\r\n",
+    ],
+    ids=["closed", "another protocol", "cut off", "no status"],
+)
+def test_what_is_no_whole_answer_is_status_0(
+    environment: Callable[..., Environment], says: Callable[[bytes], str], reply: bytes
+) -> None:
+    assert environment(origin=says(reply)).get("/").status == 0
+
+
+def test_an_answer_that_takes_too_long_is_none(environment: Callable[..., Environment]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        here = environment(origin=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert here.get("/", timeout=0.2).status == 0
+
+
+@pytest.mark.parametrize("body", ["", "<html>", '["version"]', "null", '{"version": '])
+def test_a_body_that_is_no_json_object_is_an_empty_one(
+    environment: Callable[..., Environment], web: Web, body: str
+) -> None:
+    web.answers["/api/version"] = (200, body)
+    here = environment(origin=web.origin)
+    assert here.get("/api/version").json() == {} and here.running_version() is None
+
+
+def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(
+    environment: Callable[..., Environment], work: Work, web: Web
+) -> None:
+    here, release = environment(origin=web.origin), work.release()
+    assert not here.runs(release)
+    web.be("0.1.1")
+    (here.folder / "releases" / "v0.1.0").mkdir(parents=True)
+    (here.folder / "releases" / "v0.1.1").mkdir()
+    point_link(here.current, here.folder / "releases" / "v0.1.0")
+    assert not here.runs(release)
+    point_link(here.current, here.folder / "releases" / "v0.1.1")
+    assert here.runs(release) and here.code.name == "v0.1.1"
+    web.be("0.1.0")
+    assert not here.runs(release)
+
+
+def test_the_code_of_dev_is_the_working_tree_and_elsewhere_what_was_deployed(
+    environment: Callable[..., Environment], tmp_path: Path
+) -> None:
+    assert environment(name="dev").code == tmp_path
+    with pytest.raises(Refused, match="Nothing has been deployed to staging yet"):
+        _ = environment().code
+
+
+def test_an_environment_with_a_dsn_is_as_its_settings_say(tmp_path: Path) -> None:
+    own = {"dsn": "postgresql://db/pill", "origin": "https://pill.example.org/", "folder": "srv", "restart": ["true"]}
+    settings = Settings.model_validate({"environments": {"production": {**own, "log": "/var/log/pg.log"}}})
+    here = open_environment("production", tmp_path, settings)
+    assert (here.name, here.dsn, here.origin) == ("production", own["dsn"], "https://pill.example.org")
+    assert (here.folder, here.log, here.restart) == (tmp_path / "srv", Path("/var/log/pg.log"), ["true"])
+
+
+def test_closing_stops_what_is_held_in_reverse_and_once(environment: Callable[..., Environment]) -> None:
+    here, stopped = environment(), []
+    here.held += [lambda: stopped.append("database"), lambda: stopped.append("services")]
+    here.close()
+    here.close()
+    assert stopped == ["services", "database"]
+
+
+def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no() -> None:
+    answers = iter([False, False, True])
+    assert wait_until(lambda: next(answers), time.monotonic() + 5, every=0)
+    began = time.monotonic()
+    assert not wait_until(lambda: False, began + 0.05, every=0.01)
+    assert 0.05 <= time.monotonic() - began < 5
+    assert wait_until(lambda: True, began - 1)

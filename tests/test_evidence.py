@@ -1,0 +1,142 @@
+"""The evidence pack: a stranger can verify it, and whatever is not as it was is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks import evidence
+from release_tasks.evidence import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
+from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+
+if TYPE_CHECKING:
+    from release_tasks.release import Release
+    from tests.conftest import Web, Work
+
+FILES = [
+    "HASHES.sha256.txt",
+    "SOURCE_TAG",
+    "VERSION",
+    "ddl/ORDER.lock",
+    "git/v0.1.1.bundle",
+    "ids.json",
+    "journal.jsonl",
+    "notes/v0.1.1.md",
+    "source/app-0.1.1.tar",
+]
+
+
+@pytest.fixture
+def release(work: Work, web: Web) -> Release:
+    """Return a release that is tagged, has its notes, and runs in production."""
+    production = {"dsn": "dbname=none", "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
+    release = work.release(environments={"production": production}, archive=[".release/archive", "../vault"], branch="")
+    files = {
+        "VERSION": "0.1.1\n",
+        "SOURCE_TAG": "v0.1.1\n",
+        "docs/HASHES.sha256.txt": "# none\n",
+        "ddl/ORDER.lock": "# x\n",
+    }
+    work.commit(files, "release")
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    work.commit({release.notes_path: "# App v0.1.1\n"}, "notes")
+    work.git("push", "--quiet", "origin", "main", "v0.1.1")
+    release.journal.record("step", step="Tag")
+    web.be("0.1.1")
+    return release
+
+
+@pytest.fixture
+def pack(release: Release, take: Callable[..., Outcome]) -> Path:
+    assert take(build_the_evidence_pack, release).state == CHANGED
+    return evidence.pack_folder(release)
+
+
+def what(pack: Path, release: Release) -> list[str]:
+    return [problem.what for problem in pack_problems(pack, release)]
+
+
+def test_a_pack_is_only_built_of_what_runs_in_production(
+    release: Release, web: Web, take: Callable[..., Outcome]
+) -> None:
+    web.be("0.1.0")
+    look = take(build_the_evidence_pack, release, change=False)
+    assert (look.state, look.text) == (LATER, "after production runs it")
+    assert take(copy_the_pack_to_its_places, release, change=False).state == LATER
+
+
+def test_a_pack_is_whole_and_stays_as_it_is(pack: Path, release: Release, take: Callable[..., Outcome]) -> None:
+    assert pack_problems(pack, release) == []
+    look = take(build_the_evidence_pack, release)
+    assert (look.state, look.text) == (DONE, f"{len(FILES) + 1} files in .release/v0.1.1/evidence")
+    assert not list(pack.parent.glob("*aside*"))
+
+
+def test_a_stranger_verifies_it_with_sha256sum_git_and_tar(pack: Path, release: Release, tmp_path: Path) -> None:
+    def run(*argv: str, cwd: Path = pack) -> str:
+        return subprocess.run(argv, cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+
+    run("sha256sum", "--check", "--strict", "--quiet", MANIFEST)
+    assert [line.split("  ")[1] for line in (pack / MANIFEST).read_text().splitlines()] == FILES
+    ids = json.loads((pack / "ids.json").read_text())
+    run("git", "clone", "--quiet", "--bare", "git/v0.1.1.bundle", str(tmp_path / "clone"))
+    for object_id, name in ((ids["tag"], ""), (ids["commit"], "^{commit}"), (ids["tree"], "^{tree}")):
+        assert run("git", "rev-parse", f"refs/tags/v0.1.1{name}", cwd=tmp_path / "clone") == object_id
+    run("tar", "--extract", "--file", "source/app-0.1.1.tar", "--directory", str(tmp_path))
+    assert (tmp_path / "app-0.1.1" / "VERSION").read_text() == "0.1.1\n" == (pack / "VERSION").read_text()
+    assert (pack / "notes" / "v0.1.1.md").read_text() == "# App v0.1.1\n"
+
+
+@pytest.mark.parametrize("path", ["VERSION", "git/v0.1.1.bundle", "journal.jsonl", "ids.json"])
+def test_a_file_that_was_changed_is_named(pack: Path, release: Release, path: str) -> None:
+    with (pack / path).open("ab") as file:
+        file.write(b"x")
+    assert f"{pack / path} is not what {MANIFEST} says." in what(pack, release)
+
+
+def test_files_that_are_missing_or_too_many_are_named(pack: Path, release: Release) -> None:
+    (pack / "notes" / "v0.1.1.md").unlink()
+    (pack / "notes" / "extra (1).md").touch()
+    assert what(pack, release) == [
+        f"{pack / 'notes' / name} is not what {MANIFEST} says." for name in ("extra (1).md", "v0.1.1.md")
+    ]
+    (pack / MANIFEST).unlink()
+    assert what(pack, release) == [f"{pack} has no {MANIFEST}."]
+
+
+def test_a_pack_of_another_tag_is_not_ours(pack: Path, release: Release, work: Work) -> None:
+    theirs = json.loads((pack / "ids.json").read_text())["tag"]
+    work.git("tag", "--force", "--annotate", "--message", "again", "v0.1.1", "v0.1.1^{}")
+    assert what(pack, release) == [f"{pack} is of the tag {theirs}, not of v0.1.1."]
+
+
+def test_a_damaged_pack_is_refused_and_left_as_it_is(
+    pack: Path, release: Release, take: Callable[..., Outcome]
+) -> None:
+    (pack / "VERSION").write_text("0.1.2\n")
+    assert take(build_the_evidence_pack, release).state == REFUSED
+    assert (pack / "VERSION").read_text() == "0.1.2\n"
+
+
+def test_copies_are_verified_in_their_places_and_bring_a_lost_pack_back(
+    pack: Path, release: Release, work: Work, take: Callable[..., Outcome]
+) -> None:
+    assert take(copy_the_pack_to_its_places, release).state == CHANGED
+    assert take(copy_the_pack_to_its_places, release).state == DONE
+    places = [work.root / ".release" / "archive" / "app-0.1.1", work.root.parent / "vault" / "app-0.1.1"]
+    assert [what(place, release) for place in places] == [[], []]
+    manifest = (pack / MANIFEST).read_bytes()
+    shutil.rmtree(pack)
+    release.journal.record("step", step="Later")
+    (places[0] / "VERSION").write_text("damaged")
+    look = take(build_the_evidence_pack, release)
+    assert look.state == CHANGED and look.text.startswith("fetch it back from ") and "vault" in look.text
+    assert (pack / MANIFEST).read_bytes() == manifest
+    look = take(copy_the_pack_to_its_places, release)
+    assert look.state == REFUSED and str(places[0] / "VERSION") in look.problems[0].what

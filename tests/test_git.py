@@ -1,0 +1,269 @@
+"""Git as the release reads and changes it, on real repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks.errors import Refused
+from release_tasks.git import Git, differing, listed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Work
+
+TAG = "refs/tags/v0.1.1"
+
+
+@pytest.fixture
+def git(work: Work) -> Git:
+    return work.layer()
+
+
+def fails(work: Work, *args: str) -> None:
+    """Run a git command that stops half-way, as on a conflict."""
+    with pytest.raises(subprocess.CalledProcessError):
+        work.git(*args)
+
+
+def test_where_there_is_no_repository_or_no_commit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="not the root of a git repository"):
+        Git.open(tmp_path, "origin")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    with pytest.raises(Refused, match="no commit yet"):
+        Git.open(tmp_path, "origin")
+
+
+def test_a_full_ref_is_the_tag_though_a_branch_and_a_file_have_its_name(work: Work, git: Git) -> None:
+    tagged = work.commit({"VERSION": "0.1.1\n"})
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    other = work.commit({"v0.1.1": "a file\n", "VERSION": "0.1.2-dev\n"})
+    work.git("branch", "v0.1.1")
+    assert git.commit_named(TAG) == tagged
+    assert git.commit_named("refs/heads/v0.1.1") == other
+    assert git.object_named(TAG) == work.git("rev-parse", TAG) != tagged
+    assert git.text_at(TAG, "VERSION") == "0.1.1\n"
+    assert git.subjects(TAG, other) == [(other, "Change")]
+    git.push(f"{tagged}:refs/heads/release/v0.1.1", f"{TAG}:{TAG}")
+    git.look_afresh()
+    assert git.remote_refs["refs/heads/release/v0.1.1"] == tagged
+    assert git.remote_refs[TAG] == git.object_named(TAG)
+
+
+@pytest.mark.parametrize("name", ["refs/tags/none", "--help", "refs/heads/main:VERSION", "HEAD~99", ""])
+def test_what_names_no_commit_is_none(git: Git, name: str) -> None:
+    assert git.commit_named(name) is None
+
+
+def test_only_an_annotated_tag_has_a_text(work: Work, git: Git) -> None:
+    work.git("tag", "--annotate", "--message", "App v0.1.1", "v0.1.1")
+    work.git("tag", "v0.1.0")
+    assert "tag v0.1.1\n" in git.tag_text(TAG) and "App v0.1.1" in git.tag_text(TAG)
+    assert git.tag_text("refs/tags/v0.1.0") == "" == git.tag_text("refs/tags/none")
+
+
+def test_tags_are_listed_and_told_by_history(work: Work, git: Git) -> None:
+    work.git("tag", "v0.0.1")
+    work.git("switch", "--quiet", "--create", "side")
+    work.commit({"side": "x"})
+    work.git("tag", "v0.0.2")
+    assert git.tags() == ["v0.0.1", "v0.0.2"]
+    assert git.tagged_on("refs/heads/main") == ["v0.0.1"]
+
+
+def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
+    assert git.branch == "main"
+    work.git("switch", "--quiet", "--detach")
+    assert git.branch is None
+
+
+def test_dirty_paths_are_whole_whatever_is_in_them(work: Work, git: Git) -> None:
+    work.commit({"old name.txt": "a long enough text to be found again\n", "gone.txt": "x", ".gitignore": "ignored/\n"})
+    assert git.dirty_paths() == []
+    work.git("mv", "old name.txt", "new (name) -> Grüße.txt")
+    (work.root / "gone.txt").unlink()
+    work.write({"VERSION": "0\n", "dir (1)/un tracked.txt": "", "ignored/file": "", 'quo"ted': ""})
+    assert git.dirty_paths() == sorted(
+        ["new (name) -> Grüße.txt", "gone.txt", "VERSION", "dir (1)/un tracked.txt", 'quo"ted']
+    )
+
+
+def test_a_commit_contains_its_ancestors_only(work: Work, git: Git) -> None:
+    first, second = work.git("rev-parse", "HEAD"), work.commit({})
+    assert git.contains(second, first) and git.contains(first, first)
+    assert not git.contains(first, second)
+    assert not git.contains(second, "0" * 40)
+    assert git.has(first) and not git.has("0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [("merge", "MERGE_HEAD"), ("rebase", "REBASE_HEAD"), ("cherry-pick", "CHERRY_PICK_HEAD")],
+)
+def test_what_git_left_unfinished_is_named(work: Work, git: Git, command: str, found: str) -> None:
+    assert git.under_way is None
+    work.git("switch", "--quiet", "--create", "side")
+    work.commit({"VERSION": "side\n"})
+    work.git("switch", "--quiet", "main")
+    work.commit({"VERSION": "main\n"})
+    fails(work, command, "side")
+    assert git.under_way == found
+    work.git(command, "--abort")
+    assert git.under_way is None
+
+
+def test_a_lock_that_a_crash_left_is_named(work: Work, git: Git) -> None:
+    (work.root / ".git" / "index.lock").touch()
+    assert git.under_way == "index.lock"
+
+
+def test_a_shallow_clone_is_known_as_one(work: Work, git: Git, tmp_path: Path) -> None:
+    work.commit({})
+    work.git("push", "--quiet", "origin", "main")
+    work.git("clone", "--quiet", "--depth=1", f"file://{work.remote}", str(tmp_path / "shallow"))
+    assert Git(tmp_path / "shallow", "origin").is_shallow
+    assert not git.is_shallow
+
+
+def test_committed_bytes_are_read_and_not_the_working_tree_s(work: Work, git: Git) -> None:
+    before = work.git("rev-parse", "HEAD")
+    work.commit({"a (1)/b c.bin": "\x00\r\n", "empty": ""})
+    work.write({"VERSION": "dirty\n"})
+    assert git.bytes_at("HEAD", "VERSION") == b"0.1.1-dev\n"
+    assert git.bytes_at("HEAD", "a (1)/b c.bin") == b"\x00\r\n"
+    assert git.bytes_at("HEAD", "empty") == b""
+    for commit, path in ((before, "empty"), ("HEAD", "none"), ("HEAD", "docs"), ("HEAD", "VERSION/none")):
+        assert git.bytes_at(commit, path) is None
+
+
+def test_bytes_of_a_submodule_are_those_that_the_commit_records(work: Work) -> None:
+    docs = work.add_submodule("manual", {"GUIDE.md": "first\n", "deep/er.md": "deep\n"})
+    git, before = work.layer(), work.git("rev-parse", "HEAD")
+    docs.commit({"GUIDE.md": "second\n"})
+    assert git.text_at("HEAD", "manual/GUIDE.md") == "first\n"
+    work.commit({}, "Take the manual's newest")
+    assert git.text_at("HEAD", "manual/GUIDE.md") == "second\n"
+    assert git.text_at(before, "manual/GUIDE.md") == "first\n"
+    assert git.text_at("HEAD", "manual/deep/er.md") == "deep\n"
+    assert git.bytes_at("HEAD", "manual/none.md") is None
+    assert git.is_submodule("manual") and not git.is_submodule("ddl")
+
+
+def test_a_submodule_that_is_not_checked_out_is_refused_with_the_command_that_does(work: Work, tmp_path: Path) -> None:
+    work.add_submodule("manual", {"GUIDE.md": "first\n"})
+    work.git("push", "--quiet", "origin", "main")
+    work.git("clone", "--quiet", str(work.remote), str(tmp_path / "clone"))
+    with pytest.raises(Refused) as refused:
+        Git(tmp_path / "clone", "origin").bytes_at("HEAD", "manual/GUIDE.md")
+    assert refused.value.problems[0].mend == "git submodule update --init manual"
+
+
+def test_files_in_are_those_directly_in_the_folder(work: Work, git: Git) -> None:
+    work.commit({"ddl/02-b.sql": "x", "ddl/02_B.sql": "x", "ddl/old/03.sql": "x"})
+    assert git.files_in("HEAD", "ddl") == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02-b.sql", "ddl/02_B.sql"]
+    assert "VERSION" in git.files_in("HEAD", ".") and "ddl/02-b.sql" not in git.files_in("HEAD", ".")
+    assert git.files_in("HEAD", "none") == [] == git.files_in("HEAD", "VERSION")
+
+
+def test_changed_paths_between_two_commits(work: Work, git: Git) -> None:
+    before = work.git("rev-parse", "HEAD")
+    work.git("mv", "CHANGELOG.md", "Was Neues (1).md")
+    after = work.commit({"VERSION": "0.1.1\n"})
+    assert git.changed_between(before, after) == ["CHANGELOG.md", "VERSION", "Was Neues (1).md"]
+
+
+def test_subjects_are_newest_first(work: Work, git: Git) -> None:
+    first, fix = work.git("rev-parse", "HEAD"), work.commit({}, "fix: a thing\n\nwith a body")
+    assert git.subjects(None, "HEAD") == [(fix, "fix: a thing"), (first, "Begin")]
+    assert git.subjects(first, "HEAD") == [(fix, "fix: a thing")]
+    assert git.subjects("HEAD", "HEAD") == []
+
+
+def test_merges_are_no_subjects(work: Work, git: Git) -> None:
+    first = work.git("rev-parse", "HEAD")
+    work.git("switch", "--quiet", "--create", "side")
+    work.commit({}, "On the side")
+    work.git("switch", "--quiet", "main")
+    work.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
+    assert [subject for _, subject in git.subjects(first, "HEAD")] == ["On the side"]
+
+
+def test_the_remote_is_asked_once_until_a_look_afresh(work: Work, git: Git) -> None:
+    head = work.git("rev-parse", "HEAD")
+    assert git.remote_refs == {"HEAD": head, "refs/heads/main": head}
+    work.git("push", "--quiet", "origin", "main:refs/heads/more")
+    assert "refs/heads/more" not in git.remote_refs
+    git.look_afresh()
+    assert git.remote_refs["refs/heads/more"] == head
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(["remove", "origin"], "no remote 'origin'"), (["set-url", "origin", "/gone"], "does not answer")],
+)
+def test_a_remote_that_is_not_there_is_refused(work: Work, git: Git, change: list[str], told: str) -> None:
+    work.git("remote", *change)
+    with pytest.raises(Refused, match=told):
+        _ = git.remote_refs
+
+
+def test_a_push_is_taken_whole_or_not_at_all(work: Work, git: Git) -> None:
+    ahead = work.commit({}, "Ahead")
+    git.push("main:refs/heads/main")
+    work.git("reset", "--quiet", "--hard", "HEAD~1")
+    work.commit({}, "Diverged")
+    with pytest.raises(Refused, match="rejected"):
+        git.push("HEAD:refs/heads/main", "HEAD:refs/heads/new")
+    assert git.remote_refs == {"HEAD": ahead, "refs/heads/main": ahead}
+
+
+def test_files_are_committed_and_nothing_else(work: Work, git: Git) -> None:
+    work.write({"staged.txt": "x", "CHANGELOG.md": "unstaged\n", "VERSION": "unstaged\n"})
+    work.git("add", "staged.txt")
+    git.commit_files({"VERSION": b"0.1.1\n", "new dir/a (1).txt": b"new\n"}, "release: two files")
+    assert work.git("log", "-1", "--format=%s") == "release: two files"
+    assert git.changed_between("HEAD~1", "HEAD") == ["VERSION", "new dir/a (1).txt"]
+    assert git.text_at("HEAD", "VERSION") == "0.1.1\n"
+    assert work.git("diff", "--cached", "--name-only") == "staged.txt"
+    assert work.git("diff", "--name-only") == "CHANGELOG.md"
+
+
+def test_committing_what_is_committed_makes_no_commit(work: Work, git: Git) -> None:
+    before = work.git("rev-parse", "HEAD")
+    git.commit_files({"VERSION": b"0.1.1-dev\n"}, "nothing")
+    assert work.git("rev-parse", "HEAD") == before
+
+
+def test_files_in_a_submodule_are_committed_there_and_recorded_here(work: Work) -> None:
+    docs = work.add_submodule("manual", {"GUIDE.md": "first\n"})
+    git = work.layer()
+    git.commit_files({"VERSION": b"0.1.1\n", "manual/GUIDE.md": b"second\n"}, "release: both")
+    assert docs.git("log", "-1", "--format=%s") == "release: both" == work.git("log", "-1", "--format=%s")
+    assert git.text_at("HEAD", "manual/GUIDE.md") == "second\n"
+    assert git.dirty_paths() == []
+
+
+def test_hashes_are_of_committed_bytes_on_a_crlf_checkout_too(work: Work) -> None:
+    work.commit({".gitattributes": "* text=auto eol=crlf\n"})
+    work.git("rm", "--quiet", "--cached", "-r", ".")
+    work.git("reset", "--quiet", "--hard")
+    git = work.layer()
+    assert (work.root / "VERSION").read_bytes() == b"0.1.1-dev\r\n"
+    assert hashlib.sha256(git.bytes_at("HEAD", "VERSION") or b"").digest() == hashlib.sha256(b"0.1.1-dev\n").digest()
+    git.commit_files({"VERSION": b"0.1.1\n"}, "release: LF in git")
+    assert differing({"VERSION": b"0.1.1\n"}, git, "HEAD") == []
+    assert git.dirty_paths() == []
+
+
+def test_differing_names_what_is_other_or_missing(git: Git) -> None:
+    files = {"VERSION": b"0.1.1-dev\n", "SOURCE_TAG": b"other\n", "none": b""}
+    assert differing(files, git, "HEAD") == ["SOURCE_TAG", "none"]
+
+
+def test_a_long_list_is_cut_and_counted() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed("abcde", most=3) == "a, b, c and 2 more"

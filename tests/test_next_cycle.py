@@ -1,0 +1,123 @@
+"""The release branch merged back, the next version in work, the cycle open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks import next_cycle
+from release_tasks.errors import Refused
+from release_tasks.next_cycle import with_heading
+from release_tasks.release import Release
+from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+LINES = st.sampled_from(["# Changes", "", "## 0.1.1", "## [0.1.2]", "## 0.1.20", "text ## 0.1.2", "### 0.1.2", "- x"])
+
+
+@given(st.lists(LINES).map("\n".join))
+def test_a_heading_is_added_once_and_nothing_is_lost(changelog: str) -> None:
+    once = with_heading(changelog, "0.1.2-dev")
+    assert with_heading(once, "0.1.2-dev") == once
+    added = Counter(once.splitlines()) - Counter(changelog.splitlines())
+    assert set(added) <= {"## 0.1.2", ""} and added["## 0.1.2"] <= 1
+    assert not Counter(changelog.splitlines()) - Counter(once.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("changelog", "expected"),
+    [
+        ("# Changes\n\n## 0.1.1\n\nx\n", "# Changes\n\n## 0.1.2\n\n## 0.1.1\n\nx\n"),
+        ("# Changes\n", "# Changes\n## 0.1.2\n\n"),
+        ("", "## 0.1.2\n\n"),
+        ("## 0.1.2 (soon)\n", "## 0.1.2 (soon)\n"),
+        ("## [0.1.2]\n", "## [0.1.2]\n"),
+        ("## v0.1.2\n", "## v0.1.2\n"),
+        ("## 0.1.2-rc1\n", "## 0.1.2\n\n## 0.1.2-rc1\n"),
+    ],
+)
+def test_the_new_section_stands_above_the_newest_unless_it_is_there(changelog: str, expected: str) -> None:
+    assert with_heading(changelog, "0.1.2-dev") == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [(None, "0.1.2-dev"), ("0.2.0-dev", "0.2.0-dev"), ("0.2.0", "0.2.0"), ("0.1.2-rc1", "0.1.2-rc1")],
+)
+def test_the_next_version_is_the_next_patch_in_work_or_the_one_given(
+    work: Work, asked: str | None, expected: str
+) -> None:
+    release = work.release()
+    release.options = {"next": asked}
+    assert next_cycle.next_version(release) == expected
+
+
+@pytest.mark.parametrize("asked", ["0.1.1", "0.1.0", "0.1.0-dev", "0.1.1-dev", "soon", "v0.2.0", "--yes"])
+def test_a_next_version_that_does_not_come_after_this_is_refused(work: Work, asked: str) -> None:
+    release = work.release()
+    release.options = {"next": asked}
+    with pytest.raises(Refused):
+        next_cycle.next_version(release)
+
+
+@pytest.fixture
+def archived(work: Work) -> Callable[[str], Release]:
+    """Return what brings a version as far as section 9: released from its branch, its evidence pack archived."""
+
+    def archived(version: str) -> Release:
+        release = work.release(version)
+        work.git("switch", "--quiet", "--create", release.branch)
+        work.commit({"VERSION": f"{version}\n"}, "release")
+        work.git("tag", "--annotate", "--message", "x", release.tag)
+        work.commit({release.notes_path: "notes\n"}, "notes")
+        work.git("push", "--quiet", "origin", release.branch, release.tag)
+        (release.folder / "evidence").mkdir(parents=True)
+        return release
+
+    return archived
+
+
+STEPS = [next_cycle.merge_the_release_branch_back, next_cycle.open_the_next_cycle, next_cycle.push_the_main_branch]
+
+
+@pytest.mark.parametrize(("version", "following"), [("0.1.1", "0.1.2-dev"), ("0.1.1-rc1", None)])
+def test_the_cycle_is_closed_and_then_all_is_history(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome], version: str, following: str | None
+) -> None:
+    release = archived(version)
+    assert [take(step, release, change=False).state for step in STEPS[1:]] == [LATER, LATER]
+    assert [take(step, release).state for step in STEPS] == [CHANGED] * 3
+    assert release.is_over and [take(step, release).state for step in STEPS] == [DONE] * 3
+    assert following in (None, work.git("show", "origin/main:VERSION"))
+    assert work.git("status", "--porcelain") == ""
+
+
+def test_what_others_pushed_to_main_meanwhile_is_kept(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome]
+) -> None:
+    release = archived("0.1.1")
+    work.git("switch", "--quiet", "--detach", "main")
+    theirs = work.commit({"their.txt": "x"}, "Theirs")
+    work.git("push", "--quiet", "origin", "HEAD:main")
+    work.git("switch", "--quiet", release.branch)
+    assert [take(step, release).state for step in STEPS] == [CHANGED] * 3
+    assert release.git.contains("refs/remotes/origin/main", theirs)
+
+
+def test_a_merge_that_conflicts_is_put_back_and_told(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome]
+) -> None:
+    release = archived("0.1.1")
+    work.git("switch", "--quiet", "main")
+    main = work.commit({"VERSION": "0.3.0-dev\n"}, "Meanwhile")
+    look = take(next_cycle.merge_the_release_branch_back, release)
+    assert look.state == REFUSED and "VERSION" in look.problems[0].what
+    assert work.git("rev-parse", "main") == main and release.git.under_way is None
+    assert release.git.dirty_paths() == []

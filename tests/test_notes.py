@@ -1,0 +1,248 @@
+"""The notes: drafted from git, the DDL pack and CHANGELOG; Highlights only ever by a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks import notes
+from release_tasks.errors import Refused
+from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+COMMIT = "0123456789abcdef"
+SECTIONS = [
+    "Highlights",
+    "Added",
+    "Changed / Improved",
+    "Fixed",
+    "Database Changes",
+    "Evidence Pack",
+    "Deployment Notes",
+    "Dev Notes",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_editor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("EDITOR", raising=False)
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return heading → body of each level-2 section, in order."""
+    parts = (part.partition("\n") for part in text.split("\n## ")[1:])
+    return {heading: body.strip() for heading, _, body in parts}
+
+
+def tagged(work: Work, tag: str) -> None:
+    work.git("tag", "--annotate", "--message", tag, tag)
+
+
+# Commit subjects
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind", "said"),
+    [
+        ("feat: count faster", "added", "count faster"),
+        ("feat(api)!: count faster", "added", "count faster"),
+        ("fix(db): a hole", "fixed", "a hole"),
+        ("hotfix: a hole", "fixed", "a hole"),
+        ("docs: say how", "dev", "say how"),
+        ("refactor!: move", "dev", "move"),
+        ("perf: faster", "changed", "perf: faster"),
+        ("sampling: fix the hole", "fixed", "sampling: fix the hole"),
+        ("sampling: count faster", "changed", "sampling: count faster"),
+        ("Add a view", "added", "Add a view"),
+        ("Fixes the view", "fixed", "Fixes the view"),
+        ("Address the view", "changed", "Address the view"),
+        ("Note: 12:30 is no type", "changed", "Note: 12:30 is no type"),
+        ("fixture", "changed", "fixture"),
+        ("", "changed", ""),
+    ],
+)
+def test_a_subject_goes_where_its_type_or_its_verb_says(subject: str, kind: str, said: str) -> None:
+    kinds = notes.sorted_subjects([(COMMIT, subject)])
+    assert kinds.pop(kind) == [f"{said} (012345678)"]
+    assert not any(kinds.values())
+
+
+@pytest.mark.parametrize("subject", ["release: notes for v0.1.1", "docs: update version + hashes for v0.1.1"])
+def test_what_the_layer_committed_is_left_out(subject: str) -> None:
+    assert not any(notes.sorted_subjects([(COMMIT, subject)]).values())
+
+
+@given(st.lists(st.text()))
+def test_every_other_commit_is_told_once_whatever_its_subject(subjects: list[str]) -> None:
+    told = notes.sorted_subjects([(f"{number:040}", subject) for number, subject in enumerate(subjects)])
+    assert sum(map(len, told.values())) == len([subject for subject in subjects if not notes.OUR_OWN.match(subject)])
+
+
+# Highlights
+
+
+def test_highlights_come_from_the_option_then_notes_begun_by_hand_then_changelog(work: Work) -> None:
+    release = work.release()
+    assert notes.find_highlights(release, ask=False) == "It counts faster."
+    work.write({release.notes_path: "# App v0.1.1\n\n## Highlights\n\nBegun by hand.\n\n## Added\n\n- none\n"})
+    assert notes.find_highlights(release, ask=False) == "Begun by hand."
+    release.options = {"highlights": "Given now."}
+    assert notes.find_highlights(release, ask=False) == "Given now."
+
+
+def test_highlights_can_be_given_as_a_file(work: Work) -> None:
+    work.write({"words.md": "<!-- what it brings -->\nFrom a file.\n"})
+    release = work.release()
+    release.options = {"highlights": f"@{work.root / 'words.md'}"}
+    assert notes.find_highlights(release, ask=False) == "From a file."
+    release.options = {"highlights": "@gone.md"}
+    with pytest.raises(Refused, match=r"names the file gone\.md, which is not there"):
+        notes.find_highlights(release, ask=False)
+
+
+@pytest.mark.parametrize(
+    "begun", ["${highlights}\n", "<!-- write\nhere -->\n", "", "<!-- a --> ${highlights} <!-- b -->"]
+)
+def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
+    release = work.release()
+    work.write({release.notes_path: f"# v0.1.1\n\n## Highlights\n\n{begun}\n\n## Added\n\n- a\n"})
+    assert notes.find_highlights(release, ask=False) == "It counts faster."
+    release.options = {"highlights": begun}
+    assert notes.find_highlights(release, ask=False) == "It counts faster."
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["## 0.1.1", "## [0.1.1] - 2026-11-22", "## v0.1.1 (2026-11-22)", "##  0.1.1: faster", "## 0.1.1 — faster"],
+)
+def test_the_changelog_s_section_is_found_by_its_version(work: Work, heading: str) -> None:
+    work.commit(
+        {"CHANGELOG.md": f"# Changes\n\n## 0.2.0\n\nlater\n\n{heading}\n\nThis one.\n\n### More\n\n## 0.1.0\n\nx\n"}
+    )
+    assert notes.find_highlights(work.release(), ask=False) == "This one.\n\n### More"
+
+
+@pytest.mark.parametrize(
+    "changelog",
+    [
+        "",
+        "## 0.1.1\n\n<!-- to be written -->\n\n## 0.1.0\n\nold\n",
+        *(f"{heading}\n\nx\n" for heading in ("## 0.1.10", "## 0x1.1", "## 0.1.1-rc1", "## 0.1.1.1", "### 0.1.1")),
+    ],
+)
+def test_without_highlights_the_release_is_refused_before_the_tag(
+    work: Work, take: Callable[..., Outcome], changelog: str
+) -> None:
+    work.commit({"CHANGELOG.md": changelog})
+    look = take(notes.write_the_notes, work.release(), change=False)
+    assert look.state == REFUSED
+    assert "CHANGELOG.md has no text under a heading 0.1.1" in look.problems[0].what
+    assert "--highlights" in look.problems[0].mend
+
+
+# The draft
+
+
+def test_every_section_is_there_and_says_none_where_nothing_is(work: Work) -> None:
+    work.commit({".env.example": "PORT=1\n"})
+    tagged(work, "v0.1.0")
+    text = notes.draft(work.release(title="CryptoPill"), "It counts faster.")
+    found = sections(text)
+    assert text.startswith("# CryptoPill v0.1.1\n") and "Changes since v0.1.0." in text
+    assert list(found) == SECTIONS
+    assert found.pop("Highlights") == "It counts faster."
+    assert "tag `v0.1.1`" in found.pop("Evidence Pack")
+    assert set(found.values()) == {"- none"}
+    assert "<!--" not in text and "${" not in text
+
+
+def test_changes_since_the_last_release_are_told(work: Work) -> None:
+    work.commit({".env.example": "PORT=1\n# GONE=1\n", "ddl/02_old.sql": "select 2;\n"}, "feat: before")
+    tagged(work, "v0.1.0")
+    (work.root / "ddl" / "02_old.sql").unlink()
+    work.commit(
+        {
+            ".env.example": "PORT=2\n# OTHER_ONE=\nNEW_ONE=\n",
+            "ddl/01_tables.sql": "select 1;\n",
+            "ddl/03_new.sql": "select 3;\n",
+        },
+        "feat(ui): $highlights and ${tag} <b>stay</b>",
+    )
+    found = sections(notes.draft(work.release(), "Both ${version} and $$ stay."))
+    assert found["Highlights"] == "Both ${version} and $$ stay."
+    assert found["Added"].startswith("- $highlights and ${tag} <b>stay</b> (")
+    assert found["Database Changes"].splitlines() == [
+        "- new: `03_new.sql`",
+        "- changed: `01_tables.sql`",
+        "- removed: `02_old.sql`",
+    ]
+    assert found["Deployment Notes"].splitlines()[1:] == [
+        "- new environment variables: `NEW_ONE`, `OTHER_ONE`",
+        "- environment variables that are gone: `GONE`",
+    ]
+
+
+def test_the_first_release_counts_its_pack(work: Work) -> None:
+    text = notes.draft(work.release(), "First.")
+    database = sections(text)["Database Changes"]
+    assert "Changes since the beginning." in text
+    assert database == "- first release of the pack: 2 files, `00_schemas.sql` to `01_tables.sql`"
+
+
+def test_without_a_template_the_notes_are_refused(work: Work) -> None:
+    work.git("rm", "--quiet", "docs/RELEASE_NOTES_TEMPLATE.md")
+    work.commit({})
+    with pytest.raises(Refused, match=r"RELEASE_NOTES_TEMPLATE\.md is not committed"):
+        notes.draft(work.release(), "x")
+
+
+def test_the_last_release_is_the_highest_before_this_in_its_history(work: Work) -> None:
+    release = work.release("0.1.10")
+    assert notes.last_release(release) is None
+    for tag in ("v0.1.2", "v0.1.9", "v0.1.9-rc1", "v0.1.10", "v0.2.0", "v1", "nightly", "0.1.9", "v0.1.9-dev", "v9"):
+        tagged(work, tag)
+    work.git("switch", "--quiet", "--create", "elsewhere")
+    work.commit({})
+    tagged(work, "v0.1.9-x")
+    work.git("switch", "--quiet", "main")
+    assert notes.last_release(release) == "v0.1.9"
+
+
+# Committed notes
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# App v0.1.1\n\n## Highlights\n\nFaster.\n", []),
+        ("# App v0.1.0\n\n## Highlights\n\nFaster.\n", ["has the title '# App v0.1.0'; expected one with v0.1.1"]),
+        ("# App v0.1.10\n\n## Highlights\n\nFaster.\n", ["has the title '# App v0.1.10'"]),
+        ("# App v0.1.1-rc1\n\n## Highlights\n\nFaster.\n", ["has the title '# App v0.1.1-rc1'"]),
+        ("# App v0.1.1\n\n## Highlights\n\n${highlights}\n\n## Added\n\n- x\n", ["Highlights of docs/"]),
+        ("", ["has the title ''", "Highlights of docs/"]),
+    ],
+)
+def test_notes_of_another_version_or_without_highlights_are_refused(work: Work, text: str, told: list[str]) -> None:
+    problems = notes.notes_problems(text, work.release())
+    assert len(problems) == len(told)
+    assert all(words in problem.what for problem, words in zip(problems, told, strict=True))
+
+
+def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work, take: Callable[..., Outcome]) -> None:
+    release = work.release(branch="")
+    look = take(notes.write_the_notes, release, change=False)
+    assert (look.state, look.text) == (LATER, "after the tag is pushed")
+    tagged(work, "v0.1.1")
+    work.git("push", "--quiet", "origin", "v0.1.1")
+    assert take(notes.write_the_notes, release).state == CHANGED
+    assert take(notes.write_the_notes, release).state == DONE
+    assert notes.notes_problems(release.git.text_at("HEAD", release.notes_path) or "", release) == []
+    assert take(notes.push_the_notes, release).state == CHANGED
+    assert release.git.remote_refs["refs/heads/main"] == work.git("rev-parse", "HEAD")

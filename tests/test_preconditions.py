@@ -1,0 +1,206 @@
+"""Section 2: each gate lets a repository in order pass, and names what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks import freeze, preconditions, tagging
+from release_tasks.docs_pack import write_the_docs_pack
+from release_tasks.errors import Refused
+from release_tasks.preconditions import version_file_problems
+from release_tasks.steps import CHANGED, Outcome
+
+if TYPE_CHECKING:
+    from release_tasks.release import Release
+    from tests.conftest import Work
+
+GATES = [
+    preconditions.stand_on_the_right_branch,
+    preconditions.keep_the_tree_clean,
+    preconditions.agree_with_the_remote,
+    preconditions.have_everything_merged,
+    preconditions.have_the_tag_free,
+    preconditions.come_after_the_last_release,
+    preconditions.have_versions_in_line,
+    preconditions.have_a_ddl_pack_in_order,
+]
+
+
+def told(gate: Callable[[Release], str], release: Release) -> list[str]:
+    """Return what `gate` refuses, each with its mend."""
+    release.look_afresh()
+    with pytest.raises(Refused) as refused:
+        gate(release)
+    assert all(problem.mend for problem in refused.value.problems)
+    return [problem.what for problem in refused.value.problems]
+
+
+# Pure checks
+
+
+@given(st.text())
+def test_whatever_a_version_file_says_is_judged(found: str) -> None:
+    for problem in version_file_problems("VERSION", found, "0.1.1"):
+        assert problem.what.startswith("VERSION says ") and problem.mend
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ("0.1.1", None),
+        ("0.1.1-dev", None),
+        ("0.1.0", None),
+        ("", "VERSION says ''; expected MAJOR.MINOR.PATCH"),
+        ("v0.1.1", "VERSION says 'v0.1.1'; expected MAJOR.MINOR.PATCH"),
+        ("0.1.2-dev", "VERSION says 0.1.2-dev, which is past 0.1.1"),
+    ],
+)
+def test_a_version_file_is_well_formed_and_not_past_the_target(found: str, words: str | None) -> None:
+    problems = version_file_problems("VERSION", found, "0.1.1")
+    assert [problem.what.startswith(words) for problem in problems if words] == ([True] if words else [])
+    assert bool(problems) == bool(words)
+
+
+# Gates on real git
+
+
+def test_a_repository_in_order_passes(work: Work) -> None:
+    release = work.release(version_files=["package.json"], must_be_merged=["feature/v{version}/*"])
+    answers = {gate.__name__: gate(release) for gate in GATES}
+    assert answers == {
+        "stand_on_the_right_branch": "on main",
+        "keep_the_tree_clean": "",
+        "agree_with_the_remote": "",
+        "have_everything_merged": "feature/v0.1.1/*",
+        "have_the_tag_free": "v0.1.1 is free",
+        "come_after_the_last_release": "the first",
+        "have_versions_in_line": "0.1.1-dev now",
+        "have_a_ddl_pack_in_order": "2 files, 00_schemas.sql to 01_tables.sql",
+    }
+
+
+def test_another_branch_and_a_detached_head_are_refused(work: Work) -> None:
+    work.git("switch", "--quiet", "--create", "feature/x")
+    assert told(preconditions.stand_on_the_right_branch, work.release()) == [
+        "Found the branch feature/x; expected main or release/v0.1.1."
+    ]
+    work.git("switch", "--quiet", "--detach")
+    assert told(preconditions.stand_on_the_right_branch, work.release()) == [
+        "Found a detached HEAD; expected main or release/v0.1.1."
+    ]
+
+
+def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    work.git("config", "user.useConfigOnly", "true")
+    (work.root / ".git" / "index.lock").touch()
+    (work.root / ".git" / "shallow").write_text(work.git("rev-parse", "HEAD") + "\n")
+    found = told(preconditions.stand_on_the_right_branch, work.release())
+    assert [words.split(";")[0].split(":")[0] for words in found] == [
+        "This clone is shallow",
+        "Git has something unfinished here",
+        "Git does not know who commits",
+    ]
+
+
+def test_uncommitted_changes_are_named(work: Work) -> None:
+    work.write({"new (1).txt": "", "VERSION": "0.1.1\n"})
+    assert told(preconditions.keep_the_tree_clean, work.release()) == [
+        "The working tree has 2 uncommitted changes: VERSION, new (1).txt."
+    ]
+
+
+def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(work: Work) -> None:
+    release = work.release()
+    work.git("switch", "--quiet", "--create", release.branch)
+    work.write({"VERSION": "0.1.1\n", "ddl/ORDER.lock": "x", ".VERSION.4711.aside": "0.1."})
+    assert preconditions.keep_the_tree_clean(release) == ""
+    work.write({"CHANGELOG.md": "by hand\n"})
+    assert told(preconditions.keep_the_tree_clean, release) == [
+        "The working tree has 1 uncommitted changes: CHANGELOG.md."
+    ]
+
+
+def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:
+    ahead = work.commit({}, "Theirs")
+    work.git("push", "--quiet", "origin", "main")
+    assert preconditions.agree_with_the_remote(work.release()) == ""
+    work.git("reset", "--quiet", "--hard", "HEAD~1")
+    assert told(preconditions.agree_with_the_remote, work.release()) == [
+        f"main lacks commits that origin has ({ahead:.9})."
+    ]
+
+
+def test_branches_meant_for_this_version_have_to_be_merged(work: Work) -> None:
+    release = work.release(must_be_merged=["feature/v{version}/*"])
+    work.git("push", "--quiet", "origin", "main:refs/heads/feature/v0.1.1/merged")
+    work.git("switch", "--quiet", "--create", "side")
+    commit = work.commit({}, "Not merged")
+    for name in ("feature/v0.1.1/a", "feature/v0.1.1/b/c", "feature/v0.1.2/later", "other/v0.1.1/x"):
+        work.git("push", "--quiet", "origin", f"side:refs/heads/{name}")
+    work.git("switch", "--quiet", "main")
+    assert told(preconditions.have_everything_merged, release) == [
+        f"The branch feature/v0.1.1/{name} ({commit:.9}) is not merged." for name in ("a", "b/c")
+    ]
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_later_release_here_or_on_the_remote_is_refused(work: Work, where: str) -> None:
+    for tag in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
+        work.git("tag", tag)
+    if where == "there":
+        work.git("push", "--quiet", "--tags", "origin")
+        work.git("tag", "--delete", "v0.1.10")
+    assert told(preconditions.come_after_the_last_release, work.release()) == [
+        "0.1.1 is lower than the last release, 0.1.10."
+    ]
+
+
+def test_a_foreign_tag_of_this_version_is_refused(work: Work) -> None:
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    (what,) = told(preconditions.have_the_tag_free, work.release())
+    assert what.endswith("which has no docs pack of 0.1.1: it is not this release.")
+    commit = work.git("rev-parse", "HEAD")
+    work.commit({}, "Go on")
+    (what,) = told(preconditions.have_the_tag_free, work.release())
+    assert what.startswith(f"v0.1.1 names {commit:.9}, not the release commit ")
+
+
+def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -> None:
+    release = work.release()
+    steps: list[Any] = [freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack]
+    for step in [*steps, tagging.tag_the_release]:
+        assert take(step, release).state == CHANGED
+    assert preconditions.have_the_tag_free(release) == "v0.1.1 is free"
+    assert take(tagging.push_branch_and_tag, release).state == CHANGED
+    assert preconditions.have_the_tag_free(release).startswith("v0.1.1 is ours, ")
+    assert [gate(release) for gate in GATES[2:4]] == [preconditions.SETTLED] * 2
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"VERSION": "0.2.0\n"}, ["VERSION says 0.2.0, which is past", "package.json says version '0.1.1-dev'"]),
+        ({"SOURCE_TAG": "none\n"}, ["SOURCE_TAG says 'none'"]),
+        ({"package.json": '{"version": "0.1.0"}'}, ["package.json says version '0.1.0'; expected '0.1.1-dev'"]),
+        ({"package.json": "no json"}, ["package.json says version None"]),
+        ({"package.json": "[]"}, ["package.json says version None"]),
+    ],
+)
+def test_versions_out_of_line_are_all_named(work: Work, files: dict[str, str], words: list[str]) -> None:
+    work.commit(files)
+    found = told(preconditions.have_versions_in_line, work.release(version_files=["package.json"]))
+    assert len(found) == len(words)
+    assert all(what.startswith(start) for what, start in zip(found, words, strict=True))
+
+
+def test_a_pack_that_is_not_there_is_refused(work: Work) -> None:
+    release = work.release(ddl={"folder": "sql"})
+    assert told(preconditions.have_a_ddl_pack_in_order, release) == [
+        "No *.sql file is committed in sql; expected the DDL pack."
+    ]

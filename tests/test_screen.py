@@ -1,0 +1,144 @@
+"""What people see: plain lines where there is no terminal, no secrets, and JSON that machines can read."""
+
+from __future__ import annotations
+
+import io
+import json
+import string
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from release_tasks import masks, screen, shell
+from release_tasks.errors import Problem
+from release_tasks.steps import CHANGED, DONE, REFUSED, Outcome
+
+LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
+SECTION = "5. Tag the Release"
+
+
+@pytest.fixture(autouse=True)
+def narrow_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "_hidden", set())
+    monkeypatch.setenv("COLUMNS", "40")
+
+
+def shown(show: Callable[..., None], *args: object) -> str:
+    """Return what `show(*args)` prints."""
+    with redirect_stdout(io.StringIO()) as out:
+        show(*args)
+    return out.getvalue()
+
+
+def test_a_step_is_one_line_with_its_state_and_without_colour() -> None:
+    text = "git tag --annotate v0.1.1 " + "x" * 200
+    assert shown(screen.step, Outcome(SECTION, "Tag the release commit", CHANGED, text)) == (
+        f"  changed  Tag the release commit.  {text}\n"
+    )
+
+
+@given(LINES)
+@example("[bold]no[/bold] [/dim] \\")
+@example("a:key:b :x:")
+def test_whatever_is_said_is_shown_as_it_is(text: str) -> None:
+    masked = shell.mask(text)
+    assert shown(screen.say, text) == f"{masked}\n"
+    assert shown(screen.step, Outcome(SECTION, "Tag", DONE, text)).endswith(f" Tag.  {masked}\n")
+    assert masked in shown(screen.problems, [Problem(text, text)])
+    assert masked in shown(screen.table, "T", ["column"], [[text]])
+
+
+def test_a_refusal_names_its_step_what_was_found_and_the_mend() -> None:
+    problem = Problem("v0.1.1 names 012345678; expected 876543210.", "git tag --delete v0.1.1\ninv release")
+    said = shown(screen.refusals, [Outcome(SECTION, "Tag the release commit", REFUSED, problems=(problem,))])
+    assert said.splitlines()[1:] == [
+        "Refused, 1 problem:",
+        "",
+        f"  {SECTION} · Tag the release commit",
+        "  v0.1.1 names 012345678; expected 876543210.",
+        "      git tag --delete v0.1.1",
+        "      inv release",
+    ]
+
+
+def test_one_cause_that_refuses_many_steps_is_told_once() -> None:
+    same, other = Problem("The remote does not answer."), Problem("The tree is dirty.")
+    outcomes = [
+        Outcome(SECTION, "A", REFUSED, problems=(same, other)),
+        Outcome(SECTION, "B", REFUSED, problems=(same,)),
+    ]
+    said = shown(screen.refusals, outcomes)
+    assert "Refused, 2 problems:" in said and said.count(same.what) == 1
+
+
+def test_a_section_and_a_run_are_counted() -> None:
+    outcomes = [Outcome(SECTION, "A", DONE), Outcome(SECTION, "B", CHANGED), Outcome(SECTION, "C", DONE)]
+    assert shown(screen.summary, SECTION, outcomes) == f"  looked at {SECTION}: 2 done, 1 changed\n"
+    assert shown(screen.summary, SECTION, []) == ""
+    assert shown(screen.finished, outcomes) == "\nAll is so: 3 steps, 2 done, 1 changed.\n"
+
+
+SECRET_PROBLEM = Problem("It says hunter2-hunter2.", "psql 'dbname=app password=hunter2-hunter2'")
+
+
+@pytest.mark.parametrize(
+    ("show", "args"),
+    [
+        (screen.say, ["hunter2-hunter2"]),
+        (screen.step, [Outcome(SECTION, "Push", DONE, "https://rita:hunter2-hunter2@example.org")]),
+        (screen.refusals, [[Outcome(SECTION, "Push", REFUSED, problems=(SECRET_PROBLEM,))]]),
+        (screen.problems, [[SECRET_PROBLEM]]),
+        (screen.as_json, [[Outcome(SECTION, "Push", REFUSED, "hunter2-hunter2", (SECRET_PROBLEM,))]]),
+        (screen.table, ["T", ["column"], [["hunter2-hunter2"]]]),
+        (screen.bug, [RuntimeError("hunter2-hunter2")]),
+    ],
+)
+def test_no_secret_is_shown(show: Callable[..., None], args: list[object]) -> None:
+    shell.hide("hunter2-hunter2")
+    said = shown(show, *args)
+    assert "***" in said and "hunter2" not in said
+
+
+def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    shell.hide('hun"ter2')
+    text = "x" * 5000 + ' password=abcdef [red]:x:[/] Grüße "quoted" hun"ter2'
+    screen.as_json([Outcome(SECTION, "Tag", REFUSED, text, (Problem("what", "mend"),))])
+    said = capsys.readouterr()
+    assert said.err == ""
+    (outcome,) = json.loads(said.out)
+    assert outcome == {
+        "section": SECTION,
+        "step": "Tag",
+        "state": "refused",
+        "text": "x" * 5000 + ' password=*** [red]:x:[/] Grüße "quoted" ***',
+        "problems": [{"what": "what", "mend": "mend"}],
+    }
+
+
+def test_a_bug_is_told_with_its_traceback() -> None:
+    try:
+        raise RuntimeError("unforeseen")
+    except RuntimeError as error:
+        said = shown(screen.bug, error)
+    assert "Traceback" in said and "test_screen.py" in said
+    assert "mistake in the release layer, not in your release: RuntimeError" in said
+
+
+def test_a_table_keeps_its_rows_on_a_line_each() -> None:
+    rows = [("schema-diagnostics", "passed", "PASS " + "x" * 100), ("idhr", "failed", "[oops]")]
+    lines = [line.split() for line in shown(screen.table, "Smokes", ["smoke", "verdict", "line"], rows).splitlines()]
+    assert lines[:2] == [["Smokes"], ["smoke", "verdict", "line"]]
+    assert lines[-2:] == [["schema-diagnostics", "passed", "PASS", "x" * 100], ["idhr", "failed", "[oops]"]]
+
+
+def test_only_what_takes_long_is_announced_and_never_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.busy("Quick"):
+        pass
+    with screen.busy("Slow [work]"):
+        time.sleep(1.3)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.split() == ["…", "Slow", "[work]"]

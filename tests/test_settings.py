@@ -1,0 +1,185 @@
+"""Settings: every problem is found at once and named by its key path; secrets are never in the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from release_tasks import masks
+from release_tasks.errors import Problem, Refused
+from release_tasks.settings import REHEARSING, load
+
+REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
+
+
+def problems(raw: Any, **variables: str) -> tuple[Problem, ...]:
+    with pytest.raises(Refused) as refused:
+        load(raw, variables)
+    return refused.value.problems
+
+
+def with_dsn(dsn: str, **changed: Any) -> dict[str, Any]:
+    return {"environments": {"production": {"dsn": dsn, **REMOTE, **changed}}}
+
+
+def test_nothing_set_is_a_whole_set_of_defaults() -> None:
+    settings = load({}, {})
+    assert (settings.app, settings.branch, settings.ddl.lock) == ("app", "release/v{version}", "ddl/ORDER.lock")
+    assert settings.environments.production.embedded
+
+
+@pytest.mark.parametrize(
+    ("raw", "path", "told"),
+    [
+        ({"apps": "x"}, "release.apps", "no such setting"),
+        ({"ddl": {"foldr": "x"}}, "release.ddl.foldr", "no such setting"),
+        ({"freeze_days": "soon"}, "release.freeze_days", "found 'soon'; input should be a valid integer"),
+        ({"freeze_days": -1}, "release.freeze_days", "greater than or equal to 0"),
+        ({"app": "two words"}, "release.app", "found 'two words'"),
+        ({"version_files": "package.json"}, "release.version_files", "valid list"),
+        ({"acceptance": {"views": ["/", 5]}}, "release.acceptance.views[1]", "found 5; input should be a valid string"),
+        (
+            {"acceptance": {"gaps": [{"table": "t", "every": 5}, {"table": "t"}]}},
+            "release.acceptance.gaps[1].every",
+            "field required",
+        ),
+        ({"smokes": {"idhr": {"command": [], "must_print": "ok"}}}, "release.smokes.idhr.command", "at least 1 item"),
+        ({"smokes": {"idhr": {"command": ["true"]}}}, "release.smokes.idhr.must_print", "field required"),
+        (
+            {"ddl": {"order": "alphabet"}},
+            "release.ddl.order",
+            "found 'alphabet'; input should be 'javascript' or 'bytes'",
+        ),
+        ({"ddl": {"ledger": "x; drop table y"}}, "release.ddl.ledger", "match pattern"),
+        ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),
+        ({"archive": ["ok", "${NOWHERE}"]}, "release.archive[1]", "the environment variable NOWHERE is not set"),
+        ("text", "release", "found 'text'"),
+    ],
+)
+def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> None:
+    (problem,) = problems(raw)
+    assert problem.what.startswith(f"invoke.yaml, {path}: ") and told in problem.what
+    assert problem.mend
+
+
+def test_all_problems_are_found_at_once() -> None:
+    raw = {
+        "apps": "x",
+        "freeze_days": "soon",
+        "archive": ["${NOWHERE}", "${NOR_HERE}"],
+        **with_dsn("postgresql://app:hunter2@db/app"),
+    }
+    found = problems(raw)
+    assert len(found) == 5
+    assert not any("hunter2" in str(problem) for problem in found)
+
+
+@pytest.mark.parametrize("missing", REMOTE)
+def test_a_dsn_needs_the_rest_of_its_environment(missing: str) -> None:
+    (problem,) = problems(with_dsn("postgresql://db/app", **{missing: [] if missing == "restart" else ""}))
+    assert problem.what == f"invoke.yaml, release.environments: production has a dsn, but no {missing}."
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_an_environment_without_a_dsn_is_embedded_and_takes_nothing_else(name: str) -> None:
+    (problem,) = problems({"environments": {"production": {name: REMOTE[name]}}})
+    assert f"production has {name}, but no dsn: it would be embedded" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${PLACE}", "here"),
+        ("a/${PLACE}/b", "a/here/b"),
+        ("${GONE:-there}", "there"),
+        ("${EMPTY:-there}", "there"),
+        ("${GONE:-}", ""),
+        ("${PLACE:-there} ${PLACE}", "here here"),
+        ("$PLACE {version} $$", "$PLACE {version} $$"),
+    ],
+)
+def test_variables_are_filled_in(text: str, value: str) -> None:
+    assert load({"archive": [text]}, {"PLACE": "here", "EMPTY": ""}).archive == [value]
+
+
+def test_an_empty_variable_never_makes_an_environment_embedded() -> None:
+    told = [problem.what for problem in problems(with_dsn("${PRODUCTION_DSN}"), PRODUCTION_DSN="")]
+    empty = "the environment variable PRODUCTION_DSN is not set, or it is empty"
+    assert f"invoke.yaml, release.environments.production.dsn: {empty}." in told
+
+
+def test_dev_with_a_dsn_runs_the_working_tree_and_needs_its_origin_only() -> None:
+    dev = {"dsn": "postgresql://db/app", "origin": "http://127.0.0.1:3000"}
+    assert load({"environments": {"dev": dev}}, {}).environments.named("dev").origin == dev["origin"]
+    (problem,) = problems({"environments": {"dev": {"dsn": dev["dsn"]}}})
+    assert "dev has a dsn, but no origin" in problem.what
+
+
+def test_an_unknown_environment_is_refused_by_its_name() -> None:
+    with pytest.raises(Refused, match="There is no environment 'prod'; expected dev, staging or production"):
+        load({}, {}).environments.named("prod")
+
+
+def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
+    raw = {**with_dsn("${PRODUCTION_DSN}"), "archive": ["/mnt/vault"]}
+    settings = load(raw, {REHEARSING: "1"})
+    assert all(environment.embedded for _, environment in settings.environments)
+    assert settings.archive == [".release/archive"]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://app:hunter2@db/app",
+        "postgresql://:hunter2@db/app",
+        "postgresql://${USER}:hunter2@db/app",
+        "postgresql://db/app?user=app&password=hunter2",
+        "host=db password=hunter2",
+        "host=db PASSWORD = 'hunter2 or so'",
+        "${DSN:-postgresql://app:hunter2@db/app}",
+        "postgresql://app:${PW:-hunter2}@db/app",
+    ],
+)
+def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
+    found = problems(with_dsn(dsn), USER="app", PW="x")
+    assert [problem.what for problem in found] == [
+        "invoke.yaml, release.environments.production.dsn: a password stands in the file; expected ${NAME}."
+    ]
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "filled"),
+    [
+        ("${DSN}", "postgresql://app:hunter2@db/app"),
+        ("postgresql://app:${PW}@db/app", "postgresql://app:hunter2@db/app"),
+        ("host=db password=${PW}", "host=db password=hunter2"),
+        ("host=db password='${PW}'", "host=db password='hunter2'"),
+        ("postgresql://db/app", "postgresql://db/app"),
+    ],
+)
+def test_a_password_from_a_variable_is_taken_and_hidden(dsn: str, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "_hidden", set())
+    settings = load(with_dsn(dsn), {"PW": "hunter2", "DSN": "postgresql://app:hunter2@db/app"})
+    assert settings.environments.production.dsn == filled
+    assert masks.mask("it says hunter2 here") == f"it says {'***' if 'hunter2' in filled else 'hunter2'} here"
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        ({"smokes": {"idhr": {"command": ["true"], "must_print": "(PASS"}}}, "release.smokes.idhr.must_print"),
+        ({"ddl": {"must_print": "[a-"}}, "release.ddl.must_print"),
+        ({"branch": "release/{number}"}, "release.branch"),
+        ({"must_be_merged": ["feature/{name}/*"]}, "release.must_be_merged[0]"),
+    ],
+)
+def test_a_pattern_that_cannot_work_is_refused_before_anything_begins(raw: dict[str, Any], path: str) -> None:
+    (problem,) = problems(raw)
+    assert problem.what.startswith(f"invoke.yaml, {path}: ")
+
+
+def test_settings_never_change_after_loading() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load({}, {}).app = "other"  # type: ignore[misc]

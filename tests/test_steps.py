@@ -1,0 +1,413 @@
+"""The engine: look, then change, then look again; first by itself, then in a real Invoke with little steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.journal import Journal
+from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Asked, Outcome
+from tests.test_shell import until
+
+if TYPE_CHECKING:
+    from release_tasks.release import Release
+    from tests.conftest import Work
+
+ROOT = Path(__file__).parents[1]
+TOOK = re.compile(r"^  (done|to do|later|refused|changed|asked) +(.*)$", re.MULTILINE)
+
+
+# One step
+
+Take = Callable[..., Outcome]
+
+
+def it(release: Release) -> Path:
+    return release.root / "it"
+
+
+def write_it(release: Release) -> Iterator[str]:
+    if it(release).exists():
+        return "it is there"
+    yield "write it"
+    it(release).touch()
+
+
+def write_in_vain(release: Release) -> Iterator[str]:
+    yield "write it"
+
+
+def write_it_twice(release: Release) -> Iterator[str]:
+    yield "write it"
+    it(release).touch()
+    yield "write it again"
+
+
+def test_what_is_missing_is_to_do_then_changed_then_done(work: Work, take: Take) -> None:
+    release = work.release()
+    look = take(write_it, release, change=False)
+    assert (look.state, look.text, it(release).exists()) == (TO_DO, "write it", False)
+    look = take(write_it, release)
+    assert (look.state, look.text, it(release).exists()) == (CHANGED, "write it", True)
+    for change in (False, True):
+        look = take(write_it, release, change=change)
+        assert (look.state, look.text) == (DONE, "it is there")
+
+
+@pytest.mark.parametrize(("said", "state"), [(None, DONE), ("on main", DONE), (Asked("tell the team"), ASKED)])
+@pytest.mark.parametrize("change", [True, False])
+def test_a_gate_that_returns_has_passed(work: Work, take: Take, said: str | None, state: str, change: bool) -> None:
+    def gate(release: Release) -> str | None:
+        return said
+
+    look = take(gate, work.release(), change=change)
+    assert (look.state, look.text) == (state, said or "")
+
+
+@pytest.mark.parametrize("change", [True, False])
+def test_a_refusal_keeps_all_its_problems(work: Work, take: Take, change: bool) -> None:
+    problems = (Problem("One.", "mend one"), Problem("Two."))
+
+    def refuse(release: Release) -> Iterator[str]:
+        raise Refused.of(problems)
+        yield
+
+    look = take(refuse, work.release(), change=change)
+    assert (look.state, look.problems) == (REFUSED, problems)
+
+
+def test_what_needs_an_earlier_change_is_later_while_looking_and_refused_when_it_never_came(
+    work: Work, take: Take
+) -> None:
+    def wait(release: Release) -> Iterator[str]:
+        raise NotYet("after the tag")
+        yield
+
+    look = take(wait, work.release(), change=False)
+    assert (look.state, look.text) == (LATER, "after the tag")
+    look = take(wait, work.release())
+    assert look.state == REFUSED and "only be done after the tag" in look.problems[0].what
+
+
+def test_a_refusal_while_changing_is_a_refusal(work: Work, take: Take) -> None:
+    def half(release: Release) -> Iterator[str]:
+        yield "do it"
+        raise Refused("The remote said no.", "git push")
+
+    assert take(half, work.release()).problems == (Problem("The remote said no.", "git push"),)
+
+
+def test_a_change_that_does_not_hold_is_refused(work: Work, take: Take) -> None:
+    look = take(write_in_vain, work.release())
+    assert look.state == REFUSED
+    assert look.problems[0].what == "It was done, but it did not hold. Still to do: write it."
+
+
+def test_a_look_leaves_nothing_open_and_does_not_change(work: Work, take: Take) -> None:
+    closed = []
+
+    def step(release: Release) -> Iterator[str]:
+        try:
+            yield "do it"
+        finally:
+            closed.append(True)
+
+    take(step, work.release(), change=False)
+    assert closed == [True]
+
+
+def test_the_second_look_asks_the_remote_afresh(work: Work, take: Take) -> None:
+    def push_it(release: Release) -> Iterator[str]:
+        if "refs/heads/it" in release.git.remote_refs:
+            return
+        yield "push it"
+        release.git.push("HEAD:refs/heads/it")
+
+    assert take(push_it, work.release()).state == CHANGED
+
+
+def test_a_step_that_yields_twice_is_a_mistake_of_ours(work: Work, take: Take) -> None:
+    with pytest.raises(TypeError, match="write_it_twice yields twice: write it again"):
+        take(write_it_twice, work.release())
+
+
+# Whole runs
+
+TASKS = '''
+import time
+from release_tasks.errors import NotYet, Refused
+from release_tasks.steps import Asked, Survey, follow, section
+
+
+def ask_the_gate(release):
+    """Ask the gate."""
+    with (release.root / "asked").open("a") as file:
+        file.write("x")
+    if (release.root / "closed").exists():
+        raise Refused("The gate is closed.", "rm closed")
+
+
+def write_it(release):
+    """Write it."""
+    if (release.root / "it").exists():
+        return "it is there"
+    yield "write it"
+    if (release.root / "crash").exists():
+        raise RuntimeError("unforeseen, with password=hunter2")
+    if (release.root / "hang").exists():
+        (release.root / "hangs").touch()
+        time.sleep(60)
+    if not (release.root / "leak").exists():
+        (release.root / "it").touch()
+
+
+def send_it(release):
+    """Send it."""
+    if not (release.root / "it").exists():
+        raise NotYet("after it is written")
+    if (release.root / "sent").exists():
+        return
+    yield "send it"
+    (release.root / "sent").touch()
+
+
+def tell_people(release):
+    """Tell people."""
+    return Asked("tell them")
+
+
+def show_options(release):
+    """Show the options."""
+    (release.root / "options").open("a").write(f"{release.version} {sorted(release.options.items())}\\n")
+
+
+@section
+def first(c, version=None):
+    """1. First"""
+    follow(c, version, ask_the_gate, write_it, show_options)
+
+
+@section(pre=[first])
+def second(c, version=None, sign=False, until=None):
+    """2. Second"""
+    follow(c, version, send_it, ask_the_gate, tell_people, show_options, sign=sign, until=until)
+
+
+@section(pre=[second])
+def whole(c, version=None, sign=False):
+    """All of it."""
+
+
+@section(pre=[second], klass=Survey)
+def status(c, version=None, json=False):
+    """Look only."""
+'''
+
+EXECUTOR = "tasks: {executor_class: release_tasks.steps.ReleaseExecutor}\n"
+LOOKED = [
+    ("done", "Ask the gate."),
+    ("to do", "Write it.  write it"),
+    ("done", "Show the options."),
+    ("later", "Send it.  after it is written"),
+    ("done", "Ask the gate."),
+    ("asked", "Tell people.  tell them"),
+    ("done", "Show the options."),
+]
+
+
+@dataclass
+class Project:
+    """A small project whose tasks.py is TASKS, and what `inv` says in it."""
+
+    root: Path
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "invoke", *args],
+            cwd=self.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def inv(self, *args: str, code: int = 0) -> str:
+        """Run `inv args`, which has to end with `code`; return all it says."""
+        process = self.start(*args)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, out + err
+        return out + err
+
+    def has(self, *names: str) -> list[bool]:
+        return [(self.root / name).exists() for name in names]
+
+    def text(self, name: str) -> str:
+        return (self.root / name).read_text()
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.root / ".release" / "v0.1.1" / "journal.jsonl")
+
+
+@pytest.fixture
+def project(work: Work) -> Project:
+    work.commit({"tasks.py": TASKS, "invoke.yaml": EXECUTOR})
+    return Project(work.root)
+
+
+V = ("--version", "0.1.1")
+
+
+def test_a_dry_run_and_a_status_look_and_change_nothing(project: Project) -> None:
+    for command in (["--dry", "whole", *V], ["status", *V]):
+        said = project.inv(*command)
+        assert TOOK.findall(said) == LOOKED
+    assert project.has("it", "sent") == [False, False] and not project.journal.path.exists()
+
+
+def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: Project) -> None:
+    said = project.inv("whole", *V)
+    assert [state for state, _ in TOOK.findall(said)] == ["done", "changed", "done", "changed", "done", "asked", "done"]
+    assert "All is so: 7 steps, 4 done, 2 changed, 1 asked." in said
+    assert project.has("it", "sent") == [True, True]
+    steps = [record for record in project.journal.records() if record["event"] == "step"]
+    told = [(step["section"], step["step"], step["outcome"]) for step in steps]
+    assert told[:2] == [("1. First", "Ask the gate", "done"), ("1. First", "Write it", "changed")]
+    assert project.journal.breaks() == []
+    assert "All is so: 7 steps, 6 done, 1 asked." in project.inv("whole", *V)
+
+
+def test_a_gate_is_asked_once_a_section_until_something_changes(project: Project) -> None:
+    project.inv("whole", *V)
+    assert project.text("asked") == "x" * 3  # two looks, and the second section's again after the changes
+    project.inv("whole", *V)
+    assert project.text("asked") == "x" * 5
+
+
+def test_nothing_changes_when_any_look_is_refused_and_one_cause_is_told_once(project: Project) -> None:
+    (project.root / "closed").touch()
+    for command in (["whole"], ["--dry", "whole"], ["status"]):
+        said = project.inv(*command, *V, code=1)
+        assert "Refused, 1 problem:" in said and "rm closed" in said
+    assert project.has("it", "sent") == [False, False]
+
+
+def test_a_change_that_did_not_hold_ends_the_run_there(project: Project) -> None:
+    (project.root / "leak").touch()
+    said = project.inv("whole", *V, code=1)
+    assert "did not hold. Still to do: write it." in said and "Send it" not in said
+    assert project.journal.records()[-1]["outcome"] == "refused"
+    (project.root / "leak").unlink()
+    assert "All is so" in project.inv("whole", *V)
+
+
+def test_options_reach_the_sections_before_that_declare_them(project: Project) -> None:
+    project.inv("--dry", "whole", "--sign", *V)
+    assert project.text("options").splitlines() == ["0.1.1 []", "0.1.1 [('sign', True), ('until', None)]"]
+
+
+def test_an_option_of_one_section_is_not_one_of_another(project: Project) -> None:
+    assert "'--until'" in project.inv("--dry", "whole", "--until", "noon", *V, code=1)
+    project.inv("--dry", "second", "--until", "noon", *V)
+    assert "('until', 'noon')" in project.text("options")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["first", "--version", "0.1.1", "second", "--version", "0.1.2"], "found 0.1.2 beside 0.1.1"),
+        (["first", "--version", "1.0"], "'1.0' is not a version"),
+        (["first", "--version", ""], "'' is not a version"),
+        (["first"], "Which version? None was given, and VERSION says '0.1.1-dev'"),
+        (["first", "--version", "0.1.1-dev"], "work in progress"),
+    ],
+)
+def test_one_run_is_about_one_version_that_can_be_released(project: Project, command: list[str], told: str) -> None:
+    said = project.inv(*command, code=1)
+    assert told in said and "Traceback" not in said
+    assert project.has("it") == [False]
+
+
+def test_the_version_is_taken_from_version_where_that_names_a_release(project: Project) -> None:
+    (project.root / "VERSION").write_text("0.1.1\n")
+    project.inv("first")
+    assert project.text("options").startswith("0.1.1 ")
+
+
+def test_asking_for_help_starts_nothing(project: Project) -> None:
+    assert "1. First" in project.inv("first", "--help") + project.inv("--help", "first")
+    assert project.has("it", "asked") == [False, False]
+
+
+@pytest.mark.parametrize("settings", ["", "release: {app: x}\n"])
+def test_without_its_executor_a_section_says_what_is_missing(project: Project, settings: str) -> None:
+    (project.root / "invoke.yaml").write_text(settings)
+    said = project.inv("whole", *V, code=1)
+    assert "executor_class: release_tasks.steps.ReleaseExecutor" in said and "Traceback" not in said
+    assert project.has("it") == [False]
+
+
+def test_settings_that_cannot_be_are_refused_all_at_once(project: Project) -> None:
+    (project.root / "invoke.yaml").write_text(EXECUTOR + "release: {apps: x, freeze_days: soon}\n")
+    said = project.inv("whole", *V, code=1)
+    assert "release.apps" in said and "release.freeze_days" in said and "Traceback" not in said
+
+
+def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None:
+    process = project.start("status", "--json", *V)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert [(seen["section"], seen["state"]) for seen in json.loads(out)] == [
+        (heading, state) for heading, (state, _) in zip(["1. First"] * 3 + ["2. Second"] * 4, LOOKED, strict=True)
+    ]
+    (project.root / "closed").touch()
+    process = project.start("status", "--json", *V)
+    problems = [seen["problems"] for seen in json.loads(process.communicate(timeout=60)[0])]
+    assert process.returncode == 1 and problems[0] == [{"what": "The gate is closed.", "mend": "rm closed"}]
+
+
+def test_what_nobody_foresaw_is_told_as_our_mistake_without_secrets(project: Project) -> None:
+    (project.root / "crash").touch()
+    said = project.inv("whole", *V, code=1)
+    assert "mistake in the release layer" in said and "unforeseen, with password=***" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX")
+def test_a_run_is_alone_ends_on_sigterm_in_words_and_goes_on_later(project: Project) -> None:
+    (project.root / "hang").touch()
+    process = project.start("whole", *V)
+    assert until(lambda: project.has("hangs") == [True])
+    assert "Another release run is under way" in project.inv("whole", *V, code=1)
+    assert TOOK.findall(project.inv("status", *V)) == LOOKED
+    process.terminate()
+    assert "the same command goes on" in process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    (project.root / "hang").unlink()
+    assert "All is so" in project.inv("whole", *V)
+
+
+def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
+    (project.root / "hang").touch()
+    process = project.start("whole", *V)
+    assert until(lambda: project.has("hangs") == [True])
+    process.kill()
+    process.communicate()
+    (project.root / "hang").unlink()
+    assert "All is so" in project.inv("whole", *V)
+    assert project.journal.breaks() == []
+
+
+def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
+    plain = '\nfrom invoke import task\n\n@task\ndef hello(c):\n    """Say hello."""\n    print("hello")\n'
+    work.write({"tasks.py": TASKS + plain})
+    assert project.inv("hello") == "hello\n"

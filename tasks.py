@@ -2,7 +2,7 @@
 
 from invoke import Collection, task
 
-from release_tasks.steps import Survey, follow, section
+from release_tasks.executor import Survey, follow, section
 
 
 @section

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 LOCAL = 60
-UNDER_WAY = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
+NEWS = 10.0  # seconds after which the remote is asked again
+UNDER_WAY = (
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "REBASE_HEAD",
+    "rebase-merge",
+    "rebase-apply",
+    "BISECT_LOG",
+    "index.lock",
+)
 QUIETLY = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "LC_ALL": "C"}
 
 
@@ -26,7 +37,9 @@ class Git:
 
     def __init__(self, root: Path, remote: str) -> None:
         self.root, self.remote = root, remote
+        self._seen: dict[tuple[str, ...], shell.Finished] = {}
         self._remote_refs: dict[str, str] | None = None
+        self._asked_at = 0.0
 
     @classmethod
     def open(cls, root: Path, remote: str) -> Git:
@@ -48,40 +61,52 @@ class Git:
         if "repo" in self.__dict__:
             self.repo.close()
 
-    def look_afresh(self) -> None:
-        """Forget what the remote said: something has changed."""
-        self._remote_refs = None
+    def look_afresh(self, remote: bool = True) -> None:
+        """Forget what was seen here, and what the `remote` said: something has changed."""
+        self._seen.clear()
+        if remote:
+            self._remote_refs = None
 
     def run(self, *args: str, timeout: float = LOCAL, check: bool = True) -> shell.Finished:
         """Run `git args`; raises `shell.CommandFailed` when it fails or takes longer than `timeout` seconds."""
+        self._seen.clear()
+        return self._command(args, timeout, check)
+
+    def _look(self, *args: str) -> shell.Finished:
+        """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
+        if args not in self._seen:
+            self._seen[args] = self._command(args, LOCAL, check=False, told=False)
+        return self._seen[args]
+
+    def _command(self, args: Sequence[str], timeout: float, check: bool, told: bool = True) -> shell.Finished:
         ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
         env = {**QUIETLY, "GIT_SSH_COMMAND": ssh}
-        return shell.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check)
+        return shell.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, told=told)
 
     # What is here
 
     def commit_named(self, ref: str) -> str | None:
         """Return the id of the commit that `ref` names, None when it names none here."""
-        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", f"{ref}^{{commit}}", check=False)
+        found = self._look("rev-parse", "--quiet", "--verify", "--end-of-options", f"{ref}^{{commit}}")
         return found.stdout.strip() if found.code == 0 else None
 
     def object_named(self, ref: str) -> str | None:
         """Return the id of the very object `ref` names: for an annotated tag, the tag object."""
-        found = self.run("rev-parse", "--quiet", "--verify", "--end-of-options", ref, check=False)
+        found = self._look("rev-parse", "--quiet", "--verify", "--end-of-options", ref)
         return found.stdout.strip() if found.code == 0 else None
 
     def tag_text(self, tag_ref: str) -> str:
         """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
-        return self.run("cat-file", "tag", tag_ref, check=False).stdout
+        return self._look("cat-file", "tag", tag_ref).stdout
 
     @property
     def branch(self) -> str | None:
         """The branch that is checked out, None on a detached HEAD."""
-        return self.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.strip() or None
+        return self._look("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
 
     @property
     def is_shallow(self) -> bool:
-        return self.run("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+        return self._look("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
 
     @property
     def under_way(self) -> str | None:
@@ -93,15 +118,17 @@ class Git:
         return None
 
     def has(self, object_id: str) -> bool:
-        return self.run("cat-file", "-e", object_id, check=False).code == 0
+        return self._look("cat-file", "-e", object_id).code == 0
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
-        return self.run("merge-base", "--is-ancestor", ancestor, commit, check=False).code == 0
+        return self._look("merge-base", "--is-ancestor", ancestor, commit).code == 0
 
     def dirty_paths(self) -> list[str]:
         """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
-        entries = self.run("status", "--porcelain=v1", "-z", "--untracked-files=all").stdout.split("\0")
+        entries = self._command(
+            ["status", "--porcelain=v1", "-z", "--untracked-files=all"], LOCAL, check=True
+        ).stdout.split("\0")
         paths, skip = [], False
         for entry in entries:
             if entry and not skip:
@@ -110,11 +137,11 @@ class Git:
         return sorted(paths)
 
     def tags(self) -> list[str]:
-        return self.run("tag", "--list").stdout.split()
+        return self._look("tag", "--list").stdout.split()
 
     def tagged_on(self, commit: str) -> list[str]:
         """Return the tags in the history of `commit`."""
-        return self.run("tag", "--merged", commit).stdout.split()
+        return self._look("tag", "--merged", commit).stdout.split()
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
@@ -141,7 +168,7 @@ class Git:
             return []
 
     def changed_between(self, old: str, new: str) -> list[str]:
-        found = self.run("diff", "--name-only", "-z", "--no-renames", old, new).stdout
+        found = self._look("diff", "--name-only", "-z", "--no-renames", old, new).stdout
         return sorted(path for path in found.split("\0") if path)
 
     def subjects(self, since: str | None, until: str) -> list[tuple[str, str]]:
@@ -159,7 +186,7 @@ class Git:
 
     def is_submodule(self, folder: str) -> bool:
         """Tell whether `folder`, directly under the root, is recorded as a submodule in the index."""
-        return self.run("ls-files", "--stage", "--", folder).stdout.startswith("160000")
+        return self._look("ls-files", "--stage", "--", folder).stdout.startswith("160000")
 
     def submodule(self, folder: str) -> Git:
         if not (self.root / folder / ".git").exists():
@@ -171,26 +198,28 @@ class Git:
     @property
     def remote_refs(self) -> dict[str, str]:
         """The remote's refs and the ids they name; raises `Refused` when there is no remote or no answer."""
-        if self._remote_refs is None:
-            if self.remote not in self.run("remote").stdout.split():
+        if self._remote_refs is None or time.monotonic() - self._asked_at > NEWS:
+            if self.remote not in self._look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
-                listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK).stdout
+                listing = self._command(["ls-remote", "--quiet", self.remote], NETWORK, check=True, told=False).stdout
             except shell.CommandFailed as no:
                 raise Refused(
                     f"The remote {self.remote!r} does not answer: {no}", f"git ls-remote {self.remote}"
                 ) from no
             lines = (line.split("\t") for line in listing.splitlines())
-            self._remote_refs = {ref: object_id for object_id, ref in lines}
+            self._remote_refs, self._asked_at = {ref: object_id for object_id, ref in lines}, time.monotonic()
         return self._remote_refs
 
     # Changes
 
     def fetch(self, *refspecs: str) -> None:
+        self.look_afresh()
         self.run("fetch", "--quiet", self.remote, *refspecs, timeout=NETWORK)
 
     def push(self, *refspecs: str) -> None:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
+        self.look_afresh()
         self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
 
     def commit_files(self, files: Mapping[str, bytes], message: str) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|PRIVATE_KEY", re.IGNORECASE)
@@ -23,10 +24,17 @@ def hide(secret: str) -> None:
 
 def mask(text: str) -> str:
     """Return `text` with `***` for hidden secrets, userinfo of URLs, libpq passwords and secret environment values."""
-    secrets = sorted(_hidden.union(secrets_of(os.environ)), key=len, reverse=True)
+    secrets = _hidden_pattern(frozenset(_hidden), frozenset(os.environ))
     if secrets:
-        text = re.sub("|".join(map(re.escape, secrets)), "***", text)
+        text = secrets.sub("***", text)
     return KEYWORD.sub(r"\1***", USERINFO.sub("***", text))
+
+
+@lru_cache(maxsize=8)
+def _hidden_pattern(hidden: frozenset[str], _names: frozenset[str]) -> re.Pattern[str] | None:
+    """Return what matches any secret, the longest first; made anew when one is hidden or a variable comes."""
+    secrets = sorted(hidden.union(secrets_of(os.environ)), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
 
 def masked_json(value: Any, indent: int | None = None) -> str:

@@ -155,7 +155,7 @@ class Release:
 
     def look_afresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
-        self.git.look_afresh()
+        self.git.look_afresh(remote=False)
         self.__dict__.pop("runs_in_production", None)
 
     @contextmanager

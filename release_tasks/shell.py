@@ -35,11 +35,13 @@ def run(
     leash: bool = False,
     user: str | None = None,
     on_line: Callable[[str], None] | None = None,
+    told: bool = True,
 ) -> Finished:
     """Run a program that gets no input, and end it with all it started when it ends or `timeout` seconds are over.
 
     `env` is added to the environment and the program is looked up in the resulting PATH. With `leash` it also ends
-    when we are killed. `user` (root only) is whom it runs as. `on_line` gets each line as it comes, masked.
+    when we are killed. `user` (root only) is whom it runs as. `on_line` gets each line as it comes, masked. What
+    only looks need not be `told` to the listeners.
     Raises `Refused` when it cannot be started, `CommandFailed` on a deadline and, with `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
@@ -62,7 +64,7 @@ def run(
     outputs.listen(time.monotonic() + GRACE, take)
     stdout, stderr = ("".join(lines) for lines in collected.values())
     finished = Finished(command.argv, process.returncode, stdout, stderr, time.monotonic() - began)
-    for tell in listeners:
+    for tell in listeners if told else ():
         tell(finished)
     if not in_time:
         raise CommandFailed(finished, f"did not end within {timeout:g} s")

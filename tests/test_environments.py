@@ -28,7 +28,8 @@ NOBODY = "http://127.0.0.1:1"
 @pytest.fixture
 def environment(tmp_path: Path) -> Callable[..., Environment]:
     def environment(dsn: str = "", origin: str = NOBODY, name: str = "staging") -> Environment:
-        return Environment(name, Settings(app="pill"), tmp_path, dsn, origin, tmp_path / name, None)
+        settings = Settings(app="pill", services={"web": ["node", "web.mts"]})
+        return Environment(name, settings, tmp_path, dsn, origin, tmp_path / name, None)
 
     return environment
 

@@ -113,6 +113,7 @@ def test_files_that_are_missing_or_too_many_are_named(pack: Path, release: Relea
 def test_a_pack_of_another_tag_is_not_ours(pack: Path, release: Release, work: Work) -> None:
     theirs = json.loads((pack / "ids.json").read_text())["tag"]
     work.git("tag", "--force", "--annotate", "--message", "again", "v0.1.1", "v0.1.1^{}")
+    release.look_afresh()
     assert what(pack, release) == [f"{pack} is of the tag {theirs}, not of v0.1.1."]
 
 

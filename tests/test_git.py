@@ -78,6 +78,7 @@ def test_tags_are_listed_and_told_by_history(work: Work, git: Git) -> None:
 def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
     assert git.branch == "main"
     work.git("switch", "--quiet", "--detach")
+    git.look_afresh()
     assert git.branch is None
 
 

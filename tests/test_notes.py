@@ -204,15 +204,14 @@ def test_without_a_template_the_notes_are_refused(work: Work) -> None:
 
 
 def test_the_last_release_is_the_highest_before_this_in_its_history(work: Work) -> None:
-    release = work.release("0.1.10")
-    assert notes.last_release(release) is None
+    assert notes.last_release(work.release("0.1.10")) is None
     for tag in ("v0.1.2", "v0.1.9", "v0.1.9-rc1", "v0.1.10", "v0.2.0", "v1", "nightly", "0.1.9", "v0.1.9-dev", "v9"):
         tagged(work, tag)
     work.git("switch", "--quiet", "--create", "elsewhere")
     work.commit({})
     tagged(work, "v0.1.9-x")
     work.git("switch", "--quiet", "main")
-    assert notes.last_release(release) == "v0.1.9"
+    assert notes.last_release(work.release("0.1.10")) == "v0.1.9"
 
 
 # Committed notes
@@ -241,6 +240,7 @@ def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work,
     assert (look.state, look.text) == (LATER, "after the tag is pushed")
     tagged(work, "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")
+    release.git.look_afresh()
     assert take(notes.write_the_notes, release).state == CHANGED
     assert take(notes.write_the_notes, release).state == DONE
     assert notes.notes_problems(release.git.text_at("HEAD", release.notes_path) or "", release) == []

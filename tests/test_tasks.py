@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tasks
-from release_tasks.steps import HELP, Section
+from release_tasks.executor import HELP, Section
 
 ROOT = Path(__file__).parents[1]
 HEADING = re.compile(r"^## (\d+\. .+?)\s*$", re.MULTILINE)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from release_tasks.masks import mask, masked_json
 
@@ -34,27 +34,27 @@ _console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if s
 _aside = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 
-def say(text: str = "") -> None:
+def say(text: str = "", style: str = "") -> None:
     """Print `text`, secrets masked, as it is."""
-    _console.print(mask(text), markup=False)
+    _console.print(Text(mask(text), style))
 
 
 def heading(text: str) -> None:
-    _console.print(f"\n[bold]{escape(text)}[/bold]")
+    say()
+    say(text, "bold")
 
 
 def step(seen: Outcome) -> None:
     """Print one line for a step: its state, what it is, what it would change or changed."""
-    text = f"  {escape(mask(seen.text))}" if seen.text else ""
-    _console.print(f"  [{COLOURS[seen.state]}]{seen.state:<8}[/] {escape(seen.step)}.[dim]{text}[/dim]")
+    state = (f"  {seen.state:<8} ", COLOURS[seen.state])
+    _console.print(Text.assemble(state, f"{seen.step}.", (f"  {mask(seen.text)}" if seen.text else "", "dim")))
 
 
 def summary(section: str, outcomes: Iterable[Outcome]) -> None:
     """Print one line for a section that was looked at: how many steps are in which state."""
     counts = Counter(seen.state for seen in outcomes)
     if counts:
-        told = ", ".join(f"[{COLOURS[state]}]{count} {state}[/]" for state, count in counts.items())
-        _console.print(f"  looked at {escape(section)}: {told}")
+        say(f"  looked at {section}: {_counted(counts)}", "bold red" if counts["refused"] else "")
 
 
 def refusals(outcomes: Iterable[Outcome]) -> None:
@@ -63,10 +63,12 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
     for seen in outcomes:
         for problem in seen.problems:
             found.setdefault(problem, seen)  # one cause refuses many steps; say it once
-    _console.print(f"\n[bold red]Refused[/], {_count(len(found), 'problem')}:")
+    say()
+    say(f"Refused, {_count(len(found), 'problem')}:", "bold red")
     for problem, seen in found.items():
-        _console.print(f"\n  [bold]{escape(seen.section)}[/] · {escape(seen.step)}")
-        _problem(problem)
+        say()
+        say(f"  {seen.section} · {seen.step}", "bold")
+        problems([problem])
 
 
 def as_json(outcomes: Iterable[Outcome]) -> None:
@@ -76,19 +78,17 @@ def as_json(outcomes: Iterable[Outcome]) -> None:
 
 def problems(found: Iterable[Problem]) -> None:
     for problem in found:
-        _problem(problem)
-
-
-def _problem(problem: Problem) -> None:
-    _console.print(f"  {escape(mask(problem.what))}")
-    for line in problem.mend.splitlines():
-        _console.print(f"      [cyan]{escape(mask(line))}[/]")
+        say(f"  {problem.what}")
+        for line in problem.mend.splitlines():
+            say(f"      {line}", "cyan")
 
 
 def finished(outcomes: list[Outcome]) -> None:
-    counts = Counter(seen.state for seen in outcomes)
-    told = ", ".join(f"{count} {state}" for state, count in counts.items())
-    _console.print(f"\n[bold green]All is so[/]: {_count(len(outcomes), 'step')}, {told}.")
+    say()
+    say(
+        f"All is so: {_count(len(outcomes), 'step')}, {_counted(Counter(seen.state for seen in outcomes))}.",
+        "bold green",
+    )
 
 
 def bug(error: Exception) -> None:
@@ -102,7 +102,7 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
     """Print rows that people compare: a table on a terminal, the same in plain lines elsewhere."""
     drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for row in rows:
-        drawn.add_row(*(escape(mask(str(cell))) for cell in row))
+        drawn.add_row(*(Text(mask(str(cell))) for cell in row))
     _console.print(drawn)
 
 
@@ -110,7 +110,7 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
     if _aside.is_terminal:
-        with _aside.status(f"[dim]{escape(doing)} …[/]"):
+        with _aside.status(Text(f"{doing} …", "dim")):
             yield
         return
     timer = threading.Timer(1.0, lambda: _aside.print(f"  …        {doing}", markup=False))
@@ -124,3 +124,7 @@ def busy(doing: str) -> Iterator[None]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -25,7 +25,7 @@ def service(log: Path, code: str = SERVICE, cwd: str = ".") -> Command:
 
 
 def starts(log: Path) -> list[tuple[int, str]]:
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []  # what is written whole
     return [(int(pid), cwd) for pid, cwd in (line.split(maxsplit=1) for line in lines)]
 
 

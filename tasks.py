@@ -86,18 +86,19 @@ def staging(c, version=None):
 def production(c, version=None, yes=False):
     """8. Deploy to Production"""
     from release_tasks import deployment as we
+    from release_tasks import production as only_here
 
     follow(
         c,
         version,
         we.reach_the_environment,
-        we.have_the_notes_ready,
-        we.confirm_production,
-        we.back_up_the_database,
+        only_here.have_the_notes_ready,
+        only_here.confirm_production,
+        only_here.back_up_the_database,
         we.put_the_code_in_place,
         we.apply_the_ddl_pack,
         we.stamp_the_session,
-        we.pass_the_smokes_before_the_flip,
+        only_here.pass_the_smokes_before_the_flip,
         we.run_the_release,
         where="production",
         yes=yes,

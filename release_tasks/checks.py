@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks.environments import Environment, wait_until
 from release_tasks.errors import Problem, Refused
+from release_tasks.masks import mask
 
 if TYPE_CHECKING:
     from release_tasks.settings import Fresh, Series
 
 AHEAD = 1.0  # seconds that a row may be ahead of the database's clock
 LOG_DELAY = 5.0  # seconds until a line that was logged can be read
+SETTLE = 90.0  # seconds for a fresh environment to answer
+CATCH_UP = 15.0  # seconds for its jobs to bring the data up to date
 LOOK_ONLY = "set statement_timeout = '30s'; set default_transaction_read_only = on"
 SQL_TROUBLE = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): ")
 
@@ -163,3 +166,27 @@ def _seen(what: str) -> Problem:
 
 def _unset(name: str, meaning: str) -> Problem:
     return Problem(f"release.acceptance.{name} is empty; expected {meaning}.", "Set it in invoke.yaml.")
+
+
+def settle(environment: Environment) -> None:
+    """Wait until the web app of `environment` answers; then give its jobs time to catch up with the clock.
+
+    Raises `Refused` with the web app's last words when it does not answer; stale data is for smokes to find.
+    """
+    deadline = time.monotonic() + SETTLE
+    if not wait_until(lambda: bool(environment.running_version()), deadline):
+        log = environment.folder / "web.log"
+        said = mask("\n".join(log.read_text(errors="replace").splitlines()[-5:])) if log.exists() else ""
+        raise Refused(
+            f"The web app of {environment.name} does not answer at {environment.origin}: {said}", f"cat {log}"
+        )
+    acceptance = environment.settings.acceptance
+    if acceptance.fresh:
+        wait_until(lambda: _is_fresh(environment), time.monotonic() + min(CATCH_UP, acceptance.wait))
+
+
+def _is_fresh(environment: Environment) -> bool:
+    try:
+        return not freshness_problems(environment)
+    except Refused:
+        return False

@@ -1,31 +1,27 @@
-"""Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, traffic flipped.
+"""Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
-The steps are the same for staging and production; `release.here` is the environment of the section under way.
+These steps are the same for staging and production; `release.here` is the environment of the section under way.
 What a deployment leaves in the world for later looks: `releases/<tag>.json` beside the code it put in place.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import backup, ddl, embedded, notes, shell, smokes
+from release_tasks import checks, ddl, shell, smokes
 from release_tasks.environments import Environment, wait_until
-from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.errors import NotYet, Refused
 from release_tasks.files import write_aside
 from release_tasks.git import Git
-from release_tasks.leash import Command, Kept, Spec
 from release_tasks.links import point_link
 from release_tasks.release import Release, Step
 
@@ -65,10 +61,10 @@ def put_the_code_in_place(release: Release) -> Step:
     code = here.folder / "releases" / release.tag
     if deployment_of(release)["commit"] == commit and code.exists():
         return f"{commit:.9}"
-    yield f"git archive {release.tag} | tar --extract --directory {_shown(code, release)}"
+    yield f"git archive {release.tag} | tar --extract --directory {shown(code, release)}"
     began = _moment(here)
     unpack_commit(release.git, commit, code)
-    embedded.install(here, code)
+    here.install(code)
     write_aside(_marker(release), json.dumps({"commit": commit, "version": release.version, **began}).encode())
 
 
@@ -102,7 +98,7 @@ def _moment(here: Environment) -> dict[str, Any]:
     return {"began": row[0].isoformat(), "began_unix": time.time(), "log_offset": size}
 
 
-def _placed(release: Release) -> Path:
+def placed(release: Release) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
     if not release.published or deployment_of(release)["commit"] != release.published:
         raise NotYet("after the code is in place")
@@ -112,7 +108,7 @@ def _placed(release: Release) -> Path:
 @until_live
 def apply_the_ddl_pack(release: Release) -> Step:
     """Apply the DDL pack."""
-    return (yield from apply_missing(release, release.here, lambda: _placed(release)))
+    return (yield from apply_missing(release, release.here, lambda: placed(release)))
 
 
 def apply_missing(release: Release, here: Environment, code: Callable[[], Path]) -> Step:
@@ -136,9 +132,9 @@ def run_the_release(release: Release) -> Step:
     here = release.here
     if here.runs(release):
         return here.origin
-    code = _placed(release)
+    code = placed(release)
     restart = f"; {' '.join(here.restart)}" if here.restart else ""
-    yield f"current → {_shown(code, release)}{restart}"
+    yield f"current → {shown(code, release)}{restart}"
     point_link(here.current, code)
     if here.restart:
         shell.run(here.restart, cwd=here.folder, env=here.variables(release.version), timeout=UNPACK, leash=True)
@@ -148,7 +144,7 @@ def run_the_release(release: Release) -> Step:
             f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
-    embedded.settle(here)
+    checks.settle(here)
 
 
 @until_live
@@ -160,39 +156,6 @@ def pass_the_smokes(release: Release) -> str:
 
 
 @until_live
-def pass_the_smokes_before_the_flip(release: Release) -> str:
-    """The smokes pass on the new code, beside the one that still has the traffic."""
-    here, code = release.here, _placed(release)
-    with here.connect() as connection:
-        if ddl.unapplied(connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl):
-            raise NotYet("after the DDL pack is applied")
-    with _candidate(release, code) as origin:
-        seen = smokes.pass_all(release, here, code, here.variables(release.version, origin))
-    return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
-
-
-@contextmanager
-def _candidate(release: Release, code: Path) -> Iterator[str]:
-    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin."""
-    here, settings = release.here, release.settings
-    if "web" not in settings.services:
-        yield here.origin
-        return
-    origin = f"http://127.0.0.1:{embedded.free_port()}"
-    environment = {**os.environ, **here.variables(release.version, origin)}
-    log = release.folder / f"candidate-{here.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    kept = Kept.start(Spec([Command(settings.services["web"], str(code / settings.folder), environment, str(log))]))
-    try:
-        deadline = time.monotonic() + max(settings.acceptance.wait, 1)
-        if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
-            raise Refused(f"The new code does not answer as {release.version} beside the old one.", f"cat {log}")
-        yield origin
-    finally:
-        kept.stop()
-
-
-@until_live
 def stamp_the_session(release: Release) -> Step:
     """Stamp the ops session."""
     here, stamp = release.here, release.settings.stamp
@@ -201,7 +164,7 @@ def stamp_the_session(release: Release) -> Step:
     stamped = _stamp(release)
     if stamped:
         return f"stamped at {stamped}"
-    code = _placed(release)
+    code = placed(release)
     variables = here.variables(release.version)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
     shell.run(stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, leash=True)
@@ -223,57 +186,6 @@ def _stamp(release: Release) -> str | None:
     return row[0].isoformat(timespec="seconds") if row and row[0] else None
 
 
-@until_live
-def have_the_notes_ready(release: Release) -> str:
-    """The notes are committed, and their Highlights are written."""
-    text = release.git.text_at(release.tip, release.notes_path)
-    if text is None:
-        raise NotYet("after the notes are written")
-    refuse(notes.notes_problems(text, release))
-    return release.notes_path
-
-
-@until_live
-def confirm_production(release: Release) -> Step:
-    """A person confirms production."""
-    about = (release.published or "", release.here.dsn)
-    if release.options.get("yes"):
-        return "--yes"
-    if release.confirmed == about:
-        return "confirmed"
-    if release.will_ask and not sys.stdin.isatty():
-        raise Refused(
-            "Production needs a typed confirmation, and there is no terminal to ask at.",
-            f"inv release --version {release.version} --yes   # when a machine may decide",
-        )
-    yield f"ask to type {release.version}"
-    print(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-    print("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
-    print(f"  Database: {shell.mask(release.here.dsn)}; web app: {release.here.origin}")
-    typed = input(f"  Type {release.version} to go on: ").strip()
-    if typed != release.version:
-        raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
-    release.confirmed = about
-
-
-@until_live
-def back_up_the_database(release: Release) -> Step:
-    """Back up the database."""
-    here, folder = release.here, release.folder / "backups"
-    with here.connect() as connection:
-        applied = not ddl.unapplied(
-            connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl
-        )
-        major = connection.info.server_version // 10000
-    there = backup.newest(folder, here.name)
-    if there and (applied or backup.is_recent(there)) and backup.is_whole(there):
-        return there.name
-    if not release.published:
-        raise NotYet("after the tag is pushed")
-    yield f"pg_dump --format=custom > {_shown(folder, release)}/{here.name}-….dump"
-    backup.dump(here, folder, major)
-
-
-def _shown(path: Path, release: Release) -> str:
+def shown(path: Path, release: Release) -> str:
     """Return `path` from the root where it is inside, with forward slashes."""
     return re.sub(r"\\", "/", str(path.relative_to(release.root) if path.is_relative_to(release.root) else path))

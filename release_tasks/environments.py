@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from release_tasks import node
+from release_tasks import node, shell
 from release_tasks.errors import Refused
-from release_tasks.files import records_folder
+from release_tasks.files import records_folder, sha256, write_aside
 from release_tasks.links import read_link
 from release_tasks.shell import mask
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
 LIBPQ_MORE = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
 CONNECT = 5  # seconds to reach a database
+INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to answer a request
 
 
@@ -133,6 +135,19 @@ class Environment:
         deployed = code is None or code.name == release.tag
         return deployed and self.running_version() == release.version
 
+    def install(self, code: Path) -> None:
+        """Install what the application in `code` needs, unless that is done for these package files."""
+        settings = self.settings
+        if not settings.install:
+            return
+        folder = code / settings.folder
+        wanted = sha256(b"".join((folder / name).read_bytes() for name in _package_files(folder)))
+        marker = folder / "node_modules" / ".installed-for"
+        if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
+            shell.run(settings.install, cwd=folder, env={**self.variables(""), "CI": "1"}, timeout=INSTALL, leash=True)
+            if marker.parent.exists():
+                write_aside(marker, wanted.encode())
+
     def close(self) -> None:
         """Stop what this process brought up; what others own stays."""
         while self.held:
@@ -166,3 +181,14 @@ def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -
             return False
         time.sleep(every)
     return True
+
+
+def _package_files(folder: Path) -> list[str]:
+    return [name for name in ("package.json", "pnpm-lock.yaml", "package-lock.json") if (folder / name).exists()]
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

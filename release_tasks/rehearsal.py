@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import embedded, postgres, screen, shell, versions
+from release_tasks import checks, embedded, postgres, screen, shell, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -106,10 +106,10 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
-    embedded.install(environment, code)
+    environment.install(code)
     embedded.apply_pack_of(environment, code, "before")
     point_link(environment.current, code)
-    embedded.settle(environment)
+    checks.settle(environment)
 
 
 def _report(clone: Path, version: str, seconds: float) -> None:

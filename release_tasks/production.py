@@ -1,0 +1,101 @@
+"""Section 8, what only production has: ready notes, a person's word, a backup, and smokes before the flip."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from release_tasks import backup, ddl, notes, shell, smokes
+from release_tasks.deployment import placed, shown, until_live
+from release_tasks.environments import free_port, wait_until
+from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.leash import Command, Kept, Spec
+from release_tasks.release import Release, Step
+
+
+@until_live
+def have_the_notes_ready(release: Release) -> str:
+    """The notes are committed, and their Highlights are written."""
+    text = release.git.text_at(release.tip, release.notes_path)
+    if text is None:
+        raise NotYet("after the notes are written")
+    refuse(notes.notes_problems(text, release))
+    return release.notes_path
+
+
+@until_live
+def confirm_production(release: Release) -> Step:
+    """A person confirms production."""
+    about = (release.published or "", release.here.dsn)
+    if release.options.get("yes"):
+        return "--yes"
+    if release.confirmed == about:
+        return "confirmed"
+    if release.will_ask and not sys.stdin.isatty():
+        raise Refused(
+            "Production needs a typed confirmation, and there is no terminal to ask at.",
+            f"inv release --version {release.version} --yes   # when a machine may decide",
+        )
+    yield f"ask to type {release.version}"
+    print(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
+    print("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
+    print(f"  Database: {shell.mask(release.here.dsn)}; web app: {release.here.origin}")
+    typed = input(f"  Type {release.version} to go on: ").strip()
+    if typed != release.version:
+        raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
+    release.confirmed = about
+
+
+@until_live
+def back_up_the_database(release: Release) -> Step:
+    """Back up the database."""
+    here, folder = release.here, release.folder / "backups"
+    with here.connect() as connection:
+        applied = not ddl.unapplied(
+            connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl
+        )
+        major = connection.info.server_version // 10000
+    there = backup.newest(folder, here.name)
+    if there and (applied or backup.is_recent(there)) and backup.is_whole(there):
+        return there.name
+    if not release.published:
+        raise NotYet("after the tag is pushed")
+    yield f"pg_dump --format=custom > {shown(folder, release)}/{here.name}-….dump"
+    backup.dump(here, folder, major)
+
+
+@until_live
+def pass_the_smokes_before_the_flip(release: Release) -> str:
+    """The smokes pass on the new code, beside the one that still has the traffic."""
+    here, code = release.here, placed(release)
+    with here.connect() as connection:
+        if ddl.unapplied(connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl):
+            raise NotYet("after the DDL pack is applied")
+    with _candidate(release, code) as origin:
+        seen = smokes.pass_all(release, here, code, here.variables(release.version, origin))
+    return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
+
+
+@contextmanager
+def _candidate(release: Release, code: Path) -> Iterator[str]:
+    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin."""
+    here, settings = release.here, release.settings
+    if "web" not in settings.services:
+        yield here.origin
+        return
+    origin = f"http://127.0.0.1:{free_port()}"
+    environment = {**os.environ, **here.variables(release.version, origin)}
+    log = release.folder / f"candidate-{here.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kept = Kept.start(Spec([Command(settings.services["web"], str(code / settings.folder), environment, str(log))]))
+    try:
+        deadline = time.monotonic() + max(settings.acceptance.wait, 1)
+        if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
+            raise Refused(f"The new code does not answer as {release.version} beside the old one.", f"cat {log}")
+        yield origin
+    finally:
+        kept.stop()

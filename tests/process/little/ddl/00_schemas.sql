@@ -1,0 +1,3 @@
+set client_min_messages = warning;
+create schema if not exists app;
+create schema if not exists ops;

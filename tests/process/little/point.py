@@ -1,0 +1,29 @@
+"""Points where a test wants to break in: LITTLE_KILL kills the release that called us, LITTLE_PAUSE makes us wait.
+
+A point is "<what happens> on <environment>", as "after the stamp on staging".
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def reach(what: str) -> None:
+    point = f"{what} on {os.environ['PGDATABASE'].rpartition('_')[2]}"
+    if os.environ.get("LITTLE_KILL") == point:
+        os.kill(release(), signal.SIGKILL)
+        time.sleep(60)  # whoever holds us ends us
+    if os.environ.get("LITTLE_PAUSE") == point:
+        paused = Path(os.environ["LITTLE_FAULTS"], "paused")
+        paused.write_text(str(os.getpid()))
+        while paused.exists():
+            time.sleep(0.02)
+
+
+def release() -> int:
+    """Return the process id of the `invoke` that we descend from."""
+    pid = os.getpid()
+    while b"invoke" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid

@@ -1,0 +1,151 @@
+"""Section 10 where main has a life of its own: conflicts, commits of others, the next version, no release branch."""
+
+from __future__ import annotations
+
+import pytest
+from outside import git, shell
+from world import World
+
+
+def _colleague_commits(little: World, files: dict[str, str], push: bool = True) -> str:
+    colleague = little.colleague()
+    for path, text in files.items():
+        (colleague / path).write_text(text)
+    git(colleague, "add", "--all")
+    git(colleague, "commit", "--quiet", "--message", "feat: theirs")
+    if push:
+        git(colleague, "push", "--quiet", "origin", "main")
+    return git(colleague, "rev-parse", "HEAD")
+
+
+def _stop_after_the_tag(little: World) -> None:
+    little.kill(LITTLE_KILL="before the restart on staging")
+    assert little.on_the_remote("refs/tags/v0.1.1")
+
+
+def _is_on_main(little: World, commit: str) -> None:
+    git(little.remote, "merge-base", "--is-ancestor", commit, "refs/heads/main")
+
+
+def test_what_others_pushed_to_main_meanwhile_is_merged_not_lost(little: World) -> None:
+    _stop_after_the_tag(little)
+    theirs = _colleague_commits(little, {"theirs": ""})
+    little.finish()
+    assert little.is_released()
+    _is_on_main(little, theirs)
+
+
+def test_main_that_moves_in_the_moment_of_our_push_is_merged_by_the_same_command(little: World) -> None:
+    _stop_after_the_tag(little)
+    theirs = _colleague_commits(little, {"theirs": ""}, push=False)
+    push = f"env -u GIT_DIR git -C {little.folder}/colleague push --quiet origin main"
+    hook = little.hook("pre-push", f"grep --quiet refs/heads/main && {push}; exit 0")
+    assert little.release().refuses("git push")
+    hook.unlink()
+    little.finish()
+    assert little.is_released()
+    _is_on_main(little, theirs)
+
+
+def test_a_conflict_is_put_back_and_mended_by_the_commands_shown(little: World) -> None:
+    _stop_after_the_tag(little)
+    package = (little.repo / "package.json").read_text().replace("0.1.1", "0.1.1-dev", 1)
+    theirs = _colleague_commits(little, {"package.json": package.replace('"private": true', '"private": false')})
+    ran = little.release()
+    assert ran.refuses("does not merge into main", "package.json")
+    assert not little.git("status", "--porcelain")
+    before = little.look()
+    again = little.release()
+    assert again.refuses("does not merge into main", "package.json")
+    assert little.look() == before
+    merge = next(line for line in again.commands.splitlines() if "git merge" in line)
+    assert shell(little.repo, merge, little.variables).code != 0
+    little.git("checkout", "--theirs", "package.json")
+    little.git("add", "--all")
+    little.git("commit", "--quiet", "--no-edit")
+    little.finish()
+    assert little.is_released()
+    _is_on_main(little, theirs)
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "fetched"])
+def test_main_that_works_on_a_later_version_already_still_gets_the_release(little: World, seen: bool) -> None:
+    """With a release branch, main may open its next cycle before the release is out."""
+    _stop_after_the_tag(little)
+    theirs = _colleague_commits(little, {"VERSION": "0.2.0-dev\n", "SOURCE_TAG": "v0.2.0-dev\n", "theirs": ""})
+    if seen:
+        little.git("fetch", "--quiet")
+    ran = little.release()
+    assert ran.refuses("does not merge into main", "VERSION")
+    merge = next(line for line in ran.commands.splitlines() if "git merge" in line)
+    shell(little.repo, merge, little.variables)
+    little.git("checkout", "--ours", "VERSION", "SOURCE_TAG")
+    little.git("add", "--all")
+    little.git("commit", "--quiet", "--no-edit")
+    little.finish()
+    assert little.runs() == {"staging": "0.1.1", "production": "0.1.1"}
+    assert little.text_at("main", "VERSION") == "0.2.0-dev"
+    assert little.text_at("main", "docs/releases/v0.1.1.md")
+    _is_on_main(little, theirs)
+    _is_on_main(little, "refs/tags/v0.1.1^{commit}")
+
+
+def test_the_next_version_can_be_named(little: World) -> None:
+    little.finish("--next", "0.2.0-dev")
+    for path, text in {"VERSION": "0.2.0-dev", "SOURCE_TAG": "v0.2.0-dev"}.items():
+        assert little.text_at("main", path) == text
+    assert '"version": "0.2.0-dev"' in little.text_at("main", "package.json")
+    before = little.look()
+    little.finish()
+    assert little.look() == before
+
+
+@pytest.mark.parametrize("upcoming", ["0.1.1", "0.1.0-dev", "next", "0.1.1-dev"])
+def test_a_next_version_that_does_not_come_next_is_refused_before_anything_changes(
+    little: World, upcoming: str
+) -> None:
+    before = little.look()
+    assert little.release("--next", upcoming).refuses(upcoming)
+    assert little.look() == before
+
+
+def test_a_release_from_main_goes_through_and_so_does_the_next_one(little: World) -> None:
+    little.set(("  title: Little", '  title: Little\n  branch: ""'))
+    little.finish()
+    assert little.is_released()
+    assert not little.on_the_remote("refs/heads/release/v0.1.1")
+    before = little.look()
+    little.finish()
+    assert little.look() == before
+    _release_the_next(little)
+
+
+def test_the_release_after_this_one_goes_through_too(little: World) -> None:
+    little.finish()
+    _release_the_next(little)
+
+
+def test_a_release_candidate_goes_through_and_then_the_release(little: World) -> None:
+    ran = little.inv("release", "--version", "0.1.1-rc1", "--yes", "--highlights", "A first look.")
+    assert ran.code == 0, ran.output
+    assert little.text_at("main", "VERSION") == "0.1.1-dev"
+    before = little.look()
+    assert little.inv("release", "--version", "0.1.1-rc1", "--yes").code == 0
+    assert little.look() == before
+    little.finish()
+    assert little.stamps() == {name: ["0.1.1-rc1", "0.1.1"] for name in ("staging", "production")}
+    assert little.text_at("main", "VERSION") == "0.1.2-dev"
+
+
+def _release_the_next(little: World) -> None:
+    changelog = little.text_at("main", "CHANGELOG.md").replace("## 0.1.2\n", "## 0.1.2\n\nOne table more.\n")
+    more = "create table if not exists app.more (id int);\n"
+    little.settle("feat: one table more", {"CHANGELOG.md": changelog + "\n", "ddl/03_more.sql": more})
+    ran = little.inv("release", "--version", "0.1.2", "--yes")
+    assert ran.code == 0, ran.output
+    assert little.stamps() == {"staging": ["0.1.1", "0.1.2"], "production": ["0.1.1", "0.1.2"]}
+    assert little.runs() == {"staging": "0.1.2", "production": "0.1.2"}
+    assert "new: `03_more.sql`" in little.text_at("main", "docs/releases/v0.1.2.md")
+    before = little.look()
+    assert little.inv("release", "--version", "0.1.2", "--yes").code == 0
+    assert little.look() == before

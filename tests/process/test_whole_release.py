@@ -1,0 +1,97 @@
+"""A whole release, looked at from outside; the same command again; and what a dry run says and does not do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from outside import files_of, git, journal_records, manifests_pass, sha256sum_passes
+from world import World
+
+
+def test_a_release_goes_through_and_the_same_command_again_changes_nothing(little: World) -> None:
+    little.finish()
+    assert little.is_released()
+    _has_a_tag_that_verifies(little)
+    _has_notes(little)
+    _has_a_backup(little)
+    _has_evidence(little)
+    before = little.look()
+    again = little.finish()
+    assert little.look() == before
+    steps = [line.split()[0] for line in again.output.splitlines() if line.startswith("  ")]
+    assert set(steps) - {"looked", "…"} == {"done", "asked"}
+
+
+def _has_a_tag_that_verifies(little: World) -> None:
+    """The tag and its branch are on the remote, and a checkout of the tag is what its hashes say."""
+    checkout = little.clone("checkout", "--branch", "v0.1.1")
+    assert sha256sum_passes(checkout, "docs/HASHES.sha256.txt")
+    assert sha256sum_passes(checkout, "ddl/ORDER.lock")
+    listed = (checkout / "docs/HASHES.sha256.txt").read_text()
+    for path in ("VERSION", "SOURCE_TAG", "package.json", "CHANGELOG.md", "docs/ARCHITECTURE.md", "ddl/01_app.sql"):
+        assert f"  {path}\n" in listed
+    assert (checkout / "VERSION").read_text() == "0.1.1\n"
+    assert (checkout / "SOURCE_TAG").read_text() == "v0.1.1\n"
+    assert json.loads((checkout / "package.json").read_text())["version"] == "0.1.1"
+    git(little.remote, "merge-base", "--is-ancestor", "refs/tags/v0.1.1^{commit}", "refs/heads/release/v0.1.1")
+
+
+def _has_notes(little: World) -> None:
+    notes = little.text_at("release/v0.1.1", "docs/releases/v0.1.1.md")
+    assert "The little app keeps its samples fresh" in notes
+    assert "a little app" in notes
+    assert "${" not in notes
+
+
+def _has_a_backup(little: World) -> None:
+    (dump,) = (little.repo / ".release/v0.1.1/backups").glob("production-*.dump")
+    assert sha256sum_passes(dump.parent, f"{dump.name}.sha256")
+    assert subprocess.run(["pg_restore", "--list", dump], capture_output=True).returncode == 0
+
+
+def _has_evidence(little: World) -> None:
+    """The pack verifies with plain tools, also its copy in the archive; its journal tells of every section."""
+    (copy,) = (path for path in (little.folder / "archive").iterdir() if path.is_dir())
+    assert manifests_pass(little.evidence) and manifests_pass(copy)
+    packed = {path.removeprefix(str(little.evidence)): digest for path, digest in files_of(little.evidence).items()}
+    assert packed == {path.removeprefix(str(copy)): digest for path, digest in files_of(copy).items()}
+    sections = {record.get("section", "")[:2] for record in journal_records(little.journal)}
+    assert {"2.", "3.", "4.", "5.", "6.", "7.", "8.", "9.", "10"} <= sections
+
+
+def test_a_dry_run_changes_nothing_and_tells_in_order_what_would_happen(little: World) -> None:
+    before = little.look()
+    ran = little.inv("--dry", "release", "--version", "0.1.1", "--yes")
+    assert ran.code == 0, ran.output
+    assert little.look() == before
+    told = [ran.output.find(words) for words in ("release/v0.1.1", "ddl/ORDER.lock", "Tag the release commit",
+            "Push branch and tag", "Write the release notes", "7. Deploy to Staging", "8. Deploy to Production",
+            "Build the evidence pack", "Bump VERSION")]  # fmt: skip
+    assert -1 not in told and told == sorted(told)
+
+
+def test_a_dry_run_refuses_what_the_real_run_refuses(little: World) -> None:
+    little.git("tag", "--annotate", "--message", "too early", "v0.1.1")
+    little.write({"package.json": '{"version": "0.0.9"}', "a new file": ""})
+    before = little.look()
+    dry = little.inv("--dry", "release", "--version", "0.1.1", "--yes")
+    real = little.release()
+    status = little.inv("status", "--version", "0.1.1")
+    assert dry.refuses("v0.1.1 names", "a new file", "package.json")
+    assert real.code == dry.code == status.code
+    assert _refusals(dry.output) == _refusals(real.output) == _refusals(status.output)
+    assert little.look() == before
+
+
+def _refusals(output: str) -> str:
+    return output.partition("\nRefused")[2]
+
+
+def test_status_follows_the_release_and_changes_nothing(little: World) -> None:
+    assert little.inv("status", "--version", "0.1.1").code == 0
+    little.finish()
+    before = little.look()
+    told = json.loads(little.inv("status", "--version", "0.1.1", "--json").output)
+    assert {step["state"] for step in told} == {"done", "asked"}
+    assert little.look() == before

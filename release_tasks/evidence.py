@@ -92,6 +92,11 @@ def _fill(folder: Path, release: Release) -> None:
     write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
     for record in (*(release.folder / "checks").glob("*.json"), *(release.folder / "backups").glob("*.sha256")):
         shutil.copy(record, folder / "checks")
+    if broken := release.journal.breaks():
+        raise Refused(
+            f"{release.journal.path} was changed after it was written, at line {broken[0]}.",
+            "Keep it aside for whoever asks, then run again.",
+        )
     if release.journal.path.exists():
         shutil.copy(release.journal.path, folder)
     _clone_and_compare(bundle, release, ids["tag"])

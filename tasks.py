@@ -8,71 +8,77 @@ from release_tasks.executor import Survey, follow, section
 @section
 def preconditions(c, version=None):
     """2. Preconditions"""
-    from release_tasks import preconditions as we
+    from release_tasks import preconditions
 
     follow(
         c,
         version,
-        we.stand_on_the_right_branch,
-        we.keep_the_tree_clean,
-        we.agree_with_the_remote,
-        we.have_everything_merged,
-        we.have_the_tag_free,
-        we.come_after_the_last_release,
-        we.have_versions_in_line,
-        we.have_a_ddl_pack_in_order,
-        we.validate_the_ddl_pack_on_dev,
-        we.pass_the_smokes_on_dev,
+        preconditions.stand_on_the_right_branch,
+        preconditions.keep_the_tree_clean,
+        preconditions.agree_with_the_remote,
+        preconditions.have_everything_merged,
+        preconditions.have_the_tag_free,
+        preconditions.come_after_the_last_release,
+        preconditions.have_versions_in_line,
+        preconditions.have_a_ddl_pack_in_order,
+        preconditions.validate_the_ddl_pack_on_dev,
+        preconditions.pass_the_smokes_on_dev,
     )
 
 
 @section(pre=[preconditions])
 def freeze(c, version=None, until=None):
     """3. Freeze Window"""
-    from release_tasks import freeze as we
+    from release_tasks import freeze
 
-    follow(c, version, we.announce_the_freeze, we.cut_the_release_branch, we.lock_the_ddl_order, until=until)
+    follow(
+        c,
+        version,
+        freeze.announce_the_freeze,
+        freeze.cut_the_release_branch,
+        freeze.lock_the_ddl_order,
+        until=until,
+    )
 
 
 @section(pre=[freeze])
 def docs_pack(c, version=None):
     """4. Build the Docs Pack"""
-    from release_tasks import docs_pack as we
+    from release_tasks import docs_pack
 
-    follow(c, version, we.write_the_docs_pack, we.publish_the_docs_submodule)
+    follow(c, version, docs_pack.write_the_docs_pack, docs_pack.publish_the_docs_submodule)
 
 
 @section(pre=[docs_pack])
 def tag(c, version=None, sign=False):
     """5. Tag the Release"""
-    from release_tasks import tagging as we
+    from release_tasks import tagging
 
-    follow(c, version, we.tag_the_release, we.push_branch_and_tag, sign=sign)
+    follow(c, version, tagging.tag_the_release, tagging.push_branch_and_tag, sign=sign)
 
 
 @section(pre=[tag])
 def notes(c, version=None, highlights=None):
     """6. Prepare Release Notes"""
-    from release_tasks import notes as we
+    from release_tasks import notes
 
-    follow(c, version, we.write_the_notes, we.push_the_notes, highlights=highlights)
+    follow(c, version, notes.write_the_notes, notes.push_the_notes, highlights=highlights)
 
 
 @section(pre=[notes])
 def staging(c, version=None):
     """7. Deploy to Staging"""
-    from release_tasks import acceptance
-    from release_tasks import deployment as we
+    from release_tasks import acceptance, deployment
 
     follow(
         c,
         version,
-        we.reach_the_environment,
-        we.put_the_code_in_place,
-        we.apply_the_ddl_pack,
-        we.run_the_release,
-        we.pass_the_smokes,
-        we.stamp_the_session,
+        deployment.reach_the_environment,
+        deployment.put_the_code_in_place,
+        deployment.apply_the_ddl_pack,
+        deployment.run_the_release,
+        deployment.pass_the_smokes,
+        deployment.stamp_the_session,
         acceptance.answer_api_ok,
         acceptance.render_all_views,
         acceptance.have_fresh_data,
@@ -85,21 +91,20 @@ def staging(c, version=None):
 @section(pre=[staging])
 def production(c, version=None, yes=False):
     """8. Deploy to Production"""
-    from release_tasks import deployment as we
-    from release_tasks import production as only_here
+    from release_tasks import deployment, production
 
     follow(
         c,
         version,
-        we.reach_the_environment,
-        only_here.have_the_notes_ready,
-        only_here.confirm_production,
-        only_here.back_up_the_database,
-        we.put_the_code_in_place,
-        we.apply_the_ddl_pack,
-        we.stamp_the_session,
-        only_here.pass_the_smokes_before_the_flip,
-        we.run_the_release,
+        deployment.reach_the_environment,
+        production.have_the_notes_ready,
+        production.confirm_production,
+        production.back_up_the_database,
+        deployment.put_the_code_in_place,
+        deployment.apply_the_ddl_pack,
+        deployment.stamp_the_session,
+        production.pass_the_smokes_before_the_flip,
+        deployment.run_the_release,
         where="production",
         yes=yes,
     )
@@ -108,17 +113,30 @@ def production(c, version=None, yes=False):
 @section(pre=[production])
 def archive(c, version=None):
     """9. Archive and Register Evidence Pack"""
-    from release_tasks import evidence as we
+    from release_tasks import evidence
 
-    follow(c, version, we.build_the_evidence_pack, we.copy_the_pack_to_its_places, we.ask_for_what_people_keep)
+    follow(
+        c,
+        version,
+        evidence.build_the_evidence_pack,
+        evidence.copy_the_pack_to_its_places,
+        evidence.ask_for_what_people_keep,
+    )
 
 
 @section(pre=[archive])
 def post_release(c, version=None, next=None):
     """10. Post-Release"""
-    from release_tasks import next_cycle as we
+    from release_tasks import next_cycle
 
-    follow(c, version, we.merge_the_release_branch_back, we.open_the_next_cycle, we.push_the_main_branch, next=next)
+    follow(
+        c,
+        version,
+        next_cycle.merge_the_release_branch_back,
+        next_cycle.open_the_next_cycle,
+        next_cycle.push_the_main_branch,
+        next=next,
+    )
 
 
 @section(pre=[post_release])

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
 
 
+ADVISORY_LOCK = 0x11EA5E  # any number will do, as long as every release takes the same
+
+
 @dataclass(frozen=True)
 class DdlFile:
     """One file of the pack: its path from the root with forward slashes, and its committed bytes."""
@@ -104,6 +107,21 @@ def unapplied(connection: Connection, pack: list[DdlFile], ddl: Ddl) -> list[Ddl
         return list(pack)
     held: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
     return [file for file in pack if held.get(file.path) != file.sha256]
+
+
+def keep_others_out(connection: Connection, where: str) -> None:
+    """Let no other release apply DDL here while `connection` lives (PostgreSQL, "Advisory Locks"); never waits."""
+    if connection.execute("select pg_try_advisory_lock(%s)", [ADVISORY_LOCK]).fetchone() == (True,):
+        return
+    holder = connection.execute(
+        "select format('process %%s, since %%s', pid, backend_start::timestamptz(0)) from pg_locks"
+        " join pg_stat_activity using (pid) where locktype = 'advisory' and objid = %s and granted",
+        [ADVISORY_LOCK],
+    ).fetchone()
+    raise Refused(
+        f"Another release is applying DDL to {where}: {holder[0] if holder else 'it has just ended'}.",
+        "Wait for it, then run again.",
+    )
 
 
 def apply(environment: Environment, pack: list[DdlFile], code: Path, version: str) -> list[str]:

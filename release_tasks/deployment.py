@@ -120,9 +120,10 @@ def apply_missing(release: Release, here: Environment, code: Callable[[], Path])
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psycopg"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for notice in ddl.apply(here, pack, folder, release.version):
-        release.journal.record("notice", where=here.name, text=notice)
     with here.connect() as connection:
+        ddl.keep_others_out(connection, here.name)
+        for notice in ddl.apply(here, pack, folder, release.version):
+            release.journal.record("notice", where=here.name, text=notice)
         ddl.enter(connection, pack, settings.ddl, release.version)
 
 

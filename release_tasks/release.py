@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Refused, refuse
 from release_tasks.files import records_folder, write_aside
 from release_tasks.git import Git
 from release_tasks.journal import Journal
@@ -190,7 +190,7 @@ def project_root(config: Any) -> Path:
 
 def settings_of(config: Any) -> Settings:
     """Return the validated settings of Invoke's `config`."""
-    return load(_plain(config.get("release", {})))
+    return load(config.get("release", {}))
 
 
 def version_here(root: Path) -> str:
@@ -205,11 +205,4 @@ def _version_in_file(root: Path) -> str:
         return found
     told = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
     example = versions.release_after(found)
-    raise Refused.of([Problem(f"Which version? None was given, and {told}.", f"inv release --version {example}")])
-
-
-def _plain(value: Any) -> Any:
-    """Return Invoke's view of a setting as plain dicts and lists."""
-    if hasattr(value, "items"):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+    raise Refused(f"Which version? None was given, and {told}.", f"inv release --version {example}")

@@ -212,13 +212,12 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
     """
     if variables.get(REHEARSING):
         raw = {**raw, "environments": {}, "archive": [".release/archive"]}
-    texts = list(_texts(raw, "release"))
-    problems = [*_literal_passwords(texts), *_unset(texts, variables)]
+    problems: list[Problem] = []
+    filled = _filled(raw, "release", variables, problems)
     try:
-        settings = Settings.model_validate(_filled(raw, variables))
+        settings = Settings.model_validate(filled)
     except ValidationError as wrong:
-        refuse([*problems, *(_as_problem(error) for error in wrong.errors(include_url=False))])
-        raise
+        problems += [_as_problem(error) for error in wrong.errors(include_url=False)]
     refuse(problems)
     for _, environment in settings.environments:
         for found in _passwords(environment.dsn):
@@ -227,51 +226,37 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
     return settings
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(inner, f"{path}.{key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, f"{path}[{index}]")
+def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
+    """Return `value`, Invoke's or plain, with its variables filled in; what its texts must not hold is added."""
+    if hasattr(value, "items"):
+        return {key: _filled(inner, f"{path}.{key}", variables, problems) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    problems += text_problems(value, path, variables)
+    return VARIABLE.sub(lambda found: variables.get(found["name"]) or found["default"] or "", value)
 
 
-def _passwords(text: str) -> list[str]:
-    return [
-        found["password"].strip("'") for form in (PASSWORD_IN_URL, PASSWORD_IN_WORDS) for found in form.finditer(text)
-    ]
-
-
-def _literal_passwords(texts: list[tuple[str, str]]) -> Iterator[Problem]:
-    for path, text in texts:
-        if not all((found := VARIABLE.fullmatch(each)) and not found["default"] for each in _passwords(text)):
+def text_problems(text: str, path: str, variables: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield what is wrong with a text of the file: a literal password, variables that nobody has set."""
+    if not all((found := VARIABLE.fullmatch(each)) and not found["default"] for each in _passwords(text)):
+        yield Problem(
+            f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}.",
+            "Put it into an environment variable and write ${NAME} in its place.",
+        )
+    for found in VARIABLE.finditer(text):
+        name = found["name"]
+        if not variables.get(name) and found["default"] is None:
             yield Problem(
-                f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}.",
-                "Put it into an environment variable and write ${NAME} in its place.",
+                f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty.",
+                f"Set {name}, or give a default as ${{{name}:-…}}.",
             )
 
 
-def _unset(texts: list[tuple[str, str]], variables: Mapping[str, str]) -> Iterator[Problem]:
-    for path, text in texts:
-        for found in VARIABLE.finditer(text):
-            name = found["name"]
-            if not variables.get(name) and found["default"] is None:
-                yield Problem(
-                    f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty.",
-                    f"Set {name}, or give a default as ${{{name}:-…}}.",
-                )
-
-
-def _filled(value: Any, variables: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return VARIABLE.sub(lambda found: variables.get(found["name"]) or found["default"] or "", value)
-    if isinstance(value, Mapping):
-        return {key: _filled(inner, variables) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, variables) for inner in value]
-    return value
+def _passwords(text: str) -> list[str]:
+    found = [form.finditer(text) for form in (PASSWORD_IN_URL, PASSWORD_IN_WORDS)]
+    return [each["password"].strip("'") for matches in found for each in matches]
 
 
 def _as_problem(error: Any) -> Problem:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -231,6 +234,26 @@ def test_a_runner_that_applied_the_files_in_another_order_is_refused(runner: Cal
 
 
 # Ledger
+
+
+def test_a_second_release_is_kept_out_and_told_of_the_first(environment: Callable[..., Environment]) -> None:
+    staging = environment()
+    with staging.connect() as first, staging.connect() as second:
+        ddl.keep_others_out(first, "staging")
+        with pytest.raises(Refused, match=rf"applying DDL to staging: process {first.info.backend_pid}, since "):
+            ddl.keep_others_out(second, "staging")
+        first.close()
+        assert until_free(second)
+
+
+def until_free(connection: psycopg.Connection) -> bool:
+    """Tell whether the lock can be had within five seconds: a closed connection's end takes a moment to arrive."""
+    for _ in range(50):
+        with contextlib.suppress(Refused):
+            ddl.keep_others_out(connection, "staging")
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_the_ledger_tells_what_is_not_applied_with_its_present_content(environment: Callable[..., Environment]) -> None:

@@ -51,6 +51,13 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
     return [contents[name] for name in in_order(list(contents), git.root, settings)]
 
 
+def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack as it lies in the folder `code`, in the order in which it is applied."""
+    files = {path.name: path for path in (code / settings.ddl.folder).glob("*.sql")}
+    names = in_order(list(files), root, settings)
+    return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
+
+
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
     """Return base names as the runner sorts them; `javascript` asks Node itself, for its order is a locale's."""
     if settings.ddl.order == "bytes" or len(names) < 2:

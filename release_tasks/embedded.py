@@ -39,7 +39,7 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
 def _start_services(environment: Environment, settings: Settings) -> None:
     if environment.name == "dev":
         environment.install(environment.root)
-        apply_pack_of(environment, environment.root, "dev")
+        _apply_the_working_tree_s_pack(environment)
         point_link(environment.current, environment.root)
     variables = {**os.environ, **environment.variables("")}
     commands = [
@@ -52,14 +52,14 @@ def _start_services(environment: Environment, settings: Settings) -> None:
         checks.settle(environment)
 
 
-def apply_pack_of(environment: Environment, code: Path, version: str) -> None:
-    """Apply the DDL pack in the folder `code` as it is, committed or not."""
-    settings = environment.settings
-    folder = code / settings.ddl.folder
-    names = [path.name for path in folder.glob("*.sql")]
-    ordered = ddl.in_order(names, environment.root, settings)
-    pack = [ddl.DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in ordered]
-    ddl.apply(environment, pack, code, version)
+def _apply_the_working_tree_s_pack(environment: Environment) -> None:
+    """Apply the DDL pack of the working tree, committed or not, where the ledger does not have it yet."""
+    root, settings = environment.root, environment.settings
+    pack = ddl.pack_in(root, root, settings)
+    with environment.connect() as connection:
+        if ddl.unapplied(connection, pack, settings.ddl):
+            ddl.apply(environment, pack, root, "dev")
+            ddl.enter(connection, pack, settings.ddl, "dev")
 
 
 def _port(folder: Path) -> int:

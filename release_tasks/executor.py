@@ -116,12 +116,14 @@ class ReleaseExecutor(Executor):
                 screen.refusals(run.refused())
             raise Exit(code=1)
         if run.survey:
+            if not run.silent:
+                screen.finished(run.outcomes, "Nothing is in the way, and nothing was changed")
             return {}
         assert run.release is not None
         run.looking, run.outcomes = False, []
         with run.release.held():
             results = super().execute(*tasks)
-        screen.finished(run.outcomes)
+        screen.finished(run.outcomes, "All is so")
         return results
 
     def expand_calls(self, calls: Any, given: dict[str, Any] | None = None) -> list[Any]:

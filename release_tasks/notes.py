@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
-from release_tasks import ddl, versions
+from release_tasks import ddl, screen, versions
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import read_checksums, sha256
 from release_tasks.release import Release, Step
@@ -119,7 +119,8 @@ def _edited(editor: str, release: Release) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "HIGHLIGHTS.md"
         path.write_text(f"<!-- What does {release.title} bring? These comment lines go away. -->\n", encoding="utf-8")
-        subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)], check=False)
+        with screen.handed_over():
+            subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)], check=False)
         highlights = _written(path.read_text(encoding="utf-8"))
     if not highlights:
         raise Refused("The Highlights were left empty.", f"inv notes --version {release.version}")

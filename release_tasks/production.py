@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import backup, ddl, notes, shell, smokes
+from release_tasks import backup, ddl, notes, screen, smokes
 from release_tasks.deployment import placed, shown, until_live
 from release_tasks.environments import free_port, wait_until
 from release_tasks.errors import NotYet, Refused, refuse
@@ -41,10 +41,11 @@ def confirm_production(release: Release) -> Step:
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
     yield f"ask to type {release.version}"
-    print(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-    print("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
-    print(f"  Database: {shell.mask(release.here.dsn)}; web app: {release.here.origin}")
-    typed = input(f"  Type {release.version} to go on: ").strip()
+    with screen.handed_over():
+        screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
+        screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
+        screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
+        typed = input(f"  Type {release.version} to go on: ").strip()
     if typed != release.version:
         raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
     release.confirmed = about

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import checks, embedded, postgres, screen, shell, versions
+from release_tasks import checks, ddl, postgres, screen, shell, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -41,7 +41,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
     began = time.monotonic()
-    with _throw_away_folder(keep) as folder, stage(git, folder, settings) as clone:
+    with _throw_away_folder(keep, version) as folder, stage(git, folder, settings) as clone:
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
@@ -57,14 +57,14 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
 
 
 @contextmanager
-def _throw_away_folder(keep: bool) -> Iterator[Path]:
+def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="rehearsal-")).resolve()
     try:
         yield folder
     finally:
         if keep:
             screen.say(
-                f"\nKept: {folder}. Its environments are stopped; `inv status` in {folder / 'clone'} starts them."
+                f"\nKept, its environments stopped. To look: cd {folder / 'clone'} && inv status --version {version}"
             )
         else:
             for name in ENVIRONMENTS:
@@ -107,7 +107,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    embedded.apply_pack_of(environment, code, "before")
+    ddl.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
     checks.settle(environment)
 

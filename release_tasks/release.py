@@ -205,4 +205,4 @@ def _version_in_file(root: Path) -> str:
         return found
     told = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
     example = versions.release_after(found)
-    raise Refused(f"Which version? None was given, and {told}.", f"inv release --version {example}")
+    raise Refused(f"Which version? None was given, and {told}.", f"Add --version {example} to the command.")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,8 @@ WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
 _aside = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
+
+_spinners: list[Status] = []
 
 
 def say(text: str = "", style: str = "") -> None:
@@ -83,12 +86,10 @@ def problems(found: Iterable[Problem]) -> None:
             say(f"      {line}", "cyan")
 
 
-def finished(outcomes: list[Outcome]) -> None:
-    say()
-    say(
-        f"All is so: {_count(len(outcomes), 'step')}, {_counted(Counter(seen.state for seen in outcomes))}.",
-        "bold green",
-    )
+def finished(outcomes: list[Outcome], verdict: str) -> None:
+    """Print the last line of a run that nothing stopped."""
+    counts = Counter(seen.state for seen in outcomes)
+    say(f"\n{verdict}: {_count(len(outcomes), 'step')}, {_counted(counts)}.", "bold green")
 
 
 def bug(error: Exception) -> None:
@@ -110,8 +111,13 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
     if _aside.is_terminal:
-        with _aside.status(Text(f"{doing} …", "dim")):
-            yield
+        spinner = _aside.status(Text(f"{doing} …", "dim"))
+        _spinners.append(spinner)
+        try:
+            with spinner:
+                yield
+        finally:
+            _spinners.remove(spinner)
         return
     timer = threading.Timer(1.0, lambda: _aside.print(f"  …        {doing}", markup=False))
     timer.daemon = True
@@ -120,6 +126,16 @@ def busy(doing: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def handed_over() -> Iterator[None]:
+    """Leave the terminal to a person, or to their editor, for as long as the block lasts."""
+    for spinner in _spinners:
+        spinner.stop()
+    yield
+    for spinner in _spinners:
+        spinner.start()
 
 
 def _count(number: int, noun: str) -> str:

@@ -45,7 +45,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
-        released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, on_line=screen.say)
+        released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, show=True)
         _report(clone, version, time.monotonic() - began)
         if released.code:
             raise Refused(

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from release_tasks.errors import Refused
 from release_tasks.groups import end_groups, identity, own_group
 from release_tasks.keeper import Command, Spec
 from release_tasks.leash import hand_over, keeper_argv
 from release_tasks.masks import hide, mask, secrets_of
-from release_tasks.outputs import Outputs
 
 __all__ = ["CommandFailed", "Finished", "hide", "listeners", "mask", "run"]
 
@@ -34,36 +35,30 @@ def run(
     check: bool = True,
     leash: bool = False,
     user: str | None = None,
-    on_line: Callable[[str], None] | None = None,
+    show: bool = False,
     told: bool = True,
 ) -> Finished:
     """Run a program that gets no input, and end it with all it started when it ends or `timeout` seconds are over.
 
     `env` is added to the environment and the program is looked up in the resulting PATH. With `leash` it also ends
-    when we are killed. `user` (root only) is whom it runs as. `on_line` gets each line as it comes, masked. What
-    only looks need not be `told` to the listeners.
+    when we are killed. `user` (root only) is whom it runs as. With `show` it prints to where we print, and
+    nothing is collected. What only looks need not be `told` to the listeners.
     Raises `Refused` when it cannot be started, `CommandFailed` on a deadline and, with `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
         hide(secret)
     command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), _environment(env), user=user)
-    began = time.monotonic()
-    process = _start(command, leash)
-    collected: dict[str, list[str]] = {"stdout": [], "stderr": []}
-
-    def take(stream: str, line: str) -> None:
-        collected[stream].append(line)
-        if on_line:
-            on_line(mask(line.rstrip("\n")))
-
-    try:
-        outputs = Outputs(process)
-        in_time = outputs.listen(began + timeout, take)
-    finally:
-        end_groups([process], signal.SIGTERM, 2 * GRACE if leash else GRACE)  # a keeper needs the first one itself
-    outputs.listen(time.monotonic() + GRACE, take)
-    stdout, stderr = ("".join(lines) for lines in collected.values())
-    finished = Finished(command.argv, process.returncode, stdout, stderr, time.monotonic() - began)
+    began, in_time = time.monotonic(), True
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
+        process = _start(command, leash, None if show else (stdout, stderr))
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            in_time = False
+        finally:
+            end_groups([process], signal.SIGTERM, 2 * GRACE if leash else GRACE)  # a keeper needs the first one itself
+        seconds = time.monotonic() - began
+        finished = Finished(command.argv, process.returncode, _text_of(stdout), _text_of(stderr), seconds)
     for tell in listeners if told else ():
         tell(finished)
     if not in_time:
@@ -108,14 +103,20 @@ def _environment(additions: Mapping[str, str] | None) -> dict[str, str]:
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(additions or {})}
 
 
-def _start(command: Command, leash: bool) -> subprocess.Popen[bytes]:
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _start(command: Command, leash: bool, outputs: tuple[IO[bytes], IO[bytes]] | None) -> subprocess.Popen[bytes]:
     if not Path(command.cwd).is_dir():
         raise Refused(f"There is no folder {command.cwd} to run {command.argv[0]} in.", mend=f"mkdir -p {command.cwd}")
     argv = [_program(command), *command.argv[1:]]
-    pipe = subprocess.PIPE
+    stdout, stderr = outputs or (None, None)
     try:
         if leash:
-            process = subprocess.Popen(keeper_argv(), stdin=pipe, stdout=pipe, stderr=pipe, **own_group())
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(keeper_argv(), stdin=pipe, stdout=stdout, stderr=stderr, **own_group())
             hand_over(process, Spec([replace(command, argv=argv)], grace=GRACE, once=True))
             return process
         return subprocess.Popen(
@@ -123,8 +124,8 @@ def _start(command: Command, leash: bool) -> subprocess.Popen[bytes]:
             cwd=command.cwd,
             env=command.env,
             stdin=subprocess.DEVNULL,
-            stdout=pipe,
-            stderr=pipe,
+            stdout=stdout,
+            stderr=stderr,
             **own_group(),
             **identity(command.user),
         )

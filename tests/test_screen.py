@@ -79,7 +79,7 @@ def test_a_section_and_a_run_are_counted() -> None:
     outcomes = [Outcome(SECTION, "A", DONE), Outcome(SECTION, "B", CHANGED), Outcome(SECTION, "C", DONE)]
     assert shown(screen.summary, SECTION, outcomes) == f"  looked at {SECTION}: 2 done, 1 changed\n"
     assert shown(screen.summary, SECTION, []) == ""
-    assert shown(screen.finished, outcomes) == "\nAll is so: 3 steps, 2 done, 1 changed.\n"
+    assert shown(screen.finished, outcomes, "All is so") == "\nAll is so: 3 steps, 2 done, 1 changed.\n"
 
 
 SECRET_PROBLEM = Problem("It says hunter2-hunter2.", "psql 'dbname=app password=hunter2-hunter2'")

@@ -86,32 +86,16 @@ def test_bytes_that_are_not_utf_8_are_replaced() -> None:
     assert run(python(r"import sys; sys.stdout.buffer.write(b'a\xffb')")).stdout == "a\ufffdb"
 
 
-def test_each_line_is_handed_on_masked() -> None:
+def test_what_is_said_is_masked_when_it_is_told() -> None:
     hide("swordfish")
-    seen: list[str] = []
-    finished = run(python("print('one'); print('it is swordfish')"), on_line=seen.append)
-    assert seen == ["one", "it is ***"]
+    finished = run(python("print('it is swordfish')"))
     assert "swordfish" in finished.stdout and finished.tail(1) == "it is ***"
 
 
-def test_no_line_is_lost_on_a_slow_reader() -> None:
-    seen: list[str] = []
-
-    def read_slowly(line: str) -> None:
-        seen.append(line)
-        time.sleep(0.01)
-
-    run(python("for n in range(100): print(n)"), on_line=read_slowly)
-    assert seen == [str(n) for n in range(100)]
-
-
-def test_an_error_in_on_line_ends_the_program(tmp_path: Path) -> None:
-    def fail(line: str) -> None:
-        raise ValueError(line)
-
-    with pytest.raises(ValueError, match=r"\d+") as failed:
-        run(python("import os, time; print(os.getpid(), flush=True); time.sleep(60)"), on_line=fail)
-    assert until(lambda: not alive(int(str(failed.value))))
+@pytest.mark.parametrize("leash", [False, True])
+def test_a_program_may_be_shown_while_it_runs(leash: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    finished = run(python("import sys; print('out'); print('err', file=sys.stderr)"), show=True, leash=leash)
+    assert (finished.output, capfd.readouterr()) == ("", ("out\n", "err\n"))
 
 
 @posix

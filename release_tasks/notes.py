@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 from string import Template
-from tempfile import TemporaryDirectory
 
 from release_tasks import ddl, screen, versions
 from release_tasks.errors import NotYet, Problem, Refused, refuse
@@ -87,10 +86,12 @@ def find_highlights(release: Release, ask: bool) -> str:
     Returns "" when only an editor can give them and `ask` is off; raises `Refused` when nothing can.
     """
     begun = release.root / release.notes_path
+    begun_highlights = _section_of(begun.read_text(encoding="utf-8"), "Highlights") if begun.exists() else ""
     changelog = release.git.text_at(release.commit, release.settings.changelog) or ""
     found = (
         _given(release.options.get("highlights"))
-        or (_written(_section_of(begun.read_text(encoding="utf-8"), "Highlights")) if begun.exists() else "")
+        or _written(begun_highlights)
+        or _written_in(_edited_file(release))
         or _written(_section_of(changelog, title_of(release.version)))
     )
     if found:
@@ -116,15 +117,24 @@ def _given(highlights: str | None) -> str:
 
 
 def _edited(editor: str, release: Release) -> str:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "HIGHLIGHTS.md"
-        path.write_text(f"<!-- What does {release.title} bring? These comment lines go away. -->\n", encoding="utf-8")
-        with screen.handed_over():
-            subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)], check=False)
-        highlights = _written(path.read_text(encoding="utf-8"))
+    path = _edited_file(release)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<!-- What does {release.title} bring? These comment lines go away. -->\n", encoding="utf-8")
+    with screen.handed_over():
+        subprocess.run([*shlex.split(editor, posix=os.name != "nt"), str(path)], check=False)
+    highlights = _written_in(path)
     if not highlights:
         raise Refused("The Highlights were left empty.", f"inv notes --version {release.version}")
     return highlights
+
+
+def _edited_file(release: Release) -> Path:
+    """Return where what was written in $EDITOR stays until it is committed, whatever stops the run."""
+    return release.folder / "HIGHLIGHTS.md"
+
+
+def _written_in(path: Path) -> str:
+    return _written(path.read_text(encoding="utf-8")) if path.exists() else ""
 
 
 def _written(text: str) -> str:

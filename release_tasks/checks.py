@@ -23,6 +23,8 @@ LOG_DELAY = 5.0  # seconds until a line that was logged can be read
 SETTLE = 90.0  # seconds for a fresh environment to answer
 CATCH_UP = 15.0  # seconds for its jobs to bring the data up to date
 LOOK_ONLY = "set statement_timeout = '30s'; set default_transaction_read_only = on"
+# An embedded server ends with each run of ours, and says so to whom is still connected.
+OWN_END = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting))"
 SQL_TROUBLE = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): ")
 
 
@@ -117,7 +119,8 @@ def log_problems(here: Environment, offset: int) -> list[Problem]:
     log, deadline = here.log, time.monotonic() + LOG_DELAY
     if not wait_until(lambda: any(mark in line for line in _lines(log, offset)), deadline, every=0.1):
         return [_seen(f"What {here.name} logs does not arrive in {log}: it is another server's log.")]
-    excepted = here.settings.acceptance.log_exceptions
+    embedded = here.settings.environments.named(here.name).embedded
+    excepted = [*here.settings.acceptance.log_exceptions, *([OWN_END] if embedded else [])]
     trouble = [line for line in _lines(log, offset) if SQL_TROUBLE.search(line)]
     unexplained = [line for line in trouble if not any(re.search(pattern, line) for pattern in excepted)]
     mend = (
@@ -169,9 +172,9 @@ def _unset(name: str, meaning: str) -> Problem:
 
 
 def settle(environment: Environment) -> None:
-    """Wait until the web app of `environment` answers; then give its jobs time to catch up with the clock.
+    """Wait until the web app of `environment` answers, then for its jobs to catch up.
 
-    Raises `Refused` with the web app's last words when it does not answer; stale data is for smokes to find.
+    Raises `Refused` with the web app's last words when it does not answer.
     """
     deadline = time.monotonic() + SETTLE
     if not wait_until(lambda: bool(environment.running_version()), deadline):
@@ -180,6 +183,11 @@ def settle(environment: Environment) -> None:
         raise Refused(
             f"The web app of {environment.name} does not answer at {environment.origin}: {said}", f"cat {log}"
         )
+    catch_up(environment)
+
+
+def catch_up(environment: Environment) -> None:
+    """Give the jobs of `environment` time to bring the data up to the clock; stale data is for smokes to find."""
     acceptance = environment.settings.acceptance
     if acceptance.fresh:
         wait_until(lambda: _is_fresh(environment), time.monotonic() + min(CATCH_UP, acceptance.wait))

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import backup, ddl, notes, screen, smokes
+from release_tasks import backup, checks, ddl, notes, screen, smokes
 from release_tasks.deployment import placed, shown, until_live
 from release_tasks.environments import free_port, wait_until
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.leash import Command, Kept, Spec
+from release_tasks.links import read_link
 from release_tasks.release import Release, Step
 
 
@@ -83,20 +84,28 @@ def pass_the_smokes_before_the_flip(release: Release) -> str:
 
 @contextmanager
 def _candidate(release: Release, code: Path) -> Iterator[str]:
-    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin."""
+    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin.
+
+    Where nothing ran before, the jobs run with it: nobody else would feed what the smokes look at.
+    """
     here, settings = release.here, release.settings
     if "web" not in settings.services:
         yield here.origin
         return
     origin = f"http://127.0.0.1:{free_port()}"
     environment = {**os.environ, **here.variables(release.version, origin)}
-    log = release.folder / f"candidate-{here.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    kept = Kept.start(Spec([Command(settings.services["web"], str(code / settings.folder), environment, str(log))]))
+    services = ["web"] if read_link(here.current) else list(settings.services)
+    release.folder.mkdir(parents=True, exist_ok=True)
+    logs = {name: release.folder / f"candidate-{here.name}-{name}.log" for name in services}
+    commands = [
+        Command(settings.services[name], str(code / settings.folder), environment, str(logs[name])) for name in services
+    ]
+    kept = Kept.start(Spec(commands))
     try:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
-            raise Refused(f"The new code does not answer as {release.version} beside the old one.", f"cat {log}")
+            raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
+        checks.catch_up(here)
         yield origin
     finally:
         kept.stop()

@@ -43,7 +43,7 @@ def test_a_version_that_cannot_be_one_is_refused(little: World, version: str, wo
 
 def test_without_a_version_the_one_in_work_is_proposed_not_released(little: World) -> None:
     before = little.look()
-    assert little.inv("release", "--yes").refuses("Which version?", "inv release --version 0.1.1")
+    assert little.inv("release", "--yes").refuses("Which version?", "Add --version 0.1.1")
     assert little.look() == before
 
 

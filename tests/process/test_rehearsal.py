@@ -1,4 +1,4 @@
-"""A rehearsal of this very repo: the real release with the sample app, Node and embedded PostgreSQL, end to end."""
+"""This very repo, rehearsed and released: the sample app, Node and embedded PostgreSQL, end to end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def clone(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def rehearsing(clone: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run `inv rehearse` beside the block; all it starts knows of the folder `tmp` by TMPDIR."""
+def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `inv words` beside the block; all it starts knows of the folder `tmp` by TMPDIR."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", "rehearse"],
+        [sys.executable, "-m", "invoke", *words],
         cwd=clone,
         env={**os.environ, "TMPDIR": str(clone.parent / "tmp"), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
@@ -60,7 +60,7 @@ def rehearsing(clone: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path) -> None:
     before = git(clone, "for-each-ref"), git(clone, "status", "--porcelain")
-    with rehearsing(clone) as process:
+    with running(clone, "rehearse") as process:
         output = process.communicate(timeout=WHOLE)[0]
     assert process.returncode == 0, output
     assert "Traceback" not in output
@@ -76,10 +76,33 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path) -> No
 
 
 def test_a_rehearsal_killed_midway_leaves_no_process(clone: Path) -> None:
-    with rehearsing(clone) as process:
+    with running(clone, "rehearse") as process:
         assert process.stdout is not None
         assert any("7. Deploy to Staging" in line and "looked at" not in line for line in process.stdout)
         assert len(processes_of(clone.parent)) > 5
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert until(lambda: not processes_of(clone.parent), 30), processes_of(clone.parent)
+
+
+def test_a_first_release_into_empty_environments_is_finished_after_a_kill(clone: Path, tmp_path: Path) -> None:
+    """Nothing was ever deployed, so nothing feeds production; and a killed run takes embedded servers with it."""
+    git(tmp_path, "clone", "--quiet", "--bare", str(clone), "origin.git")
+    git(clone, "remote", "set-url", "origin", str(tmp_path / "origin.git"))
+    git(clone, "switch", "--quiet", "--force-create", "main")
+    git(clone, "push", "--quiet", "--force", "origin", "main")
+    version = (clone / "VERSION").read_text(encoding="utf-8").strip().removesuffix("-dev")
+    words = ("release", "--version", version, "--yes")
+    try:
+        with running(clone, *words) as process:
+            assert process.stdout is not None
+            assert any("changed  Back up the database" in line for line in process.stdout)
+            process.send_signal(signal.SIGKILL)
+        assert until(lambda: not processes_of(tmp_path), 30), processes_of(tmp_path)
+        with running(clone, *words) as process:
+            output = process.communicate(timeout=WHOLE)[0]
+        assert process.returncode == 0, output
+        on_main = git(tmp_path / "origin.git", "show", "main:VERSION")
+        assert on_main.endswith("-dev") and not on_main.startswith(version)
+    finally:
+        remove_embedded_servers(clone)

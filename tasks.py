@@ -23,6 +23,7 @@ def preconditions(c, version=None):
         preconditions.have_a_ddl_pack_in_order,
         preconditions.validate_the_ddl_pack_on_dev,
         preconditions.pass_the_smokes_on_dev,
+        preconditions.have_checks_that_can_be_asked,
     )
 
 

@@ -6,65 +6,65 @@ import time
 from collections.abc import Callable
 
 from release_tasks import checks
-from release_tasks.deployment import deployment_of, until_live
+from release_tasks.deployment import deployment_of
 from release_tasks.environments import Environment, wait_until
-from release_tasks.errors import NotYet, Problem, refuse
-from release_tasks.release import Release
+from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.release import Release, until_live
 
 
 @until_live
 def answer_api_ok(release: Release) -> str:
     """API OK."""
-    hold(release, checks.api_problems)
-    return release.settings.acceptance.health
+    return hold(release, "health", checks.api_problems)
 
 
 @until_live
 def render_all_views(release: Release) -> str:
     """UI renders all views."""
-    hold(release, checks.view_problems)
-    return " ".join(release.settings.acceptance.views)
+    return hold(release, "views", checks.view_problems)
 
 
 @until_live
 def have_fresh_data(release: Release) -> str:
     """Sampling and matrices are fresh."""
-    hold(release, checks.freshness_problems)
-    return ", ".join(fresh.table for fresh in release.settings.acceptance.fresh)
+    return hold(release, "fresh", checks.freshness_problems)
 
 
 @until_live
 def have_no_gaps(release: Release) -> str:
     """No gaps in ingest."""
-    hold(release, checks.gap_problems)
-    return ", ".join(f"{series.table} over {series.window:g} s" for series in release.settings.acceptance.gaps)
+    return hold(release, "gaps", checks.gap_problems)
 
 
 @until_live
 def log_no_sql_warnings(release: Release) -> str:
     """No SQL warnings in server logs."""
-
-    def log_problems(here: Environment) -> list[Problem]:
-        return checks.log_problems(here, deployment_of(release)["log_offset"])
-
-    hold(release, log_problems)
-    reasons = release.settings.acceptance.log_exceptions.values()
-    return "; ".join(["since the deployment began", *(f"but for: {reason}" for reason in reasons)])
+    return hold(release, "log", lambda here: checks.log_problems(here, deployment_of(release)["log_offset"]))
 
 
-def hold(release: Release, check: Callable[[Environment], list[Problem]]) -> None:
-    """Ask `check` until it sees no problem, or until the deployment has had its time to settle; then refuse."""
+def hold(release: Release, name: str, check: Callable[[Environment], list[Problem]]) -> str:
+    """Ask `check` until it sees no problem or the deployment has had its time to settle; then refuse.
+
+    A check that has nothing to look at is refused before anything changes, unless it is waived with a reason.
+    """
+    settings = release.settings.acceptance
+    if name in settings.waived:
+        return f"waived: {settings.waived[name]}"
+    if not getattr(settings, name, True):
+        raise Refused(
+            f"release.acceptance.{name} is empty; a check on nothing passes nothing.",
+            f"Set it in invoke.yaml, or say why not: release.acceptance.waived.{name}",
+        )
     if not release.here.runs(release):
         raise NotYet("after the release runs here")
     age = time.time() - deployment_of(release).get("began_unix", 0.0)
-    deadline = time.monotonic() + release.settings.acceptance.wait - age
     problems: list[Problem] = []
 
     def holds() -> bool:
         problems[:] = check(release.here)
         return not problems
 
-    wait_until(holds, deadline, every=1.0)
-    name = check.__name__.removesuffix("_problems")
+    wait_until(holds, time.monotonic() + settings.wait - age, every=1.0)
     release.keep_check(f"acceptance-{name}", where=release.here.name, passed=not problems, problems=problems)
     refuse(problems)
+    return checks.told(release.settings, name)

@@ -16,7 +16,7 @@ from release_tasks.errors import Problem, Refused
 from release_tasks.masks import mask
 
 if TYPE_CHECKING:
-    from release_tasks.settings import Fresh, Series
+    from release_tasks.settings import Fresh, Series, Settings
 
 AHEAD = 1.0  # seconds that a row may be ahead of the database's clock
 LOG_DELAY = 5.0  # seconds until a line that was logged can be read
@@ -41,8 +41,6 @@ def api_problems(here: Environment) -> list[Problem]:
 def view_problems(here: Environment) -> list[Problem]:
     """Return the views that do not answer with a page; a redirect, as to a login, is no page."""
     views = here.settings.acceptance.views
-    if not views:
-        return [_unset("views", "the views of the web app")]
     answers = {path: here.get(path) for path in views}
     return [
         _seen(f"The view {path} answers {answer.status} with {len(answer.body)} characters; expected 200 and <main>.")
@@ -54,9 +52,7 @@ def view_problems(here: Environment) -> list[Problem]:
 def freshness_problems(here: Environment) -> list[Problem]:
     """Return each expected key of each table whose newest row is too old, in the future, or missing."""
     acceptance = here.settings.acceptance
-    if not acceptance.fresh:
-        return [_unset("fresh", "the tables that must be fresh")]
-    keys = expected_keys(here)
+    keys = expected_keys(here) if acceptance.fresh else []
     return [problem for fresh in acceptance.fresh for problem in _stale(here, fresh, keys)]
 
 
@@ -74,9 +70,7 @@ def _stale(here: Environment, fresh: Fresh, keys: list[str]) -> Iterator[Problem
 def gap_problems(here: Environment) -> list[Problem]:
     """Return each hole in each series, for every expected key, with its start and length."""
     acceptance = here.settings.acceptance
-    if not acceptance.gaps:
-        return [_unset("gaps", "the series that must have no gaps")]
-    keys = expected_keys(here)
+    keys = expected_keys(here) if acceptance.gaps else []
     return [problem for series in acceptance.gaps for problem in _gaps(here, series, keys)]
 
 
@@ -167,8 +161,16 @@ def _seen(what: str) -> Problem:
     return Problem(what, "Mend it and run the same command: nothing is deployed again.")
 
 
-def _unset(name: str, meaning: str) -> Problem:
-    return Problem(f"release.acceptance.{name} is empty; expected {meaning}.", "Set it in invoke.yaml.")
+def told(settings: Settings, name: str) -> str:
+    """Return in a few words what the check `name` looks at."""
+    acceptance = settings.acceptance
+    return {
+        "health": acceptance.health,
+        "views": " ".join(acceptance.views),
+        "fresh": ", ".join(fresh.table for fresh in acceptance.fresh),
+        "gaps": ", ".join(f"{series.table} over {series.window:g} s" for series in acceptance.gaps),
+        "log": "; but for: ".join(["since the deployment began", *acceptance.log_exceptions.values()]),
+    }[name]
 
 
 def settle(environment: Environment) -> None:

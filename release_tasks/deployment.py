@@ -12,7 +12,6 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,19 +22,9 @@ from release_tasks.errors import NotYet, Refused
 from release_tasks.files import write_aside
 from release_tasks.git import Git
 from release_tasks.links import point_link
-from release_tasks.release import Release, Step
+from release_tasks.release import Release, Step, until_live
 
 UNPACK = 120
-
-
-def until_live(step: Callable[[Release], Any]) -> Any:
-    """Make `step` history once production runs this version: then it is not asked again."""
-
-    @wraps(step)
-    def looked(release: Release) -> Any:
-        return "history: production runs it" if release.runs_in_production else step(release)
-
-    return looked
 
 
 @until_live
@@ -114,8 +103,7 @@ def apply_the_ddl_pack(release: Release) -> Step:
 def apply_missing(release: Release, here: Environment, code: Callable[[], Path]) -> Step:
     """Apply the pack to `here` with what is in the folder `code()`, unless its ledger has every file as it is."""
     pack, settings = ddl.pack_at(release.git, release.commit, release.settings), release.settings
-    with here.connect() as connection:
-        missing = ddl.unapplied(connection, pack, settings.ddl)
+    missing = unapplied_files(release, here)
     if not missing:
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psycopg"
@@ -125,6 +113,13 @@ def apply_missing(release: Release, here: Environment, code: Callable[[], Path])
         for notice in ddl.apply(here, pack, folder, release.version):
             release.journal.record("notice", where=here.name, text=notice)
         ddl.enter(connection, pack, settings.ddl, release.version)
+
+
+def unapplied_files(release: Release, here: Environment) -> list[ddl.DdlFile]:
+    """Return the files of this release's pack that the ledger of `here` does not have as they are."""
+    pack = ddl.pack_at(release.git, release.commit, release.settings)
+    with here.connect() as connection:
+        return ddl.unapplied(connection, pack, release.settings.ddl)
 
 
 @until_live

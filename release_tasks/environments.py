@@ -132,8 +132,7 @@ class Environment:
     def runs(self, release: Release) -> bool:
         """Tell whether this release is what `current` names and what answers at the origin."""
         code = read_link(self.current)
-        deployed = code is None or code.name == release.tag
-        return deployed and self.running_version() == release.version
+        return code is not None and code.name == release.tag and self.running_version() == release.version
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""

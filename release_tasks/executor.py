@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from invoke import Call, Context, Executor, Exit, Task, task
@@ -22,6 +24,19 @@ from release_tasks.steps import Run, Stopped
 INTERRUPTED = 130
 
 _RUN: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+def _tell_of_a_broken_file(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say in a sentence that invoke.yaml cannot be read: Invoke reads it before any task, and after this import."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    what = getattr(error, "problem", None) or "it is no YAML"
+    print(f"{Path(mark.name).name}, line {mark.line + 1}: {what}.\n    Mend the file, then run again.", file=sys.stderr)
+
+
+sys.excepthook = _tell_of_a_broken_file
 
 
 class Section(Task):  # type: ignore[type-arg]

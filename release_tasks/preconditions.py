@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from release_tasks import ddl, deployment, docs_pack, smokes, tagging, versions
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks import checks, ddl, deployment, docs_pack, smokes, tagging, versions
+from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
-from release_tasks.release import Release, Step
-
-SETTLED = "settled when the tag was published"
+from release_tasks.release import Release, Step, until_published
 
 
 def stand_on_the_right_branch(release: Release) -> str:
@@ -60,24 +58,23 @@ def keep_the_tree_clean(release: Release) -> str:
     if dirty:
         raise Refused(
             f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
-            "git stash --include-untracked   # or commit them",
+            "git stash --include-untracked\n"
+            "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
     return ""
 
 
+@until_published
 def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
-    if release.published:
-        return SETTLED
     refuse(tagging.behind_problems(release, release.git.branch or release.settings.main))
     return ""
 
 
+@until_published
 def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
-    if release.published:
-        return SETTLED
     if not patterns:
         return "no patterns are set in must_be_merged"
     problems = []
@@ -116,10 +113,9 @@ def come_after_the_last_release(release: Release) -> str:
     return f"the last is {last}" if last else "the first"
 
 
+@until_published
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
-    if release.published:
-        return SETTLED
     git, tip, target = release.git, release.tip, release.version
     version = (git.text_at(tip, "VERSION") or "").strip()
     problems = version_file_problems("VERSION", version, target)
@@ -155,15 +151,24 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
 
+@until_published
 def validate_the_ddl_pack_on_dev(release: Release) -> Step:
     """The DDL pack can be applied on dev."""
-    if release.published:
-        return SETTLED
     return (yield from deployment.apply_missing(release, release.environment("dev"), lambda: release.root))
 
 
+@until_published
 def pass_the_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
-    if release.published:
-        return SETTLED
     return smokes.pass_all(release, release.environment("dev"))
+
+
+@until_published
+def have_checks_that_can_be_asked(release: Release) -> str:
+    """The checks of section 7.2 can be asked: their queries run on dev."""
+    dev = release.environment("dev")
+    if deployment.unapplied_files(release, dev):
+        raise NotYet("after the DDL pack is applied there")
+    checks.freshness_problems(dev)
+    checks.gap_problems(dev)
+    return "whatever they answer there"

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import backup, checks, ddl, notes, screen, smokes
-from release_tasks.deployment import placed, shown, until_live
+from release_tasks import backup, checks, notes, screen, smokes
+from release_tasks.deployment import placed, shown, unapplied_files
 from release_tasks.environments import free_port, wait_until
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.leash import Command, Kept, Spec
 from release_tasks.links import read_link
-from release_tasks.release import Release, Step
+from release_tasks.release import Release, Step, until_live
 
 
 @until_live
@@ -56,10 +56,8 @@ def confirm_production(release: Release) -> Step:
 def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here, folder = release.here, release.folder / "backups"
+    applied = not unapplied_files(release, here)
     with here.connect() as connection:
-        applied = not ddl.unapplied(
-            connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl
-        )
         major = connection.info.server_version // 10000
     there = backup.newest(folder, here.name)
     if there and (applied or backup.is_recent(there)) and backup.is_whole(there):
@@ -74,9 +72,8 @@ def back_up_the_database(release: Release) -> Step:
 def pass_the_smokes_before_the_flip(release: Release) -> str:
     """The smokes pass on the new code, beside the one that still has the traffic."""
     here, code = release.here, placed(release)
-    with here.connect() as connection:
-        if ddl.unapplied(connection, ddl.pack_at(release.git, release.commit, release.settings), release.settings.ddl):
-            raise NotYet("after the DDL pack is applied")
+    if unapplied_files(release, here):
+        raise NotYet("after the DDL pack is applied")
     with _candidate(release, code) as origin:
         seen = smokes.pass_all(release, here, code, here.variables(release.version, origin))
     return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"

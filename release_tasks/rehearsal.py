@@ -75,6 +75,7 @@ def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
 @contextmanager
 def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
     """Clone HEAD into `folder` and bring up its environments, each running HEAD; they end with the block."""
+    screen.say(f"Rehearsing in {folder}")
     with ExitStack() as running:
         with screen.busy("Cloning into a throw-away folder"):
             clone = clone_with_bare_remote(git, folder, settings)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
+
+
+def _history(holds: Callable[[Release], object], words: str) -> Callable[[Any], Any]:
+    """Return what makes a step history: once `holds`, it is not asked again and answers with `words`."""
+
+    def mark(step: Callable[[Release], Any]) -> Callable[[Release], Any]:
+        @wraps(step)
+        def looked(release: Release) -> Any:
+            return words if holds(release) else step(release)
+
+        return looked
+
+    return mark
+
+
+until_published = _history(lambda release: release.published, "settled when the tag was published")
+until_live = _history(lambda release: release.runs_in_production, "history: production runs it")
 
 
 class Release:

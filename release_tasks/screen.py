@@ -81,7 +81,8 @@ def as_json(outcomes: Iterable[Outcome]) -> None:
 
 def problems(found: Iterable[Problem]) -> None:
     for problem in found:
-        say(f"  {problem.what}")
+        for line in problem.what.splitlines():
+            say(f"  {line}")
         for line in problem.mend.splitlines():
             say(f"      {line}", "cyan")
 

@@ -127,7 +127,14 @@ class Acceptance(Model):
     fresh: list[Fresh] = []
     gaps: list[Series] = []
     log_exceptions: dict[Pattern, Reason] = Field(default={}, description="pattern of a log line → why it may be")
+    waived: dict[Literal["views", "fresh", "gaps", "log"], Reason] = Field(default={}, description="check → why not")
     wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
+
+    @model_validator(mode="after")
+    def knows_what_to_expect(self) -> Acceptance:
+        if (self.fresh or self.gaps) and not self.keys:
+            raise ValueError("fresh and gaps need keys, a query for the keys that are expected")
+        return self
 
 
 class Environment(Model):

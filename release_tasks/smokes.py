@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ class Result:
 
 def run_smoke(name: str, smoke: Smoke, where: str, code: Path, variables: Mapping[str, str]) -> Result:
     """Run `smoke` in the folder `code`; it fails on a non-zero exit, on its deadline, or without its mark."""
+    began = time.monotonic()
     try:
         ran = shell.run(smoke.command, cwd=code, env=variables, timeout=smoke.timeout, check=False, leash=True)
     except Refused as no:
-        return Result(name, where, smoke.timeout, "", str(no))
+        return Result(name, where, round(time.monotonic() - began, 2), "", str(no))
     last = ran.tail(1) or "nothing"
     problem = ""
     if ran.code:

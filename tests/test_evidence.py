@@ -13,6 +13,7 @@ import pytest
 
 from release_tasks import evidence
 from release_tasks.evidence import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
+from release_tasks.links import point_link
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def release(work: Work, web: Web) -> Release:
     work.commit({release.notes_path: "# App v0.1.1\n"}, "notes")
     work.git("push", "--quiet", "origin", "main", "v0.1.1")
     release.journal.record("step", step="Tag")
+    (work.root / "srv").mkdir()
+    point_link(work.root / "srv" / "current", work.root / "srv" / "releases" / "v0.1.1")
     web.be("0.1.1")
     return release
 

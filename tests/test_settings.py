@@ -183,3 +183,8 @@ def test_a_pattern_that_cannot_work_is_refused_before_anything_begins(raw: dict[
 def test_settings_never_change_after_loading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load({}, {}).app = "other"  # type: ignore[misc]
+
+
+def test_series_need_the_keys_that_are_expected_in_them() -> None:
+    with pytest.raises(Refused, match=r"release\.acceptance: fresh and gaps need keys"):
+        load({"acceptance": {"fresh": [{"table": "samples", "within": 5}]}}, {})

@@ -108,3 +108,12 @@ def test_a_repo_s_own_tasks_are_taken_in_and_never_lost_in_silence(
         (tmp_path / "tasks_local.py").write_text(local)
     ran = inv_list(tmp_path)
     assert (ran.returncode, told in ran.stdout + ran.stderr) == (code, True)
+
+
+def test_an_invoke_yaml_that_is_no_yaml_is_told_in_a_sentence(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    shutil.copytree(ROOT / "release_tasks", tmp_path / "release_tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "invoke.yaml").write_text("release:\n  app: [\n")
+    ran = inv_list(tmp_path)
+    assert (ran.returncode, ran.stderr.startswith("invoke.yaml, line 3: ")) == (1, True)
+    assert "Traceback" not in ran.stderr

@@ -107,3 +107,7 @@ def bench(session: nox.Session) -> None:
     install(session)
     for script in sorted(Path("bench").glob("*.py")):
         session.run("python", str(script), *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()

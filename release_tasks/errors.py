@@ -1,4 +1,4 @@
-"""What a look may find: a problem with its mend, or something that is not there yet."""
+"""What a look may find: a problem with its mend, something that is not there yet, something to ask of a person."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class Refused(Exception):
 
 class NotYet(Exception):
     """A look needs what an earlier step has not made yet; the message says what, as "after the tag"."""
+
+
+class Asked(str):
+    """What a step returns that asks something of a person: the sentence to show."""
 
 
 def refuse(problems: Iterable[Problem]) -> None:

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
 from release_tasks.release import Release, Step
-from release_tasks.steps import Asked
 
 MANIFEST = "manifest-sha256.txt"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from release_tasks import ddl
-from release_tasks.errors import Problem, refuse
+from release_tasks.errors import Asked, Problem, refuse
 from release_tasks.release import Release, Step
-from release_tasks.steps import Asked
 
 
 def announce_the_freeze(release: Release) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.shell import hide
+from release_tasks.masks import hide
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:(?P<password>[^@\s]+)@")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.errors import Asked, NotYet, Problem, Refused
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -19,10 +19,6 @@ DONE, TO_DO, LATER, REFUSED, CHANGED, ASKED = "done", "to do", "later", "refused
 
 class Stopped(Exception):
     """A step was refused in the middle of the changes, and has been shown."""
-
-
-class Asked(str):
-    """What a step returns that asks something of a person: the sentence to show."""
 
 
 @dataclass(frozen=True)

@@ -59,3 +59,10 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "sample" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_readmes_command_starts_nox_where_nox_is_installed_too() -> None:
+    listed = subprocess.run([sys.executable, "noxfile.py", "--list"], cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0
+    for session in ("rehearse", "tests", "smokes(sampling)"):
+        assert session in listed.stdout

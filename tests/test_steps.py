@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.errors import Asked, NotYet, Problem, Refused
 from release_tasks.journal import Journal
-from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Asked, Outcome
+from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
 from tests.test_shell import until
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ TASKS = '''
 import time
 from release_tasks.errors import NotYet, Refused
 from release_tasks.executor import Survey, follow, section
-from release_tasks.steps import Asked
+from release_tasks.errors import Asked
 
 
 def ask_the_gate(release):

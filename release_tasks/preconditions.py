@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from release_tasks import checks, ddl, deployment, docs_pack, smokes, tagging, versions
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_published
 
@@ -76,7 +76,9 @@ def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
     if not patterns:
-        return "no patterns are set in must_be_merged"
+        return Asked(
+            f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
+        )
     problems = []
     for ref, commit in release.git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")

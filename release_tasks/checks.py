@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -113,8 +114,7 @@ def log_problems(here: Environment, offset: int) -> list[Problem]:
     log, deadline = here.log, time.monotonic() + LOG_DELAY
     if not wait_until(lambda: any(mark in line for line in _lines(log, offset)), deadline, every=0.1):
         return [_seen(f"What {here.name} logs does not arrive in {log}: it is another server's log.")]
-    embedded = here.settings.environments.named(here.name).embedded
-    excepted = [*here.settings.acceptance.log_exceptions, *([OWN_END] if embedded else [])]
+    excepted = [*here.settings.acceptance.log_exceptions, *([OWN_END] if here.is_embedded else [])]
     trouble = [line for line in _lines(log, offset) if SQL_TROUBLE.search(line)]
     unexplained = [line for line in trouble if not any(re.search(pattern, line) for pattern in excepted)]
     mend = (
@@ -191,12 +191,6 @@ def settle(environment: Environment) -> None:
 def catch_up(environment: Environment) -> None:
     """Give the jobs of `environment` time to bring the data up to the clock; stale data is for smokes to find."""
     acceptance = environment.settings.acceptance
-    if acceptance.fresh:
-        wait_until(lambda: _is_fresh(environment), time.monotonic() + min(CATCH_UP, acceptance.wait))
-
-
-def _is_fresh(environment: Environment) -> bool:
-    try:
-        return not freshness_problems(environment)
-    except Refused:
-        return False
+    deadline = time.monotonic() + min(CATCH_UP, acceptance.wait)
+    with suppress(Refused):  # a query that fails will not get better, and each time leaves an ERROR in the server log
+        wait_until(lambda: not freshness_problems(environment), deadline)

@@ -37,8 +37,7 @@ def reach_the_environment(release: Release) -> str:
     if row == (True,):
         raise Refused(f"The database of {here.name} is a read-only standby; expected the primary.", "Mend its dsn.")
     here.variables(release.version)
-    embedded_here = "embedded " if release.settings.environments.named(here.name).embedded else ""
-    return f"{embedded_here}PostgreSQL {server}, {here.origin}"
+    return f"{'embedded ' if here.is_embedded else ''}PostgreSQL {server}, {here.origin}"
 
 
 @until_live

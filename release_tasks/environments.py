@@ -69,6 +69,11 @@ class Environment:
         return self.folder / "current"
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it was brought up here, and ends with the run that did."""
+        return self.settings.environments.named(self.name).embedded
+
+    @property
     def code(self) -> Path:
         """The folder of the code that runs here: the working tree on dev, elsewhere what `current` names."""
         if self.name == "dev":

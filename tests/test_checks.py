@@ -223,3 +223,11 @@ def test_a_log_that_is_missing_or_another_server_s_proves_nothing(
     staging.log.write_text("all quiet\n")
     (words,) = what(checks.log_problems(staging, 0))
     assert words.endswith("it is another server's log.")
+
+
+def test_a_query_that_cannot_work_is_not_asked_again_while_jobs_catch_up(here: Callable[..., Environment]) -> None:
+    staging = here(keys="select symbol from never_made", fresh=[FRESH])
+    assert staging.log
+    offset = staging.log.stat().st_size
+    checks.catch_up(staging)
+    assert staging.log.read_bytes()[offset:].count(b'relation "never_made" does not exist') == 1

@@ -133,7 +133,7 @@ def tag_problems(release: Release, commit: str) -> list[Problem]:
     """Return why the commit under this version's tag cannot be its release, empty when it is."""
     git, tag = release.git, release.tag
     mend = f"git tag --delete {tag}   # if it is a mistake and was never pushed; else release the next version"
-    found = (git.text_at(commit, "VERSION") or "").strip()
+    found = release.version_at(commit)
     problems = []
     if found != release.version:
         problems.append(f"{tag} names {commit:.9}, where VERSION says {found!r}: it is not this release.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, notes, shell, versions
+from release_tasks import docs_pack, evidence, notes, shell, versions
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.release import Release, Step
 
@@ -27,7 +27,7 @@ def merge_the_release_branch_back(release: Release) -> Step:
 
 
 def _is_archived(release: Release) -> bool:
-    return (release.folder / "evidence").exists()
+    return evidence.pack_folder(release).exists()
 
 
 def _merge(release: Release, commit: str, name: str, *options: str) -> None:
@@ -52,12 +52,11 @@ def open_the_next_cycle(release: Release) -> Step:
     git, upcoming = release.git, next_version(release)
     main = git.commit_named(release.main_ref)
     if release.is_over:
-        return f"{git.text_at(release.tip, 'VERSION')}".strip()
+        return release.version_at(release.tip)
     if main is None or not git.contains(main, release.tip) or not _is_archived(release):
         raise NotYet("after the release branch is merged back")
-    found = (git.text_at(main, "VERSION") or "").strip()
-    if versions.is_version(found) and versions.opens_a_cycle_after(found, release.version):
-        return found
+    if release.goes_on_at(main):
+        return release.version_at(main)
     yield f"VERSION {release.version} → {upcoming}"
     if git.branch != release.settings.main:
         git.run("switch", "--quiet", release.settings.main)
@@ -74,8 +73,7 @@ def push_the_main_branch(release: Release) -> Step:
     if release.is_over:
         return f"{settings.remote} has it"
     main = git.commit_named(release.main_ref) or ""
-    version = (git.text_at(main, "VERSION") or "").strip() if git.contains(main, release.tip) else ""
-    if not (versions.is_version(version) and versions.opens_a_cycle_after(version, release.version)):
+    if not (git.contains(main, release.tip) and release.goes_on_at(main)):
         raise NotYet("after the next cycle is opened")
     yield f"git push {settings.remote} {release.main_ref}"
     git.push(f"{release.main_ref}:{release.main_ref}")

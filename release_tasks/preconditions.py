@@ -119,7 +119,7 @@ def come_after_the_last_release(release: Release) -> str:
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
-    version = (git.text_at(tip, "VERSION") or "").strip()
+    version = release.version_at(tip)
     problems = version_file_problems("VERSION", version, target)
     source_tag = (git.text_at(tip, "SOURCE_TAG") or "").strip()
     problems += version_file_problems("SOURCE_TAG", source_tag.removeprefix("v"), target)

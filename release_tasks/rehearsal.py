@@ -116,7 +116,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
 def _report(clone: Path, version: str, seconds: float) -> None:
     """Show what happened, from the journal: a row a section, its steps and its time."""
     sections: dict[str, list[dict[str, Any]]] = {}
-    records = Journal(clone / ".release" / f"v{version}" / "journal.jsonl").records()
+    records = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl").records()
     for record in records:
         if record["event"] == "step":
             sections.setdefault(record["section"], []).append(record)
@@ -133,5 +133,5 @@ def _report(clone: Path, version: str, seconds: float) -> None:
 
 def _kept_evidence(clone: Path, root: Path, version: str) -> Path:
     kept = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
-    shutil.copytree(clone / ".release" / f"v{version}" / "evidence", kept)
+    shutil.copytree(records_folder(clone) / f"v{version}" / "evidence", kept)
     return kept

@@ -141,9 +141,17 @@ class Release:
         main = self.git.remote_refs.get(self.main_ref)
         if not (self.published and main and self.git.has(main)):
             return False
-        version = (self.git.text_at(main, "VERSION") or "").strip()
         has_it = self.git.contains(main, self.published) and self.git.bytes_at(main, self.notes_path) is not None
-        return has_it and versions.is_version(version) and versions.opens_a_cycle_after(version, self.version)
+        return has_it and self.goes_on_at(main)
+
+    def version_at(self, commit: str) -> str:
+        """Return what VERSION says in `commit`, "" where it is not there."""
+        return (self.git.text_at(commit, "VERSION") or "").strip()
+
+    def goes_on_at(self, commit: str) -> bool:
+        """Tell whether VERSION in `commit` means that work goes on after this release."""
+        version = self.version_at(commit)
+        return versions.is_version(version) and versions.opens_a_cycle_after(version, self.version)
 
     # What it reaches
 

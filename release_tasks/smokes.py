@@ -45,23 +45,21 @@ def run_smoke(name: str, smoke: Smoke, where: str, code: Path, variables: Mappin
     return Result(name, where, round(ran.seconds, 2), last, problem)
 
 
-def results(release: Release, environment: Environment, code: Path, variables: Mapping[str, str]) -> list[Result]:
-    """Run all smokes of the settings and keep their results as evidence."""
+def pass_all(
+    release: Release, environment: Environment, code: Path | None = None, variables: Mapping[str, str] | None = None
+) -> str:
+    """Run all smokes in `environment`, keep their results as evidence, and return a few words.
+
+    Raises `Refused` with every smoke that failed, or when there are none.
+    """
     settings = release.settings
     environment.connect().close()
     if not settings.smokes:
         raise Refused("No smokes are set; a release that nothing checks is none.", "Set release.smokes in invoke.yaml.")
-    folder = code / settings.folder
+    folder = (code or environment.code) / settings.folder
+    variables = variables or environment.variables(release.version)
     ran = [run_smoke(name, smoke, environment.name, folder, variables) for name, smoke in settings.smokes.items()]
     release.keep_check(f"smokes-{environment.name}", where=environment.name, results=ran)
-    return ran
-
-
-def pass_all(
-    release: Release, environment: Environment, code: Path | None = None, variables: Mapping[str, str] | None = None
-) -> str:
-    """Run all smokes in `environment` and return a few words; raises `Refused` with every smoke that failed."""
-    ran = results(release, environment, code or environment.code, variables or environment.variables(release.version))
     refuse(smoke_problems(ran))
     return ", ".join(f"{result.name} {result.seconds:.1f} s" for result in ran)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack
+from release_tasks import docs_pack, versions
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.git import differing, listed
 from release_tasks.release import Release, Step
@@ -98,11 +98,5 @@ def _keep_the_branch_at_the_tag(release: Release) -> None:
     if later:
         raise Refused(
             f"{release.branch} was changed after {release.tag} was published: {listed(later)}.",
-            f"A fix after the tag is a new version: inv release --version {_next(release)}",
+            f"A fix after the tag is a new version: inv release --version {versions.next_release(release.version)}",
         )
-
-
-def _next(release: Release) -> str:
-    from release_tasks import versions
-
-    return versions.next_release(release.version)

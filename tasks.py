@@ -4,6 +4,14 @@ from invoke import Collection, task
 
 from release_tasks.executor import Survey, follow, section
 
+ENV = "dev, staging or production"
+RESTORE = {
+    "from": "a backup: its name, or its folder or file",
+    "into": "dev, staging, production, or the URL of a database",
+    "over": "the database's name once more, where it has tables: it is kept under another name",
+    "identity": "the file of the age key, for an encrypted backup",
+}
+
 
 @section
 def preconditions(c, version=None):
@@ -21,6 +29,7 @@ def preconditions(c, version=None):
         preconditions.come_after_the_last_release,
         preconditions.have_versions_in_line,
         preconditions.have_a_ddl_pack_in_order,
+        preconditions.prove_the_ddl_pack,
         preconditions.validate_the_ddl_pack_on_dev,
         preconditions.pass_the_smokes_on_dev,
         preconditions.have_checks_that_can_be_asked,
@@ -28,7 +37,7 @@ def preconditions(c, version=None):
 
 
 @section(pre=[preconditions])
-def freeze(c, version=None, until=None):
+def freeze(c, version=None, until=None, allow_shift=None):
     """3. Freeze Window"""
     from release_tasks import freeze
 
@@ -39,6 +48,7 @@ def freeze(c, version=None, until=None):
         freeze.cut_the_release_branch,
         freeze.lock_the_ddl_order,
         until=until,
+        allow_shift=allow_shift,
     )
 
 
@@ -101,10 +111,12 @@ def production(c, version=None, yes=False):
         production.have_the_notes_ready,
         production.confirm_production,
         production.back_up_the_database,
+        production.verify_the_backup,
         deployment.put_the_code_in_place,
         deployment.apply_the_ddl_pack,
         deployment.stamp_the_session,
         production.pass_the_smokes_before_the_flip,
+        production.have_a_backup_that_restores,
         deployment.run_the_release,
         where="production",
         yes=yes,
@@ -141,7 +153,7 @@ def post_release(c, version=None, next=None):
 
 
 @section(pre=[post_release])
-def release(c, version=None, until=None, sign=False, highlights=None, yes=False, next=None):
+def release(c, version=None, until=None, allow_shift=None, sign=False, highlights=None, yes=False, next=None):
     """Take a release through sections 2 to 10; after any stop, the same command goes on."""
 
 
@@ -150,7 +162,7 @@ def status(c, version=None, json=False):
     """Look only: each step done, to do or refused."""
 
 
-@task(help={"env": "dev, staging or production", "only": "the name of one smoke"})
+@task(help={"env": ENV, "only": "the name of one smoke"})
 def smokes(c, env="dev", only=None):
     """Run the smokes in an environment."""
     from release_tasks import smokes as room
@@ -166,8 +178,50 @@ def rehearse(c, version=None, keep=False):
     rehearsal.rehearse(c.config, version, keep)
 
 
+@task(name="validate", help={"json": "print the outcome as JSON"})
+def ddl_validate(c, json=False):
+    """Prove the DDL pack on a scratch server."""
+    from release_tasks import proof
+
+    proof.report(c.config, json)
+
+
+@task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
+def ddl_apply(c, env="dev", again=False, yes=False):
+    """Apply the DDL pack in an environment."""
+    from release_tasks import applying
+
+    applying.report(c.config, env, again, yes)
+
+
+@task(name="drift", help={"env": ENV, "json": "print the outcome as JSON"})
+def ddl_drift(c, env="dev", json=False):
+    """Compare a database with what the DDL pack makes."""
+    from release_tasks import drift
+
+    drift.report(c.config, env, json)
+
+
+@task(name="take", help={"env": ENV})
+def backup_take(c, env="production"):
+    """Back up a database, and restore the backup to see that it is one."""
+    from release_tasks import backup
+
+    backup.report(c.config, env)
+
+
+@task(name="restore", help=RESTORE)
+def backup_restore(c, from_=None, into=None, over=None, identity=None):
+    """Restore a backup into a database."""
+    from release_tasks import restore
+
+    restore.report(c.config, from_, into, over, identity)
+
+
 ns = Collection(preconditions, freeze, docs_pack, tag, notes, archive, post_release, release, status, smokes, rehearse)
 ns.add_collection(Collection("deploy", staging, production))
+ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
+ns.add_collection(Collection("backup", backup_take, backup_restore))
 
 try:
     import tasks_local  # a repo's own tasks, where it has any

@@ -1,60 +1,137 @@
-"""Section 8: a backup of the database by pg_dump, whole or not there (docs/BACKUP_AND_RECOVERY.md)."""
+"""Section 8: a backup of a database, taken whole or not at all (docs/BACKUP_AND_RECOVERY.md)."""
 
 from __future__ import annotations
 
-import os
-import time
+import getpass
+import json
+import platform
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from release_tasks import postgres, shell
-from release_tasks.files import file_sha256, write_aside
+from release_tasks import contents, postgres, screen, sealing, shell
+from release_tasks.errors import Refused
+from release_tasks.files import checksum_lines, file_hashes, file_sha256, sha256, write_aside
+from release_tasks.shelf import (
+    ASIDE,
+    DUMP,
+    FACTS,
+    SEALED,
+    SUMS,
+    Backup,
+    backups_of,
+    folder_of,
+    held,
+    read_json,
+    remove,
+    show,
+    stem,
+)
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from release_tasks.environments import Environment
 
-DUMP = 3600.0  # seconds a dump may take
-RECENT = 3600.0  # seconds after which a dump is not "just before" the change any more
 
+def take(environment: Environment, version: str, commit: str | None = None) -> Backup:
+    """Dump the database of `environment` into a new folder, and return it: whole, and not yet verified.
 
-def dump(environment: Environment, folder: Path, server_major: int) -> Path:
-    """Dump the database of `environment` into `folder`, check that it can be read, and return the file.
-
-    The password goes by the environment, never by the command line. Raises `Refused` when no fitting pg_dump is there.
+    `version` and `commit` say what it was made for. What is in the database is counted in the dump's own snapshot.
+    The password goes by the environment, never by a command line. Raises `Refused`; nothing is left then.
     """
-    tool = postgres.client_tool("pg_dump", server_major)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.dump"
-    aside = path.with_suffix(".aside")
-    variables = environment.variables("")
-    try:
-        shell.run([tool, "--format=custom", f"--file={aside}"], env=variables, timeout=DUMP, leash=True)
-        shell.run([tool.with_name("pg_restore" + tool.suffix), "--list", aside], timeout=60)
-        aside.chmod(0o600)
-        with aside.open("r+b") as file:
-            os.fsync(file.fileno())
-        write_aside(_checksum(path), f"{file_sha256(aside)}  {path.name}\n".encode())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    from psycopg import Error
+
+    began = datetime.now(UTC)
+    with held(environment) as folder:
+        path = folder / f"{stem(environment)}-{began:%Y%m%dT%H%M%SZ}"
+        aside = folder / f".{path.name}{ASIDE}"
+        who = f"{getpass.getuser()} on {platform.node()}"
+        about = {"app": environment.settings.app, "environment": environment.name, "version": version, "commit": commit}
+        try:
+            aside.mkdir(mode=0o700)
+            with environment.connect() as connection:
+                seen = _dump(connection, environment, aside / DUMP)
+            plain = file_hashes(aside / DUMP)
+            times = {"began": began.isoformat(), "ended": datetime.now(UTC).isoformat(), "by": who}
+            facts = json.dumps({**about, **times, **seen, DUMP: plain}, indent=1, ensure_ascii=False).encode()
+            write_aside(aside / FACTS, facts)
+            dumped = {f"{DUMP}/{name}": digest for name, digest in plain.items()}
+            write_aside(aside / SUMS, checksum_lines({FACTS: sha256(facts), **dumped}))
+            aside.rename(path)
+        except Error as error:
+            what = f"The database of {environment.name} cannot be backed up: {' '.join(str(error).split())}"
+            raise Refused(what, "The role of the DSN has to be able to read all of it.") from None
+        except OSError as error:
+            what = f"The backup cannot be written to {folder}: {error.strerror}."
+            raise Refused(what, f"df -h {folder}   # or set release.backup.folder") from None
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return Backup(path, read_json(path / FACTS))
 
 
-def newest(folder: Path, name: str) -> Path | None:
-    """Return the newest dump of the environment `name` in `folder`, None when there is none."""
-    return max(folder.glob(f"{name}-*.dump"), default=None)
+def _dump(connection: Connection, environment: Environment, target: Path) -> dict[str, Any]:
+    """Dump into `target`, count rows in the same snapshot meanwhile, and return what is in the database."""
+    settings = environment.settings.backup
+    tool = postgres.client_tool("pg_dump", connection.info.server_version // 10000)
+    dbname, variables = contents.for_programs(environment.dsn)
+    snapshot = contents.begin_to_read(connection, settings.timeout)
+    seen = contents.read(connection)
+    argv: list[str | Path] = [
+        tool,
+        "--format=directory",
+        "--compress=1",  # twice as fast as the default, a twentieth larger
+        f"--jobs={settings.jobs}",
+        f"--snapshot={snapshot}",
+        "--no-password",
+    ]
+    with ThreadPoolExecutor(1) as beside:
+        counting = beside.submit(contents.rows, connection)
+        try:
+            shell.run(
+                [*argv, f"--file={target}", f"--dbname={dbname}"], env=variables, timeout=settings.timeout, leash=True
+            )
+        except BaseException as error:
+            first = counting.exception() if counting.done() else None  # then the snapshot was gone, which says little
+            _end(counting, connection)
+            raise (first if first and isinstance(error, Refused) else error) from None
+        return {**seen, "pg_dump": postgres.major(tool), "rows": counting.result()}
 
 
-def is_recent(path: Path) -> bool:
-    return time.time() - path.stat().st_mtime < RECENT
+def _end(counting: Future[Any], connection: Connection) -> None:
+    """End the count, which would be of no use; a cancel between two of its queries meets none, so ask again."""
+    while not counting.done():
+        connection.cancel_safe(timeout=5)
+        wait([counting], timeout=0.2)
 
 
-def is_whole(path: Path) -> bool:
-    """Tell whether `path` is what was dumped: its checksum fits."""
-    checksum = _checksum(path)
-    return checksum.exists() and checksum.read_text(encoding="utf-8").split()[:1] == [file_sha256(path)]
+def seal(backup: Backup, recipients: list[str]) -> None:
+    """Put one file, encrypted to `recipients`, in the place of the dump, which is removed once that is on disk."""
+    if backup.is_sealed:
+        return
+    sealing.seal(backup.dump, backup.folder / SEALED, recipients)
+    sums = {FACTS: file_sha256(backup.folder / FACTS), SEALED: file_sha256(backup.folder / SEALED)}
+    write_aside(backup.folder / SUMS, checksum_lines(sums))
+    remove(backup.dump)
 
 
-def _checksum(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+def report(config: Any, where: str) -> None:
+    """Take a backup of `where` outside a release, restore it to see that it is one, and show what is kept.
+
+    Raises `Refused`; what was dumped and is not verified then stays, and does not count.
+    """
+    from release_tasks import verification
+    from release_tasks.release import environment_of, version_here
+
+    with environment_of(config, where) as environment:
+        if config.run.dry:
+            screen.say(f"Would back up {where} to {folder_of(environment)}, and restore it on a scratch server.")
+            return
+        with screen.busy(f"Dumping {where}"):
+            taken = take(environment, version_here(environment.root))
+        with screen.busy(f"Restoring {taken.name} on a scratch server"):
+            seen = verification.verify(taken, environment)
+        show(f"Backups of {where}", backups_of(environment))
+    screen.say(f"{taken.name}: {seen}", "bold green")

@@ -1,31 +1,31 @@
-"""The DDL pack: which files, in which order, locked how, and applied to which database."""
+"""The DDL pack: which files, in which order, and what a file says of itself."""
 
 from __future__ import annotations
 
 import codecs
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from release_tasks import node, shell
+from release_tasks import node, shell, sql
 from release_tasks.errors import Problem, Refused
-from release_tasks.files import checksum_lines, read_checksums, records_folder, sha256
+from release_tasks.files import read_checksums, records_folder, sha256
+from release_tasks.git import Git
 
 if TYPE_CHECKING:
-    from psycopg import Connection
-    from psycopg.errors import Diagnostic
-
-    from release_tasks.environments import Environment
-    from release_tasks.git import Git
     from release_tasks.settings import Ddl, Settings
 
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
 
-
-ADVISORY_LOCK = 0x11EA5E  # any number will do, as long as every release takes the same
+LOCKED_FOR = re.compile(r"# (\S+):")
+NO_TRANSACTION = re.compile(r"^--\s*release:\s*no-transaction\b", re.MULTILINE | re.IGNORECASE)
+TRANSACTION_CONTROL = re.compile(
+    r"(begin|start transaction|commit|end|abort|prepare transaction|rollback(?! to| work to| transaction to))\b", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,46 @@ class DdlFile:
     def sha256(self) -> str:
         return sha256(self.content)
 
+    @cached_property
+    def text(self) -> str:
+        return self.content.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="replace")
+
+    @property
+    def wants_no_transaction(self) -> bool:
+        """Whether a comment `-- release: no-transaction` says that each statement is to stand by itself."""
+        return bool(NO_TRANSACTION.search(self.text))
+
+    @cached_property
+    def statements(self) -> list[sql.Statement]:
+        return list(sql.statements(self.text))
+
+    @property
+    def transaction_control(self) -> list[sql.Statement]:
+        """Its own BEGIN, COMMIT and the like: inside a runner's transaction they would break it."""
+        return [each for each in self.statements if TRANSACTION_CONTROL.match(each.bare)]
+
+    @property
+    def holds_transactions(self) -> bool:
+        return bool(self.transaction_control)
+
 
 def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
-    """Return the pack as committed in `commit`, in the order in which it is applied."""
+    """Return the pack as committed in `commit`, in the order in which it is applied; once released, in the locked."""
     paths = [path for path in git.files_in(commit, settings.ddl.folder) if path.endswith(".sql")]
     contents = {PurePosixPath(path).name: DdlFile(path, git.bytes_at(commit, path) or b"") for path in paths}
-    return [contents[name] for name in in_order(list(contents), git.root, settings)]
+    names = _released_order(git, commit, settings)
+    if sorted(names) != sorted(contents):
+        names = in_order(list(contents), git.root, settings)
+    return [contents[name] for name in names]
+
+
+def _released_order(git: Git, commit: str, settings: Settings) -> list[str]:
+    """Return the base names in the lock of `commit`, when it is part of the release that the lock was made for."""
+    lock = git.text_at(commit, settings.ddl.lock) or ""
+    tag = LOCKED_FOR.match(lock)
+    if not (tag and git.contains(f"refs/tags/{tag[1]}", commit)):
+        return []
+    return [PurePosixPath(path).name for path in read_checksums(lock.encode())]
 
 
 def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
@@ -58,13 +92,59 @@ def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
     return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
 
 
+def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
+    if where == "dev":
+        return pack_in(root, root, settings)
+    git = Git.open(root, settings.remote)
+    try:
+        return pack_at(git, "HEAD", settings)
+    finally:
+        git.close()
+
+
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
-    """Return base names as the runner sorts them; `javascript` asks Node itself, for its order is a locale's."""
-    if settings.ddl.order == "bytes" or len(names) < 2:
-        return sorted(names)
-    env = node.runtime(root / settings.folder, records_folder(root))
-    asked = shell.run(["node", "--eval", SORT, json.dumps(sorted(names))], env=env)
-    return list(json.loads(asked.stdout))
+    """Return base names in the order in which the set rule has them applied.
+
+    `javascript` asks Node itself, for its order is a locale's; a command says it by naming them. Raises `Refused`.
+    """
+    return _ordered(names, settings.ddl.order, root, settings)
+
+
+def _ordered(names: list[str], rule: str | list[str], root: Path, settings: Settings) -> list[str]:
+    names, folder = sorted(names), root / settings.folder
+    if rule == "bytes" or not names:
+        return names
+    env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
+    if rule == "javascript":
+        return list(json.loads(shell.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
+    listed = list(dict.fromkeys(mention_of(names).findall(shell.run(rule, cwd=folder, env=env).stdout)))
+    if len(listed) < len(names):
+        missing = ", ".join(name for name in names if name not in listed)
+        raise Refused(
+            f"{' '.join(rule)} does not list every file of {settings.ddl.folder}; missing: {missing}.",
+            "Let release.ddl.order be a command that lists them all, or a rule: bytes, javascript.",
+        )
+    return listed
+
+
+def mention_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds the file names (at least one) wherever a text mentions them whole."""
+    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)")
+
+
+def order_disagreements(names: list[str], root: Path, settings: Settings) -> list[str]:
+    """Return, for each other rule that would order this pack differently, in which files that shows first."""
+    rule, ours = settings.ddl.order, in_order(names, root, settings)
+    told = []
+    for other in ("bytes", "javascript") if settings.uses_node else ("bytes",):
+        theirs = _ordered(names, other, root, settings)
+        if theirs != ours:
+            first, instead = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+            shown = rule if isinstance(rule, str) else " ".join(rule)
+            told.append(f"in the order set ({shown}) {first} comes before {instead}, by {other} after it")
+    return told
 
 
 def pack_problems(pack: list[DdlFile], ddl: Ddl) -> list[Problem]:
@@ -83,128 +163,18 @@ def pack_problems(pack: list[DdlFile], ddl: Ddl) -> list[Problem]:
                     f"{file.path} has no number; expected one, for it is what orders the pack.", f"git mv {file.path} …"
                 )
             )
-    return problems
+    return [*problems, *encoding_problems(pack)]
 
 
-def lock_of(pack: list[DdlFile], tag: str) -> bytes:
-    """Return the order lock: `sha256sum --check` reads it, and its lines stand in application order."""
-    title = f"# {tag}: the DDL pack in the order in which it is applied\n".encode()
-    return title + checksum_lines({file.path: file.sha256 for file in pack})
-
-
-def locked_for(lock: bytes, tag: str) -> bool:
-    """Tell whether `lock` was made for the release `tag`, and not for one before."""
-    return lock.startswith(f"# {tag}:".encode())
-
-
-def shifts(lock: bytes, pack: list[DdlFile]) -> list[Problem]:
-    """Return the structural shifts since the lock: files added, removed or in another order (section 3)."""
-    locked, found = list(read_checksums(lock)), [file.path for file in pack]
-    problems = [Problem(f"{path} was added after the DDL order was locked.") for path in found if path not in locked]
-    problems += [Problem(f"{path} was removed after the DDL order was locked.") for path in locked if path not in found]
-    if not problems and locked != found:
-        problems.append(Problem("The order of the DDL pack is not the locked one any more."))
-    return problems
-
-
-def unapplied(connection: Connection, pack: list[DdlFile], ddl: Ddl) -> list[DdlFile]:
-    """Return the files that the ledger does not hold with their present content, in order."""
-    schema, _, table = ddl.ledger.partition(".")
-    if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
-        return list(pack)
-    held: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
-    return [file for file in pack if held.get(file.path) != file.sha256]
-
-
-def keep_others_out(connection: Connection, where: str) -> None:
-    """Let no other release apply DDL here while `connection` lives (PostgreSQL, "Advisory Locks"); never waits."""
-    if connection.execute("select pg_try_advisory_lock(%s)", [ADVISORY_LOCK]).fetchone() == (True,):
-        return
-    holder = connection.execute(
-        "select format('process %%s, since %%s', pid, backend_start::timestamptz(0)) from pg_locks"
-        " join pg_stat_activity using (pid) where locktype = 'advisory' and objid = %s and granted",
-        [ADVISORY_LOCK],
-    ).fetchone()
-    raise Refused(
-        f"Another release is applying DDL to {where}: {holder[0] if holder else 'it has just ended'}.",
-        "Wait for it, then run again.",
-    )
-
-
-def apply(environment: Environment, pack: list[DdlFile], code: Path, version: str) -> list[str]:
-    """Apply the whole pack by the application's runner in `code`, or by psycopg, one transaction a file.
-
-    Returns the notices and warnings, each with its file. Raises `Refused` naming file, line and PostgreSQL's message.
-    """
-    if environment.settings.ddl.command:
-        return _apply_by_command(environment, pack, code, version)
-    return _apply_by_psycopg(environment, pack)
-
-
-def _apply_by_command(environment: Environment, pack: list[DdlFile], code: Path, version: str) -> list[str]:
-    settings, ddl = environment.settings, environment.settings.ddl
-    env = environment.variables(version)
-    ran = shell.run(ddl.command, cwd=code / settings.folder, env=env, timeout=ddl.timeout, leash=True)
-    expected = ddl.must_print.replace("{count}", str(len(pack)))
-    if not re.search(expected, ran.output):
-        raise Refused(
-            f"{' '.join(ddl.command)} ended without an error, but did not print {expected!r}: "
-            f"expected it to apply {len(pack)} files. It said: {ran.tail(3)}",
-            "Run it by hand with --dry-run and compare with the order lock.",
-        )
-    named = [found.start() for file in pack if (found := re.search(rf"(?<![\w.-]){re.escape(file.name)}", ran.stdout))]
-    if len(named) == len(pack) and named != sorted(named):
-        raise Refused(
-            f"{' '.join(ddl.command)} applied the files in another order than the locked one.",
-            "Let release.ddl.order in invoke.yaml say how the runner sorts.",
-        )
-    return [line for line in ran.output.splitlines() if re.search(r"\b(NOTICE|WARNING)\b", line)]
-
-
-def _apply_by_psycopg(environment: Environment, pack: list[DdlFile]) -> list[str]:
-    from psycopg import Error
-
-    notices: list[str] = []
-    with environment.connect() as connection:
-        connection.execute(f"set statement_timeout = '{environment.settings.ddl.timeout:g}s'")
-        for file in pack:
-
-            def keep(diagnostic: Diagnostic, name: str = file.name) -> None:
-                notices.append(f"{name}: {diagnostic.severity}: {diagnostic.message_primary}")
-
-            connection.add_notice_handler(keep)
-            try:
-                with connection.transaction():
-                    connection.execute(file.content.removeprefix(codecs.BOM_UTF8))
-            except Error as error:
-                mend = f"Mend {file.path}; once the tag is published, a fix is a new version."
-                raise Refused(_failure(file, error), mend) from error
-            finally:
-                connection.remove_notice_handler(keep)
-    return notices
-
-
-def _failure(file: DdlFile, error: Exception) -> str:
-    """Return one sentence: file, line, message and SQLSTATE (PostgreSQL, "Error and Notice Message Fields")."""
-    diagnostic = getattr(error, "diag", None)
-    position = getattr(diagnostic, "statement_position", None)
-    text = file.content.decode("utf-8", errors="replace")
-    line = f", line {text[: int(position)].count(chr(10)) + 1}" if position else ""
-    message = getattr(diagnostic, "message_primary", None) or str(error)
-    return f"{file.path}{line}: {message} (SQLSTATE {getattr(error, 'sqlstate', None) or 'none'})."
-
-
-def enter(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl, version: str) -> None:
-    """Enter what was applied in the ledger, which makes "is this pack applied here?" a look."""
-    schema = ddl.ledger.partition(".")[0]
-    connection.execute("set client_min_messages = warning")
-    connection.execute(f"create schema if not exists {schema}")
-    connection.execute(
-        f"create table if not exists {ddl.ledger} (file text primary key, sha256 text not null,"
-        " version text not null, applied_at timestamptz not null default now(), applied_by text not null default user)"
-    )
-    connection.cursor().executemany(
-        f"insert into {ddl.ledger} (file, sha256, version) values (%s, %s, %s) on conflict (file) do update"
-        " set sha256 = excluded.sha256, version = excluded.version, applied_at = now(), applied_by = user",
-        [(file.path, file.sha256, version) for file in pack],
-    )
+def encoding_problems(pack: Iterable[DdlFile]) -> Iterator[Problem]:
+    """Yield the files that are no UTF-8 text: PostgreSQL would refuse them, or read them only up to a NUL."""
+    for file in pack:
+        try:
+            file.content.decode()
+            at = file.content.find(0)
+        except UnicodeDecodeError as wrong:
+            at = wrong.start
+        if at >= 0:
+            line = file.content.count(b"\n", 0, at) + 1
+            found = f"found the byte 0x{file.content[at]:02x} in line {line}"
+            yield Problem(f"{file.path} is not UTF-8 text: {found}.", f"Save {file.path} as UTF-8.")

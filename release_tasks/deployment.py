@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import checks, ddl, shell, smokes
+from release_tasks import applying, checks, ddl, ledger, runner, shell, smokes
 from release_tasks.environments import Environment, wait_until
-from release_tasks.errors import NotYet, Refused
+from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import write_aside
 from release_tasks.git import Git
 from release_tasks.links import point_link
@@ -33,9 +33,7 @@ def reach_the_environment(release: Release) -> str:
     here = release.here
     with here.connect() as connection:
         server = connection.info.server_version // 10000
-        row = connection.execute("select pg_is_in_recovery()").fetchone()
-    if row == (True,):
-        raise Refused(f"The database of {here.name} is a read-only standby; expected the primary.", "Mend its dsn.")
+        refuse(runner.server_problems(connection, here.name, here.settings.ddl))
     here.variables(release.version)
     return f"{'embedded ' if here.is_embedded else ''}PostgreSQL {server}, {here.origin}"
 
@@ -107,18 +105,16 @@ def apply_missing(release: Release, here: Environment, code: Callable[[], Path])
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psycopg"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    with here.connect() as connection:
-        ddl.keep_others_out(connection, here.name)
-        for notice in ddl.apply(here, pack, folder, release.version):
-            release.journal.record("notice", where=here.name, text=notice)
-        ddl.enter(connection, pack, settings.ddl, release.version)
+    for applied in applying.apply(here, pack, folder, release.version):
+        told = [str(notice) for notice in applied.notices]
+        release.journal.record("ddl", where=here.name, file=applied.file.path, seconds=applied.seconds, notices=told)
 
 
 def unapplied_files(release: Release, here: Environment) -> list[ddl.DdlFile]:
     """Return the files of this release's pack that the ledger of `here` does not have as they are."""
     pack = ddl.pack_at(release.git, release.commit, release.settings)
     with here.connect() as connection:
-        return ddl.unapplied(connection, pack, release.settings.ddl)
+        return ledger.unapplied(connection, pack, release.settings.ddl)
 
 
 @until_live

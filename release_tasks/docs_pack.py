@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from release_tasks import ddl
+from release_tasks import ddl, order_lock
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
@@ -20,8 +20,7 @@ def write_the_docs_pack(release: Release) -> Step:
         return f"in {release.published:.9}"
     tip = release.tip
     refuse(include_problems(release, tip))
-    lock = release.git.bytes_at(tip, release.settings.ddl.lock)
-    if not (lock and ddl.locked_for(lock, release.tag)):
+    if not order_lock.locked_for(release.git.bytes_at(tip, release.settings.ddl.lock), release.tag):
         raise NotYet("after the DDL order is locked")
     pack = expected_pack(release, tip)
     stale = differing(pack, release.git, tip)

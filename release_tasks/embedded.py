@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import checks, ddl, postgres
+from release_tasks import applying, checks, ddl, ledger, postgres
 from release_tasks.environments import Environment, free_port
 from release_tasks.files import records_folder, write_aside
 from release_tasks.leash import Command, Kept, Spec
@@ -23,7 +23,7 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
     Dev runs the working tree, its DDL pack applied; the others run what `current` names, once something is deployed.
     """
     folder = records_folder(root) / "environments" / name
-    server = postgres.start(folder / "postgresql", [settings.app])
+    server = start_server(name, root, settings)
     origin = f"http://127.0.0.1:{_port(folder)}"
     environment = Environment(name, settings, root, server.dsn(settings.app), origin, folder, server.log)
     if server.kept:
@@ -34,6 +34,11 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
             environment.close()
             raise
     return environment
+
+
+def start_server(name: str, root: Path, settings: Settings) -> postgres.Running:
+    """Return the server of the embedded environment `name`, with its database and without its services."""
+    return postgres.start(records_folder(root) / "environments" / name / "postgresql", [settings.app])
 
 
 def _start_services(environment: Environment, settings: Settings) -> None:
@@ -57,9 +62,9 @@ def _apply_the_working_tree_s_pack(environment: Environment) -> None:
     root, settings = environment.root, environment.settings
     pack = ddl.pack_in(root, root, settings)
     with environment.connect() as connection:
-        if ddl.unapplied(connection, pack, settings.ddl):
-            ddl.apply(environment, pack, root, "dev")
-            ddl.enter(connection, pack, settings.ddl, "dev")
+        missing = ledger.unapplied(connection, pack, settings.ddl)
+    if missing:
+        applying.apply(environment, pack, root, "dev")
 
 
 def _port(folder: Path) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
+import platform
 import socket
 import time
 import urllib.error
@@ -106,7 +108,7 @@ class Environment:
         import psycopg
 
         try:
-            return psycopg.connect(self.dsn, autocommit=True, connect_timeout=CONNECT, application_name="release")
+            return psycopg.connect(self.dsn, autocommit=True, connect_timeout=CONNECT, application_name=_who())
         except psycopg.Error as error:
             self._unreachable(error)
 
@@ -164,6 +166,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+
+
+def _who() -> str:
+    """Return how our connections are called in pg_stat_activity, so that a second release can say whom it waits for."""
+    return f"release by {getpass.getuser()} on {platform.node()}"[:63]
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from release_tasks import shelf
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
 from release_tasks.release import Release, Step
@@ -89,8 +90,11 @@ def _fill(folder: Path, release: Release) -> None:
     for there, here in committed.items():
         write_aside(folder / there, _committed(release, commit, here))
     write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
-    for record in (*(release.folder / "checks").glob("*.json"), *(release.folder / "backups").glob("*.sha256")):
+    for record in (release.folder / "checks").glob("*.json"):
         shutil.copy(record, folder / "checks")
+    if used := shelf.made_for(release.environment("production"), commit):
+        dumps = shutil.ignore_patterns(shelf.DUMP, shelf.SEALED)
+        shutil.copytree(used.folder, folder / "checks" / "backup" / used.name, ignore=dumps)
     if broken := release.journal.breaks():
         raise Refused(
             f"{release.journal.path} was changed after it was written, at line {broken[0]}.",

@@ -66,6 +66,7 @@ HELP = {
     "yes": "confirm production without a question, for machines",
     "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
     "highlights": "the Highlights of the notes: a text, or @file",
+    "allow_shift": "why the DDL pack may make something else than was locked",
     "until": "when the freeze ends, in words",
     "json": "print the outcome as JSON",
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks import ddl
-from release_tasks.errors import Asked, Problem, refuse
+from release_tasks import ddl, notes, order_lock
+from release_tasks.errors import Asked, Problem, Refused, refuse
+from release_tasks.git import listed
 from release_tasks.release import Release, Step
 
 
@@ -40,12 +42,47 @@ def lock_the_ddl_order(release: Release) -> Step:
     if release.published:
         return "locked in the tag"
     git, settings, tip = release.git, release.settings, release.tip
-    pack = ddl.pack_at(git, tip, settings)
-    lock, expected = git.bytes_at(tip, settings.ddl.lock), ddl.lock_of(pack, release.tag)
-    if lock == expected:
-        return f"{len(pack)} files"
-    if lock and ddl.locked_for(lock, release.tag):
-        mend = f"Undo it on {release.branch}; only if it is absolutely needed: git rm {settings.ddl.lock} && git commit"
-        refuse(Problem(shift.what, mend) for shift in ddl.shifts(lock, pack))
-    yield f"git commit {settings.ddl.lock} ({len(pack)} files)"
-    git.commit_files({settings.ddl.lock: expected}, f"release: lock the DDL order for {release.tag}")
+    pack, path = ddl.pack_at(git, tip, settings), settings.ddl.lock
+    lock, base = order_lock.lock_of(pack, release.tag), order_lock.last_locked(git, tip, release.tag, settings)
+    moved = order_lock.changes(base.pack, pack) if base else []
+    if base and not moved and git.bytes_at(tip, path) == lock:
+        return _about(pack, release)
+    shifted = _shifts_since(base, pack, release) if base and moved else []
+    reason = (release.options.get("allow_shift") or "").strip()
+    if base and shifted and not reason:
+        refuse(_shift_problems(base, moved, shifted, release))
+    kind = "shift" if shifted else "critical fix"
+    yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(map(str, moved))}' if moved else ''})"
+    if shifted:
+        release.journal.record("ddl-shift", reason=reason, files=[str(each) for each in moved], objects=shifted)
+    elif moved:
+        release.journal.record("ddl-fix", files=[str(each) for each in moved])
+    message = order_lock.message(release.tag, moved, shifted, reason)
+    git.commit_files({path: lock}, message, even_empty=True)  # a hand may have written the very same lock
+
+
+def _shifts_since(base: order_lock.Locked, pack: list[ddl.DdlFile], release: Release) -> list[str]:
+    """Return what `pack` makes otherwise than the locked one; what cannot be compared counts as a shift."""
+    try:
+        return [str(each) for each in order_lock.shifts(base.pack, pack, release.root, release.settings)]
+    except Refused as no:
+        return [f"what the pack makes cannot be compared with what was locked: {no}"]
+
+
+def _shift_problems(
+    base: order_lock.Locked, moved: list[order_lock.Change], shifted: list[str], release: Release
+) -> Iterator[Problem]:
+    for change in moved:
+        yield Problem(change.sentence, change.undone(base.commit))
+    allow = f'inv release --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
+    for shift in shifted:
+        yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
+
+
+def _about(pack: list[ddl.DdlFile], release: Release) -> str:
+    """Return a few words about the pack: its size, what is new since the last release, where rules of order differ."""
+    git, settings, since = release.git, release.settings, notes.last_release(release)
+    words = [f"{len(pack)} files"]
+    if since:
+        words.append(order_lock.since_release(git, pack, since, release.root, settings))
+    return "; ".join([*words, *ddl.order_disagreements([file.name for file in pack], release.root, settings)])

@@ -38,6 +38,7 @@ class Git:
     def __init__(self, root: Path, remote: str) -> None:
         self.root, self.remote = root, remote
         self._seen: dict[tuple[str, ...], shell.Finished] = {}
+        self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
         self._remote_refs: dict[str, str] | None = None
         self._asked_at = 0.0
 
@@ -149,11 +150,8 @@ class Git:
         if submodule:
             inner, inner_commit = submodule
             return inner.bytes_at(inner_commit, PurePosixPath(path).relative_to(inner.root.name).as_posix())
-        try:
-            entry = self.repo.commit(commit).tree.join(path)
-            return bytes(entry.data_stream.read()) if entry.type == "blob" else None
-        except (KeyError, AttributeError):
-            return None
+        blob = self._files(commit, path.rpartition("/")[0]).get(path)
+        return bytes(blob.data_stream.read()) if blob else None
 
     def text_at(self, commit: str, path: str) -> str | None:
         found = self.bytes_at(commit, path)
@@ -161,11 +159,19 @@ class Git:
 
     def files_in(self, commit: str, folder: str) -> list[str]:
         """Return the paths of the files directly in `folder` of `commit`, sorted by bytes."""
-        try:
-            tree = self.repo.commit(commit).tree
-            return sorted(str(blob.path) for blob in (tree if folder in ("", ".") else tree.join(folder)).blobs)
-        except (KeyError, AttributeError):
-            return []
+        return sorted(self._files(commit, folder))
+
+    def _files(self, commit: str, folder: str) -> dict[str, gitpython.Blob]:
+        """Return path → blob of the files directly in `folder`, read once: a pack may have a thousand."""
+        found = self.repo.commit(commit)
+        if (found.hexsha, folder) not in self._folders:
+            try:
+                tree = found.tree if folder in ("", ".") else found.tree.join(folder)
+                blobs = {str(blob.path): blob for blob in tree.blobs}
+            except (KeyError, AttributeError):
+                blobs = {}  # there is none, or it is a file
+            self._folders[found.hexsha, folder] = blobs
+        return self._folders[found.hexsha, folder]
 
     def changed_between(self, old: str, new: str) -> list[str]:
         found = self._look("diff", "--name-only", "-z", "--no-renames", old, new).stdout
@@ -175,6 +181,11 @@ class Git:
         """Return (commit id, subject) of the commits after `since` up to `until`, newest first, merges left out."""
         commits = self.repo.iter_commits(f"{since}..{until}" if since else until, no_merges=True)
         return [(commit.hexsha, str(commit.summary)) for commit in commits]
+
+    def commits_titled(self, title: str, until: str) -> list[tuple[str, str]]:
+        """Return (commit id, message) of the commits up to `until` whose first line is `title`, newest first."""
+        commits = self.repo.iter_commits(until, fixed_strings=True, grep=title, topo_order=True)
+        return [(commit.hexsha, str(commit.message)) for commit in commits if commit.summary == title]
 
     def _submodule_of(self, commit: str, path: str) -> tuple[Git, str] | None:
         first = PurePosixPath(path).parts[0]
@@ -222,8 +233,8 @@ class Git:
         self.look_afresh()
         self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
 
-    def commit_files(self, files: Mapping[str, bytes], message: str) -> None:
-        """Write `files` (path → bytes with LF) and commit them and nothing else.
+    def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
+        """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.
 
         Files in a submodule are committed there first; the parent then records the submodule's new commit.
         """
@@ -237,8 +248,9 @@ class Git:
             write_aside(self.root / path, files[path])
         paths = [*own, *inside]
         self.run("add", "--", *paths)
-        if self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
-            self.run("commit", "--quiet", "--message", message, "--only", "--", *paths, timeout=NETWORK)
+        if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
+            empty = ["--allow-empty"] if even_empty else []
+            self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
 
 
 def _is_under(path: str, folder: str) -> bool:

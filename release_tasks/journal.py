@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from release_tasks.masks import masked_json
 from release_tasks.shell import Finished, listeners
 
 START = "0" * 64
+ONE_BY_ONE = threading.Lock()  # a backup may be restored beside the steps
 TORN = b"# torn: "  # begins a line that a crash cut short
 
 
@@ -30,7 +32,7 @@ class Journal:
         """Append one record of `event`, secrets masked, and force it to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **_who(), **facts}
-        with self.path.open("a+b") as file:
+        with ONE_BY_ONE, self.path.open("a+b") as file:
             entry["previous"] = _last_hash(file)
             file.write(masked_json(entry).encode() + b"\n")
             file.flush()

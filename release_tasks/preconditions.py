@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 
-from release_tasks import checks, ddl, deployment, docs_pack, smokes, tagging, versions
+from release_tasks import checks, ddl, deployment, docs_pack, notes, proof, smokes, tagging, versions
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_published
@@ -151,6 +152,18 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     pack = ddl.pack_at(release.git, release.commit, release.settings)
     refuse(ddl.pack_problems(pack, release.settings.ddl))
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
+
+
+@until_published
+def prove_the_ddl_pack(release: Release) -> str:
+    """The DDL pack is proved on a scratch server: from empty, again, over rows, over the last release."""
+    git, settings, since = release.git, release.settings, notes.last_release(release)
+    pack = ddl.pack_at(git, release.commit, settings)
+    last = ddl.pack_at(git, f"refs/tags/{since}", settings) if since else []
+    seen = proof.proof_of(pack, last, release.root, settings)
+    release.keep_check("ddl-proof", over=since, **asdict(seen))
+    refuse(seen.problems)
+    return str(seen)
 
 
 @until_published

@@ -6,10 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import backup, checks, notes, screen, smokes
+from release_tasks import backup, checks, notes, screen, shelf, smokes, verification
 from release_tasks.deployment import placed, shown, unapplied_files
 from release_tasks.environments import free_port, wait_until
 from release_tasks.errors import NotYet, Refused, refuse
@@ -55,17 +56,51 @@ def confirm_production(release: Release) -> Step:
 @until_live
 def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
-    here, folder = release.here, release.folder / "backups"
-    applied = not unapplied_files(release, here)
-    with here.connect() as connection:
-        major = connection.info.server_version // 10000
-    there = backup.newest(folder, here.name)
-    if there and (applied or backup.is_recent(there)) and backup.is_whole(there):
+    here = release.here
+    there = shelf.made_for(here, release.published)
+    if there and (there.is_recent or not unapplied_files(release, here)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")
-    yield f"pg_dump --format=custom > {shown(folder, release)}/{here.name}-….dump"
-    backup.dump(here, folder, major)
+    yield f"pg_dump --format=directory > {shown(shelf.folder_of(here), release)}/"
+    backup.take(here, release.version, release.published)
+
+
+_under_way: dict[str | None, Future[str]] = {}  # commit → the verification of its backup
+
+
+@until_live
+def verify_the_backup(release: Release) -> Step:
+    """Restore the backup on a scratch server, and compare."""
+    if release.published in _under_way:
+        return "it goes on beside the next steps; the flip waits for it"
+    there, settings = _backup_of(release), release.settings.backup
+    if there.verified and (there.is_sealed or not settings.recipients):
+        return verification.in_words(there)
+    yield f"pg_restore {there.name}"
+    if settings.verify == "background":
+        _under_way[release.published] = verification.begin(there, release.here)
+    else:
+        verification.verify(there, release.here)
+
+
+@until_live
+def have_a_backup_that_restores(release: Release) -> str:
+    """The backup has been restored, and is one."""
+    if release.published in _under_way:
+        return _under_way[release.published].result()
+    there = _backup_of(release)
+    if not there.verified:
+        raise NotYet("after the backup is verified")
+    return verification.in_words(there)
+
+
+def _backup_of(release: Release) -> shelf.Backup:
+    """Return the backup that this release made; raises `NotYet` before."""
+    there = shelf.made_for(release.here, release.published)
+    if there is None:
+        raise NotYet("after the database is backed up")
+    return there
 
 
 @until_live

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import checks, ddl, postgres, screen, shell, versions
+from release_tasks import applying, checks, ddl, postgres, screen, shell, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -108,7 +108,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    ddl.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
+    applying.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
     checks.settle(environment)
 

@@ -218,6 +218,18 @@ def settings_of(config: Any) -> Settings:
     return load(config.get("release", {}))
 
 
+@contextmanager
+def environment_of(config: Any, where: str) -> Iterator[Environment]:
+    """Open the environment `where` of the repo, outside a release, for the length of the block."""
+    from release_tasks.environments import open_environment
+
+    environment = open_environment(where, project_root(config), settings_of(config))
+    try:
+        yield environment
+    finally:
+        environment.close()
+
+
 def version_here(root: Path) -> str:
     """Return what VERSION in the working tree says, "" when it is not there."""
     path = root / "VERSION"

@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -74,9 +74,14 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
         problems([problem])
 
 
-def as_json(outcomes: Iterable[Outcome]) -> None:
-    """Print `outcomes` as JSON, for machines."""
-    _console.print(masked_json(list(outcomes), indent=2), markup=False)
+def for_machines(silent: bool = True) -> None:
+    """From now on say everything on the error stream: the other one is for JSON alone."""
+    _console.stderr = silent
+
+
+def as_json(found: object) -> None:
+    """Print `found` as JSON, for machines."""
+    print(masked_json(found, indent=2))
 
 
 def problems(found: Iterable[Problem]) -> None:
@@ -127,6 +132,17 @@ def busy(doing: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar on a terminal while the block calls what it gets, `advance(name)`, `total` times."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("  {task.fields[doing]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with handed_over(), Progress(*columns, console=_aside, transient=True, disable=not _aside.is_terminal) as bar:
+        task = bar.add_task("", total=total, doing=doing)
+        yield lambda name: bar.update(task, advance=1, doing=f"{doing}: {name}")
 
 
 @contextmanager

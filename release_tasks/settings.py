@@ -42,8 +42,28 @@ def _names_a_version(text: str) -> str:
     return text
 
 
+def _is_recipient(text: str) -> str:
+    from pyrage import RecipientError, ssh, x25519
+
+    try:
+        (ssh if text.startswith("ssh-") else x25519).Recipient.from_str(text)
+    except RecipientError as error:
+        if "SECRET-KEY" in text:
+            hide(text)
+        raise ValueError(f"no public key of age or SSH: {error}") from None
+    return text
+
+
+def _is_an_order(order: str | list[str]) -> str | list[str]:
+    if isinstance(order, str) and order not in ("javascript", "bytes"):
+        raise ValueError("expected javascript, bytes, or a command as a list of words")
+    return order
+
+
+Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
+Recipient = Annotated[str, AfterValidator(_is_recipient)]
 Template = Annotated[str, AfterValidator(_names_a_version)]
 
 
@@ -53,17 +73,27 @@ class Smoke(Model):
     command: list[str] = Field(min_length=1)
     must_print: Pattern = Field(min_length=1, description="a regular expression its output has to match")
     timeout: float = Field(60, gt=0, description="seconds")
+    on_backup: dict[str, str] | None = Field(None, description="only reads: runs on a restored backup, with these set")
 
 
 class Ddl(Model):
     """The DDL pack: where it is, in which order it is applied and by what."""
 
     folder: str = "ddl"
-    order: Literal["javascript", "bytes"] = Field("bytes", description="how the runner sorts base names")
+    order: Order = Field("bytes", description="a rule, or a command that lists it")
     command: list[str] = Field(default=[], description="the application's runner; empty: psycopg")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
-    timeout: float = Field(600, gt=0, description="seconds for the whole pack")
+    timeout: float = Field(600, gt=0, description="seconds for the application's runner")
+    statement_timeout: float = Field(600, gt=0, description="seconds for one statement, or one file sent as a whole")
+    lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
+    retries: int = Field(5, ge=0, description="how often a file is tried again after a lock timeout or a deadlock")
+    lock_wait: float = Field(60, ge=0, description="seconds to wait for another release that applies DDL here")
+    fail_on_warning: bool = False
+    min_server: int = Field(0, ge=0, description="the oldest major version of PostgreSQL that the pack is made for")
+    exceptions: dict[Pattern, Reason] = Field(
+        default={}, description="pattern of a finding or difference → why it may be"
+    )
 
     @model_validator(mode="after")
     def proves_what_it_did(self) -> Ddl:
@@ -75,6 +105,17 @@ class Ddl(Model):
     def lock(self) -> str:
         """The path of the order lock, beside the files it locks."""
         return f"{self.folder}/ORDER.lock"
+
+
+class Backup(Model):
+    """Section 8: where backups are kept, for how long, and when one counts."""
+
+    folder: str = ".release/backups"
+    keep: int = Field(5, ge=1, description="verified backups that are kept")
+    jobs: int = Field(2, ge=1, description="tables that are dumped and restored at once")
+    verify: Literal["before", "background"] = Field("before", description="restored before DDL, or until the flip")
+    recipients: list[Recipient] = Field(default=[], description="public keys; with any, what is kept is encrypted")
+    timeout: float = Field(3600, gt=0, description="seconds for the dump, and for the restore")
 
 
 class DocsPack(Model):
@@ -194,6 +235,7 @@ class Settings(Model):
     version_files: list[str] = Field(default=[], description="JSON files with a `version`, such as package.json")
     freeze_days: int = Field(1, ge=0)
     ddl: Ddl = Ddl()
+    backup: Backup = Backup()
     docs_pack: DocsPack = DocsPack()
     install: list[str] = Field(default=[], description="what a fresh checkout needs before it runs")
     services: dict[str, list[str]] = Field(default={}, description="name → command; `web` listens on PORT")
@@ -207,8 +249,9 @@ class Settings(Model):
     def uses_node(self) -> bool:
         """Whether any command is Node's or a package manager's, or Node itself says how the DDL pack is sorted."""
         smokes = [smoke.command for smoke in self.smokes.values()]
-        commands = [self.install, self.ddl.command, self.stamp.command, *self.services.values(), *smokes]
-        return self.ddl.order == "javascript" or any(command[:1] in NODES for command in commands)
+        order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
+        commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values(), *smokes]
+        return any(command[:1] in NODES for command in commands)
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:

@@ -82,25 +82,21 @@ def report(config: Any, where: str, only: str | None) -> None:
     Raises `Refused` when one fails.
     """
     from release_tasks import screen
-    from release_tasks.environments import open_environment
-    from release_tasks.release import project_root, settings_of, version_here
+    from release_tasks.release import environment_of, settings_of, version_here
 
-    root, settings = project_root(config), settings_of(config)
+    settings = settings_of(config)
     wanted = {name: smoke for name, smoke in settings.smokes.items() if only in (None, name)}
     if not wanted:
         raise Refused(
             f"There is no smoke {only!r}; expected one of {', '.join(settings.smokes) or 'none'}.", "inv smokes"
         )
-    environment = open_environment(where, root, settings)
-    try:
-        variables = environment.variables(version_here(root))
+    with environment_of(config, where) as environment:
+        variables = environment.variables(version_here(environment.root))
         folder = environment.code / settings.folder
         ran = []
         for name, smoke in wanted.items():
             with screen.busy(f"{name} on {where}"):
                 ran.append(run_smoke(name, smoke, where, folder, variables))
-    finally:
-        environment.close()
     rows = [
         (result.name, "failed" if result.problem else "passed", f"{result.seconds:.1f} s", result.seen)
         for result in ran

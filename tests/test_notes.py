@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import notes
+from release_tasks import freeze, notes
 from release_tasks.errors import Refused
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+from tests.conftest import APP
 
 if TYPE_CHECKING:
     from tests.conftest import Work
 
 COMMIT = "0123456789abcdef"
+TABLES = APP["ddl/01_tables.sql"]
 SECTIONS = [
     "Highlights",
     "Added",
@@ -164,36 +166,91 @@ def test_every_section_is_there_and_says_none_where_nothing_is(work: Work) -> No
 
 
 def test_changes_since_the_last_release_are_told(work: Work) -> None:
-    work.commit({".env.example": "PORT=1\n# GONE=1\n", "ddl/02_old.sql": "select 2;\n"}, "feat: before")
+    work.commit({".env.example": "PORT=1\n# GONE=1\n"}, "feat: before")
     tagged(work, "v0.1.0")
-    (work.root / "ddl" / "02_old.sql").unlink()
-    work.commit(
-        {
-            ".env.example": "PORT=2\n# OTHER_ONE=\nNEW_ONE=\n",
-            "ddl/01_tables.sql": "select 1;\n",
-            "ddl/03_new.sql": "select 3;\n",
-        },
-        "feat(ui): $highlights and ${tag} <b>stay</b>",
-    )
+    files = {".env.example": "PORT=2\n# OTHER_ONE=\nNEW_ONE=\n", "ddl/01_tables.sql": f"-- \n{TABLES}"}
+    work.commit(files, "feat(ui): $highlights and ${tag} <b>stay</b>")
     found = sections(notes.draft(work.release(), "Both ${version} and $$ stay."))
     assert found["Highlights"] == "Both ${version} and $$ stay."
     assert found["Added"].startswith("- $highlights and ${tag} <b>stay</b> (")
     assert found["Database Changes"].splitlines() == [
-        "- new: `03_new.sql`",
-        "- changed: `01_tables.sql`",
-        "- removed: `02_old.sql`",
+        "- the same objects as before",
+        "- files: changed ddl/01_tables.sql",
     ]
-    assert found["Deployment Notes"].splitlines()[1:] == [
+    assert found["Deployment Notes"].splitlines()[-2:] == [
         "- new environment variables: `NEW_ONE`, `OTHER_ONE`",
         "- environment variables that are gone: `GONE`",
     ]
 
 
-def test_the_first_release_counts_its_pack(work: Work) -> None:
-    text = notes.draft(work.release(), "First.")
-    database = sections(text)["Database Changes"]
-    assert "Changes since the beginning." in text
-    assert database == "- first release of the pack: 2 files, `00_schemas.sql` to `01_tables.sql`"
+# The database
+
+
+def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_must_do(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    old = "create or replace view app.old as select 1 as n;\ndelete from app.things;\n"
+    work.commit({"ddl/02_old.sql": old})
+    tagged(work, "v0.1.0")
+    (work.root / "ddl" / "02_old.sql").unlink()
+    work.commit(
+        {
+            "ddl/01_tables.sql": f"{TABLES}alter table app.things alter name set not null;\n",
+            "ddl/03_new.sql": "drop view if exists app.old;\nalter table app.things drop column if exists born;\n"
+            "create table if not exists app.late (n int primary key);\n"
+            "create or replace function app.one() returns int language sql as 'select 1';\n",
+        }
+    )
+    release = work.release(branch="")
+    assert take(freeze.lock_the_ddl_order, release).state == CHANGED
+    work.commit({"ddl/00_schemas.sql": "create schema if not exists app; -- ours\n"})
+    assert take(freeze.lock_the_ddl_order, release).state == CHANGED
+    text = notes.draft(release, "Faster.")
+    assert sections(text)["Database Changes"].splitlines() == [
+        "- new: table `app.late`, in `ddl/03_new.sql`",
+        "- new: function `app.one()`, in `ddl/03_new.sql`",
+        "- changed: column `app.things.name`: text → text not null, in `ddl/01_tables.sql`",
+        "- dropped: view `app.old`, in `ddl/02_old.sql`",
+        "- files: added ddl/03_new.sql; removed ddl/02_old.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
+        "- critical fix in the freeze: changed ddl/00_schemas.sql",
+    ]
+    *told, final = sections(text)["Deployment Notes"].splitlines()
+    assert told == [
+        "- the DDL pack has changed: it is applied by `inv deploy.staging`, after a backup; new or changed: "
+        "`ddl/03_new.sql`, `ddl/00_schemas.sql`, `ddl/01_tables.sql`",
+        "- lock: ddl/01_tables.sql takes ACCESS EXCLUSIVE on app.things",
+        "- lock: ddl/03_new.sql takes ACCESS EXCLUSIVE on app.things",
+    ]
+    assert final.startswith("- cannot be undone: ddl/03_new.sql, line 2: ")
+    assert notes.draft(release, "Faster.") == text
+
+
+def test_a_shift_that_was_allowed_in_the_freeze_is_told_with_its_reason(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    release = work.release(branch="")
+    assert take(freeze.lock_the_ddl_order, release).state == CHANGED
+    work.commit({"ddl/02_late.sql": "create type app.kind as enum ('a');\n"})
+    release.options = {"allow_shift": "a law came"}
+    assert take(freeze.lock_the_ddl_order, release).state == CHANGED
+    assert sections(notes.draft(release, "First."))["Database Changes"].splitlines() == [
+        "- first release of the pack: 3 files, `00_schemas.sql` to `02_late.sql`",
+        "- 1 column, 1 schema, 1 table, 1 type",
+        "- shift in the freeze, allowed because “a law came”: added ddl/02_late.sql; "
+        "type app.kind is new (ddl/02_late.sql)",
+    ]
+
+
+def test_packs_that_cannot_be_applied_here_are_told_by_their_files(work: Work) -> None:
+    work.commit({"ddl/02_late.sql": "\\echo for psql\n"})
+    first, told = sections(notes.draft(work.release(), "First."))["Database Changes"].splitlines()
+    assert first == "- first release of the pack: 3 files, `00_schemas.sql` to `02_late.sql`"
+    assert told.startswith("- what it makes cannot be told: ddl/02_late.sql, line 1: ")
+    tagged(work, "v0.1.0")
+    work.commit({"ddl/02_late.sql": "select 1;\n"})
+    told, files = sections(notes.draft(work.release(), "x"))["Database Changes"].splitlines()
+    assert told.startswith("- the objects of the two packs cannot be compared: ddl/02_late.sql, line 1: ")
+    assert files == "- files: changed ddl/02_late.sql"
 
 
 def test_without_a_template_the_notes_are_refused(work: Work) -> None:

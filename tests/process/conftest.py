@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from world import World
 from release_tasks import postgres
 
 
+@pytest.fixture(scope="session")
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was proved of DDL packs so far, for the next world: a proof of the same files would be the same."""
+    return tmp_path_factory.mktemp("proofs")
+
+
 @pytest.fixture
-def little(tmp_path: Path, server: postgres.Running) -> Iterator[World]:
+def little(tmp_path: Path, server: postgres.Running, proofs: Path) -> Iterator[World]:
     """A little repo that is ready to be released as 0.1.1."""
     with World.made(tmp_path, server) as world:
+        cache = world.repo / ".release" / "cache"
+        shutil.copytree(proofs, cache)
         yield world
+        shutil.copytree(cache, proofs, dirs_exist_ok=True)

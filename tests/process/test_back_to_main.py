@@ -145,7 +145,7 @@ def _release_the_next(little: World) -> None:
     assert ran.code == 0, ran.output
     assert little.stamps() == {"staging": ["0.1.1", "0.1.2"], "production": ["0.1.1", "0.1.2"]}
     assert little.runs() == {"staging": "0.1.2", "production": "0.1.2"}
-    assert "new: `03_more.sql`" in little.text_at("main", "docs/releases/v0.1.2.md")
+    assert "new: table `app.more`, in `ddl/03_more.sql`" in little.text_at("main", "docs/releases/v0.1.2.md")
     before = little.look()
     assert little.inv("release", "--version", "0.1.2", "--yes").code == 0
     assert little.look() == before

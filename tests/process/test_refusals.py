@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from outside import Ran, git, introduce
+from outside import Ran, git, introduce, journal_records
 from world import World
 
 WITHOUT_NODE = """
@@ -249,12 +249,14 @@ def test_a_ddl_file_that_fails_is_found_on_dev_before_anything_changes(little: W
 
 def test_a_ddl_file_that_fails_on_staging_only_is_mended_by_the_next_version(little: World) -> None:
     """The tag is published by then and stays; production never sees it."""
-    little.places["dev"].rows("create table app.nowhere ()")
+    little.places["staging"].rows("create schema app; create view app.other as select 1")
     good = (little.repo / "ddl/02_ops.sql").read_text()
-    little.settle("feat: a view", {"ddl/02_ops.sql": f"\n\nselect * from app.nowhere;\n{good}"})
-    assert little.release().refuses("7. Deploy to Staging", *FAILING, "a fix is a new version")
+    other = "create table if not exists app.other ();\n\ncomment on table app.other is 'on staging it is a view';\n"
+    little.settle("feat: a table", {"ddl/02_ops.sql": f"{other}{good}"})
+    failing = ("ddl/02_ops.sql, line 3", '"other" is not a table', "42809")
+    assert little.release().refuses("7. Deploy to Staging", *failing, "a fix is a new version")
     assert little.runs() == {"staging": None, "production": None}
-    little.commit("fix: the view", {"ddl/02_ops.sql": good})
+    little.commit("fix: the table", {"ddl/02_ops.sql": good})
     assert little.release().refuses("ddl/02_ops.sql", "inv release --version 0.1.2")
     little.git("switch", "--quiet", "main")
     little.git("merge", "--quiet", "release/v0.1.1")
@@ -267,7 +269,10 @@ def test_a_ddl_file_that_fails_on_staging_only_is_mended_by_the_next_version(lit
 @pytest.mark.parametrize(
     "shift, words",
     [
-        ({"ddl/03_late.sql": "select 1;\n"}, "ddl/03_late.sql was added after the DDL order was locked"),
+        (
+            {"ddl/03_late.sql": "create table if not exists app.late ();\n"},
+            "ddl/03_late.sql was added after the DDL order was locked",
+        ),
         ({"ddl/02_ops.sql": None}, "ddl/02_ops.sql was removed after the DDL order was locked"),
     ],
 )
@@ -277,6 +282,16 @@ def test_a_structural_shift_in_the_freeze_is_refused(little: World, shift: dict[
     before = little.look()
     assert little.release().refuses(words)
     assert little.look() == before
+
+
+def test_a_shift_that_was_given_a_reason_once_is_released_and_told(little: World) -> None:
+    little.kill(KILL_AFTER="commit *ORDER.lock*")
+    little.commit("feat: late", {"ddl/03_late.sql": "create table if not exists app.late ();\n"})
+    assert little.inv("freeze", "--version", "0.1.1", "--allow-shift", "a law came").code == 0
+    little.finish()
+    notes = little.text_at("release/v0.1.1", "docs/releases/v0.1.1.md")
+    assert "shift in the freeze, allowed because “a law came”: added ddl/03_late.sql; table app.late is new" in notes
+    assert "ddl-shift" in [record["event"] for record in journal_records(little.journal)]
 
 
 def test_a_critical_fix_in_the_freeze_is_taken_in(little: World) -> None:

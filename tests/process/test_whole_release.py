@@ -45,9 +45,12 @@ def _has_notes(little: World) -> None:
 
 
 def _has_a_backup(little: World) -> None:
-    (dump,) = (little.repo / ".release/v0.1.1/backups").glob("production-*.dump")
-    assert sha256sum_passes(dump.parent, f"{dump.name}.sha256")
-    assert subprocess.run(["pg_restore", "--list", dump], capture_output=True).returncode == 0
+    (facts,) = (little.repo / ".release/backups").glob("*-production-*/backup.json")
+    assert sha256sum_passes(facts.parent, "SHA256SUMS")
+    assert subprocess.run(["pg_restore", "--list", facts.parent / "dump"], capture_output=True).returncode == 0
+    assert json.loads((facts.parent / "verified.json").read_text())["tables"] == 0  # a first release
+    kept = sorted(path.name for path in (little.evidence / "checks/backup" / facts.parent.name).iterdir())
+    assert kept == ["SHA256SUMS", "backup.json", "verified.json"]
 
 
 def _has_evidence(little: World) -> None:

@@ -1,0 +1,219 @@
+"""The freeze: the lock on the DDL pack, what may still change under it, and what is kept of that in git."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks import ddl, order_lock
+from release_tasks.files import records_folder
+from release_tasks.freeze import cut_the_release_branch, lock_the_ddl_order
+from release_tasks.release import Release
+from release_tasks.steps import CHANGED, DONE, REFUSED, TO_DO, Outcome
+from tests.conftest import APP, Work
+
+if TYPE_CHECKING:
+    from release_tasks.errors import Problem
+
+LOCK, TABLES = "ddl/ORDER.lock", "ddl/01_tables.sql"
+LATE = {"ddl/02_late.sql": "create table if not exists app.late (n int);\n"}
+REFORMATTED = {TABLES: f"-- The things.\n{APP[TABLES].replace('(', ' ( ')}"}
+OTHER_COLUMN = {TABLES: f"{APP[TABLES]}alter table app.things add if not exists born date;\n"}
+
+Take = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def remembering(work: Work, cache: Path) -> None:
+    """Let all tests remember together what a pack makes: each scratch server takes a second."""
+    (records_folder(work.root) / "cache").symlink_to(cache)
+
+
+@pytest.fixture
+def locked(work: Work, take: Take) -> Release:
+    """Return a release whose DDL order is locked."""
+    release = work.release()
+    assert take(cut_the_release_branch, release).state == CHANGED
+    assert take(lock_the_ddl_order, release).state == CHANGED
+    return release
+
+
+def what(problems: tuple[Problem, ...]) -> list[str]:
+    return [problem.what for problem in problems]
+
+
+def journal(release: Release) -> list[str]:
+    return [record["event"] for record in release.journal.records()]
+
+
+def test_the_order_is_locked_once_and_a_look_changes_nothing(work: Work, take: Take) -> None:
+    release = work.release()
+    before = work.git("rev-parse", "HEAD")
+    look = take(lock_the_ddl_order, release, change=False)
+    assert (look.state, look.text) == (TO_DO, f"git commit {LOCK} (2 files)")
+    assert work.git("rev-parse", "HEAD") == before and not (work.root / LOCK).exists()
+    assert take(lock_the_ddl_order, release).state == CHANGED
+    look = take(lock_the_ddl_order, release)
+    assert (look.state, look.text) == (DONE, "2 files")
+    assert work.git("log", "-1", "--format=%B") == "release: lock the DDL order for v0.1.1"
+    assert journal(release) == []
+
+
+def test_a_reformatted_comment_is_a_fix_and_no_shift(locked: Release, work: Work, take: Take) -> None:
+    work.commit(REFORMATTED)
+    look = take(lock_the_ddl_order, locked, change=False)
+    assert (look.state, look.text) == (TO_DO, f"git commit {LOCK} (2 files, critical fix: changed {TABLES})")
+    assert take(lock_the_ddl_order, locked).state == CHANGED
+    assert take(lock_the_ddl_order, locked).state == DONE
+    assert work.git("log", "-1", "--format=%(trailers)") == f"DDL-Fix: changed {TABLES}"
+    assert journal(locked) == ["ddl-fix"]
+
+
+def test_another_column_is_a_shift_that_a_reason_allows_for_good(
+    locked: Release, work: Work, take: Take, tmp_path: Path
+) -> None:
+    base = work.git("rev-parse", "HEAD")
+    work.commit(OTHER_COLUMN)
+    refused = take(lock_the_ddl_order, locked)
+    assert refused.state == REFUSED
+    assert what(refused.problems) == [
+        f"{TABLES} was changed after the DDL order was locked.",
+        f"Structural shift since the DDL order was locked: column app.things.born is new ({TABLES}).",
+    ]
+    assert refused.problems[0].mend == f"git checkout {base:.9} -- {TABLES}"
+    assert refused.problems[1].mend.startswith('inv release --version 0.1.1 --allow-shift "')
+    locked.options = {"allow_shift": "  "}
+    assert take(lock_the_ddl_order, locked).state == REFUSED
+    locked.options = {"allow_shift": "a law came\nover night"}
+    assert take(lock_the_ddl_order, locked).state == CHANGED
+    assert work.git("log", "-1", "--format=%(trailers)").splitlines() == [
+        f"DDL-Shift: changed {TABLES}",
+        f"DDL-Shift: column app.things.born is new ({TABLES})",
+        "DDL-Shift-Reason: a law came over night",
+    ]
+    (record,) = locked.journal.records()
+    assert (record["event"], record["reason"]) == ("ddl-shift", "a law came\nover night")
+    locked.options = {}
+    assert take(lock_the_ddl_order, locked).state == DONE
+
+    work.git("push", "--quiet", "origin", locked.branch)
+    clone = Work(tmp_path / "clone", work.remote)
+    work.git("clone", "--quiet", "--branch", locked.branch, str(work.remote), str(clone.root))
+    release = clone.release()
+    assert take(lock_the_ddl_order, release).state == DONE
+    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
+    assert told.startswith("shift in the freeze, allowed because “a law came over night”: changed ddl/01_tables.sql; ")
+    release.close()
+
+
+def test_everything_that_shifted_is_told_at_once(locked: Release, work: Work, take: Take) -> None:
+    work.git("rm", "--quiet", TABLES)
+    work.commit(LATE)
+    assert what(take(lock_the_ddl_order, locked).problems) == [
+        "ddl/02_late.sql was added after the DDL order was locked.",
+        f"{TABLES} was removed after the DDL order was locked.",
+        "Structural shift since the DDL order was locked: table app.late is new (ddl/02_late.sql).",
+        f"Structural shift since the DDL order was locked: table app.things is dropped ({TABLES}).",
+    ]
+
+
+def test_another_name_and_another_order_that_make_the_same_are_no_shift(work: Work, take: Take) -> None:
+    same = "create table if not exists app.late (n int);\n"
+    work.commit({"ddl/02_B.sql": same, "ddl/02_a.sql": f"{same} -- again\n"})
+    assert take(lock_the_ddl_order, work.release(branch="")).state == CHANGED
+    work.git("mv", TABLES, "ddl/03_tables.sql")
+    work.commit({})
+    release = work.release(branch="", ddl={"order": "javascript"})
+    assert take(lock_the_ddl_order, release).state == CHANGED
+    assert take(lock_the_ddl_order, release).state == DONE
+    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
+    assert told.startswith(f"critical fix in the freeze: renamed {TABLES} to ddl/03_tables.sql; reordered ddl/02_")
+    assert told.endswith("; reordered ddl/03_tables.sql")
+
+
+@pytest.mark.parametrize("lock", ["", "# v0.1.1: by hand\n", "# v0.0.9: another release's\n", None])
+def test_a_lock_that_a_hand_changed_is_written_anew(locked: Release, work: Work, take: Take, lock: str | None) -> None:
+    good = (work.root / LOCK).read_text()
+    if lock is None:
+        work.git("rm", "--quiet", LOCK)
+    work.commit({LOCK: lock} if lock is not None else {})
+    assert take(lock_the_ddl_order, locked).state == CHANGED
+    assert take(lock_the_ddl_order, locked).state == DONE
+    assert work.git("show", f"HEAD:{LOCK}") + "\n" == good
+    assert list(order_lock.recorded(locked.git, "HEAD", "v0.1.1")) == [] and journal(locked) == []
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_lock_that_a_hand_made_fit_hides_no_shift(locked: Release, work: Work, take: Take, removed: bool) -> None:
+    work.commit(LATE)
+    if removed:
+        work.git("rm", "--quiet", LOCK)
+    else:
+        work.write({LOCK: order_lock.lock_of(ddl.pack_at(locked.git, "HEAD", locked.settings), "v0.1.1").decode()})
+    work.commit({}, "release: tidy up")
+    refused = take(lock_the_ddl_order, locked)
+    assert refused.state == REFUSED
+    assert "ddl/02_late.sql was added after the DDL order was locked." in what(refused.problems)
+    locked.options = {"allow_shift": "it has to be"}
+    assert take(lock_the_ddl_order, locked).state == CHANGED
+    locked.options = {}
+    assert take(lock_the_ddl_order, locked).state == DONE
+    assert len(list(order_lock.recorded(locked.git, "HEAD", "v0.1.1"))) == 1
+
+
+def test_a_lock_written_before_ours_is_made_ours(work: Work, take: Take) -> None:
+    release = work.release()
+    lock = order_lock.lock_of(ddl.pack_at(release.git, "HEAD", release.settings), "v0.1.1")
+    work.commit({LOCK: lock.decode()})
+    assert take(lock_the_ddl_order, release).state == CHANGED
+    assert take(lock_the_ddl_order, release).state == DONE
+
+
+def test_a_pack_that_cannot_be_applied_is_refused_with_its_line(locked: Release, work: Work, take: Take) -> None:
+    work.commit({"ddl/02_late.sql": "\nselect nothing from nowhere;\n"})
+    refused = take(lock_the_ddl_order, locked)
+    assert refused.state == REFUSED
+    told = what(refused.problems)[1]
+    assert "cannot be compared" in told and "ddl/02_late.sql, line 2" in told and "nowhere" in told
+
+
+def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(work: Work, take: Take) -> None:
+    work.commit({"ddl/02_old.sql": "create or replace view app.old as select 1 as n;\n"})
+    assert take(lock_the_ddl_order, work.release("0.1.0", branch="")).state == CHANGED
+    work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
+    release = work.release()
+    assert take(lock_the_ddl_order, release, change=False).text == f"git commit {LOCK} (3 files; nothing since v0.1.0)"
+    work.git("rm", "--quiet", "ddl/02_old.sql")
+    work.git("mv", "ddl/00_schemas.sql", "ddl/00_first.sql")
+    work.commit({**OTHER_COLUMN, **LATE})
+    assert take(lock_the_ddl_order, release).state == CHANGED
+    words = (
+        "3 files; since v0.1.0: 1 renamed, 1 added, 1 removed, 1 changed; renamed ddl/00_schemas.sql to "
+        "ddl/00_first.sql; removed ddl/02_old.sql; objects: 2 new, 1 dropped"
+    )
+    assert take(lock_the_ddl_order, release).text == words
+
+
+def test_a_last_release_that_cannot_be_applied_is_no_hindrance(work: Work, take: Take) -> None:
+    work.commit({"ddl/02_late.sql": "\\echo for psql only\n"})
+    work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
+    work.commit(LATE)
+    look = take(lock_the_ddl_order, work.release(), change=False)
+    assert look.state == TO_DO and "objects cannot be compared: ddl/02_late.sql" in look.text
+
+
+def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Work, take: Take) -> None:
+    work.git("tag", "--annotate", "--message", "v0.1.1", "v0.1.1")
+    work.git("push", "--quiet", "origin", "v0.1.1")
+    work.commit(LATE)
+    locked.git.look_afresh()
+    look = take(lock_the_ddl_order, locked)
+    assert (look.state, look.text) == (DONE, "locked in the tag")

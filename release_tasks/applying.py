@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from release_tasks import catalog, ddl, drift, ledger, runner, screen
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import Git, listed
+from release_tasks.sending import Applied, message_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from release_tasks.settings import Settings
 
 
-def apply(environment: Environment, pack: list[ddl.DdlFile], code: Path, version: str) -> list[runner.Applied]:
+def apply(environment: Environment, pack: list[ddl.DdlFile], code: Path, version: str) -> list[Applied]:
     """Apply the whole `pack` to `environment` with the application's runner in `code`, or with psycopg.
 
     Returns each file with its time and what PostgreSQL said; none when another release that was waited for has applied
@@ -38,13 +39,13 @@ def apply(environment: Environment, pack: list[ddl.DdlFile], code: Path, version
             by = _by_command if settings.command else _by_psycopg
             return by(connection, environment, pack, code, version)
     except psycopg.Error as error:
-        what = f"The DDL pack was not applied to {where}: {runner.message_of(error)}."
+        what = f"The DDL pack was not applied to {where}: {message_of(error)}."
         raise Refused(what, "Mend it, then run the same command again.") from None
 
 
 def _by_psycopg(
     connection: Connection, environment: Environment, pack: list[ddl.DdlFile], _: Path, version: str
-) -> list[runner.Applied]:
+) -> list[Applied]:
     settings, applied = environment.settings.ddl, []
 
     def enter(file: ddl.DdlFile, seconds: float) -> None:
@@ -59,7 +60,7 @@ def _by_psycopg(
 
 def _by_command(
     connection: Connection, environment: Environment, pack: list[ddl.DdlFile], code: Path, version: str
-) -> list[runner.Applied]:
+) -> list[Applied]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
     settings = environment.settings.ddl
     applied = runner.run_command(environment, pack, code, version)
@@ -120,7 +121,7 @@ def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
     return [Problem(what, f"git status {folder}")] if found else []
 
 
-def _show(applied: list[runner.Applied], title: str) -> None:
+def _show(applied: list[Applied], title: str) -> None:
     """Show what was said by number, warnings also in full; all of a release's notices are in its journal."""
     rows = [
         (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from release_tasks import catalog, drift, rows, runner, scratch, sql
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.sending import Applied
+from release_tasks.sending import Applied, Hook
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -206,7 +206,7 @@ class Proving:
                 self.advance(file.name)
         return time.monotonic() - began
 
-    def _by_psycopg(self, place: Place, pack: list[DdlFile], before_commit: runner.Hook = lambda *_: None) -> None:
+    def _by_psycopg(self, place: Place, pack: list[DdlFile], before_commit: Hook = lambda *_: None) -> None:
         done = list[Applied]()
         with self._explaining(place, pack, done):
             for applied in runner.run(place.connection, pack, self.settings.ddl, before_commit):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from release_tasks import screen, shell
 from release_tasks.ddl import encoding_problems, mention_of
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.sending import Applied, Hook, Notice, message_of, refuse_warnings, send_file, shortened
+from release_tasks.sending import Applied, Hook, Notice, refuse_warnings, send_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from release_tasks.ddl import DdlFile
     from release_tasks.environments import Environment
     from release_tasks.settings import Ddl
-
-__all__ = [
-    "Applied",
-    "Hook",
-    "Notice",
-    "keep_others_out",
-    "message_of",
-    "run",
-    "run_command",
-    "server_problems",
-    "shortened",
-]
 
 ADVISORY_LOCK = 0x11EA5E  # any number will do, as long as every release takes the same
 # So that a server sees that its client was killed while a statement runs; one on Windows cannot.

@@ -49,6 +49,11 @@ APP = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that none of them is left to one process while the others have ended."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Git knows who commits and nothing of the machine's settings, nor of a hook that we may run in."""

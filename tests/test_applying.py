@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from release_tasks import applying, ddl, ledger, postgres, runner
+from release_tasks import applying, ddl, ledger, postgres
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
+from release_tasks.sending import Applied
 from release_tasks.settings import Ddl, Settings
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def environment(work: Work, dsn: str, server: postgres.Running) -> Callable[...,
 
 
 @pytest.fixture
-def apply(work: Work) -> Callable[[Environment], list[runner.Applied]]:
+def apply(work: Work) -> Callable[[Environment], list[Applied]]:
     """Return what applies the committed pack to an environment."""
 
-    def apply(environment: Environment) -> list[runner.Applied]:
+    def apply(environment: Environment) -> list[Applied]:
         return applying.apply(environment, pack(work), work.root, "0.1.1")
 
     return apply
@@ -190,7 +191,7 @@ def test_the_second_of_two_waits_and_finds_that_the_first_has_done_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     outside.execute("create table slow ()")
-    found: dict[str, list[runner.Applied]] = {}
+    found: dict[str, list[Applied]] = {}
     threads = [
         threading.Thread(
             target=lambda name=name, wait=wait: found.update({name: apply(environment(lock_wait=wait))}), daemon=True

@@ -19,7 +19,7 @@ from release_tasks import postgres, runner
 from release_tasks.ddl import DdlFile
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused
-from release_tasks.runner import Applied, Notice
+from release_tasks.sending import Applied, Notice
 from release_tasks.settings import Ddl, Settings
 
 ROOT = Path(__file__).parents[1]

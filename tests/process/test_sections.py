@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from world import World
 
 SECTIONS = {
@@ -17,6 +18,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_the_sections_one_after_the_other_are_the_release(little: World) -> None:
     for section, options in SECTIONS.items():
         ran = little.inv(section, "--version", "0.1.1", *options)

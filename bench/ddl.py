@@ -21,7 +21,7 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from release_tasks import applying, backup, ddl, ledger, node, postgres, proof, screen  # noqa: E402
+from release_tasks import applying, backup, ddl, ledger, node, postgres, proof, screen, verification  # noqa: E402
 from release_tasks.environments import Environment  # noqa: E402
 from release_tasks.settings import Settings  # noqa: E402
 
@@ -189,7 +189,7 @@ def compare_backup(times: int, server: postgres.Running, folder: Path) -> None:
         run([load, "--exit-on-error", "-j2", "-d", new_database(server), str(out)])
 
     def verified() -> None:
-        backup.verify(backup.take(place, "0.1.1"), folder, SETTINGS)
+        verification.verify(backup.take(place, "0.1.1"), place)
 
     for _ in range(times):
         bare.append(seconds(bare_pair))

@@ -26,6 +26,8 @@ NO_TRANSACTION = re.compile(r"^--\s*release:\s*no-transaction\b", re.MULTILINE |
 TRANSACTION_CONTROL = re.compile(
     r"(begin|start transaction|commit|end|abort|prepare transaction|rollback(?! to| work to| transaction to))\b", re.I
 )
+# Seen without taking the text apart, which takes longer than applying it.
+MAYBE_CONTROL = re.compile(r"\b(begin|start|commit|end|abort|prepare|rollback)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,18 @@ class DdlFile:
     @property
     def transaction_control(self) -> list[sql.Statement]:
         """Its own BEGIN, COMMIT and the like: inside a runner's transaction they would break it."""
+        if not MAYBE_CONTROL.search(self.text):
+            return []
         return [each for each in self.statements if TRANSACTION_CONTROL.match(each.bare)]
 
     @property
     def holds_transactions(self) -> bool:
         return bool(self.transaction_control)
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether no transaction of ours is to be around it."""
+        return self.wants_no_transaction or self.holds_transactions
 
 
 def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SESSION = """select set_config('client_encoding', 'UTF8', false), set_config('lock_timeout', %s, false),
   set_config('statement_timeout', %s, false)"""
 ONLY_PSQL = re.compile(r"\\|copy\b.*\b(from stdin|to stdout)\b", re.IGNORECASE | re.DOTALL)
+MAYBE_ONLY_PSQL = re.compile(r"\\|\bstd(in|out)\b", re.IGNORECASE)  # seen without taking the text apart
 NAME = r'(?:"(?:[^"]|"")+"|[^\s"]+)'
 CONCURRENT_INDEX = re.compile(
     rf"create (?:unique )?index concurrently (?:if not exists )?({NAME}) on (?:only )?({NAME}(?: \. {NAME})?)",
@@ -68,28 +69,35 @@ class Applied:
 
 
 def send_file(connection: Connection, file: DdlFile, ddl: Ddl, before_commit: Hook) -> Applied:
-    """Apply `file`, again after a lock timeout or a deadlock: the others may have ended."""
+    """Apply `file`; again after a lock timeout or a deadlock, for the others may have ended.
+
+    It is sent as a whole, which is quick. PostgreSQL tells a line for few errors, so what fails is sent once more, one
+    statement after the other.
+    """
     from psycopg import Error, errors
 
-    for attempt in range(1, ddl.retries + 2):
+    attempt, whole = 1, not (file.stands_alone or MAYBE_ONLY_PSQL.search(file.text))
+    while True:
         applied = Applied(file, attempts=attempt)
         keep = _keeper_of(applied.notices)
         connection.add_notice_handler(keep)
         try:
-            _once(connection, applied, ddl, before_commit)
+            _once(connection, applied, ddl, before_commit, whole)
             return applied
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            if attempt > ddl.retries:
+            if attempt > ddl.retries and not whole:
                 raise _refused(applied, error, ddl) from None
+            attempt, whole = attempt + 1, False
             time.sleep(random.uniform(0.1, 0.3) * 2 ** min(attempt, 5))
         except Error as error:
             if connection.closed:
                 what = f"The connection was lost while {file.path} was applied: {message_of(error)}."
                 raise Refused(what, "Run the same command again.") from None
-            raise _refused(applied, error, ddl) from None
+            if not whole or isinstance(error, errors.QueryCanceled):
+                raise _refused(applied, error, ddl) from None
+            whole = False
         finally:
             connection.remove_notice_handler(keep)
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _keeper_of(notices: list[Notice]) -> Callable[[Diagnostic], None]:
@@ -99,19 +107,21 @@ def _keeper_of(notices: list[Notice]) -> Callable[[Diagnostic], None]:
     return keep
 
 
-def _once(connection: Connection, applied: Applied, ddl: Ddl, before_commit: Hook) -> None:
+def _once(connection: Connection, applied: Applied, ddl: Ddl, before_commit: Hook, whole: bool) -> None:
     file, began = applied.file, time.monotonic()
     connection.execute(SESSION, [f"{ddl.lock_timeout * 1000:.0f}", f"{ddl.statement_timeout * 1000:.0f}"])
-    by_itself = file.wants_no_transaction or file.holds_transactions
-    with nullcontext() if by_itself else connection.transaction():
-        (_send_by_itself if by_itself else _send)(connection, applied)
+    with nullcontext() if file.stands_alone else connection.transaction():
+        if whole:
+            connection.execute(file.text.encode(), prepare=False)
+        else:
+            (_send_by_itself if file.stands_alone else _send)(connection, applied)
         applied.seconds = time.monotonic() - began
         refuse_warnings([applied], ddl)
         before_commit(file, applied.seconds)
 
 
 def _send(connection: Connection, applied: Applied) -> None:
-    """Send the statements one after the other: PostgreSQL tells a line for few errors, so this is how we know it."""
+    """Send the statements one after the other, so that it is known which of them fails."""
     file = applied.file
     for statement in file.statements:
         applied.statement = statement

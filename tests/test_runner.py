@@ -357,8 +357,8 @@ def test_the_victim_of_a_deadlock_is_tried_again(connection: psycopg.Connection,
 
 def test_a_statement_that_takes_too_long_is_told_with_the_setting(connection: psycopg.Connection) -> None:
     problem = refusal(connection, "create table s ();\n\nselect pg_sleep(60);", statement_timeout=0.1)
-    told = "ddl/00_a.sql, line 3: canceling statement due to statement timeout (SQLSTATE 57014)."
-    assert problem.what == f"{told} In: select pg_sleep(60)"
+    told = "ddl/00_a.sql: canceling statement due to statement timeout (SQLSTATE 57014)."
+    assert problem.what == told
     assert problem.mend == "Run again; where it needs more than 0.1 s, set release.ddl.statement_timeout."
     assert tables(connection) == []
 

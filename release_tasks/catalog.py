@@ -55,7 +55,7 @@ class Difference:
 
     def __str__(self) -> str:
         if self.how != DIFFERS:
-            return f"{self.name} is {self.how}"
+            return f"{self.name} {'is missing' if self.how == MISSING else 'was made by no file'}"
         expected, found = self.apart
         return f"{self.name} differs: expected {expected or 'nothing'}; found {found or 'nothing'}"
 
@@ -111,7 +111,10 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[D
         each
         for each in told
         if OWNER not in (each.expected, each.found)
-        and not any((each.how, whole) in gone for whole in _wholes(each.name, each.expected or each.found))
+        and (
+            (each.how == EXTRA and kind_of(each.name) == "policy")  # who may see what is always told
+            or not any((each.how, whole) in gone for whole in _wholes(each.name, each.expected or each.found))
+        )
     ]
     return sorted(alone, key=lambda each: (object_of(each.name), each.name))
 

@@ -58,7 +58,8 @@ def _counted(kind: str, count: int) -> str:
 def _line(shift: order_lock.Shift) -> str:
     kind, name = catalog.kind_of(shift.name), catalog.object_of(shift.name)
     detail = f": {shift.detail}" if shift.detail else ""
-    file = f", in `{shift.file}`" if shift.file else ""
+    came_from = ", formerly made by" if shift.how == DROPPED else ", in"
+    file = f"{came_from} `{shift.file}`" if shift.file else ""
     return f"{shift.how}: {kind} `{name}`{detail}{file}"
 
 

@@ -74,7 +74,7 @@ def _shift_problems(
 ) -> Iterator[Problem]:
     for change in moved:
         yield Problem(change.sentence, change.undone(base.commit))
-    allow = f'inv release --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
+    allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 

@@ -56,9 +56,12 @@ def report(config: Any, as_json: bool) -> None:
     screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
     pack = ddl.pack_in(root, root, settings)
-    refuse(ddl.pack_problems(pack, settings.ddl))
     since, last = _last_released(root, settings)
-    proof = prove(pack, last, root, settings)
+    if problems := ddl.pack_problems(pack, settings.ddl):
+        proof = Proof([FileProof(file.path) for file in pack], problems=problems)
+    else:
+        proof = prove(pack, last, root, settings)
+        proof.told += ddl.order_disagreements([file.name for file in pack], root, settings)
     if as_json:
         screen.as_json({"over": since, **asdict(proof)})
     else:
@@ -80,7 +83,7 @@ def _show(proof: Proof, since: str | None) -> None:
     cells = [
         (
             PurePosixPath(file.path).name,
-            f"{file.seconds * 1000:.0f} ms",
+            "not reached" if file.seconds is None else f"{file.seconds * 1000:.0f} ms",
             file.notices,
             file.warnings,
             ", ".join(file.locks),
@@ -90,7 +93,7 @@ def _show(proof: Proof, since: str | None) -> None:
     screen.table("The DDL pack from empty", ["file", "took", "notices", "warnings", "locks on old tables"], cells)
     screen.say(f"\n{proof}")
     screen.say(f"Over {since}." if since else "No release came before: there is no upgrade to prove.")
-    screen.say(f"{sum(proof.rows.values())} rows were made up, in {len(proof.rows)} tables.")
+    screen.say(f"Made-up rows: {sum(proof.rows.values())}; tables that got some: {len(proof.rows)}.")
     for line in proof.told:
         screen.say(f"  {line}")
     for line, reason in proof.excepted.items():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import catalog, drift, rows, runner, scratch, sql
+from release_tasks import catalog, contents, drift, rows, runner, scratch, sql
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.sending import Applied, Hook
@@ -32,10 +32,10 @@ EXCEPT = "or give a reason in release.ddl.exceptions."
 
 @dataclass
 class FileProof:
-    """What was seen of one file: seconds from empty by psycopg, its notices and warnings then, the tables it locks."""
+    """What was seen of one file: seconds from empty by psycopg (None: not reached), what was said, what it locks."""
 
     path: str
-    seconds: float = 0.0
+    seconds: float | None = None
     notices: int = 0
     warnings: int = 0
     locks: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Proof:
 
     def __str__(self) -> str:
         took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
-        return f"{len(self.files)} files on PostgreSQL {self.server}: {took}"
+        return f"{len(self.files)} files on PostgreSQL {self.server}: {took or 'not even once from empty'}"
 
     def add(self, problem: Problem, exceptions: dict[str, str], blocks: bool = True) -> None:
         """Put `problem` where it belongs: excepted by the settings, in the way, or only told."""
@@ -92,14 +92,14 @@ class Proving:
         with self._gathering(), self._database() as place:
             self._from_empty(place)
             if not own:
-                self._again(place)
+                self._apply_again(place)
         if not self.made:
             return
         if own:
             with self._gathering(f"By {own}"), self._database() as place:
                 self.proof.seconds[own] = self._as_in_production(place)
                 self._compare(place, f"By {own}")
-                self._again(place)
+                self._apply_again(place)
         if self.last:
             with self._gathering("Over the last release"), self._database() as place:
                 self._over_the_last_release(place)
@@ -133,18 +133,31 @@ class Proving:
         self.proof.server = place.connection.info.server_version // 10000
         refuse(runner.server_problems(place.connection, "the scratch server", self.settings.ddl))
         began, done = time.monotonic(), list[Applied]()
-        with self._explaining(place, self.pack, done):
-            made = scratch.make(place.connection, self.pack, self.settings, done.append)
-        for seen, applied in zip(self.proof.files, done, strict=True):
-            seen.seconds, seen.warnings = applied.seconds or 0.0, len(applied.warnings)
+
+        def keep(applied: Applied) -> None:
+            seen = self.proof.files[len(done)]
+            seen.seconds, seen.warnings = applied.seconds, len(applied.warnings)
             seen.notices = len(applied.notices) - seen.warnings
             self.advance(applied.file.name)
+            done.append(applied)
+
+        with self._explaining(place, self.pack, done):
+            made = scratch.make(place.connection, self.pack, self.settings, keep)
         self.proof.seconds["from empty"] = time.monotonic() - began
         self.made = made.objects
         scratch.remember(made, self.pack, self.root, self.settings, self.proof.server)
 
-    def _again(self, place: Place) -> None:
+    def _apply_again(self, place: Place) -> None:
         """Apply the pack again until it changes nothing, then once more over made-up rows."""
+        with self._gathering("Applied again"):
+            counted = contents.rows(place.connection)
+            self._settle(place)
+            for table, count in contents.rows(place.connection).items():
+                if count > counted.get(table, count):
+                    self._add(Problem(f"Applied again, the pack adds rows to {table}."), blocks=False)
+            self._over_rows(place, "applied again")
+
+    def _settle(self, place: Place) -> None:
         before, changes, settles = self.made, list[catalog.Difference](), f"it does not settle in {MOST_RUNS} runs"
         for runs in range(1, MOST_RUNS + 1):
             self.proof.seconds.setdefault("again", self._as_in_production(place))
@@ -156,7 +169,6 @@ class Proving:
         for each in changes:
             what = f"Applied again, the pack {DID[each.how]} {each.name}; {settles}."
             self._add(Problem(what, f"Make it idempotent (if not exists, or replace), {EXCEPT}"))
-        self._over_rows(place, "applied again")
 
     def _over_rows(self, place: Place, how: str) -> None:
         """Fill the tables with a few rows, apply the pack, and see that none of them is gone."""
@@ -232,25 +244,33 @@ class Place:
 
 
 def explanation(connection: Connection, pack: list[DdlFile], failed: int) -> str:
-    """Return which later file makes what file number `failed` misses: the one after which another thing happens."""
-    if connection.closed or (first := _try(connection, pack[failed]))[0] not in ABSENT:
+    """Return which later file makes what file number `failed` misses: the one after which another thing happens.
+
+    What stands before the statement that fails is kept, for the later files may need it.
+    """
+    if connection.closed:
+        return ""
+    failures = ((statement, _failure(connection, statement)) for statement in pack[failed].statements)
+    statement, first = next(((each, failure) for each, failure in failures if failure), (None, ""))
+    if statement is None or not first.startswith(ABSENT):
         return ""
     for later in pack[failed + 1 :]:
-        _try(connection, later, keep=True)
-        if _try(connection, pack[failed]) != first:
-            return f" What is missing is made by {later.path}, which comes later."
-    return " No later file makes what is missing."
+        for each in later.statements:
+            _failure(connection, each)
+        if _failure(connection, statement) != first:
+            return f". What is missing is made by {later.path}, which comes later."
+    return ". No later file makes what is missing."
 
 
-def _try(connection: Connection, file: DdlFile, keep: bool = False) -> tuple[str, sql.Statement | None]:
-    """Send the statements of `file` in one transaction; return SQLSTATE and statement of a failure, or "", None."""
+def _failure(connection: Connection, statement: sql.Statement) -> str:
+    """Run `statement` by itself; return SQLSTATE and message where it fails, else ""."""
     from psycopg import Error
 
-    statement = None
     try:
-        with connection.transaction(force_rollback=not keep):
-            for statement in file.statements:
-                connection.execute(statement.source.encode())
+        connection.execute(statement.source.encode())
     except Error as error:
-        return error.sqlstate or "", statement
-    return "", None
+        return f"{error.sqlstate} {error.diag.message_primary}"
+    finally:
+        if connection.info.transaction_status.name == "INERROR":
+            connection.execute("rollback")
+    return ""

@@ -35,6 +35,11 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     """
     os.environ[REHEARSING] = "yes"
     root, settings = project_root(config), settings_of(config)
+    if "web" not in settings.services:
+        raise Refused(
+            "A rehearsal runs the application itself, and release.services.web does not say how.",
+            "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.",
+        )
     git = Git.open(root, settings.remote)
     version = version or versions.release_after(version_here(root))
     refuse(versions.version_problems(version))

@@ -89,7 +89,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
         f"Structural shift since the DDL order was locked: column app.things.born is new ({TABLES}).",
     ]
     assert refused.problems[0].mend == f"git checkout {base:.9} -- {TABLES}"
-    assert refused.problems[1].mend.startswith('inv release --version 0.1.1 --allow-shift "')
+    assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
     locked.options = {"allow_shift": "  "}
     assert take(lock_the_ddl_order, locked).state == REFUSED
     locked.options = {"allow_shift": "a law came\nover night"}

@@ -210,7 +210,7 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
         "- new: table `app.late`, in `ddl/03_new.sql`",
         "- new: function `app.one()`, in `ddl/03_new.sql`",
         "- changed: column `app.things.name`: text → text not null, in `ddl/01_tables.sql`",
-        "- dropped: view `app.old`, in `ddl/02_old.sql`",
+        "- dropped: view `app.old`, formerly made by `ddl/02_old.sql`",
         "- files: added ddl/03_new.sql; removed ddl/02_old.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
         "- critical fix in the freeze: changed ddl/00_schemas.sql",
     ]

@@ -105,6 +105,14 @@ def test_whatever_kind_of_object_is_missing_the_file_that_makes_it_is_found(
     assert "ddl/01_x.sql" in problem and "made by ddl/03_later.sql" in problem
 
 
+def test_what_the_failing_file_made_before_is_there_for_the_later_ones(prove: Prove) -> None:
+    early = "create schema if not exists s; create or replace view s.early as select n from s.late;"
+    found = prove({"00_s": early, "01_w": "select 1;", "02_late": "create table if not exists s.late (n int);"})
+    (problem,) = told(found)
+    assert problem.endswith("What is missing is made by ddl/02_late.sql, which comes later.")
+    assert [file.seconds for file in found.files] == [None, None, None]
+
+
 def test_what_no_file_makes_is_told_too(prove: Prove) -> None:
     (problem,) = told(prove({**PACK, "02_x": "select * from nowhere;", "03_y": "select 1;"}))
     assert problem.endswith("No later file makes what is missing.")
@@ -135,7 +143,12 @@ def test_a_pack_that_never_settles_is_said_to(prove: Prove) -> None:
 
 def test_a_pack_that_fails_when_applied_again_is_refused_with_file_and_message(prove: Prove) -> None:
     (problem,) = told(prove({"00_t": "create table t (n int);"}))
-    assert problem.startswith('ddl/00_t.sql, line 1: relation "t" already exists (SQLSTATE 42P07).')
+    assert problem.startswith('Applied again: ddl/00_t.sql, line 1: relation "t" already exists (SQLSTATE 42P07).')
+
+
+def test_rows_that_come_with_every_application_are_told(prove: Prove) -> None:
+    found = prove({**PACK, "02_log": "create table if not exists l (n int); insert into l values (1);"})
+    assert told(found) == [] and found.told == ["Applied again, the pack adds rows to public.l."]
 
 
 # Over rows
@@ -179,7 +192,7 @@ def test_a_table_that_is_brought_there_is_none_and_its_lock_is_told(prove: Prove
 def test_what_only_an_older_release_made_is_told_and_is_no_problem(prove: Prove) -> None:
     found = prove(PACK, {**PACK, "02_old": "create table if not exists old ();"})
     assert told(found) == [] and len(found.told) == 1
-    assert "table public.old is nobody's" in found.told[0]
+    assert "table public.old was made by no file" in found.told[0]
 
 
 def test_a_pack_that_cannot_be_applied_over_the_last_release_is_refused_once(prove: Prove) -> None:
@@ -208,7 +221,7 @@ def test_problems_of_different_passes_come_at_once(prove: Prove) -> None:
 def test_roles_of_one_pass_are_gone_in_the_next(prove: Prove) -> None:
     role = "create role only_once; grant select on t to only_once;"
     (problem,) = told(prove({**PACK, "02_role": role}))
-    assert problem.startswith('ddl/02_role.sql, line 1: role "only_once" already exists')
+    assert problem.startswith('Applied again: ddl/02_role.sql, line 1: role "only_once" already exists')
     guarded = "do $$ begin create role only_once; exception when duplicate_object then null; end $$;"
     assert told(prove({**PACK, "02_role": guarded}, PACK)) == []
 
@@ -281,6 +294,9 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
     assert ran.returncode == 0 and "00_t.sql" in ran.stdout and ran.stdout.rstrip().endswith("Proved.")
     found = json.loads(validate("--json").stdout)
     assert found["problems"] == [] and found["files"][0]["path"] == "ddl/00_t.sql"
+    (tmp_path / "ddl" / "01_x.sql").write_text("")
+    ran = validate("--json")
+    assert ran.returncode == 1 and "ddl/01_x.sql is empty" in json.loads(ran.stdout)["problems"][0]["what"]
     (tmp_path / "ddl" / "01_x.sql").write_text("\\echo hello\n")
     ran = validate()
     assert ran.returncode == 1 and "ddl/01_x.sql, line 1" in ran.stdout and "Traceback" not in ran.stdout + ran.stderr

@@ -331,3 +331,8 @@ def test_an_unpushed_commit_on_main_is_released_with_it(little: World) -> None:
     commit = little.commit("feat: not pushed yet", {"more": ""})
     assert little.inv("tag", "--version", "0.1.1").code == 0
     git(little.remote, "merge-base", "--is-ancestor", commit, "refs/tags/v0.1.1")
+
+
+def test_a_rehearsal_without_a_web_app_is_refused_at_once(little: World) -> None:
+    little.set(('    web: ["${PYTHON}", web.py]', '    jobs: ["${PYTHON}", web.py]'))
+    assert little.inv("rehearse").refuses("release.services.web does not say how")

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def apply(environment: Environment, pack: list[ddl.DdlFile], code: Path, version: str) -> list[Applied]:
     """Apply the whole `pack` to `environment` with the application's runner in `code`, or with psycopg.
 
-    Returns each file with its time and what PostgreSQL said; none when another release that was waited for has applied
-    them meanwhile. Raises `Refused`; what was not applied to its end is then not in the ledger, and the same command
-    goes on.
+    Returns each file with its time and what PostgreSQL said, then what only the server's log has; nothing when another
+    release that was waited for has applied them meanwhile. Raises `Refused`; what was not applied to its end is then
+    not in the ledger, and the same command goes on.
     """
     import psycopg
 
@@ -64,18 +64,20 @@ def _by_command(
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
     settings = environment.settings.ddl
     applied = runner.run_command(environment, pack, code, version)
-    refuse(
-        Problem(
-            f"{shlex.join(settings.command)} said that it applied {len(pack)} files, "
-            f"but on {environment.name} {each.name} is missing.",
-            "See which database it reaches: it has to read DATABASE_URL or PG*.",
-        )
+    missing = [
+        each.name
         for each in drift.drift_of(connection, pack, environment)
         if each.how == catalog.MISSING and not drift.excepted(str(each), settings.exceptions)
-    )
+    ]
+    if missing:
+        raise Refused(
+            f"{shlex.join(settings.command)} said that it applied {len(pack)} files, "
+            f"but of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}.",
+            "See which database it reaches: it has to read DATABASE_URL or PG*.",
+        )
     with connection.transaction():
-        for each in applied:
-            ledger.enter(connection, each.file, settings, version, each.seconds, settings.command[0])
+        for file in pack:
+            ledger.enter(connection, file, settings, version, None, settings.command[0])
     return applied
 
 
@@ -107,7 +109,10 @@ def report(config: Any, where: str, again: bool, yes: bool) -> None:
         began = time.monotonic()
         with screen.busy(f"Applying the DDL pack to {where}"):
             applied = apply(environment, pack, root, version_here(root))
-    _show(applied, f"Applied {len(applied)} files to {where} in {time.monotonic() - began:.1f} s")
+    if applied:
+        _show(applied, f"Applied {len(pack)} files to {where} in {time.monotonic() - began:.1f} s")
+    else:
+        screen.say(f"The other release has applied all {len(pack)} files to {where}.")
 
 
 def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from release_tasks.settings import Ddl
 
 
+REMADE = ("view", "function", "trigger", "rule", "policy", "grants")  # what a pack replaces where it is there
+PARTS = ("column", "constraint")  # what `create table if not exists` passes over where the table is there
+# What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
+MAKER = "with admin option with inherit false without set"
+
+
 def drift_of(connection: Connection, pack: list[ddl.DdlFile], environment: Environment) -> list[Difference]:
     """Return each object that differs here from what `pack` makes, is missing, or was made by no file of it.
 
@@ -43,8 +49,14 @@ def _of_the_pack(found: catalog.Objects, made: scratch.Made, settings: Ddl) -> c
     return {
         name: definition
         for name, definition in catalog.without(found, settings.ledger).items()
-        if name in made.objects or (name != schema and catalog.kind_of(name) not in catalog.SERVER_S)
+        if name in made.objects
+        or (name != schema and catalog.kind_of(name) not in catalog.SERVER_S)
+        or (catalog.kind_of(name) == "membership" and definition != MAKER and _member(name) in made.objects)
     }
+
+
+def _member(membership: str) -> str:
+    return f"role {catalog.WORD.findall(membership)[-1]}"
 
 
 def excepted(text: str, exceptions: dict[str, str]) -> str | None:
@@ -55,7 +67,7 @@ def excepted(text: str, exceptions: dict[str, str]) -> str | None:
 def report(config: Any, where: str, as_json: bool) -> None:
     """Show how the database of `where` differs from the pack it should have: HEAD's, on dev the files here.
 
-    Raises `Refused` when an object differs, is missing, or is nobody's, and no exception in the settings says why.
+    Raises `Refused` when an object differs, is missing, or was made by no file, without an exception in the settings.
     """
     from release_tasks import screen
     from release_tasks.release import environment_of, project_root, settings_of
@@ -97,5 +109,11 @@ def _detail(each: Difference) -> str:
 
 
 def _problem(where: str, each: Difference) -> Problem:
-    by_hand = "drop it, or bring it into the pack" if each.how == EXTRA else f"inv ddl.apply --env {where} --again"
-    return Problem(f"{where}: {each}.", f"{by_hand}   # or mend it by hand, or say why in release.ddl.exceptions")
+    kind, why = catalog.kind_of(each.name), "or say why in release.ddl.exceptions"
+    if each.how == EXTRA:
+        mend = f"psql …   # drop {each.name}, or bring it into the pack, {why}"
+    elif kind in REMADE or (each.how == MISSING and kind not in PARTS):
+        mend = f"inv ddl.apply --env {where} --again   # or mend it by hand, {why}"
+    else:
+        mend = f"psql …   # mend it by hand (alter …), {why}"
+    return Problem(f"{where}: {each}.", mend)

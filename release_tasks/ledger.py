@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from release_tasks.ddl import DdlFile
     from release_tasks.settings import Ddl
 
+NEEDED = {"file", "sha256", "version", "applied_at"}
 COLUMNS = "file text primary key, sha256 text not null, version text not null, applied_at timestamptz"
 # What ledgers of the layer's first versions lack. The duration is unknown where the application's runner applied.
 MORE = """alter column applied_at drop not null, add column if not exists duration interval,
@@ -63,6 +64,10 @@ def enter(connection: Connection, file: DdlFile, ddl: Ddl, version: str, seconds
 
 
 def _columns(connection: Connection, ddl: Ddl) -> set[str]:
-    """Return the columns of the ledger, none before it is made."""
+    """Return the columns of the ledger, none before it is made. Raises `Refused` where it is another table."""
     query = "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped"
-    return {name for (name,) in connection.execute(query, [ddl.ledger])}
+    found = {name for (name,) in connection.execute(query, [ddl.ledger])}
+    if lacking := found and NEEDED - found:
+        what = f"{ddl.ledger} is another table, no ledger: it has no column {', '.join(sorted(lacking))}."
+        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.")
+    return found

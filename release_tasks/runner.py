@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from release_tasks import screen, shell
-from release_tasks.ddl import encoding_problems, mention_of
+from release_tasks.ddl import DdlFile, encoding_problems, mention_of
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.sending import Applied, Hook, Notice, refuse_warnings, send_file
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from release_tasks.ddl import DdlFile
     from release_tasks.environments import Environment
     from release_tasks.settings import Ddl
 
@@ -27,7 +26,8 @@ ADVISORY_LOCK = 0x11EA5E  # any number will do, as long as every release takes t
 WATCH = """select set_config(name, '1000', false) from pg_settings
   where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|visual c'"""
 SAID = re.compile(r"\b(NOTICE|WARNING|ERROR|FATAL|PANIC)\b[:\s]*(.*)")
-LOGGED = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): ")
+LOGGED = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): +(.*)")
+SERVER_LOG = "the pack (server log)"  # no line of the log says of which file it is
 
 
 def keep_others_out(connection: Connection, where: str, patience: float) -> bool:
@@ -99,7 +99,7 @@ def run_command(environment: Environment, pack: list[DdlFile], code: Path, versi
     """Apply `pack` by the application's runner in `code`, or by whatever the settings name, and see what it says.
 
     It passes with exit code 0, `must_print`, and the files that it names in the locked order. Timeouts go by PGOPTIONS,
-    which libpq's clients honour. WARNING and worse of the server log since it began are its notices too.
+    which libpq's clients honour. What only the server log got meanwhile, from WARNING on, comes last, as of no file.
     """
     if not pack:
         return []
@@ -125,18 +125,22 @@ def run_command(environment: Environment, pack: list[DdlFile], code: Path, versi
             f"{told} applied the files in another order than the locked one: {found} before {instead}.",
             "Let release.ddl.order in invoke.yaml say how the runner sorts.",
         )
-    applied = _by_file(pack, ran.output.splitlines() + _logged_since(log, offset))
+    applied = _by_file(pack, ran.output.splitlines())
+    printed = [warning.message for each in applied for warning in each.warnings]
+    logged = _logged_since(log, offset)
+    if unprinted := [each for each in logged if not any(each.message in message for message in printed)]:
+        applied.append(Applied(DdlFile(SERVER_LOG, b""), notices=unprinted))
     refuse_warnings(applied, ddl)
     return applied
 
 
-def _logged_since(log: Path | None, offset: int) -> list[str]:
+def _logged_since(log: Path | None, offset: int) -> list[Notice]:
     if not log:
         return []
     with log.open("rb") as file:
         file.seek(offset if log.stat().st_size >= offset else 0)
         lines = file.read().decode(errors="replace").splitlines()
-    return [line for line in lines if LOGGED.search(line)]
+    return [Notice(*said.groups()) for line in lines if (said := LOGGED.search(line))]
 
 
 def _by_file(pack: list[DdlFile], lines: list[str]) -> list[Applied]:

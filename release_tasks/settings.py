@@ -214,9 +214,7 @@ class Environments(Model):
     def named(self, name: str) -> Environment:
         """Return the environment `name`; raises `Refused` when there is none of that name."""
         if name not in type(self).model_fields:
-            raise Refused(
-                f"There is no environment {name!r}; expected dev, staging or production.", "inv smokes --env dev"
-            )
+            raise Refused(f"There is no environment {name!r}; expected dev, staging or production.", "--env dev")
         found: Environment = getattr(self, name)
         return found
 

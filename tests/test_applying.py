@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from release_tasks import applying, ddl, ledger, postgres
+from release_tasks import applying, ddl, ledger, postgres, runner
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.sending import Applied
@@ -264,14 +264,9 @@ def test_a_runner_that_reached_another_database_is_told_what_is_missing_here(
     outside.execute("create database elsewhere")
     with pytest.raises(Refused) as refused:
         apply(environment(**command(server.dsn("elsewhere"))))
-    whats = [problem.what for problem in refused.value.problems]
-    assert len(whats) == 3
-    assert all(" said that it applied 3 files, but on staging " in what for what in whats)
-    assert [what.partition("staging ")[2] for what in whats] == [
-        "schema app is missing.",
-        "table app.more is missing.",
-        "table app.things is missing.",
-    ]
+    (problem,) = refused.value.problems
+    told = "schema app, table app.more, table app.things"
+    assert problem.what.endswith(f" said that it applied 3 files, but of what they make staging lacks 3: {told}.")
     assert unapplied(work, outside) == ["00_schemas.sql", "01_tables.sql", "02_more.sql"]
     outside.execute("drop database elsewhere with (force)")
 
@@ -343,6 +338,19 @@ def test_applying_an_unchanged_pack_is_a_look_unless_asked_again(
     assert outside.execute("select * from ops.ddl_ledger").fetchall() == entered
     assert "Applied 4 files" in said(inv("ddl.apply", "--again"))
     assert outside.execute("select * from ops.ddl_ledger").fetchall() != entered
+
+
+def test_who_waited_for_another_release_reads_that_it_has_done_it(
+    work: Work, inv: Callable[..., Any], outside: psycopg.Connection
+) -> None:
+    runner.keep_others_out(outside, "staging", 0)
+    process = inv("ddl.apply")
+    assert any("for another release on staging" in line for line in process.stdout)
+    ledger.begin(outside, pack(work), Ddl())
+    for file in pack(work):
+        ledger.enter(outside, file, Ddl(), "0.1.1", 0.1, "psycopg")
+    outside.execute("select pg_advisory_unlock_all()")
+    assert said(process).endswith("The other release has applied all 3 files to staging.\n")
 
 
 def test_a_dry_run_and_production_without_a_yes_change_nothing(

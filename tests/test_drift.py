@@ -80,7 +80,8 @@ def told(live: Connection, environment: Environment) -> list[str]:
         ("grant create on schema public to public", ["grants on schema public to public differs"]),
         ("alter role reader login", ["role reader differs"]),
         ("create role analyst; grant select on s.t to analyst", ["grants on table s.t to analyst nobody's"]),
-        ("grant reader to app", []),
+        ("grant reader to app", ["membership reader to app nobody's"]),
+        ("grant pg_read_all_data to reader", ["membership pg_read_all_data to reader nobody's"]),
         ("create role analyst; grant reader to analyst", []),
         ("revoke all on schema public from public", []),
         ("drop schema public", []),
@@ -158,9 +159,11 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         live.execute("alter table app.things add more text, alter name set not null")
         both = inv(settings=settings.replace("EXCEPT", "nothing"), LIVE=dsn)
         assert both.returncode == 1 and "Traceback" not in both.stderr
-        assert "dev: column app.things.more is nobody's." in both.stdout
+        assert "dev: column app.things.more was made by no file." in both.stdout
         assert "dev: column app.things.name differs: expected text; found text not null." in both.stdout
-        assert "inv ddl.apply --env dev --again" in both.stdout
+        assert "psql …   # drop column app.things.more, or bring it into the pack, or say why in" in both.stdout
+        assert "psql …   # mend it by hand (alter …), or say why in release.ddl.exceptions" in both.stdout
+        assert "ddl.apply" not in both.stdout, "it cannot change a column"
         as_json = inv("--json", settings=settings.replace("EXCEPT", "more"), LIVE=dsn)
         found = json.loads(as_json.stdout)
         assert as_json.returncode == 1 and found["server"] == found["scratch"]
@@ -174,6 +177,10 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
                 "excepted": None,
             },
         ]
+        live.execute("drop table app.things")
+        assert "inv ddl.apply --env dev --again" in inv(settings=settings, LIVE=dsn).stdout
+        live.execute("create table app.things (name text)")
+        live.execute("alter table app.things add more text, alter name set not null")
         excepted = inv(settings=settings.replace("EXCEPT", "column app"), LIVE=dsn)
         assert excepted.returncode == 0 and excepted.stdout.count("why") == 2
         assert inv("--json", settings=settings.replace("EXCEPT", "column app"), LIVE=dsn).returncode == 0

@@ -76,6 +76,18 @@ def test_a_ledger_of_the_first_versions_is_read_and_brought_up_to_date(connectio
     assert rows(connection, "select distinct version, runner from ops.ddl_ledger") == [("0.1.1", "psycopg")]
 
 
+def test_another_table_of_that_name_is_told_and_left_as_it_is(connection: psycopg.Connection) -> None:
+    connection.execute("create schema ops; create table ops.ddl_ledger (version text)")
+    told = r"^ops\.ddl_ledger is another table, no ledger: it has no column applied_at, file, sha256\.$"
+    with pytest.raises(Refused, match=told):
+        unapplied(connection, A)
+    with pytest.raises(Refused, match=told):
+        ledger.begin(connection, [A], Ddl())
+    assert rows(
+        connection, "select attname from pg_attribute where attrelid = 'ops.ddl_ledger'::regclass and attnum > 0"
+    ) == [("version",)]
+
+
 def test_it_needs_no_more_rights_than_to_read_and_write_it_once_it_is_made(connection: psycopg.Connection) -> None:
     entered(connection, A)
     connection.execute("drop role if exists ledger_writer; create role ledger_writer")

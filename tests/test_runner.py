@@ -451,25 +451,28 @@ print("2 files applied")
     assert (second.notices, second.seconds) == ([], None)
 
 
-def test_what_a_runner_and_the_server_log_say_is_kept_with_the_file_named_last(
+def test_what_a_runner_says_is_kept_with_the_file_named_last_and_what_only_the_server_log_says_with_none(
     by_command: Callable[..., list[Applied]],
 ) -> None:
     code = """
 import psycopg
 print("NOTICE 00_a.sql: relation exists, skipping", "applied ddl/00_a.sql (3 ms)", "NOTICE: and this", sep="\\n")
-print("WARNING 01_b.sql: so")
+with psycopg.connect("") as connection:
+    connection.add_notice_handler(lambda said: print(f"{said.severity} 01_b.sql: {said.message_primary}"))
+    connection.execute("do $$ begin raise warning 'so'; end $$")
 with psycopg.connect("") as connection:
     connection.execute("do $$ begin raise warning 'only the log knows'; end $$")
 print("2 files applied")
 """
-    first, second = by_command(code)
+    first, second, log = by_command(code)
     assert [str(notice) for notice in first.notices] == ["NOTICE: relation exists, skipping", "NOTICE: and this"]
-    assert [str(notice) for notice in second.notices] == ["WARNING: so", "WARNING: only the log knows"]
+    assert [str(notice) for notice in second.notices] == ["WARNING: so"]
+    assert [str(notice) for notice in log.notices] == ["WARNING: only the log knows"]
     with pytest.raises(Refused) as refused:
         by_command(code, fail_on_warning=True)
     assert [problem.what for problem in refused.value.problems] == [
         "ddl/01_b.sql was applied with a WARNING: so.",
-        "ddl/01_b.sql was applied with a WARNING: only the log knows.",
+        "the pack (server log) was applied with a WARNING: only the log knows.",
     ]
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import contents, postgres, screen, sealing, shell
+from release_tasks import contents, postgres, screen, sealing
 from release_tasks.errors import Refused
 from release_tasks.files import checksum_lines, file_hashes, file_sha256, sha256, write_aside
 from release_tasks.shelf import (
@@ -90,9 +90,9 @@ def _dump(connection: Connection, environment: Environment, target: Path) -> dic
     with ThreadPoolExecutor(1) as beside:
         counting = beside.submit(contents.rows, connection)
         try:
-            shell.run(
-                [*argv, f"--file={target}", f"--dbname={dbname}"], env=variables, timeout=settings.timeout, leash=True
-            )
+            full = f"df -h {target.parents[1]}   # or set release.backup.folder"
+            argv += [f"--file={target}", f"--dbname={dbname}"]
+            contents.run_program(argv, variables, settings.timeout, full)
         except BaseException as error:
             first = counting.exception() if counting.done() else None  # then the snapshot was gone, which says little
             _end(counting, connection)

@@ -7,10 +7,12 @@ Functions").
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import catalog
+from release_tasks import catalog, shell
+from release_tasks.errors import Refused
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -36,6 +38,16 @@ FIRST_SUPERUSER = """select rolname, quote_ident(rolname) from pg_roles where oi
     union all select from pg_proc where proowner = 10 and oid >= 16384
     union all select from pg_namespace where nspowner = 10 and oid >= 16384
     union all select from pg_database where datdba = 10 and datname = current_database())"""
+# Whose objects a restore gives to their owners; those of an extension, and temporary ones, are made otherwise.
+OWNERS = """select distinct quote_ident(pg_get_userbyid(owner)) from (
+    select 'pg_class'::regclass, oid, relowner from pg_class where relpersistence <> 't'
+    union all select 'pg_proc'::regclass, oid, proowner from pg_proc
+    union all select 'pg_type'::regclass, oid, typowner from pg_type where typtype in ('d', 'e', 'r')
+    union all select 'pg_namespace'::regclass, oid, nspowner from pg_namespace where nspname !~ '^pg_'
+    union all select 'pg_largeobject'::regclass, oid, lomowner from pg_largeobject_metadata
+  ) as owned (class, id, owner) where id >= 16384 and (owner >= 16384 or owner = 10) and not exists (
+    select from pg_depend where classid = class and objid = id and deptype = 'e')
+  union select quote_ident(pg_get_userbyid(datdba)) from pg_database where datname = current_database() order by 1"""
 ROLE = """select quote_ident(rolname), concat_ws(' ', 'create role', quote_ident(rolname),
     case when rolcanlogin and oid <> 10 then 'login' end, case when rolsuper then 'superuser' end,
     case when rolcreatedb then 'createdb' end, case when rolcreaterole then 'createrole' end,
@@ -116,6 +128,7 @@ def read(connection: Connection) -> dict[str, Any]:
         "server": {"major": connection.info.server_version // 10000, "version": _setting(connection, "server_version")},
         "database": {"encoding": encoding, **{name: settings[name] for name in kept if settings.get(name)}},
         "objects": objects,
+        "owners": [name for (name,) in connection.execute(OWNERS).fetchall()],
         "roles": roles,
         "memberships": memberships,
         "statements": statements(connection),
@@ -182,3 +195,15 @@ def for_programs(dsn: str) -> tuple[str, dict[str, str]]:
     password = parts.pop("password", None)
     words = conninfo.make_conninfo("", **{name: str(value) for name, value in parts.items()})
     return words, {"PGPASSWORD": str(password)} if password else {}
+
+
+def run_program(argv: Sequence[str | Path], variables: Mapping[str, str], timeout: float, full: str) -> None:
+    """Run one of PostgreSQL's programs, which ends with us. Raises `Refused` with its words; `full` mends a full disk.
+
+    Its command line cannot be run again by hand: snapshot and folder are gone by then.
+    """
+    try:
+        shell.run(argv, env=variables, timeout=timeout, leash=True)
+    except shell.CommandFailed as failed:
+        again = "Mend that, then run the same command again. See docs/BACKUP_AND_RECOVERY.md."
+        raise Refused(str(failed), full if "No space left" in failed.finished.output else again) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import time
@@ -53,11 +54,16 @@ def report(config: Any, from_: str | None, into: str | None, over: str | None, i
     if into is None:
         raise Refused("Into which database? None was named.", f"inv backup.restore --from {chosen.name} --into dev")
     with target(into, root, settings) as dsn:
-        if config.run.dry:
-            screen.say(f"Would restore {chosen.name} into {mask(dsn)}.")
-            return
-        with screen.busy(f"Restoring {chosen.name} into {into}"):
-            done = restore(chosen, dsn, root, settings, over, Path(identity) if identity else None)
+        key, dry = Path(identity) if identity else None, bool(config.run.dry)
+        with screen.busy(f"{'Looking at' if dry else 'Restoring'} {chosen.name} into {into}"):
+            done = restore(chosen, dsn, root, settings, over, key, into=into, dry=dry)
+    if dry:
+        screen.say(f"Would restore {chosen.name} into the database {done.name}.")
+        if done.before:
+            screen.say(f"  What is there now would be the database {done.before} then.")
+        if done.made:
+            screen.say(f"  The roles that would be made: {', '.join(done.made)}.")
+        return
     counted = f"{len(chosen.facts['rows'])} tables, {sum(chosen.facts['rows'].values())} rows"
     screen.say(f"{chosen.name} is restored into the database {done.name}: {counted}.", "bold green")
     if done.before:
@@ -92,11 +98,20 @@ def target(into: str, root: Path, settings: Settings) -> Iterator[str]:
 
 
 def restore(
-    chosen: Backup, dsn: str, root: Path, settings: Settings, over: str | None = None, identity: Path | None = None
+    chosen: Backup,
+    dsn: str,
+    root: Path,
+    settings: Settings,
+    over: str | None = None,
+    identity: Path | None = None,
+    *,
+    into: str = "",
+    dry: bool = False,
 ) -> Restored:
     """Restore `chosen`, undamaged, into the database `dsn`, which has nothing in it or is named again by `over`.
 
-    Whatever goes wrong, that database is as it was. Raises `Refused`.
+    Whatever goes wrong, that database is as it was. With `dry` it is only looked at, and what would be done is
+    returned. `into` is what a person calls `dsn`. Raises `Refused`.
     """
     import psycopg
 
@@ -106,7 +121,18 @@ def restore(
         with _administrator(dsn, name) as admin:
             _keep_others_out(admin, name)
             roles = restoring.missing_roles(admin, chosen.facts)
-            refuse(_problems(admin, dsn, name, chosen, over, roles))
+            again = f"inv backup.restore --from {shlex.quote(chosen.name)} --into {shlex.quote(mask(into or dsn))}"
+            if identity:
+                again += f" --identity {shlex.quote(str(identity))}"
+            elif chosen.is_sealed:
+                again += " --identity FILE"
+            refuse([*_problems(admin, chosen, roles), *_in_the_way(admin, dsn, aside, over, again)])
+            if chosen.is_sealed and identity is None:
+                again += f" --over {shlex.quote(over)}" if over else ""
+                raise Refused(f"{chosen.name} is encrypted.", f"{again}   # with the key of one of its recipients")
+            if dry:
+                keeps = restoring.exists(admin, name) and restoring.held_by(dsn)
+                return Restored(name, f"{name}_before_<UTC time>" if keeps else "", roles)
             with _dump_of(chosen, identity, root) as dump:
                 _make_aside(admin, aside, chosen)
                 try:
@@ -164,12 +190,12 @@ def _keep_others_out(admin: Connection, name: str) -> None:
         raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
 
 
-def _problems(
-    admin: Connection, dsn: str, name: str, chosen: Backup, over: str | None, roles: list[str]
-) -> Iterator[Problem]:
-    """Yield why nothing can be restored here: an old server, too few rights, sessions, and what the target holds."""
-    if admin.info.server_version // 10000 < chosen.facts["server"]["major"]:
-        yield from restoring.server_is_too_old(chosen.facts, admin.info.server_version // 10000, "The server").problems
+def _problems(admin: Connection, chosen: Backup, roles: list[str]) -> Iterator[Problem]:
+    """Yield why nothing can be restored on this server: it is old, or the role has too few rights."""
+    needed, found = chosen.facts["server"]["major"], admin.info.server_version // 10000
+    if found < needed:
+        mend = f"--into a database of a server of PostgreSQL {needed}, or newer"
+        yield restoring.server_is_too_old(chosen.facts, found, "The server", mend)
     rights = admin.execute(
         "select rolcreatedb or rolsuper, rolcreaterole or rolsuper from pg_roles where rolname = current_user"
     ).fetchone()
@@ -180,6 +206,15 @@ def _problems(
         missing = ", ".join(roles)
         what = f"The role {admin.info.user} may not make roles, and {missing} of the backup are missing on this server."
         yield Problem(what, f"alter role {admin.info.user} createrole   -- or make the roles first")
+    if owners := ", ".join(restoring.owners_out_of_reach(admin, chosen.facts)):
+        what = f"The role {admin.info.user} is no superuser, and no member of {owners}, to whom objects in it belong."
+        yield Problem(what, "--into with a superuser, or with a member of all of them")
+
+
+def _in_the_way(admin: Connection, dsn: str, aside: str, over: str | None, again: str) -> Iterator[Problem]:
+    """Yield what of the target is in the way: sessions, what it holds, and a database of the name that is needed."""
+    name = _name_in(dsn)
+    yield from _foreign(admin, aside)
     if not restoring.exists(admin, name):
         return
     wait_until(lambda: not restoring.sessions(admin, name), time.monotonic() + GOING)
@@ -188,11 +223,19 @@ def _problems(
             f"Somebody is connected to {name}: {'; '.join(sessions)}.", "End what runs there, then run again."
         )
     held = restoring.held_by(_to(dsn, name))
-    again = f"inv backup.restore --from {chosen.name} --into … --over {name}   # it is then kept under another name"
+    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
     if over is not None and over != name:
         yield Problem(f"--over says {over}, but the database is {name}.", again)
     elif over is None and held:
         yield Problem(f"The database {name} holds {len(held)} objects, such as {held[0]}.", again)
+
+
+def _foreign(admin: Connection, aside: str) -> Iterator[Problem]:
+    query = "select shobj_description(oid, 'pg_database'), quote_ident(datname) from pg_database where datname = %s"
+    left = admin.execute(query, [aside]).fetchone()
+    if left and left[0] != OURS:
+        what = f"There is a database {aside}, and no restore has made it."
+        yield Problem(what, f"alter database {left[1]} rename to …")
 
 
 @contextmanager
@@ -201,8 +244,7 @@ def _dump_of(chosen: Backup, identity: Path | None, root: Path) -> Iterator[Path
     if not chosen.is_sealed:
         yield chosen.dump
         return
-    if identity is None:
-        raise Refused(f"{chosen.name} is encrypted.", "--identity FILE   # with the key of one of its recipients")
+    assert identity is not None  # else it was refused
     folder = Path(tempfile.mkdtemp(prefix="restore-", dir=records_folder(root)))
     try:
         sealing.unseal(chosen.folder / SEALED, folder, identity)
@@ -217,12 +259,7 @@ def _make_aside(admin: Connection, aside: str, chosen: Backup) -> None:
     """Make the database in which the backup is restored; what a killed restore left of it is dropped."""
     from psycopg import sql
 
-    query = "select shobj_description(oid, 'pg_database') from pg_database where datname = %s"
-    left = admin.execute(query, [aside]).fetchone()
-    if left and left != (OURS,):
-        raise Refused(
-            f"There is a database {aside}, and no restore has made it.", f"alter database {aside} rename to …"
-        )
+    refuse(_foreign(admin, aside))  # again, for decrypting takes long
     restoring.drop(admin, aside)
     restoring.create_database(admin, aside, chosen.facts["database"])
     admin.execute(sql.SQL("comment on database {} is {}").format(sql.Identifier(aside), OURS))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import catalog, contents, postgres, shell
-from release_tasks.errors import Refused
+from release_tasks import catalog, contents, postgres
+from release_tasks.errors import Problem
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -68,6 +68,14 @@ def missing_roles(admin: Connection, facts: Mapping[str, Any]) -> list[str]:
     return [role for role in facts["roles"] if role not in there]
 
 
+def owners_out_of_reach(admin: Connection, facts: Mapping[str, Any]) -> list[str]:
+    """Return the owners in the backup to whom the role of `admin` cannot give anything: those it cannot become."""
+    become = "set" if admin.info.server_version >= 160000 else "member"
+    query = """select owner from unnest(%s::text[]) as owner where not exists (select from pg_roles
+      where rolname = current_user and rolsuper or quote_ident(rolname) = owner and pg_has_role(oid, %s))"""
+    return [owner for (owner,) in admin.execute(query, [facts["owners"], become]).fetchall()]
+
+
 def make_roles(admin: Connection, facts: Mapping[str, Any], missing: list[str]) -> list[str]:
     """Make the `missing` roles as the backup knows them, all or none; return the objects that stay as they are here.
 
@@ -93,7 +101,8 @@ def load(dump: Path, dsn: str, facts: Mapping[str, Any], settings: BackupSetting
     tool = postgres.client_tool("pg_restore", max(target_major, facts["pg_dump"]))
     dbname, variables = contents.for_programs(dsn)
     argv: list[str | Path] = [tool, "--exit-on-error", f"--jobs={settings.jobs}", "--no-tablespaces", "--no-password"]
-    shell.run([*argv, f"--dbname={dbname}", dump], env=variables, timeout=settings.timeout, leash=True)
+    full = "df -h   # where that server keeps its data"
+    contents.run_program([*argv, f"--dbname={dbname}", dump], variables, settings.timeout, full)
 
 
 def finish(connection: Connection, facts: Mapping[str, Any], stay: list[str], timeout: float) -> list[str]:
@@ -115,7 +124,7 @@ def _run(connection: Connection, statement: str) -> None:
     connection.execute(statement.encode())
 
 
-def server_is_too_old(facts: Mapping[str, Any], major: int, where: str) -> Refused:
-    """Return the refusal of a server that does not know all that the backup's server did."""
+def server_is_too_old(facts: Mapping[str, Any], major: int, where: str, mend: str) -> Problem:
+    """Return the problem of a server that does not know all that the backup's server did."""
     found = f"{where} is PostgreSQL {major}; the backup is of PostgreSQL {facts['server']['major']}, and needs that."
-    return Refused(found, "PG_BIN=…   # the programs of that version, or a newer one")
+    return Problem(found, mend)

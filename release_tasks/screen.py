@@ -116,6 +116,7 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
+    doing = mask(doing)
     if _aside.is_terminal:
         spinner = _aside.status(Text(f"{doing} …", "dim"))
         _spinners.append(spinner)
@@ -141,8 +142,8 @@ def progress(doing: str, total: int) -> Iterator[Callable[[str], None]]:
 
     columns = (TextColumn("  {task.fields[doing]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with handed_over(), Progress(*columns, console=_aside, transient=True, disable=not _aside.is_terminal) as bar:
-        task = bar.add_task("", total=total, doing=doing)
-        yield lambda name: bar.update(task, advance=1, doing=f"{doing}: {name}")
+        task = bar.add_task("", total=total, doing=mask(doing))
+        yield lambda name: bar.update(task, advance=1, doing=mask(f"{doing}: {name}"))
 
 
 @contextmanager

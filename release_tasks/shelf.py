@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
 from release_tasks import screen
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import file_sha256, read_checksums
@@ -28,6 +30,32 @@ FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
 DUMP, SEALED = "dump", "dump.tar.age"
 RECENT = 3600.0  # seconds after which a backup is not "just before" the change any more
 ASIDE = ".aside"
+
+
+class Server(BaseModel):
+    major: int
+
+
+class Database(BaseModel):
+    encoding: str
+    datcollate: str
+    datctype: str
+
+
+class Facts(BaseModel):
+    """What a restore needs of backup.json; there is more in it."""
+
+    ended: AwareDatetime
+    server: Server
+    database: Database
+    objects: dict[str, str]
+    owners: list[str]
+    roles: dict[str, list[str]]
+    memberships: list[tuple[str, str, str]]
+    statements: list[str]
+    rows: dict[str, int]
+    pg_dump: int
+    dump: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -71,8 +99,12 @@ class Backup:
         return bool(self.verified) and not self.damages()
 
     @property
+    def ended(self) -> datetime:
+        return datetime.fromisoformat(self.facts["ended"])
+
+    @property
     def is_recent(self) -> bool:
-        return (datetime.now(UTC) - datetime.fromisoformat(self.facts["ended"])).total_seconds() < RECENT
+        return (datetime.now(UTC) - self.ended).total_seconds() < RECENT
 
     @property
     def size(self) -> int:
@@ -87,10 +119,22 @@ class Backup:
         found = _hashes(self.folder, tuple(self._files()))
         return sorted(path for path in listed.keys() | found.keys() if listed.get(path) != found.get(path))
 
+    def lacks(self) -> list[str]:
+        """Return what a restore needs and backup.json does not hold."""
+        try:
+            Facts.model_validate_json(json.dumps(self.facts), strict=True)
+        except ValidationError as error:
+            return [".".join(map(str, each["loc"])) for each in error.errors()]
+        return []
+
     def problems(self) -> list[Problem]:
-        """Return a problem for each of its `damages`."""
+        """Return a problem for each of its `damages`, or one for what it `lacks`."""
         mend = f"cd {self.folder} && sha256sum --check {SUMS}   # and take another backup"
-        return [Problem(f"{self.folder / path} is not what {SUMS} says.", mend) for path in self.damages()]
+        damaged = [Problem(f"{self.folder / path} is not what {SUMS} says.", mend) for path in self.damages()]
+        if damaged or not (lacks := self.lacks()):
+            return damaged
+        what = f"{self.folder / FACTS} is not of a backup; it lacks, or has in another form: {', '.join(lacks)}."
+        return [Problem(what, "inv backup.take   # or restore another one")]
 
     def _files(self) -> list[tuple[str, int, int]]:
         """Return path, size and time of each file that has a checksum; what a killed encryption left has none."""
@@ -137,7 +181,7 @@ def backups_of(environment: Environment) -> list[Backup]:
 def made_for(environment: Environment, commit: str | None) -> Backup | None:
     """Return the newest whole backup of `environment` that the release of `commit` made, None when there is none."""
     mine = (backup for backup in backups_of(environment) if commit and backup.facts.get("commit") == commit)
-    return next((backup for backup in mine if not backup.damages()), None)
+    return next((backup for backup in mine if not backup.problems()), None)
 
 
 def stem(environment: Environment) -> str:
@@ -203,8 +247,8 @@ def choose(folder: Path, wanted: str | None) -> Backup:
     there = backups_in(folder)
     show(f"Backups in {folder}", there)
     what = "Which backup? None was named." if wanted is None else f"There is no backup {wanted!r}."
-    newest = there[0].name if there else "NAME"
-    raise Refused(what, f"inv backup.restore --from {newest} --into dev" if there else "inv backup.take")
+    verified = sorted((each for each in there if each.verified and not each.lacks()), key=lambda each: each.ended)
+    raise Refused(what, f"inv backup.restore --from {verified[-1].name} --into dev" if verified else "inv backup.take")
 
 
 def show(title: str, backups: list[Backup]) -> None:
@@ -212,10 +256,9 @@ def show(title: str, backups: list[Backup]) -> None:
     rows = []
     for backup in backups:
         size = f"{backup.size / 1e6:.1f} MB{', encrypted' if backup.is_sealed else ''}"
-        held_rows = sum(backup.facts.get("rows", {}).values())
-        rows.append(
-            (backup.name, size, held_rows, _minute(backup.facts.get("ended")), _minute(backup.verified.get("at")))
-        )
+        facts = {} if backup.lacks() else backup.facts
+        held_rows = sum(facts.get("rows", {}).values())
+        rows.append((backup.name, size, held_rows, _minute(facts.get("ended")), _minute(backup.verified.get("at"))))
     screen.table(title, ["backup", "size", "rows", "taken", "restored to verify"], rows)
 
 

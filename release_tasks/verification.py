@@ -82,7 +82,8 @@ def _restored(taken: Backup, environment: Environment) -> dict[str, Any]:
     ):
         major = postgres.major(server.bin / "postgres")
         if major < facts["server"]["major"]:
-            raise restoring.server_is_too_old(facts, major, "The scratch server")
+            mend = "PG_BIN=…   # the programs of that version, or a newer one"
+            refuse([restoring.server_is_too_old(facts, major, "The scratch server", mend)])
         try:
             locale = _make_database(admin, facts)
             stay = restoring.make_roles(admin, facts, restoring.missing_roles(admin, facts))

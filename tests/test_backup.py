@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from pyrage import x25519
 
-from release_tasks import backup, evidence, ledger, postgres, production, sealing, shelf, shell, verification
+from release_tasks import backup, contents, evidence, ledger, postgres, production, sealing, shelf, shell, verification
 from release_tasks.environments import Environment, wait_until
 from release_tasks.errors import Refused
 from release_tasks.files import file_hashes, file_sha256
@@ -60,9 +60,13 @@ alter database {database} set search_path to "Odd Schema", public;
 alter database {database} set "app.title" to 'it''s {{a}} title';
 grant connect on database {database} to backup_reader;
 """.replace("create table heir () inherits (parted_1_like);\n", "")
-AFTER = """
-drop role if exists backup_reader; drop role if exists "Backup Owner"
-"""
+EMPTY: dict[str, Any] = {
+    "server": {"major": 15},
+    "database": {"encoding": "UTF8", "datcollate": "C", "datctype": "C"},
+    **{key: {} for key in ("objects", "roles", "rows", "dump")},
+    **{key: [] for key in ("owners", "memberships", "statements")},
+    "pg_dump": 15,
+}
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def make(environment: Environment, day: int, verified: bool = True, damaged: boo
     folder = shelf.folder_of(environment) / f"app-{environment.name}-{moment:%Y%m%dT%H%M%SZ}"
     (folder / "dump").mkdir(parents=True)
     (folder / "dump" / "toc.dat").write_text("toc")
-    facts = {"commit": None, "ended": moment.isoformat(), "rows": {}}
+    facts = {**EMPTY, "commit": None, "ended": moment.isoformat()}
     (folder / FACTS).write_text(json.dumps(facts))
     taken = Backup(folder, facts)
     resum(taken)
@@ -322,6 +326,29 @@ def test_a_damaged_backup_is_not_restored_and_counts_no_more(environment: Enviro
         verification.verify(taken, environment)
 
 
+@pytest.mark.parametrize("garbage", ["{}", "[]", "{", '{"rows": {"t": "x"}, "server": {"major": "?"}, "ended": 1}'])
+def test_a_backup_json_that_is_none_is_a_sentence(
+    keeping_two: Environment, garbage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(keeping_two, 1).folder
+    (folder / FACTS).write_text(garbage)
+    taken = Backup(folder, shelf.read_json(folder / FACTS))
+    resum(taken)
+    assert taken.damages() == []
+    with pytest.raises(Refused, match=r"backup\.json is not of a backup; it lacks, .*server"):
+        verification.verify(taken, keeping_two)
+    with pytest.raises(Refused, match="Which backup"):
+        shelf.choose(folder.parent, None)
+    assert taken.name in capsys.readouterr().out
+
+
+def test_a_program_that_fails_keeps_its_words_and_gets_a_mend_that_works() -> None:
+    for said, mend in (("No space left on device", "df -h here"), ("permission denied", "run the same command again")):
+        with pytest.raises(Refused, match=said) as no:
+            contents.run_program(["sh", "-c", f"echo {said} >&2; exit 1"], {}, 9, "df -h here")
+        assert mend in no.value.problems[0].mend
+
+
 def test_the_word_that_it_was_verified_holds_for_this_backup_alone(environment: Environment) -> None:
     taken = backup.take(environment, "")
     (taken.folder / VERIFIED).write_text(json.dumps({FACTS: "0" * 64, "at": "2026-01-01T00:00:00+00:00"}))
@@ -364,7 +391,7 @@ def test_a_backup_that_restores_to_something_else_does_not_count_and_each_differ
         verification.verify(Backup(taken.folder, facts), environment)
     told = [each.what.partition("restored, is not what was dumped: ")[2] for each in no.value.problems]
     assert told[:4] == [
-        "view public.big is nobody's.",
+        "view public.big was made by no file.",
         "view public.gone is missing.",
         "table public.parted_1 has 30 rows; expected 31.",
         "table public.gone has no rows; expected 1.",

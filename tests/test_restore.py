@@ -112,7 +112,8 @@ def test_a_database_that_holds_something_is_kept_and_only_when_named_twice(
     before = catalog_of(target)
     with pytest.raises(Refused, match="The database target holds 1 objects, such as") as no:
         restored(taken, target, tmp_path)
-    assert "--over target" in no.value.problems[0].mend
+    again = f"inv backup.restore --from {taken.name} --into 'postgresql://***@"
+    assert no.value.problems[0].mend.startswith(again) and "/target' --over target " in no.value.problems[0].mend
     with pytest.raises(Refused, match="--over says taget, but the database is target"):
         restored(taken, target, tmp_path, over="taget")
     assert catalog_of(target) == before and databases(admin) == ["target"] and execute(admin, ROLES) == []
@@ -183,11 +184,27 @@ def test_too_few_rights_are_told_at_once(taken: Backup, target: str, admin: str,
         "The role backup_poor may not make databases on this server.",
         'The role backup_poor may not make roles, and "Backup Owner", backup_reader of the backup are missing '
         "on this server.",
+        'The role backup_poor is no superuser, and no member of "Backup Owner", postgres, to whom objects in it '
+        "belong.",
     ]
+    execute(admin, 'create role "Backup Owner"; grant "Backup Owner" to backup_poor')
     execute(admin, "alter role backup_poor createdb createrole")
-    with pytest.raises(Refused, match=r"must be|permission denied"):
+    with pytest.raises(Refused, match="is no superuser, and no member of postgres, to whom"):
         restored(taken, poor, tmp_path)
     assert databases(admin) == []
+
+
+def test_a_member_of_all_owners_restores_it(target: str, admin: str, tmp_path: Path) -> None:
+    execute(admin, "create role backup_owner; create role backup_poor login createdb createrole password 'poor'")
+    execute(admin, "grant backup_owner to backup_poor")
+    execute(admin, "create database target owner backup_poor")
+    execute(target, "create schema s authorization backup_owner; create table s.t (); create type e as enum ('a')")
+    execute(target, "alter table s.t owner to backup_owner; alter type e owner to backup_poor")
+    taken = backup.take(environment_at(target, tmp_path), "")
+    assert taken.facts["owners"] == ["backup_owner", "backup_poor"]
+    poor = conninfo.make_conninfo(target, user="backup_poor", password="poor")
+    assert restored(taken, poor, tmp_path, "target").made == []
+    assert execute(target, "select tableowner from pg_tables where tablename = 't'") == [("backup_owner",)]
 
 
 def test_a_wrong_password_and_an_unreachable_server_are_sentences(taken: Backup, target: str, tmp_path: Path) -> None:
@@ -212,8 +229,11 @@ def test_two_at_once_are_refused_and_a_foreign_database_is_not_dropped(
 
 def test_a_server_older_than_the_backup_is_refused(taken: Backup, target: str, tmp_path: Path) -> None:
     newer = Backup(taken.folder, {**taken.facts, "server": {"major": 99, "version": "99.1"}})
-    with pytest.raises(Refused, match=r"The server is PostgreSQL \d+; the backup is of PostgreSQL 99, and needs that"):
+    with pytest.raises(
+        Refused, match=r"The server is PostgreSQL \d+; the backup is of PostgreSQL 99, and needs that"
+    ) as no:
         restored(newer, target, tmp_path)
+    assert no.value.problems[0].mend == "--into a database of a server of PostgreSQL 99, or newer"
 
 
 def test_a_long_name_is_cut_as_postgresql_would(taken: Backup, admin: str, tmp_path: Path) -> None:
@@ -297,7 +317,7 @@ def test_without_a_name_what_there_is_is_listed(tmp_path: Path, capsys: pytest.C
     with pytest.raises(Refused, match="Which backup") as no:
         shelf.choose(folder, None)
     assert no.value.problems[0].mend == "inv backup.take"
-    older, newer = make(environment, 1, verified=False), make(environment, 2)
+    older, newer, _ = make(environment, 1, verified=False), make(environment, 2), make(environment, 3, verified=False)
     with pytest.raises(Refused, match="Which backup") as no:
         shelf.choose(folder, None)
     assert newer.name in no.value.problems[0].mend
@@ -346,13 +366,33 @@ def test_the_commands_take_encrypt_list_and_restore(little: Path, target: str, t
     assert sealed.counts
     words = ("backup.restore", "--from", sealed.name, "--into", target)
     assert "--over target" in inv(little, target, *words).stdout
-    assert "is encrypted" in inv(little, target, *words, "--over", "target").stdout
+    told = inv(little, target, *words, "--over", "target").stdout
+    assert "is encrypted" in told and "--identity FILE --over target " in told
     for key, code in ((x25519.Identity.generate(), 1), (KEY, 0)):
         (little / "key").write_text(str(key))
         ran = inv(little, target, *words, "--over", "target", "--identity", "key")
         assert ran.returncode == code, ran.stdout
     assert "What was there before is the database target_before_" in ran.stdout
     assert left_in(little / ".release") == [".gitignore", "scratch"]
+
+
+def test_a_dry_restore_refuses_what_the_real_one_does_and_changes_nothing(
+    little: Path, target: str, taken: Backup, admin: str
+) -> None:
+    words = ("--dry", "backup.restore", "--from", taken.name, "--into", target)
+    ran = inv(little, target, *words)
+    assert ran.returncode == 0 and "into the database target." in ran.stdout, ran.stdout
+    assert 'roles that would be made: "Backup Owner", backup_reader.' in ran.stdout
+    execute(admin, "create database target")
+    execute(target, "create table t ()")
+    ran = inv(little, target, *words)
+    assert ran.returncode == 1 and "The database target holds 1 objects" in ran.stdout
+    ran = inv(little, target, *words, "--over", "target")
+    assert ran.returncode == 0 and "would be the database target_before_<UTC time> then" in ran.stdout
+    gone = conninfo.make_conninfo(target, port="1")
+    ran = inv(little, target, *words[:-1], gone)
+    assert ran.returncode == 1 and "cannot be restored into target" in ran.stdout
+    assert databases(admin) == ["target"] and execute(admin, ROLES) == []
 
 
 def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(

@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from release_tasks import masks, screen, shell
 from release_tasks.errors import Problem
@@ -101,6 +102,24 @@ def test_no_secret_is_shown(show: Callable[..., None], args: list[object]) -> No
     shell.hide("hunter2-hunter2")
     said = shown(show, *args)
     assert "***" in said and "hunter2" not in said
+
+
+def test_no_secret_is_shown_while_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    with screen.busy("Restoring into postgresql://rita:hunter2@example.org/app"):
+        time.sleep(1.3)
+    said = capsys.readouterr().err
+    assert "postgresql://***@example.org/app" in said and "hunter2" not in said
+
+
+def test_no_secret_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(screen, "_aside", Console(file=terminal, force_terminal=True, width=200))
+    url = "postgresql://rita:hunter2@example.org/app"
+    with screen.busy(url):
+        pass
+    with screen.progress(url, 1) as advance:
+        advance(url)
+    assert "***@example.org" in terminal.getvalue() and "hunter2" not in terminal.getvalue()
 
 
 def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from release_tasks import catalog, ddl, drift, ledger, runner, screen
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import Git, listed
-from release_tasks.sending import Applied, message_of
+from release_tasks.sending import OWN_TRANSACTIONS, Applied, message_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -127,7 +127,7 @@ def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
 
 
 def _show(applied: list[Applied], title: str) -> None:
-    """Show what was said by number, warnings also in full; all of a release's notices are in its journal."""
+    """Show what was said by number, what matters also in full; all of a release's notices are in its journal."""
     rows = [
         (
             each.file.name,
@@ -140,5 +140,6 @@ def _show(applied: list[Applied], title: str) -> None:
     ]
     screen.table(title, ["file", "took", "notices", "warnings", "attempts"], rows)
     for each in applied:
-        for warning in each.warnings:
-            screen.say(f"  {each.file.name}: {warning}", "yellow")
+        for notice in each.notices:
+            if notice.warns or notice.message == OWN_TRANSACTIONS:
+                screen.say(f"  {each.file.name}: {notice}", "yellow")

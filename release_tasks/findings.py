@@ -33,7 +33,8 @@ CONSTRAINTS = ("constraint", "primary", "unique", "check", "foreign", "exclude")
 WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
 SECRET = re.compile(r"\bpassword\b.*", re.IGNORECASE | re.DOTALL)
 ROLE_WITH_PASSWORD = re.compile(  # ends in a literal's first letter: so not in '' || …, %L or null
-    r"\b((?:create|alter)\s+(?:role|user|group)\s+[\w%\"]+)[^;]*?\bpassword\s*[eu&]*['$]+[^'$%|\s]", re.IGNORECASE
+    r"\b((?:create|alter)\s+(?:role|user|group)\s+(?:\"[^\"]*\"|[\w%]+))[^;]*?\bpassword\s*[eu&]*['$]+[^'$%|\s]",
+    re.IGNORECASE,
 )
 
 

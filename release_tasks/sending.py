@@ -35,6 +35,8 @@ INVALID = """select format('%%I.%%I', n.nspname, c.relname) from pg_index x
   and not exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid)"""
 FROM_PASSWORD = re.compile(r"\bpassword\b.*", re.IGNORECASE | re.DOTALL)
 
+OWN_TRANSACTIONS = "holds its own transactions: what it commits stays, whatever fails later"
+
 Hook = Callable[["DdlFile", float], None]
 
 
@@ -138,8 +140,7 @@ def _send_by_itself(connection: Connection, applied: Applied) -> None:
 
     file = applied.file
     if file.holds_transactions:
-        what = "holds its own transactions: what it commits stays, whatever fails later"
-        applied.notices.append(Notice("NOTICE", what))
+        applied.notices.append(Notice("NOTICE", OWN_TRANSACTIONS))
     for index in _drop_invalid_indexes(connection, file):
         what = f"dropped the invalid index {index}, which a killed run left, to make it anew"
         applied.notices.append(Notice("NOTICE", what))

@@ -340,6 +340,11 @@ def test_applying_an_unchanged_pack_is_a_look_unless_asked_again(
     assert outside.execute("select * from ops.ddl_ledger").fetchall() != entered
 
 
+def test_a_file_that_commits_by_itself_is_told_on_the_screen(work: Work, inv: Callable[..., Any]) -> None:
+    work.commit({"ddl/03_own.sql": "begin; create table if not exists own (); commit;\n"})
+    assert "  03_own.sql: NOTICE: holds its own transactions" in said(inv("ddl.apply"))
+
+
 def test_who_waited_for_another_release_reads_that_it_has_done_it(
     work: Work, inv: Callable[..., Any], outside: psycopg.Connection
 ) -> None:

@@ -193,6 +193,12 @@ def test_a_password_is_not_shown(text: str) -> None:
         assert "hunter2" not in repr(found)
 
 
+def test_the_role_with_a_password_is_named_as_a_whole() -> None:
+    text = b"create role \"app user\" login password 'hunter2'"
+    (found,) = [each for each in findings_in([DdlFile("ddl/00_r.sql", text)]) if each.rule == "password"]
+    assert str(found).endswith('create role "app user" has a password in it')
+
+
 def test_a_password_is_found_where_packs_make_roles() -> None:
     text = "select 1;\ndo -- once\n$$\nbegin\n  if true then create role r login password 'x'; end if;\nend\n$$;"
     assert read(text) == [(5, "password")]

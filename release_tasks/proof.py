@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import ddl, findings, scratch, screen, versions
 from release_tasks.errors import Problem, refuse
-from release_tasks.files import records_folder, sha256, write_aside
+from release_tasks.files import write_aside
 from release_tasks.git import Git
 from release_tasks.proving import FileProof, Proof, Proving
 from release_tasks.release import project_root, settings_of
@@ -24,9 +24,8 @@ def proof_of(pack: list[DdlFile], last: list[DdlFile], root: Path, settings: Set
 
     One with problems is not remembered.
     """
-    files = [f"{file.sha256} {file.path}" for file in [*pack, *last]]
-    key = sha256("\n".join([str(len(pack)), settings.ddl.model_dump_json(), *files]).encode())
-    remembered = records_folder(root) / "cache" / f"proof-{key[:16]}.json"
+    more = (str(len(pack)), settings.ddl.model_dump_json())
+    remembered = scratch.memory("proof", [*pack, *last], root, settings, scratch.major_like(None), *more)
     if remembered.exists():
         found = json.loads(remembered.read_text(encoding="utf-8"))
         return Proof(**{**found, "files": [FileProof(**file) for file in found["files"]]})
@@ -47,7 +46,7 @@ def prove(pack: list[DdlFile], last: list[DdlFile], root: Path, settings: Settin
         scratch.server(root) as running,
         screen.progress("Proving the DDL pack", times * len(pack) + 2 * len(last)) as advance,
     ):
-        Proving(proof, pack, last, root, root, settings, running, advance).prove()
+        Proving(proof, pack, last, root, settings, running, advance).prove()
     return proof
 
 

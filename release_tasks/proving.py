@@ -74,12 +74,11 @@ class Proof:
 
 @dataclass
 class Proving:
-    """The proof of `pack` over `last` (empty: there is none), with the files in `code`, on the server `running`."""
+    """The proof of `pack` over `last` (empty: there is none), which lie in `root`, on the server `running`."""
 
     proof: Proof
     pack: list[DdlFile]
     last: list[DdlFile]
-    code: Path
     root: Path
     settings: Settings
     running: Running
@@ -129,7 +128,7 @@ class Proving:
     def _from_empty(self, place: Place) -> None:
         """Apply the pack by psycopg, which knows each file's time and notices, and the statement that fails."""
         if self.settings.ddl.command:
-            place.environment.install(self.code)
+            place.environment.install(self.root)
         self.proof.server = place.connection.info.server_version // 10000
         refuse(runner.server_problems(place.connection, "the scratch server", self.settings.ddl))
         began, done = time.monotonic(), list[Applied]()
@@ -213,7 +212,7 @@ class Proving:
         if not self.settings.ddl.command:
             self._by_psycopg(place, self.pack)
         else:
-            runner.run_command(place.environment, self.pack, self.code, "")
+            runner.run_command(place.environment, self.pack, self.root, "")
             for file in self.pack:
                 self.advance(file.name)
         return time.monotonic() - began

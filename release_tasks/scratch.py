@@ -135,12 +135,21 @@ def major_like(like: int | None) -> int:
 
 
 def _remembered(pack: list[DdlFile], root: Path, settings: Settings, major: int) -> Path:
+    return memory("made", pack, root, settings, major)
+
+
+def memory(kind: str, pack: list[DdlFile], root: Path, settings: Settings, major: int, *more: str) -> Path:
+    """Return the file in which what was seen of `pack` is remembered.
+
+    It is another one for any other file of the pack, server of another version, way of reading it, and for what else
+    it depends on (`more`).
+    """
     readers = [
         file_sha256(path) for path in (catalog.QUERY, Path(catalog.__file__), Path(sql.__file__), Path(__file__))
     ]
     files = [f"{file.sha256} {file.path}" for file in pack]
-    key = sha256("\n".join([str(major), settings.app, *readers, *files]).encode())
-    return records_folder(root) / "cache" / f"made-{key[:16]}.json"
+    key = sha256("\n".join([str(major), settings.app, *readers, *more, *files]).encode())
+    return records_folder(root) / "cache" / f"{kind}-{key[:16]}.json"
 
 
 def make(

@@ -48,7 +48,7 @@ def prove(running: postgres.Running, tmp_path: Path) -> Prove:
             (tmp_path / file.path).write_bytes(file.content)
         made = Proof([FileProof(file.path) for file in pack])
         settings = Settings(ddl=Ddl(**ddl))
-        Proving(made, pack, before, tmp_path, tmp_path, settings, running, lambda _: None).prove()
+        Proving(made, pack, before, tmp_path, settings, running, lambda _: None).prove()
         return made
 
     return prove
@@ -270,8 +270,10 @@ def test_a_proof_is_remembered_for_exactly_these_files_and_one_with_problems_is_
     first = proof.proof_of(good, [], tmp_path, settings)
     assert len(list(cache.glob("proof-*"))) == 1
     assert proof.proof_of(good, [], tmp_path, settings) == first
+    assert proof.proof_of(good, [], tmp_path, Settings(app="other")).files != []
+    assert len(list(cache.glob("proof-*"))) == 2, "a pack knows the name of its database"
     assert proof.proof_of(pack_of({"00_t": "select 1/0"}), [], tmp_path, settings).problems
-    assert len(list(cache.glob("proof-*"))) == 1
+    assert len(list(cache.glob("proof-*"))) == 2
 
 
 def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 # ///
 """Isolated environments for what a release needs: `nox -s smokes`, rehearse, tests, lint, bench.
 
+The nox that reads this file has the layer's requirements: it runs `inv`, and the smokes' environments hold no more than
+what each of them needs.
+
 On a machine without nox, `python3 noxfile.py -s rehearse` makes nox an environment of its own first.
 """
 
@@ -13,6 +16,7 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 LAYER = ["-r", "release_tasks/requirements.txt"]
 
 
@@ -20,31 +24,26 @@ def start_again_with_nox() -> None:
     """Run this file's sessions by a nox that is installed in .nox/nox, and end as it ends."""
     home = HERE / ".nox" / "nox"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if (
-        subprocess.run([python, "-c", "import nox, invoke"], capture_output=True).returncode
-        if python.exists()
-        else True
-    ):
+    whole = [python, "-c", "import nox, psycopg, playwright"]
+    if not python.exists() or subprocess.run(whole, capture_output=True).returncode:
         venv.create(home, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "nox >=2025.2", "invoke >=2.2,<4"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *LAYER], cwd=HERE, check=True)
     raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
 
 
 try:
     import nox
+    import psycopg  # noqa: F401 - stands for the layer's requirements
     from invoke.vendor import yaml
+
+    from release_tasks import isolation, node
 except ModuleNotFoundError:
     start_again_with_nox()
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "oldest", "tests"]
-
-
-def smoke_names() -> list[str]:
-    """Return the names of the smokes in invoke.yaml, in its order."""
-    settings = yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8")) or {}
-    return list((settings.get("release") or {}).get("smokes") or {})
+nox.options.envdir = os.environ.get(isolation.FOLDER, ".nox")
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -53,12 +52,38 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install(*LAYER, *(need for group in groups for need in nox.project.dependency_groups(project, group)))
 
 
-@nox.session(default=False)
-@nox.parametrize("smoke", [nox.param(name, id=name) for name in smoke_names()])
-def smokes(session: nox.Session, smoke: str) -> None:
-    """Run the smokes, each in an environment of its own; `-- --env staging` for another than dev."""
-    install(session)
-    session.run("python", "-m", "invoke", "smokes", "--only", smoke, *session.posargs)
+@nox.session(default=False, venv_backend="none")
+def smokes(session: nox.Session) -> None:
+    """Run all smokes at once, each in an environment of its own; `-- --env staging` for another than dev."""
+    session.run(sys.executable, "-m", "invoke", "smokes", *session.posargs, external=True)
+
+
+def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
+    """Add the session of one smoke: an environment with what it needs, and then a run of it alone."""
+
+    def run(session: nox.Session) -> None:
+        home = Path(session.virtualenv.location)
+        if not isolation.is_made(home, needs):
+            session.virtualenv.reuse_existing = False
+            session.virtualenv.create()  # anew: what it had for other needs is none of its own
+            if needs.for_pip:
+                session.install(*needs.for_pip)
+            if needs.npm:
+                npm = ["npm", "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
+                path = node.runtime(HERE, HERE / ".release")["PATH"]
+                session.run_install(*npm, env={"PATH": path}, external=True)
+            (home / isolation.INSTALLED).write_text(isolation.told(needs), encoding="utf-8")
+        session.run(sys.executable, "-m", "invoke", "smokes", "--only", name, *session.posargs, external=True)
+
+    run.__doc__ = why or f"The smoke {name}."
+    nox.session(name=f"smokes({name})", default=False)(run)
+
+
+settings = (yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8")) or {}).get("release") or {}
+for smoke, told in (settings.get("smokes") or {}).items():
+    add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
+for smoke, file in isolation.files_in(HERE).items():
+    add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))
 
 
 @nox.session(default=False)

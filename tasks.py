@@ -5,6 +5,7 @@ from invoke import Collection, task
 from release_tasks.executor import Survey, follow, section
 
 ENV = "dev, staging or production"
+JSON = "print the outcome as JSON"
 RESTORE = {
     "from": "a backup: its name, or its folder or file",
     "into": "dev, staging, production, or the URL of a database",
@@ -162,12 +163,20 @@ def status(c, version=None, json=False):
     """Look only: each step done, to do or refused."""
 
 
-@task(help={"env": ENV, "only": "the name of one smoke"})
-def smokes(c, env="dev", only=None):
+@task(help={"env": ENV, "only": "the name of one smoke", "json": JSON, "pytest": "options for pytest, as '--lf --pdb'"})
+def smokes(c, env="dev", only=None, json=False, pytest=None):
     """Run the smokes in an environment."""
     from release_tasks import smokes as room
 
-    room.report(c.config, env, only)
+    room.report(c.config, env, only, json, pytest)
+
+
+@task(help={"env": ENV, "version": "that should run there", "watch": "seconds to ask again", "json": JSON})
+def accept(c, env="staging", version=None, watch=0.0, json=False):
+    """Ask the checks of section 7.2 in an environment."""
+    from release_tasks import acceptance
+
+    acceptance.report(c.config, env, version, watch, json)
 
 
 @task(help={"version": "the version to rehearse", "keep": "keep the throw-away folder"})
@@ -178,7 +187,7 @@ def rehearse(c, version=None, keep=False):
     rehearsal.rehearse(c.config, version, keep)
 
 
-@task(name="validate", help={"json": "print the outcome as JSON"})
+@task(name="validate", help={"json": JSON})
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
     from release_tasks import proof
@@ -194,7 +203,7 @@ def ddl_apply(c, env="dev", again=False, yes=False):
     applying.report(c.config, env, again, yes)
 
 
-@task(name="drift", help={"env": ENV, "json": "print the outcome as JSON"})
+@task(name="drift", help={"env": ENV, "json": JSON})
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
     from release_tasks import drift
@@ -218,7 +227,9 @@ def backup_restore(c, from_=None, into=None, over=None, identity=None):
     restore.report(c.config, from_, into, over, identity)
 
 
-ns = Collection(preconditions, freeze, docs_pack, tag, notes, archive, post_release, release, status, smokes, rehearse)
+ns = Collection(
+    preconditions, freeze, docs_pack, tag, notes, archive, post_release, release, status, smokes, accept, rehearse
+)
 ns.add_collection(Collection("deploy", staging, production))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))

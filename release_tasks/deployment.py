@@ -16,13 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import applying, checks, ddl, ledger, runner, shell, smokes
-from release_tasks.environments import Environment, wait_until
+from release_tasks import applying, ddl, ledger, runner, settling, shell, smokes
+from release_tasks.checks import rotation
+from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import write_aside
 from release_tasks.git import Git
 from release_tasks.links import point_link
 from release_tasks.release import Release, Step, until_live
+from release_tasks.shell import wait_until
 
 UNPACK = 120
 
@@ -51,7 +53,7 @@ def put_the_code_in_place(release: Release) -> Step:
     began = _moment(here)
     unpack_commit(release.git, commit, code)
     here.install(code)
-    write_aside(_marker(release), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+    write_aside(_marker(release, here), json.dumps({"commit": commit, "version": release.version, **began}).encode())
 
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
@@ -64,24 +66,24 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
             tar.extractall(code, filter="data")
 
 
-def deployment_of(release: Release) -> dict[str, Any]:
-    """Return what `put_the_code_in_place` left here; its `commit` is None when it has not been."""
-    marker = _marker(release)
+def deployment_of(release: Release, here: Environment | None = None) -> dict[str, Any]:
+    """Return what `put_the_code_in_place` left in `here`; its `commit` is None when it has not been."""
+    marker = _marker(release, here or release.here)
     found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {"commit": None}
     return found
 
 
-def _marker(release: Release) -> Path:
-    return release.here.folder / "releases" / f"{release.tag}.json"
+def _marker(release: Release, here: Environment) -> Path:
+    return here.folder / "releases" / f"{release.tag}.json"
 
 
 def _moment(here: Environment) -> dict[str, Any]:
-    """Return when the deployment begins, by the database's clock, and how long its server log is then."""
+    """Return when the deployment begins, by the database's clock, and where the logs stand then."""
     with here.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    size = here.log.stat().st_size if here.log and here.log.exists() else 0
-    return {"began": row[0].isoformat(), "began_unix": time.time(), "log_offset": size}
+    positions = rotation.positions(smokes.logs_of(here), here.root)
+    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": positions}
 
 
 def placed(release: Release) -> Path:
@@ -135,7 +137,7 @@ def run_the_release(release: Release) -> Step:
             f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
-    checks.settle(here)
+    settling.settle(here)
 
 
 @until_live
@@ -143,7 +145,7 @@ def pass_the_smokes(release: Release) -> str:
     """The smokes pass."""
     if not release.here.runs(release):
         raise NotYet("after the release runs here")
-    return smokes.pass_all(release, release.here)
+    return smokes.pass_all(release, release.here, "7.1")
 
 
 @until_live
@@ -152,7 +154,7 @@ def stamp_the_session(release: Release) -> Step:
     here, stamp = release.here, release.settings.stamp
     if not stamp.command:
         return "no stamp.command is set"
-    stamped = _stamp(release)
+    stamped = stamped_at(release, here)
     if stamped:
         return f"stamped at {stamped}"
     code = placed(release)
@@ -161,13 +163,13 @@ def stamp_the_session(release: Release) -> Step:
     shell.run(stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, leash=True)
 
 
-def _stamp(release: Release) -> str | None:
+def stamped_at(release: Release, here: Environment) -> str | None:
     """Return when this deployment was stamped, None before: its row in the session log is the marker."""
-    deployment, log = deployment_of(release), release.settings.stamp.log
+    deployment, log = deployment_of(release, here), release.settings.stamp.log
     if not deployment["commit"]:
         return None
     schema, _, table = log.partition(".")
-    with release.here.connect() as connection:
+    with here.connect() as connection:
         if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
             return None
         row = connection.execute(

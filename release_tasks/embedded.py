@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import applying, checks, ddl, ledger, postgres
+from release_tasks import applying, ddl, ledger, postgres
 from release_tasks.environments import Environment, free_port
 from release_tasks.files import records_folder, write_aside
 from release_tasks.leash import Command, Kept, Spec
@@ -54,7 +54,9 @@ def _start_services(environment: Environment, settings: Settings) -> None:
     if commands:
         environment.held.append(Kept.start(Spec(commands, follow=str(environment.current))).stop)
     if "web" in settings.services and read_link(environment.current):
-        checks.settle(environment)
+        from release_tasks import settling
+
+        settling.settle(environment)
 
 
 def _apply_the_working_tree_s_pack(environment: Environment) -> None:

@@ -7,7 +7,6 @@ import http.client
 import json
 import platform
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -183,15 +182,6 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     folder = root / own.folder if own.folder else root
     log = root / own.log if own.log else None
     return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
-
-
-def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
-    """Ask `holds` again until it is true or `deadline` (of `time.monotonic`) has passed; return the last answer."""
-    while not holds():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(every)
-    return True
 
 
 def _package_files(folder: Path) -> list[str]:

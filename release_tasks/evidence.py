@@ -90,8 +90,8 @@ def _fill(folder: Path, release: Release) -> None:
     for there, here in committed.items():
         write_aside(folder / there, _committed(release, commit, here))
     write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
-    for record in (release.folder / "checks").glob("*.json"):
-        shutil.copy(record, folder / "checks")
+    if (checks := release.folder / "checks").exists():
+        shutil.copytree(checks, folder / "checks", dirs_exist_ok=True)
     if used := shelf.made_for(release.environment("production"), commit):
         dumps = shutil.ignore_patterns(shelf.DUMP, shelf.SEALED)
         shutil.copytree(used.folder, folder / "checks" / "backup" / used.name, ignore=dumps)

@@ -10,13 +10,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import backup, checks, notes, screen, shelf, smokes, verification
+from release_tasks import acceptance, backup, notes, screen, settling, shelf, smokes, verification
 from release_tasks.deployment import placed, shown, unapplied_files
-from release_tasks.environments import free_port, wait_until
+from release_tasks.environments import free_port
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.leash import Command, Kept, Spec
 from release_tasks.links import read_link
 from release_tasks.release import Release, Step, until_live
+from release_tasks.shell import wait_until
 
 
 @until_live
@@ -32,19 +33,23 @@ def have_the_notes_ready(release: Release) -> str:
 @until_live
 def confirm_production(release: Release) -> Step:
     """A person confirms production."""
-    about = (release.published or "", release.here.dsn)
     if release.options.get("yes"):
         return "--yes"
-    if release.confirmed == about:
-        return "confirmed"
     if release.will_ask and not sys.stdin.isatty():
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
+    verdict = acceptance.verdict_on(release, release.environment("staging"))
+    about = (release.published or "", release.here.dsn, verdict.essence)
+    if release.confirmed == about:
+        return "confirmed"
+    if not verdict.passed:
+        raise Refused(f"Staging is not accepted: {verdict}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
     with screen.handed_over():
         screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
+        screen.say(f"  Staging: {verdict}.")
         screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
         screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
         typed = input(f"  Type {release.version} to go on: ").strip()
@@ -110,7 +115,7 @@ def pass_the_smokes_before_the_flip(release: Release) -> str:
     if unapplied_files(release, here):
         raise NotYet("after the DDL pack is applied")
     with _candidate(release, code) as origin:
-        seen = smokes.pass_all(release, here, code, here.variables(release.version, origin))
+        seen = smokes.pass_all(release, here, "8", code, origin)
     return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
 
 
@@ -137,7 +142,7 @@ def _candidate(release: Release, code: Path) -> Iterator[str]:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
-        checks.catch_up(here)
+        settling.catch_up(here)
         yield origin
     finally:
         kept.stop()

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import applying, checks, ddl, postgres, screen, shell, versions
+from release_tasks import applying, ddl, isolation, postgres, screen, settling, shell, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -35,6 +35,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     """
     os.environ[REHEARSING] = "yes"
     root, settings = project_root(config), settings_of(config)
+    os.environ.setdefault(isolation.FOLDER, str(root / ".nox"))
     if "web" not in settings.services:
         raise Refused(
             "A rehearsal runs the application itself, and release.services.web does not say how.",
@@ -115,7 +116,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     environment.install(code)
     applying.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
-    checks.settle(environment)
+    settling.settle(environment)
 
 
 def _report(clone: Path, version: str, seconds: float) -> None:

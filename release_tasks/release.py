@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from release_tasks.masks import masked_json
 from release_tasks.settings import Settings, load
 
 if TYPE_CHECKING:
+    from release_tasks.checks.verdict import Result
     from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
@@ -53,7 +55,8 @@ class Release:
         self.options: dict[str, Any] = {}
         self.only_looks = False
         self.will_ask = True
-        self.confirmed: tuple[str, str] | None = None
+        self.verdict: Any = None  # acceptance.Verdict: what section 7.2 came to, until something changes
+        self.confirmed: Any = None  # what a person's word was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
         self.journal = Journal(self.folder / "journal.jsonl")
@@ -178,9 +181,20 @@ class Release:
         if not self.only_looks:
             write_aside(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
+    def kept(self, name: str) -> Path:
+        """Return the folder for what checks leave beside their results: screenshots, JUnit XML."""
+        return (records_folder(self.root) if self.only_looks else self.folder) / "checks" / name
+
+    def keep_results(self, name: str, where: str, results: Sequence[Result]) -> None:
+        """Keep the results of checks as evidence: as JSON, and each in the journal."""
+        self.keep_check(name, where=where, results=results)
+        for result in results if not self.only_looks else ():
+            self.journal.record("check", where=where, **asdict(result))
+
     def look_afresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
         self.git.look_afresh(remote=False)
+        self.verdict = None
         self.__dict__.pop("runs_in_production", None)
 
     @contextmanager

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import catalog, restoring, screen, sealing
-from release_tasks.environments import wait_until
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_hashes, records_folder
 from release_tasks.masks import hide, mask
 from release_tasks.shelf import DUMP, SEALED, Backup, choose
+from release_tasks.shell import wait_until
 
 if TYPE_CHECKING:
     from psycopg import Connection

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_tasks import catalog, postgres, runner, sql
-from release_tasks.environments import wait_until
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256, records_folder, sha256, write_aside
+from release_tasks.shell import wait_until
 
 if TYPE_CHECKING:
     from psycopg import Connection

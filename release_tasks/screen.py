@@ -107,10 +107,26 @@ def bug(error: Exception) -> None:
 
 def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows that people compare: a table on a terminal, the same in plain lines elsewhere."""
+    _console.print(_drawn(title, columns, rows))
+
+
+@contextmanager
+def live(title: str, columns: list[str]) -> Iterator[Callable[[Iterable[Iterable[object]]], None]]:
+    """Show a table that changes as the block hands over its rows anew: only on a terminal, where it goes at the end."""
+    from rich.live import Live
+
+    if not _aside.is_terminal:
+        yield lambda rows: None
+        return
+    with handed_over(), Live(console=_aside, transient=True) as shown:
+        yield lambda rows: shown.update(_drawn(title, columns, rows), refresh=True)
+
+
+def _drawn(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
     drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*(Text(mask(str(cell))) for cell in row))
-    _console.print(drawn)
+    return drawn
 
 
 @contextmanager

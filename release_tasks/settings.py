@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.kinds import KINDS, AnyCheck, Command, Fresh, Gaps, Http, Keyed, Log, Model, Page, Pattern, Reason
 from release_tasks.masks import hide
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
@@ -18,20 +19,6 @@ PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:(?P<password>[^@\s]+)@")
 PASSWORD_IN_WORDS = re.compile(r"\bpassword\s*=\s*(?P<password>'[^']*'|\S+)", re.IGNORECASE)
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing that is real
-
-
-class Model(BaseModel):
-    """A group of settings: unknown keys are refused, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _is_pattern(text: str) -> str:
-    try:
-        re.compile(text.replace("{count}", "1"))
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
-    return text
 
 
 def _names_a_version(text: str) -> str:
@@ -61,19 +48,9 @@ def _is_an_order(order: str | list[str]) -> str | list[str]:
 
 
 Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
-Pattern = Annotated[str, AfterValidator(_is_pattern)]
-Reason = Annotated[str, Field(min_length=1)]
+SmokeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Recipient = Annotated[str, AfterValidator(_is_recipient)]
 Template = Annotated[str, AfterValidator(_names_a_version)]
-
-
-class Smoke(Model):
-    """A command that proves something by exit code 0 *and* by what it prints; silence is no pass."""
-
-    command: list[str] = Field(min_length=1)
-    must_print: Pattern = Field(min_length=1, description="a regular expression its output has to match")
-    timeout: float = Field(60, gt=0, description="seconds")
-    on_backup: dict[str, str] | None = Field(None, description="only reads: runs on a restored backup, with these set")
 
 
 class Ddl(Model):
@@ -122,7 +99,7 @@ class DocsPack(Model):
     """Section 4: the curated list of what is hashed; DDL files, VERSION and SOURCE_TAG are always in it."""
 
     folder: str = "docs"
-    include: list[str] = []
+    include: list[str] = Field([], description="files, beside those that are always in it")
     submodule_branch: str = Field("main", description="where commits go when the folder is a submodule")
 
     @property
@@ -133,49 +110,24 @@ class DocsPack(Model):
 class Stamp(Model):
     """Section 7.1: the command that opens all sessions, and the log in which its stamp is found."""
 
-    command: list[str] = []
+    command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
     log: str = Field("ops.session_log", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
+    flags: str = Field("ops.session_flags", pattern=r"^([a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*)?$")
     timeout: float = Field(60, gt=0)
 
 
-class Fresh(Model):
-    """Each key of `keys` has a row of `table` younger than `within` seconds."""
-
-    table: str
-    key: str = Field("symbol", description="an SQL expression that names the key of a row")
-    time: str = Field("ts", description="an SQL expression of type timestamptz")
-    within: float = Field(gt=0, description="seconds")
-
-
-class Series(Model):
-    """For each key, rows of `table` are no more than `every` seconds apart over the last `window` seconds."""
-
-    table: str
-    key: str = "symbol"
-    time: str = "ts"
-    every: float = Field(gt=0, description="seconds")
-    window: float = Field(600, gt=0, description="seconds")
-    late: float = Field(15, ge=0, description="seconds that the newest row may lag behind the clock")
-
-
 class Acceptance(Model):
-    """Section 7.2: what must hold on staging before production is touched."""
+    """Section 7.2: what must hold on staging before production is touched; a list of checks a kind."""
 
-    health: str = "/api/health"
-    version: str = "/api/version"
-    views: list[str] = []
-    keys: str = Field("", description="a query for the keys that are expected in each table")
-    fresh: list[Fresh] = []
-    gaps: list[Series] = []
-    log_exceptions: dict[Pattern, Reason] = Field(default={}, description="pattern of a log line → why it may be")
-    waived: dict[Literal["views", "fresh", "gaps", "log"], Reason] = Field(default={}, description="check → why not")
+    version: str = Field("/api/version", description="JSON with the version that runs")
+    keys: str = Field("", description="a query for the keys that are expected where a check names no other")
+    http: list[Http] = Field([Http(path="/api/health", holds={"ok": True})])
+    page: list[Page] = Field([])
+    fresh: list[Fresh] = Field([])
+    gaps: list[Gaps] = Field([])
+    log: list[Log] = Field([Log()])
+    waived: dict[Literal["http", "page", "fresh", "gaps", "log"], Reason] = Field({}, description="kind → why not")
     wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
-
-    @model_validator(mode="after")
-    def knows_what_to_expect(self) -> Acceptance:
-        if (self.fresh or self.gaps) and not self.keys:
-            raise ValueError("fresh and gaps need keys, a query for the keys that are expected")
-        return self
 
 
 class Environment(Model):
@@ -237,16 +189,23 @@ class Settings(Model):
     docs_pack: DocsPack = DocsPack()
     install: list[str] = Field(default=[], description="what a fresh checkout needs before it runs")
     services: dict[str, list[str]] = Field(default={}, description="name → command; `web` listens on PORT")
-    smokes: dict[str, Smoke] = {}
+    smokes: dict[SmokeName, AnyCheck] = Field(default={}, description="name → check")
     stamp: Stamp = Stamp()
     acceptance: Acceptance = Acceptance()
     environments: Environments = Environments()
     archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
 
+    @model_validator(mode="after")
+    def knows_what_to_expect(self) -> Settings:
+        asked = [*self.smokes.values(), *self.acceptance.fresh, *self.acceptance.gaps]
+        if any(isinstance(each, Keyed) and not (each.keys or self.acceptance.keys) for each in asked):
+            raise ValueError("fresh and gaps need acceptance.keys, a query for the keys that are expected")
+        return self
+
     @property
     def uses_node(self) -> bool:
         """Whether any command is Node's or a package manager's, or Node itself says how the DDL pack is sorted."""
-        smokes = [smoke.command for smoke in self.smokes.values()]
+        smokes = [smoke.command for smoke in self.smokes.values() if isinstance(smoke, Command) and not smoke.node]
         order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
         commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values(), *smokes]
         return any(command[:1] in NODES for command in commands)
@@ -308,10 +267,15 @@ def _passwords(text: str) -> list[str]:
 
 
 def _as_problem(error: Any) -> Problem:
-    path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    tagged = error["loc"][:1] == ("smokes",) and error["loc"][2:3] and error["loc"][2] in KINDS
+    parts = [*error["loc"][:2], *error["loc"][3:]] if tagged else error["loc"]
+    path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     path = path.removesuffix(".[key]")
     if error["type"] == "extra_forbidden":
         return Problem(f"invoke.yaml, {path}: no such setting.", "Remove it, or see docs/SETTINGS.md for the names.")
+    if error["type"] == "union_tag_invalid":
+        what = f"invoke.yaml, {path}: found the kind {error['ctx']['tag']!r}; expected one of {', '.join(KINDS)}."
+        return Problem(what, "See docs/SMOKES.md.")
     message = error["msg"].removeprefix("Value error, ")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
     return Problem(f"invoke.yaml, {path}: {found}{message[:1].lower()}{message[1:]}.", "Mend the value in invoke.yaml.")

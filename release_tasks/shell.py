@@ -20,7 +20,7 @@ from release_tasks.keeper import Command, Spec
 from release_tasks.leash import hand_over, keeper_argv
 from release_tasks.masks import hide, mask, secrets_of
 
-__all__ = ["CommandFailed", "Finished", "hide", "listeners", "mask", "run"]
+__all__ = ["CommandFailed", "Finished", "environment", "hide", "listeners", "mask", "run", "wait_until"]
 
 listeners: list[Callable[[Finished], None]] = []  # told of each program that has ended
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
@@ -47,7 +47,7 @@ def run(
     """
     for secret in secrets_of(env or {}):
         hide(secret)
-    command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), _environment(env), user=user)
+    command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env), user=user)
     began, in_time = time.monotonic(), True
     with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
         process = _start(command, leash, None if show else (stdout, stderr))
@@ -66,6 +66,15 @@ def run(
     if check and finished.code != 0:
         raise CommandFailed(finished, f"ended with {_code_in_words(finished.code)}")
     return finished
+
+
+def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
+    """Ask `holds` again until it is true or `deadline` (of `time.monotonic`) has passed; return the last answer."""
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(every)
+    return True
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ class CommandFailed(Refused):
         self.finished = finished
 
 
-def _environment(additions: Mapping[str, str] | None) -> dict[str, str]:
+def environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return our environment with `additions`; git asks nobody in it."""
     return {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(additions or {})}
 
 

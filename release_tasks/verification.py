@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import backup, postgres, restoring, scratch, smokes
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import file_sha256, write_aside
+from release_tasks.files import file_sha256, records_folder, write_aside
 from release_tasks.links import read_link
 from release_tasks.shelf import FACTS, VERIFIED, Backup, held, prune
 
@@ -123,22 +123,21 @@ def _make_database(admin: Connection, facts: Mapping[str, Any]) -> str:
 
 
 def _smokes(taken: Backup, restored: Environment) -> tuple[list[str], str]:
-    """Run the smokes that only read, with the code that made the data; return their names, or why there are none.
+    """Ask the smokes that only read, with the code that made the data; return their names, or why there are none.
 
-    Raises `Refused` with those that fail.
+    Raises `Refused` with those that do not pass.
     """
-    marked = {name: smoke for name, smoke in restored.settings.smokes.items() if smoke.on_backup is not None}
+    marked = {name: smoke for name, smoke in restored.settings.smokes.items() if hasattr(smoke, "on_backup")}
+    marked = {name: smoke for name, smoke in marked.items() if smoke.on_backup is not None}
     if not marked:
         return [], "none is marked on_backup"
     code = restored.root if restored.name == "dev" else read_link(restored.current)
     if code is None:
         return [], "none ran, for nothing has been deployed there yet"
     where = f"the restored {taken.name}"
-    variables = restored.variables(taken.facts["version"])
-    ran = [
-        smokes.run_smoke(name, smoke, where, code / restored.settings.folder, {**variables, **(smoke.on_backup or {})})
-        for name, smoke in marked.items()
-    ]
+    kept = records_folder(restored.root) / "checks" / "restored"
+    place = smokes.place_of(restored, taken.facts["version"], kept, code=code)
+    results = smokes.ask(replace(place, asked=smokes.asked_of(marked, place, "8", on_backup=True)))
     mend = "Mend the smoke, or what it needs in its on_backup; it can only read, and runs with the code deployed there."
-    refuse(Problem(f"The smoke {each.name} fails on {where}: {each.problem}", mend) for each in ran if each.problem)
-    return [each.name for each in ran], ""
+    refuse(replace(each, mend=mend) for each in smokes.problems_in(results, where, "smoke", ""))
+    return [each.name for each in results], ""

@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from release_tasks import postgres
+from release_tasks.checks.place import Place
 from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings
@@ -165,11 +166,12 @@ def dsn(server: postgres.Running) -> str:
 
 @dataclass
 class Web:
-    """A web app: `answers` is path → (status, body); what it does not know is 404."""
+    """A web app: `answers` is path → (status, body), `later` what follows it; what it does not know is 404."""
 
     origin: str
     answers: dict[str, tuple[int, str]]
     headers: dict[str, str] = field(default_factory=dict)
+    later: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def be(self, version: str) -> None:
         """Answer as a healthy app of `version`."""
@@ -178,10 +180,24 @@ class Web:
 
 
 @pytest.fixture
+def place(tmp_path: Path) -> Callable[..., Place]:
+    """Return what makes a place; `facts` are those of `Place` that matter to a test."""
+
+    def place(**facts: Any) -> Place:
+        here = str(tmp_path)
+        plain = {"name": "staging", "app": "app", "version": "0.1.1", "dsn": "", "origin": "http://127.0.0.1:9"}
+        return Place(**{**plain, "root": here, "code": here, "folder": here, "kept": here, **facts})
+
+    return place
+
+
+@pytest.fixture
 def web() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = app.answers.get(self.path, (404, ""))
+            if self.path in app.later:
+                app.answers[self.path] = app.later.pop(self.path)
             self.send_response(status)
             for name, value in {**app.headers, "Content-Length": str(len(body.encode()))}.items():
                 self.send_header(name, value)

@@ -21,12 +21,13 @@ import pytest
 from pyrage import x25519
 
 from release_tasks import backup, contents, evidence, ledger, postgres, production, sealing, shelf, shell, verification
-from release_tasks.environments import Environment, wait_until
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_hashes, file_sha256
 from release_tasks.links import point_link
 from release_tasks.settings import Settings, load
 from release_tasks.shelf import FACTS, SUMS, VERIFIED, Backup
+from release_tasks.shell import wait_until
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
 
 if TYPE_CHECKING:

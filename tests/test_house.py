@@ -8,19 +8,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("engine", "sections", "what sections work with", "tools", "ground")
+FLOORS = ("engine", "sections", "what sections work with", "checks", "tools", "ground")
 
 
 def floors() -> dict[str, int]:
-    """Return room → number of its floor, from the top, as the document lists them."""
+    """Return room → number of its floor, from the top, as the document lists them; `checks.…` in their own house."""
     listing = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```\ntasks.py")[1].split("```")[0]
     found, floor = {}, -1
     for line in listing.splitlines():
         floor += any(line.startswith(name) for name in FLOORS)
         names, _, words = line.strip().partition("   ")
         rooms = [*names.split(), *re.findall(r"\w+(?=[:,)])", words)] if line.startswith("    ") else []
-        found |= {room: floor for room in rooms if (ROOT / "release_tasks" / f"{room}.py").exists()}
+        inside = "checks." if floor == FLOORS.index("checks") else ""
+        found |= {inside + room: floor for room in rooms if path_of(inside + room).exists()}
     return found
+
+
+def path_of(room: str) -> Path:
+    return ROOT / "release_tasks" / f"{room.replace('.', '/')}.py"
+
+
+def rooms() -> dict[str, Path]:
+    """Return every room there is, with its file."""
+    files = sorted((ROOT / "release_tasks").rglob("[!_]*.py"))
+    return {".".join(file.relative_to(ROOT / "release_tasks").with_suffix("").parts): file for file in files}
 
 
 def imported_by(room: Path) -> Iterator[str]:
@@ -39,18 +50,17 @@ def imported_by(room: Path) -> Iterator[str]:
             and (node.module or "").startswith("release_tasks")
         ):
             module = (node.module or "").partition(".")[2]
-            yield from [module] if module else [alias.name for alias in node.names]
+            inside = "checks." if module == "checks" else ""
+            yield from [inside + alias.name for alias in node.names] if not module or inside else [module]
 
 
 def test_every_room_is_in_the_house_and_calls_go_down() -> None:
-    rooms, plan = sorted((ROOT / "release_tasks").glob("[!_]*.py")), floors()
-    assert {room.stem for room in rooms} == set(plan)
-    upwards = [f"{room.stem} -> {to}" for room in rooms for to in imported_by(room) if plan[to] < plan[room.stem]]
+    plan = floors()
+    assert set(rooms()) == set(plan)
+    upwards = [f"{room} -> {to}" for room, file in rooms().items() for to in imported_by(file) if plan[to] < plan[room]]
     assert upwards == []
 
 
 def test_only_the_executor_knows_invoke() -> None:
-    rooms = (ROOT / "release_tasks").glob("*.py")
-    assert [room.stem for room in rooms if "import invoke" in (text := room.read_text()) or "from invoke" in text] == [
-        "executor"
-    ]
+    knows = re.compile(r"(?m)^ *(import|from) invoke\b")
+    assert [room for room, file in rooms().items() if knows.search(file.read_text())] == ["executor"]

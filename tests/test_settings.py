@@ -38,7 +38,41 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         ({"freeze_days": -1}, "release.freeze_days", "greater than or equal to 0"),
         ({"app": "two words"}, "release.app", "found 'two words'"),
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
-        ({"acceptance": {"views": ["/", 5]}}, "release.acceptance.views[1]", "found 5; input should be a valid string"),
+        ({"acceptance": {"views": ["/"]}}, "release.acceptance.views", "no such setting"),
+        (
+            {"acceptance": {"page": [{"path": ["/", 5]}]}},
+            "release.acceptance.page[0].path[1]",
+            "found 5; input should be",
+        ),
+        (
+            {"acceptance": {"http": [{"path": "https://other/x"}]}},
+            "release.acceptance.http[0].path",
+            "a path on ORIGIN",
+        ),
+        ({"acceptance": {"page": [{"path": "//other/x"}]}}, "release.acceptance.page[0].path[0]", "a path on ORIGIN"),
+        (
+            {"acceptance": {"log": [{"exceptions": {"(": "why"}}]}},
+            "release.acceptance.log[0].exceptions.(",
+            "regular expr",
+        ),
+        (
+            {"smokes": {"idhr": {"kind": "sqll"}}},
+            "release.smokes.idhr",
+            "found the kind 'sqll'; expected one of command, sql",
+        ),
+        (
+            {"smokes": {"idhr": {"kind": "sql", "qery": "x", "expect": "some", "query": "x"}}},
+            "release.smokes.idhr.qery",
+            "no such",
+        ),
+        ({"smokes": {"idhr": {"kind": "sql", "expect": "some"}}}, "release.smokes.idhr", "one of query and file"),
+        (
+            {"smokes": {"idhr": {"kind": "sql", "query": "x"}}},
+            "release.smokes.idhr",
+            "one of expect, at_least and between",
+        ),
+        ({"smokes": {"idhr": {"kind": "sql", "query": "x", "expect": "none"}}}, "release.smokes.idhr", "needs over"),
+        ({"smokes": {"a b": {"command": ["x"], "must_print": "x"}}}, "release.smokes.a b", "match pattern"),
         (
             {"acceptance": {"gaps": [{"table": "t", "every": 5}, {"table": "t"}]}},
             "release.acceptance.gaps[1].every",
@@ -186,5 +220,5 @@ def test_settings_never_change_after_loading() -> None:
 
 
 def test_series_need_the_keys_that_are_expected_in_them() -> None:
-    with pytest.raises(Refused, match=r"release\.acceptance: fresh and gaps need keys"):
+    with pytest.raises(Refused, match=r"release: fresh and gaps need acceptance.keys"):
         load({"acceptance": {"fresh": [{"table": "samples", "within": 5}]}}, {})

@@ -1,92 +1,141 @@
-"""A smoke passes by exit code 0 and its mark; silence, another word or a hang is a failure."""
+"""Smokes asked outside of pytest's own process: what is chosen, what they may change, and what a person is told."""
 
 from __future__ import annotations
 
+import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from release_tasks import masks, shell
-from release_tasks.settings import Smoke
-from release_tasks.smokes import Result, run_smoke, smoke_problems
-from tests.test_shell import alive, until
+from release_tasks import smokes
+from release_tasks.checks.place import Asked
+from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.environments import Environment
+from release_tasks.errors import Refused
+from release_tasks.kinds import Command, Page, Version
+from release_tasks.settings import Settings
+from release_tasks.smokes import problems_in
 
-HANG_WITH_A_CHILD = """
-import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print("PASS idhr", child.pid, flush=True)
-open("child", "w").write(str(child.pid))
-time.sleep(60)
+PASSES = "import psycopg, os\npsycopg.connect(os.environ['DATABASE_URL']).execute('select 1')\nprint('PASS')"
+DROPS = """
+import os, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+    connection.execute("drop view if exists app.latest")
+print("PASS")
 """
 
 
+def python(code: str, **more: Any) -> dict[str, Any]:
+    return {"command": [sys.executable, "-c", code], "must_print": "(?m)^PASS", **more}
+
+
 @pytest.fixture
-def smoke(tmp_path: Path) -> Callable[..., Result]:
-    """Return what runs Python code as the smoke idhr, which has to print PASS idhr."""
+def here(dsn: str, tmp_path: Path) -> Callable[..., Environment]:
+    """Return what makes an environment with these smokes, whose database has a view."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("create schema app; create view app.latest as select 1 as one")
 
-    def smoke(code: str, timeout: float = 20, must_print: str = "(?m)^PASS idhr") -> Result:
-        made = Smoke(command=[sys.executable, "-c", code], must_print=must_print, timeout=timeout)
-        return run_smoke("idhr", made, "staging", tmp_path, {"ORIGIN": "http://here"})
+    def here(**named: Any) -> Environment:
+        settings = Settings.model_validate({"smokes": named})
+        return Environment("dev", settings, tmp_path, dsn, "http://127.0.0.1:9", tmp_path, None)
 
-    return smoke
-
-
-def test_exit_code_0_and_the_mark_are_a_pass(smoke: Callable[..., Result]) -> None:
-    result = smoke("import os; print('looking'); print('PASS idhr at', os.environ['ORIGIN'])")
-    assert (result.name, result.where, result.problem) == ("idhr", "staging", "")
-    assert result.seen == "PASS idhr at http://here" and 0 < result.seconds < 20
+    return here
 
 
-@pytest.mark.parametrize(
-    ("code", "told"),
-    [
-        ("print('PASS idhr'); raise SystemExit(3)", "exit code 3; it said: PASS idhr"),
-        ("raise SystemExit(1)", "exit code 1; it said: nothing"),
-        ("pass", "exit code 0, but it did not print '(?m)^PASS idhr'; it said: nothing"),
-        ("print('all is well')", "exit code 0, but it did not print '(?m)^PASS idhr'; it said: all is well"),
-        ("print('no PASS idhr')", "exit code 0, but it did not print '(?m)^PASS idhr'; it said: no PASS idhr"),
-    ],
-    ids=["fails after its mark", "fails in silence", "silent", "another word", "mark elsewhere"],
-)
-def test_everything_else_is_a_failure_that_says_what_was_seen(
-    smoke: Callable[..., Result], code: str, told: str
+def asked(environment: Environment, only: str | None = None) -> dict[str, Result]:
+    place = smokes.place_of(environment, "0.1.1", environment.root / "kept")
+    return {result.name: result for result in smokes.ask_all(environment, place, "2", only)}
+
+
+def test_all_smokes_are_asked_or_the_one_that_is_named(here: Callable[..., Environment]) -> None:
+    environment = here(a=python(PASSES, why="All of a"), b=python("print('nothing')"))
+    found = asked(environment)
+    assert {name: result.verdict for name, result in found.items()} == {"a": PASS, "b": FAIL}
+    assert (found["a"].bullet, found["b"].bullet, found["a"].section) == ("All of a", "b", "2")
+    assert list(asked(environment, "b")) == ["b"]
+
+
+def test_no_smoke_is_no_pass(here: Callable[..., Environment]) -> None:
+    with pytest.raises(Refused, match="No smokes are set"):
+        asked(here())
+    with pytest.raises(Refused, match="There is no smoke 'c'; expected one of a"):
+        asked(here(a=python(PASSES)), "c")
+
+
+def test_one_name_is_one_smoke(here: Callable[..., Environment], tmp_path: Path) -> None:
+    (tmp_path / "smokes").mkdir()
+    (tmp_path / "smokes" / "test_a.py").touch()
+    with pytest.raises(Refused, match=r"The smoke a stands in invoke.yaml and in test_a.py"):
+        asked(here(a=python(PASSES)))
+
+
+def test_what_a_smoke_takes_away_from_the_next_is_seen(here: Callable[..., Environment]) -> None:
+    found = asked(here(a=python(PASSES), b=python(DROPS)))
+    assert found["b"].verdict == PASS and found["unchanged"].verdict == FAIL
+    assert "view app.latest" in found["unchanged"].said[0]
+
+
+def test_a_smoke_that_may_change_something_says_why_and_goes_first(here: Callable[..., Environment]) -> None:
+    found = asked(here(a=python(PASSES), b=python(DROPS, changes="it builds its views anew")))
+    assert {name: result.verdict for name, result in found.items()} == {"a": PASS, "b": PASS}
+
+
+def test_a_database_that_is_not_there_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"smokes": {"a": python(PASSES)}})
+    gone = Environment("dev", settings, tmp_path, "postgresql://127.0.0.1:1/x", "http://x", tmp_path, None)
+    with pytest.raises(Refused, match="database of dev cannot be used"):
+        asked(gone)
+
+
+def test_a_person_hands_options_to_pytest(
+    here: Callable[..., Environment], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert smoke(code).problem == told
+    (tmp_path / "smokes").mkdir()
+    (tmp_path / "smokes" / "test_own.py").write_text("def test_a(): pass\ndef test_b(): assert False\n")
+    environment = here(a=python(PASSES))
+    place = smokes.place_of(environment, "0.1.1", tmp_path / "kept")
+    found = smokes.ask_all(environment, place, "2", "own", "-k 'not test_b' -v")
+    assert [(each.name, each.verdict) for each in found] == [("own/test_a", PASS)]
+    assert "1 passed, 1 deselected" in capfd.readouterr().out
 
 
-def test_a_mark_on_the_error_stream_counts(smoke: Callable[..., Result]) -> None:
-    assert not smoke("import sys; print('PASS idhr', file=sys.stderr)").problem
+def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeats_it() -> None:
+    passed = Result("idhr", "command", "2", "IDHR", PASS)
+    failed = Result("sampling", "command", "2", "Sampling", FAIL, ("It ended with exit code 1.",), attempts=3)
+    unknown = Result("views", "page", "2", "Views", UNKNOWN, ("There is no browser.",), "apt-get install chromium")
+    first, second = problems_in([passed, failed, unknown], "dev", "smoke", "inv smokes --env dev --only")
+    assert first.what == "The smoke sampling fails on dev (asked 3 times): It ended with exit code 1."
+    assert first.mend == "inv smokes --env dev --only sampling"
+    assert second.what == "The smoke views is unknown on dev: There is no browser."
+    assert second.mend == "apt-get install chromium"
 
 
-def test_a_hang_ends_at_its_deadline_with_all_it_started(smoke: Callable[..., Result], tmp_path: Path) -> None:
-    began = time.monotonic()
-    result = smoke(HANG_WITH_A_CHILD, timeout=2)
-    assert "did not end within 2 s" in result.problem and "PASS idhr" in result.problem
-    assert time.monotonic() - began < 20
-    assert until(lambda: not alive(int((tmp_path / "child").read_text())))
+def test_a_run_gets_the_time_that_its_turns_need() -> None:
+    def of(turn: int, timeout: float, wait: float = 0.0) -> Asked:
+        return Asked("x", "2", "x", Version(timeout=timeout), wait, turn)
+
+    assert smokes._limit_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == 10 + 90 + 5 + smokes.SLACK
 
 
-def test_a_program_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
-    result = run_smoke("idhr", Smoke(command=["no-such-smoke"], must_print="x"), "dev", tmp_path, {})
-    assert "no-such-smoke was not found" in result.problem
+def test_results_and_checks_survive_the_way_to_the_other_process(here: Callable[..., Environment]) -> None:
+    page = Page(path=["/a"], viewports=[(1, 2)], cookies={"session": "hunter2-hunter2"})
+    place = smokes.place_of(here(), "0.1.1", Path("kept"), asked=(Asked("x", "7.2", "b", page, 3.0, 2),))
+    path = Path(place.root) / "place.json"
+    place.write(path)
+    told = json.loads(path.read_text())["asked"][0]
+    assert (told["check"]["kind"], told["wait"], told["turn"]) == ("page", 3.0, 2)
+    assert Page.model_validate(told["check"]) == page
 
 
-def test_what_a_smoke_says_is_kept_without_secrets(
-    smoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(masks, "_hidden", set())
-    shell.hide("hunter2-hunter2")
-    assert smoke("print('PASS idhr with hunter2-hunter2')").seen == "PASS idhr with ***"
-    for code in ("print('hunter2-hunter2')", "print('hunter2-hunter2'); raise SystemExit(1)"):
-        assert "hunter2" not in repr(smoke(code))
-
-
-def test_each_smoke_that_failed_is_one_problem_with_the_command_that_repeats_it() -> None:
-    passed, failed = Result("idhr", "dev", 0.1, "PASS"), Result("sampling", "dev", 0.1, "", "exit code 1")
-    (problem,) = smoke_problems([passed, failed])
-    assert problem.what == "The smoke sampling fails on dev: exit code 1"
-    assert problem.mend == "inv smokes --env dev --only sampling"
-    assert smoke_problems([passed]) == []
+def test_a_command_gets_its_own_variables(here: Callable[..., Environment]) -> None:
+    code = "import os; print('PASS', os.environ['APP_VERSION'], os.environ['LIMIT'])"
+    found = asked(here(a=python(code, env={"LIMIT": "64"})))
+    assert found["a"].seen["in_words"] == "PASS 0.1.1 64"
+    smoke = Command(**python(code, env={"LIMIT": "64"}, on_backup={"LIMIT": "8"}))
+    place = smokes.place_of(here(), "0.1.1", Path("kept"))
+    (each,) = smokes.asked_of({"a": smoke}, place, "8", on_backup=True)
+    assert each.variables == {"LIMIT": "8"}

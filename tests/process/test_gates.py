@@ -7,9 +7,9 @@ from outside import ended, processes_of, until
 from world import World
 
 BULLETS = {
-    "unhealthy": "/api/health answers 200",
-    "broken-view": "The view /samples answers 500",
-    "stale": "the newest row of BTC is",
+    "unhealthy": "/api/health says that ok is false",
+    "broken-view": "/samples answered with status 500",
+    "stale": "BTC",
     "hole": "ETH has a hole of",
     "warning": "WARNING: the little app is worried",
 }
@@ -25,7 +25,7 @@ def test_what_fails_on_staging_stops_before_production_until_it_is_mended(little
     deployed = little.places["staging"].folder.joinpath("current").stat()
     little.let_go_wrong("staging")
     if fault == "warning":  # it stays in the log
-        little.set(("    wait:", "    log_exceptions: {little app is worried: it always is}\n    wait:"))
+        little.set(("    wait:", "    log: [{exceptions: {little app is worried: it always is}}]\n    wait:"))
     ran = little.inv("deploy.staging", "--version", "0.1.1", env={"LITTLE_WAIT": "4"})
     assert ran.code == 0, ran.output
     assert little.places["staging"].folder.joinpath("current").stat() == deployed

@@ -22,6 +22,8 @@ from outside import (
     until,
 )
 
+from release_tasks import isolation
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WHOLE = 400.0  # seconds
 
@@ -45,7 +47,13 @@ def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", *words],
         cwd=clone,
-        env={**os.environ, "TMPDIR": str(clone.parent / "tmp"), "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
+        env={
+            **os.environ,
+            "TMPDIR": str(clone.parent / "tmp"),
+            isolation.FOLDER: str(LAYER / ".nox"),
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

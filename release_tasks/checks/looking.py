@@ -1,0 +1,100 @@
+"""Looking: all checks at once, each until it holds, can no longer hold, or its wait is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from release_tasks.checks.place import Asked, Place
+from release_tasks.checks.verdict import Seen, Unknown, Wrong
+from release_tasks.errors import Refused
+from release_tasks.kinds import Check
+
+AT_ONCE = 16
+GRACE = 15.0  # seconds beyond a check's own limits before nobody waits for it any longer
+ROOMS = {"fresh": "series", "gaps": "series"}  # kind → module, where it is not called the same
+
+# look(check, place, seen, asked) returns a sentence for each thing that is wrong, and raises Wrong or Unknown.
+Look = Callable[..., Sequence[str]]
+
+
+@dataclass
+class Answer:
+    """What comes of one check: its `future` ends when the check is decided; `seen` fills as it looks."""
+
+    asked: Asked
+    future: Future[None] = field(default_factory=Future)
+    seen: Seen = field(default_factory=dict)
+    attempts: int = 0
+    seconds: float = 0.0
+
+    @property
+    def limit(self) -> float:
+        """The seconds in which it has to be decided."""
+        return self.asked.check.timeout + self.asked.wait + GRACE
+
+    def tell(self) -> None:
+        """Wait until it is decided; raise `Wrong` or `Unknown` unless it is a pass."""
+        try:
+            self.future.result(None if self.future.done() else self.limit)
+        except NotInTime:
+            raise Wrong(f"It was not decided within {self.limit:g} s.") from None
+
+
+def begin(place: Place, asked: Sequence[Asked]) -> dict[str, Answer]:
+    """Begin to look at all of `asked`, a turn after the other; return name → what will come of it."""
+    answers = {each.name: Answer(each) for each in asked}
+    threading.Thread(target=_take_turns, args=(place, list(answers.values())), daemon=True).start()
+    return answers
+
+
+def _take_turns(place: Place, answers: list[Answer]) -> None:
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="check") as pool:
+        for turn in sorted({answer.asked.turn for answer in answers}):
+            now = [answer for answer in answers if answer.asked.turn == turn]
+            for done in [pool.submit(_decide, place, answer) for answer in now]:
+                done.exception()
+
+
+def _decide(place: Place, answer: Answer) -> None:
+    began = time.monotonic()
+    try:
+        keep_looking(place, answer)
+    except BaseException as error:
+        answer.seconds = time.monotonic() - began
+        answer.future.set_exception(error)
+    else:
+        answer.seconds = time.monotonic() - began
+        answer.future.set_result(None)
+
+
+def keep_looking(place: Place, answer: Answer) -> None:
+    """Look until nothing is wrong; raise what the last look said once the wait is over, or at once if definite."""
+    asked, look = answer.asked, look_of(answer.asked.check)
+    deadline = time.monotonic() + asked.wait
+    while True:
+        answer.attempts += 1
+        answer.seen.clear()
+        try:
+            if not (wrong := look(asked.check, place, answer.seen, asked)):
+                return
+            raise Wrong(wrong)
+        except Refused as no:
+            raise Unknown(" ".join(each.what for each in no.problems), no.problems[0].mend, definite=True) from None
+        except (Wrong, Unknown) as error:
+            if error.definite or time.monotonic() + asked.check.interval > deadline:
+                raise
+        time.sleep(asked.check.interval)
+
+
+def look_of(check: Check) -> Look:
+    """Return the function that looks at a check of its kind: `look_<kind>` of the kind's module."""
+    kind = getattr(check, "kind", "")
+    room = import_module(f"release_tasks.checks.{ROOMS.get(kind, kind)}")
+    look: Look = getattr(room, f"look_at_{kind}")
+    return look

@@ -1,0 +1,232 @@
+"""What pytest lacks for a gate: a skip, an xfail, an error or no test at all is never a pass, and nothing hangs.
+
+Loaded by `-p release_tasks.checks.plugin` in a process of its own, which `release_tasks.smokes` starts. It writes what
+became of each check, and of each collected test, into the file that `--results` names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from release_tasks.checks import looking
+from release_tasks.checks.place import Asked, Place
+from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Seen, Unknown, Wrong
+from release_tasks.errors import Refused
+from release_tasks.files import write_aside
+from release_tasks.masks import mask, masked_json
+
+pytest_plugins = ["release_tasks.checks.fixtures"]
+
+KINDS_FILE = "test_kinds.py"
+LIMIT = 60.0  # seconds for a test that says nothing else
+SEEN = pytest.StashKey[Seen]()
+ATTEMPTS = pytest.StashKey[int]()
+GATE = pytest.StashKey["Gate"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--results", default="", help="the file that gets the results as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "wait(seconds, interval=1): look again until it holds, or the time is over")
+    try:
+        gate = Gate(Place.told())
+    except Unknown as no:
+        raise pytest.UsageError(f"{no} {no.mend}") from None
+    config.stash[GATE] = gate
+    config.pluginmanager.register(gate)
+
+
+class Gate:
+    """Begins the checks of a place, gives each test its time, and turns outcomes into verdicts."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.answers: dict[str, looking.Answer] = {}
+        self.results: dict[str, Result] = {}
+
+    # The tests: one for each check, and those of the team's own files
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make of each kind's function a test for each of its checks."""
+        if Path(metafunc.module.__file__).name == KINDS_FILE:
+            kind = metafunc.function.__name__.removeprefix("test_")
+            asked = [each for each in self.place.asked if getattr(each.check, "kind", "") == kind]
+            metafunc.parametrize("answer", asked, ids=[each.name for each in asked], indirect=True)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Give every test its limit, and tell the checks in the order in which they are asked."""
+        items[:] = [item for item in items if not _is_of_no_check(item)]
+        for item in items:
+            item.stash[SEEN] = {}
+            if (asked := asked_of(item)) is not None:
+                limit = looking.Answer(asked).limit + looking.GRACE
+            else:
+                limit = LIMIT + _wait_of(item)[0]
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(limit))
+        items.sort(key=_turn_of)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Begin all checks that were not deselected."""
+        chosen = [asked for item in session.items if (asked := asked_of(item))]
+        if not session.config.option.collectonly:
+            self.answers = looking.begin(self.place, chosen)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Call a test of the team that has a `wait` until it passes, or cannot pass any more."""
+        seconds, interval = _wait_of(pyfuncitem)
+        if not seconds:
+            return None
+        names = inspect.signature(pyfuncitem.obj).parameters
+        arguments = {name: pyfuncitem.funcargs[name] for name in names}
+        deadline = time.monotonic() + seconds
+        while True:
+            pyfuncitem.stash[ATTEMPTS] = pyfuncitem.stash.get(ATTEMPTS, 0) + 1
+            pyfuncitem.stash[SEEN].clear()
+            try:
+                pyfuncitem.obj(**arguments)
+                return True
+            except Exception as error:
+                if getattr(error, "definite", False) or time.monotonic() + interval > deadline:
+                    raise
+            time.sleep(interval)
+
+    # Verdicts
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        before = self.results.get(item.nodeid)
+        verdict, said, mend = _judged(report, call)
+        if (report.when != "call" and report.passed) or (before is not None and before.verdict != PASS):
+            return report  # the call decides; an error while tidying up does not hide what it found
+        result = self._result(item, verdict, said, mend, report.duration)
+        self.results[item.nodeid] = result
+        if report.when == "call":
+            item.user_properties.extend((name, mask(str(value))) for name, value in result.seen.items())
+        return report
+
+    def _result(
+        self, item: pytest.Item, verdict: str, said: tuple[str, ...], mend: str = "", seconds: float = 0.0
+    ) -> Result:
+        asked, seen = asked_of(item), item.stash[SEEN]
+        if asked is None:
+            tried, took = item.stash.get(ATTEMPTS, 1), round(seconds, 3)
+            return Result(_name_of(item), "test", "", _about(item), verdict, said, mend, seen, tried, took)
+        answer = self.answers.get(asked.name) or looking.Answer(asked)
+        kind, tried, took = getattr(asked.check, "kind", ""), max(answer.attempts, 1), round(answer.seconds, 3)
+        return Result(asked.name, kind, asked.section, asked.bullet, verdict, said, mend, answer.seen, tried, took)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be read, or a module that skips itself, is unknown."""
+        if not report.passed:
+            said = _one_sentence(report.longrepr) or f"{report.nodeid} could not be collected."
+            file, _, inside = report.nodeid.partition("::")
+            name = f"{Path(file).stem.removeprefix('test_')}/{inside or 'the whole file'}"
+            self.results[report.nodeid] = Result(name, "test", "", report.nodeid, UNKNOWN, (said,))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the results: what was collected, and was not asked, is unknown."""
+        for item in session.items:
+            said = "It was not asked: the run ended before."
+            self.results.setdefault(item.nodeid, self._result(item, UNKNOWN, (said,)))
+        results = list(self.results.values())
+        if path := session.config.getoption("--results"):
+            write_aside(Path(path), masked_json(results, indent=1).encode())
+        session.exitstatus = 0 if results and all(each.verdict == PASS for each in results) else 1
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """End, also where a look goes on that nobody waits for any longer."""
+        if any(not answer.future.done() for answer in self.answers.values()):
+            os._exit(1)
+
+
+@pytest.fixture
+def answer(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> looking.Answer:
+    """What comes of the check that this test is for."""
+    return pytestconfig.stash[GATE].answers[request.param.name]
+
+
+def asked_of(item: pytest.Item) -> Asked | None:
+    """Return the check that `item` is for; None for a team's own test."""
+    callspec = getattr(item, "callspec", None)
+    asked = callspec.params.get("answer") if callspec else None
+    return asked if isinstance(asked, Asked) else None
+
+
+def _is_of_no_check(item: pytest.Item) -> bool:
+    """Whether `item` is a kind's, of which nobody asks for a check."""
+    return item.name.endswith("[NOTSET]") and item.path.name == KINDS_FILE
+
+
+def _turn_of(item: pytest.Item) -> int:
+    asked = asked_of(item)
+    return asked.turn if asked else 1
+
+
+def _name_of(item: pytest.Item) -> str:
+    """Return the name of a team's own test: of its file, and its own."""
+    return f"{item.path.stem.removeprefix('test_')}/{item.name}"
+
+
+def _about(item: pytest.Item) -> str:
+    """Return what a test of the team is about: its docstring's first line, else its file's, else its name."""
+    for told in (getattr(item, "obj", None), getattr(item, "module", None)):
+        if text := (getattr(told, "__doc__", "") or "").strip():
+            return str(text.splitlines()[0].rstrip("."))
+    return item.name
+
+
+def _wait_of(item: pytest.Item) -> tuple[float, float]:
+    """Return the seconds and the interval of the marker `wait`; 0 without one."""
+    mark = item.get_closest_marker("wait")
+    if mark is None:
+        return 0.0, 1.0
+    told = [*mark.args, *mark.kwargs.values()]
+    return float(told[0]), float(told[1]) if len(told) > 1 else 1.0
+
+
+def _judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, tuple[str, ...], str]:
+    """Return the verdict of one phase of a test, what there is to say, and what mends it."""
+    error = call.excinfo.value if call.excinfo else None
+    if hasattr(report, "wasxfail"):
+        return UNKNOWN, ("It is marked xfail: a failure that is expected is no pass.",), ""
+    if report.skipped:
+        reason = _one_sentence(report.longrepr).removeprefix("Skipped: ")
+        return UNKNOWN, (f"It was skipped: {reason or 'no reason was given'}.",), ""
+    if error is None:
+        return (PASS if report.passed else FAIL), (), ""
+    if isinstance(error, Wrong | Unknown):
+        return (FAIL if isinstance(error, Wrong) else UNKNOWN), tuple(map(mask, error.said)), error.mend
+    if isinstance(error, Refused):
+        return UNKNOWN, tuple(mask(each.what) for each in error.problems), error.problems[0].mend
+    said = mask(_one_sentence(report.longrepr) or f"{type(error).__name__}: {error}")
+    failed = report.when == "call" and isinstance(error, AssertionError | pytest.fail.Exception)
+    return (FAIL if failed else UNKNOWN), (said,), ""
+
+
+def _one_sentence(longrepr: Any) -> str:
+    """Return what pytest says of a failure in one line: the exception, and where it was raised."""
+    if isinstance(longrepr, tuple):
+        return str(longrepr[2])
+    if told := getattr(longrepr, "errorstring", ""):  # of a fixture that there is not
+        return str(told).splitlines()[0].removeprefix("E").strip()
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None:
+        return f"{' '.join(crash.message.split())} ({Path(crash.path).name}, line {crash.lineno})"
+    lines = [line.removeprefix("E").strip() for line in str(longrepr or "").splitlines()]
+    return next((line for line in reversed(lines) if line), "")

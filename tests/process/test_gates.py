@@ -9,13 +9,13 @@ from world import World
 BULLETS = {
     "unhealthy": "/api/health says that ok is false",
     "broken-view": "/samples answered with status 500",
-    "stale": "BTC",
+    "stale": "the newest row of BTC",
     "hole": "ETH has a hole of",
     "warning": "WARNING: the little app is worried",
 }
 
 
-@pytest.mark.parametrize("fault", BULLETS)
+@pytest.mark.parametrize("fault", ["stale", "warning"])
 def test_what_fails_on_staging_stops_before_production_until_it_is_mended(little: World, fault: str) -> None:
     little.let_go_wrong("staging", fault)
     ran = little.release(env={"LITTLE_WAIT": "4"})

@@ -18,6 +18,7 @@ from release_tasks.postgres_programs import client_tool
 from release_tasks.rehearsal import run_what_came_before
 from release_tasks.settings import load
 
+FOUR = ("schema-diagnostics", "sampling", "idhr", "persistence")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -53,10 +54,12 @@ def test_the_four_smokes_pass_and_change_nothing(production: Environment) -> Non
     assert before.count("\n") > 10_000
     place = smokes.place_of(production, "0.1.1", production.root / ".release" / "kept")
     results = smokes.ask_all(production, place, "8")
-    assert {each.name: each.verdict for each in results} == dict.fromkeys(production.settings.smokes, PASS), results
+    verdicts = {each.name: each.verdict for each in results}
+    assert {name: verdicts.pop(name) for name in production.settings.smokes} == dict.fromkeys(FOUR, PASS), results
+    assert set(verdicts.values()) <= {PASS}  # those of the team's own files
     assert dump(production) == before
 
     with production.connect() as connection:
         connection.execute("delete from str_aux.samples_5s where symbol = 'ETHUSDT' and ts > now() - interval '1 hour'")
     verdicts = {each.name: each.verdict for each in smokes.ask_all(production, place, "8")}
-    assert verdicts == dict.fromkeys(production.settings.smokes, FAIL)
+    assert {name: verdicts[name] for name in FOUR} == dict.fromkeys(FOUR, FAIL)

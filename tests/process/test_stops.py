@@ -50,8 +50,11 @@ def test_one_release_killed_at_every_change_is_finished_by_the_same_command(litt
     assert little.is_released()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("point", ["in the smoke writing on dev", "after the stamp on staging"])
+@pytest.mark.parametrize(
+    ("number", "point"),
+    [(signal.SIGINT, "in the smoke writing on dev"), (signal.SIGTERM, "after the stamp on staging")],
+    ids=["SIGINT", "SIGTERM"],
+)
 def test_an_interrupted_run_says_so_leaves_no_child_and_goes_on(
     little: World, number: signal.Signals, point: str
 ) -> None:

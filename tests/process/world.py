@@ -335,7 +335,6 @@ def _variables(folder: Path, places: Mapping[str, Place], log: Path) -> dict[str
     """Return the environment that the little repo's invoke.yaml and scripts read, free of this machine's git."""
     found = {
         "PYTHON": sys.executable,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "SERVER_LOG": str(log),
         "LITTLE_ARCHIVE": str(folder / "archive"),
         "LITTLE_FAULTS": str(folder / "faults"),

@@ -20,7 +20,8 @@ from invoke import Config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from release_tasks import acceptance, screen, smokes  # noqa: E402
+from release_tasks import acceptance, asking, screen, smokes  # noqa: E402
+from release_tasks.checks.place import Asked, Place  # noqa: E402
 from release_tasks.checks.verdict import PASS  # noqa: E402
 from release_tasks.release import Release, settings_of  # noqa: E402
 
@@ -61,7 +62,7 @@ def main() -> None:
     screen.table("All at once", ["what", "checks", "seconds", "ratio", "baseline: the slowest", "to one by one"], rows)
 
 
-def measure(place: smokes.Place, suites: dict[str, tuple[smokes.Asked, ...]]) -> dict[str, float]:
+def measure(place: Place, suites: dict[str, tuple[Asked, ...]]) -> dict[str, float]:
     """Return the seconds of each check alone, and of each suite at once."""
     found = {each.name: timed(lambda each=each: pass_all(place, (each,))) for each in suites["both"]}
     return found | {
@@ -69,9 +70,9 @@ def measure(place: smokes.Place, suites: dict[str, tuple[smokes.Asked, ...]]) ->
     }
 
 
-def pass_all(place: smokes.Place, asked: tuple[smokes.Asked, ...]) -> None:
+def pass_all(place: Place, asked: tuple[Asked, ...]) -> None:
     """Ask the checks; one that does not pass ends the benchmark."""
-    failed = [each for each in smokes.ask(replace(place, asked=asked)) if each.verdict != PASS]
+    failed = [each for each in asking.ask(replace(place, asked=asked)) if each.verdict != PASS]
     if failed:
         raise SystemExit(f"{failed[0].name} is no pass: {failed[0].words}")
 

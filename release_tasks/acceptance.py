@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from release_tasks import ddl, screen, smokes
+from release_tasks import asking, ddl, screen
 from release_tasks.checks import browser, looking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
@@ -75,7 +75,7 @@ def hold(release: Release, kind: str) -> str:
     refuse_an_empty_list(release, kind)
     verdict = verdict_on(release, release.here)
     mine = [each for each in verdict.results if each.bullet == BULLETS[kind]]
-    refuse(smokes.problems_in(mine, release.here.name, "check", f"inv accept --env {release.here.name}   # {MEND}"))
+    refuse(asking.problems_in(mine, release.here.name, "check", f"inv accept --env {release.here.name}   # {MEND}"))
     words = [f"{each.name}: {each.words}" if each.words else each.name for each in mine]
     waived = {str(each): why for each, why in release.settings.acceptance.waived.items()}
     return "; ".join([*words, *([f"waived: {waived[kind]}"] if kind in waived else [])])
@@ -121,7 +121,7 @@ def verdict_on(release: Release, here: Environment) -> Verdict:
         if release.settings.stamp.command and not stamped_at(release, here):
             raise NotYet(f"after the session is stamped on {here.name}")
         place = place_of(release, here)
-        results = tuple(smokes.ask(place, section=SECTION))
+        results = tuple(asking.ask(place, section=SECTION))
         at = time.strftime("%H:%M:%S")
         release.verdict = Verdict(place.commit, at, results)
         release.keep_results(f"acceptance-{here.name}", here.name, results)
@@ -151,7 +151,7 @@ def place_of(release: Release, here: Environment, wait: float | None = None) -> 
             "ledger": settings.ddl.ledger,
             "pack": {file.path: file.sha256 for file in pack},
         }
-    place = smokes.place_of(here, release.version, release.kept(f"acceptance-{here.name}"), **facts)
+    place = asking.place_of(here, release.version, release.kept(f"acceptance-{here.name}"), **facts)
     return replace(place, asked=tuple(_asked(release, wait)))
 
 
@@ -191,7 +191,7 @@ def asking_problems(release: Release, dev: Environment) -> list[Problem]:
             problems.append(Problem(str(no), no.mend))
     for asked in _asked(release, 0.0):
         if isinstance(asked.check, Keyed):
-            place = smokes.place_of(dev, release.version, release.kept("acceptance-dev"))
+            place = asking.place_of(dev, release.version, release.kept("acceptance-dev"))
             try:
                 with suppress(Wrong):
                     looking.look_of(asked.check)(asked.check, place, {}, asked)
@@ -218,7 +218,7 @@ def report(config: Any, where: str, version: str | None, watch: float | None, as
         for kind in KINDS:
             refuse_an_empty_list(release, kind)
         results = (
-            _watched(release, where, watch) if watch else smokes.ask(place_of(release, release.here), section=SECTION)
+            _watched(release, where, watch) if watch else asking.ask(place_of(release, release.here), section=SECTION)
         )
     finally:
         release.close()
@@ -226,18 +226,18 @@ def report(config: Any, where: str, version: str | None, watch: float | None, as
     if as_json:
         screen.as_json(results)
     else:
-        smokes.show(title, results)
-    refuse(smokes.problems_in(results, where, "check", f"inv accept --env {where}   #"))
+        asking.show(title, results)
+    refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}   #"))
 
 
 def _watched(release: Release, where: str, seconds: float) -> Sequence[Result]:
     """Ask again until all pass or `seconds` are over, with a table that follows."""
     deadline = time.monotonic() + seconds
     title = f"Section 7.2 on {where}, version {release.version}"
-    with screen.live(title, smokes.COLUMNS) as draw:
+    with screen.live(title, asking.COLUMNS) as draw:
         while True:
-            results = smokes.ask(place_of(release, release.here, wait=0.0), section=SECTION)
-            draw(smokes.rows_of(results))
+            results = asking.ask(place_of(release, release.here, wait=0.0), section=SECTION)
+            draw(asking.rows_of(results))
             if all(each.verdict == PASS for each in results) or time.monotonic() + BETWEEN > deadline:
                 return results
             time.sleep(BETWEEN)

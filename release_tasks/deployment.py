@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import applying, ddl, ledger, runner, settling, shell, smokes
+from release_tasks import applying, asking, ddl, ledger, runner, settling, shell, smokes
 from release_tasks.checks import rotation
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
@@ -82,7 +82,7 @@ def _moment(here: Environment) -> dict[str, Any]:
     with here.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    positions = rotation.positions(smokes.logs_of(here), here.root)
+    positions = rotation.positions(asking.logs_of(here), here.root)
     return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": positions}
 
 

@@ -44,9 +44,14 @@ def needs_of(smoke: Mapping[str, Any]) -> Needs:
     return Needs(tuple(smoke.get("python") or ()), str(smoke.get("node") or ""), tuple(smoke.get("npm") or ()))
 
 
+def name_of(path: Path) -> str:
+    """Return the name of the smoke in the file `path`."""
+    return path.stem.removeprefix("test_")
+
+
 def files_in(code: Path) -> dict[str, Path]:
     """Return name → file of the team's own smokes in the tree `code`: `smokes/test_<name>.py`, sorted."""
-    return {path.stem.removeprefix("test_"): path for path in sorted((code / SMOKES).glob("test_*.py"))}
+    return {name_of(path): path for path in sorted((code / SMOKES).glob("test_*.py"))}
 
 
 def needs_of_file(path: Path) -> Needs:

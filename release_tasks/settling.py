@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from release_tasks.asking import place_of
 from release_tasks.checks.place import Asked
 from release_tasks.checks.series import look_at_fresh
 from release_tasks.checks.verdict import Unknown, Wrong
@@ -13,7 +14,6 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
 from release_tasks.shell import wait_until
-from release_tasks.smokes import place_of
 
 if TYPE_CHECKING:
     from release_tasks.kinds import Fresh

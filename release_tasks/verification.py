@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import backup, postgres, restoring, scratch, smokes
+from release_tasks import asking, backup, postgres, restoring, scratch, smokes
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_sha256, records_folder, write_aside
 from release_tasks.links import read_link
@@ -136,8 +136,8 @@ def _smokes(taken: Backup, restored: Environment) -> tuple[list[str], str]:
         return [], "none ran, for nothing has been deployed there yet"
     where = f"the restored {taken.name}"
     kept = records_folder(restored.root) / "checks" / "restored"
-    place = smokes.place_of(restored, taken.facts["version"], kept, code=code)
-    results = smokes.ask(replace(place, asked=smokes.asked_of(marked, place, "8", on_backup=True)))
+    place = asking.place_of(restored, taken.facts["version"], kept, code=code)
+    results = asking.ask(replace(place, asked=smokes.asked_of(marked, place, "8", on_backup=True)))
     mend = "Mend the smoke, or what it needs in its on_backup; it can only read, and runs with the code deployed there."
-    refuse(replace(each, mend=mend) for each in smokes.problems_in(results, where, "smoke", ""))
+    refuse(replace(each, mend=mend) for each in asking.problems_in(results, where, "smoke", ""))
     return [each.name for each in results], ""

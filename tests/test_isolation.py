@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import isolation, smokes
+from release_tasks import asking, isolation, smokes
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import PASS
 from release_tasks.isolation import FOR_FILES, Needs
@@ -87,7 +87,7 @@ def test_each_smoke_has_only_what_it_needs_and_keeps_it(repo: Path, place: Calla
     }
     here = place(root=str(repo), variables={"PATH": os.environ["PATH"]})
     asked = smokes.asked_of(named, here, "2")
-    (result,) = smokes.ask(Place(**{**vars(here), "asked": asked}))
+    (result,) = asking.ask(Place(**{**vars(here), "asked": asked}))
     home = isolation.home_of("six", repo)
     assert result.verdict == PASS and str(home) in result.seen["in_words"]
     python = isolation.python_in(home)
@@ -108,7 +108,7 @@ def test_a_file_with_packages_of_its_own_runs_in_its_own_environment(repo: Path,
     file.parent.mkdir()
     home = isolation.home_of("coins", repo)
     file.write_text(WITH_OWN.format(package="six", module="six", home=str(home)))
-    (result,) = smokes.ask(place(root=str(repo), code=str(repo)), [file], "2")
+    (result,) = asking.ask(place(root=str(repo), code=str(repo)), [file], "2")
     assert (result.verdict, result.name) == (PASS, "coins/test_it"), result
 
 

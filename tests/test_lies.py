@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from release_tasks import postgres, smokes
+from release_tasks import asking, postgres, smokes
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.rotation import positions
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
@@ -261,7 +261,7 @@ def of(*kinds: type) -> list[str]:
 def ask(place: Place, checks: dict[str, Any], files: list[Path] | None = None) -> dict[str, Result]:
     """Ask all `checks` of `place` and the team's `files`, in one process; return name → result."""
     asked = [Asked(name, "7.2", name, each, each.wait or 0.0, each.turns[-1]) for name, each in checks.items()]
-    return {result.name: result for result in smokes.ask(replace(place, asked=tuple(asked)), files or [])}
+    return {result.name: result for result in asking.ask(replace(place, asked=tuple(asked)), files or [])}
 
 
 def assert_caught(lie: Lie, result: Result) -> None:
@@ -375,7 +375,7 @@ def test_a_smoke_that_drops_a_view_is_caught(world: Place) -> None:
     settings = Settings.model_validate({"smokes": {"drops": python(DROPS).model_dump()}})
     code = Path(world.code)
     environment = Environment("dev", settings, code, world.dsn, world.origin, code, None)
-    place = smokes.place_of(environment, "0.1.1", code / "kept")
+    place = asking.place_of(environment, "0.1.1", code / "kept")
     found = {result.name: result for result in smokes.ask_all(environment, place, "2")}
     assert found["drops"].verdict == PASS, found["drops"]
     assert_caught(LIES["a smoke that drops a view"], found["unchanged"])

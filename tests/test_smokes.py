@@ -11,14 +11,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from release_tasks import smokes
+from release_tasks import asking, smokes
+from release_tasks.asking import problems_in
 from release_tasks.checks.place import Asked
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.kinds import Command, Page, Version
 from release_tasks.settings import Settings
-from release_tasks.smokes import problems_in
 
 PASSES = "import psycopg, os\npsycopg.connect(os.environ['DATABASE_URL']).execute('select 1')\nprint('PASS')"
 DROPS = """
@@ -47,7 +47,7 @@ def here(dsn: str, tmp_path: Path) -> Callable[..., Environment]:
 
 
 def asked(environment: Environment, only: str | None = None) -> dict[str, Result]:
-    place = smokes.place_of(environment, "0.1.1", environment.root / "kept")
+    place = asking.place_of(environment, "0.1.1", environment.root / "kept")
     return {result.name: result for result in smokes.ask_all(environment, place, "2", only)}
 
 
@@ -97,7 +97,7 @@ def test_a_person_hands_options_to_pytest(
     (tmp_path / "smokes").mkdir()
     (tmp_path / "smokes" / "test_own.py").write_text("def test_a(): pass\ndef test_b(): assert False\n")
     environment = here(a=python(PASSES))
-    place = smokes.place_of(environment, "0.1.1", tmp_path / "kept")
+    place = asking.place_of(environment, "0.1.1", tmp_path / "kept")
     found = smokes.ask_all(environment, place, "2", "own", "-k 'not test_b' -v")
     assert [(each.name, each.verdict) for each in found] == [("own/test_a", PASS)]
     assert "1 passed, 1 deselected" in capfd.readouterr().out
@@ -118,12 +118,12 @@ def test_a_run_gets_the_time_that_its_turns_need() -> None:
     def of(turn: int, timeout: float, wait: float = 0.0) -> Asked:
         return Asked("x", "2", "x", Version(timeout=timeout), wait, turn)
 
-    assert smokes._limit_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == 10 + 90 + 5 + smokes.SLACK
+    assert asking._limit_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == 10 + 90 + 5 + asking.SLACK
 
 
 def test_results_and_checks_survive_the_way_to_the_other_process(here: Callable[..., Environment]) -> None:
     page = Page(path=["/a"], viewports=[(1, 2)], cookies={"session": "hunter2-hunter2"})
-    place = smokes.place_of(here(), "0.1.1", Path("kept"), asked=(Asked("x", "7.2", "b", page, 3.0, 2),))
+    place = asking.place_of(here(), "0.1.1", Path("kept"), asked=(Asked("x", "7.2", "b", page, 3.0, 2),))
     path = Path(place.root) / "place.json"
     place.write(path)
     told = json.loads(path.read_text())["asked"][0]
@@ -136,6 +136,6 @@ def test_a_command_gets_its_own_variables(here: Callable[..., Environment]) -> N
     found = asked(here(a=python(code, env={"LIMIT": "64"})))
     assert found["a"].seen["in_words"] == "PASS 0.1.1 64"
     smoke = Command(**python(code, env={"LIMIT": "64"}, on_backup={"LIMIT": "8"}))
-    place = smokes.place_of(here(), "0.1.1", Path("kept"))
+    place = asking.place_of(here(), "0.1.1", Path("kept"))
     (each,) = smokes.asked_of({"a": smoke}, place, "8", on_backup=True)
     assert each.variables == {"LIMIT": "8"}

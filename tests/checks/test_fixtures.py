@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks import postgres, smokes
+from release_tasks import asking, postgres
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from tests.conftest import Web
@@ -79,7 +79,7 @@ def results(
     file.parent.mkdir()
     file.write_text(TEAM)
     here = place(dsn=dsn, origin=web.origin, commit="abc", log=str(server.log), variables={"APP_VERSION": "0.1.1"})
-    return {result.name.removeprefix("own/test_"): result for result in smokes.ask(here, [file])}
+    return {result.name.removeprefix("own/test_"): result for result in asking.ask(here, [file])}
 
 
 def test_each_fixture_does_what_is_said_of_it(results: dict[str, Result]) -> None:

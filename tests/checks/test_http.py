@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import masks, smokes
+from release_tasks import asking, masks
 from release_tasks.checks.http import _same
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Unknown
@@ -237,7 +237,7 @@ def test_a_test_of_a_team_is_handed_a_session_that_keeps_what_it_asked(
         "    api.get('http://localhost:9/api/health')\n"
     )
     began = time.monotonic()
-    well, elsewhere = smokes.ask(place(origin=origin), [tmp_path / "test_own.py"])
+    well, elsewhere = asking.ask(place(origin=origin), [tmp_path / "test_own.py"])
     assert (well.verdict, well.seen["requests"]) == (PASS, [f"GET {origin}/api/health → 200"] * 10)
     assert elsewhere.verdict == UNKNOWN
     assert elsewhere.said == (

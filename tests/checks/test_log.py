@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import postgres, smokes
+from release_tasks import asking, postgres
 from release_tasks.checks import log, rotation
 from release_tasks.checks.place import Place
 from release_tasks.checks.rotation import Reading, positions, written_since
@@ -408,6 +408,6 @@ def test_a_test_of_the_team_asks_the_server_log_by_a_fixture(staging, tmp_path):
         "def test_finds_none(log):\n    assert not log('never said')\n\n"
         "def test_fails(log):\n    assert not log('WARNING: ')\n"
     )
-    results = {each.name: each for each in smokes.ask(staging, [tmp_path / "test_own.py"])}
+    results = {each.name: each for each in asking.ask(staging, [tmp_path / "test_own.py"])}
     assert [each.verdict for each in results.values()] == [PASS, PASS, FAIL], results
     assert "'count is off': 1 entries of " in results["own/test_finds"].seen["log"][0]

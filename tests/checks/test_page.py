@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from release_tasks import smokes
+from release_tasks import asking
 from release_tasks.checks.page import safe
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
@@ -309,7 +309,7 @@ def test_page_checks_and_tests_of_a_team_with_a_page_live_in_one_process(
     site.sick = 1
     asked = tuple(Asked(path[1:], "7.2", path, Page(path=path, timeout=5)) for path in ("/well", "/box"))
     found = {
-        each.name: each for each in smokes.ask(place(origin=site.origin, asked=asked), [tmp_path / "test_views.py"])
+        each.name: each for each in asking.ask(place(origin=site.origin, asked=asked), [tmp_path / "test_views.py"])
     }
     verdicts = {name: each.verdict for name, each in found.items()}
     failing = [f"views/test_fails[{path}]" for path in ("/throws", "/logs", "/no-image", "/broken")]
@@ -330,5 +330,5 @@ def test_a_test_of_a_team_without_a_browser_is_unknown_and_says_how_to_get_one(
 ) -> None:
     monkeypatch.setenv("BROWSER_BIN", str(tmp_path / "gone"))
     (tmp_path / "test_views.py").write_text("def test_a(page): pass\n")
-    (result,) = smokes.ask(place(), [tmp_path / "test_views.py"])
+    (result,) = asking.ask(place(), [tmp_path / "test_views.py"])
     assert result.verdict == UNKNOWN and "which is no program." in result.words and "apt-get" in result.mend

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import smokes
+from release_tasks import asking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.kinds import Command
@@ -113,7 +113,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, Re
         Asked("silent", "7.1", "Silent", Command(command=[sys.executable, "-c", ""], must_print="PASS")),
     ]
     place = Place("staging", "app", "0.1.1", "", "http://here", here, here, here, f"{here}/kept", asked=tuple(checks))
-    return place, {result.name: result for result in smokes.ask(place, [file], "7.1")}
+    return place, {result.name: result for result in asking.ask(place, [file], "7.1")}
 
 
 @pytest.mark.parametrize("name", BECAME)
@@ -156,7 +156,7 @@ def files(tmp_path: Path, place: Callable[..., Place]) -> Callable[..., list[Res
         file = tmp_path / "smokes" / "test_own.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-        return smokes.ask(place(**facts), [file], "7.1", words)
+        return asking.ask(place(**facts), [file], "7.1", words)
 
     return files
 
@@ -164,11 +164,11 @@ def files(tmp_path: Path, place: Callable[..., Place]) -> Callable[..., list[Res
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "No test of test_own.py was run: exit code 1"),
+        ("", "No test of test_own.py was run: pytest ended with exit code 1"),
         ("import pytest\npytest.skip('all of it', allow_module_level=True)\ndef test_a(): pass", "all of it"),
         ("def test_a(:\n", "SyntaxError"),
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
-        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py was run: exit code 0"),
+        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py was run: pytest ended with exit code 0"),
         ("import pytest\ndef test_a(): pytest.exit('enough', 0)", "It was not asked"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
@@ -185,7 +185,7 @@ def test_a_check_whose_pytest_dies_is_unknown(place: Callable[..., Place]) -> No
     here = place(asked=(Asked("good", "2", "Good", check),), origin="http://x")
     broken = here.__class__(**{**vars(here), "name": "dev", "code": here.root + "/none"})
     with pytest.raises(Exception, match="There is no folder"):
-        smokes.ask(broken)
+        asking.ask(broken)
 
 
 def test_no_variable_of_the_shell_changes_what_is_asked(
@@ -216,7 +216,7 @@ def test_a_hang_of_a_look_is_ended_and_told(place: Callable[..., Place], tmp_pat
     code += "\nopen('child', 'w').write(str(child.pid))\nprint('PASS', flush=True)\ntime.sleep(60)"
     check = Command(command=[sys.executable, "-c", code], must_print="PASS", timeout=1)
     began = time.monotonic()
-    (result,) = smokes.ask(place(asked=(Asked("hangs", "2", "Hangs", check),)))
+    (result,) = asking.ask(place(asked=(Asked("hangs", "2", "Hangs", check),)))
     assert result.verdict == FAIL and "did not end within 1 s" in result.said[0] and time.monotonic() - began < 20
     assert until(lambda: not alive(int((tmp_path / "child").read_text())))
 

@@ -10,7 +10,7 @@ import pytest
 from invoke.vendor import yaml
 from outside import LAYER, git, remove_embedded_servers
 
-from release_tasks import isolation, shell, smokes
+from release_tasks import asking, isolation, shell, smokes
 from release_tasks.checks.verdict import FAIL, PASS
 from release_tasks.environments import Environment, open_environment
 from release_tasks.git import Git
@@ -52,7 +52,7 @@ def dump(environment: Environment) -> str:
 def test_the_four_smokes_pass_and_change_nothing(production: Environment) -> None:
     before = dump(production)
     assert before.count("\n") > 10_000
-    place = smokes.place_of(production, "0.1.1", production.root / ".release" / "kept")
+    place = asking.place_of(production, "0.1.1", production.root / ".release" / "kept")
     results = smokes.ask_all(production, place, "8")
     verdicts = {each.name: each.verdict for each in results}
     assert {name: verdicts.pop(name) for name in production.settings.smokes} == dict.fromkeys(FOUR, PASS), results

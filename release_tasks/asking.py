@@ -1,0 +1,172 @@
+"""Checks are asked: in a process of pytest for what needs nothing of its own, in one more for each file that does."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from release_tasks import isolation, screen, shell
+from release_tasks.checks import rotation
+from release_tasks.checks.place import TOLD, Asked, Place
+from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.errors import Problem
+from release_tasks.files import records_folder, write_aside
+from release_tasks.kinds import Log
+
+if TYPE_CHECKING:
+    from release_tasks.environments import Environment
+
+KINDS_FILE = Path(__file__).parent / "checks" / "test_kinds.py"
+INI = Path(__file__).parent / "checks" / "pytest.ini"
+LAYER = Path(__file__).parents[1]
+FILES = 1800.0  # seconds for all tests of a team's files
+SLACK = 60.0  # seconds beyond what the checks may take by themselves
+COLUMNS = ["about", "check", "verdict", "took", "seen"]
+
+
+def place_of(environment: Environment, version: str, kept: Path, **facts: Any) -> Place:
+    """Return `environment` as its checks see it; `facts` are those of `Place` that a release adds or changes."""
+    settings = environment.settings
+    code = Path(facts.pop("code", "") or environment.code)
+    plain = {
+        "name": environment.name,
+        "app": settings.app,
+        "version": version,
+        "dsn": environment.dsn,
+        "origin": environment.origin,
+        "root": str(environment.root),
+        "code": str(code),
+        "folder": str(code / settings.folder),
+        "kept": str(kept),
+        "variables": environment.variables(version),
+        "keys": settings.acceptance.keys,
+        "version_path": settings.acceptance.version,
+        "log": str(environment.log or ""),
+        "positions": {} if "positions" in facts else rotation.positions(logs_of(environment), environment.root),
+        "ends_with_us": environment.is_embedded,
+    }
+    return Place(**{**plain, **facts})
+
+
+def logs_of(environment: Environment) -> list[str]:
+    """Return the logs that the checks of `environment` read: PostgreSQL's, and the patterns of files they name."""
+    settings = environment.settings
+    checks = [*settings.acceptance.log, *(each for each in settings.smokes.values() if isinstance(each, Log))]
+    own = sorted({file for each in checks for file in each.files})
+    return [*([str(environment.log)] if environment.log else []), *own]
+
+
+def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str = "") -> list[Result]:
+    """Ask all checks of `place`, and the team's own `files`, at once; return what became of each.
+
+    `words` are options for pytest, given by a person at the terminal, who then sees what it prints.
+    Raises `Refused` when the environment of a smoke cannot be made.
+    """
+    root = Path(place.root)
+    needs = {path: isolation.needs_of_file(path) for path in files}
+    isolation.make({isolation.name_of(path): need for path, need in needs.items()}, root)
+    ours = [KINDS_FILE] if place.asked else []
+    runs = [(Path(sys.executable), [*ours, *(path for path in files if needs[path] == isolation.Needs())])]
+    for path in files:
+        if needs[path] != isolation.Needs():
+            runs.append((isolation.python_in(isolation.home_of(isolation.name_of(path), root)), [path]))
+    with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as told:
+        place.write(Path(told) / "place.json")
+        place.hide_its_secrets()
+        Path(place.kept).mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(1 if words else len(runs)) as pool:
+            begun = [pool.submit(_run_pytest, place, *run, Path(told), words) for run in runs if run[1]]
+            results = [result for each in begun for result in each.result()]
+    return [replace(each, section=each.section or section) for each in results]
+
+
+def _run_pytest(place: Place, python: Path, tests: Sequence[Path], told: Path, words: str) -> list[Result]:
+    """Run pytest over the files `tests`; return its results, and `unknown` for whatever it has none of."""
+    name, root = isolation.name_of(tests[0]), Path(place.root)
+    out, junit = told / f"{name}.json", told / f"junit-{name}.xml"
+    # -P: the deployed tree, where it runs, may hold another release_tasks, or a pytest.py.
+    argv = [str(python), "-P", "-m", "pytest", "-p", "pytest_timeout", "-p", "release_tasks.checks.plugin"]
+    argv += ["-c", str(INI), f"--rootdir={place.code}", f"--junitxml={junit}", f"--results={out}"]
+    argv += ["-o", f"cache_dir={records_folder(root) / 'cache' / 'pytest'}", *map(str, tests), *shlex.split(words)]
+    variables = {
+        "PYTHONPATH": str(LAYER),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "",
+        TOLD: str(told / "place.json"),
+    }
+    asked = place.asked if KINDS_FILE in tests else ()
+    files = [path for path in tests if path != KINDS_FILE]
+    if words:
+        subprocess.run(argv, cwd=place.code, env=shell.environment(variables))
+        asked, files, said = (), [], ""  # a person has chosen
+    else:
+        limit = _limit_of(asked) + (FILES if files else 0.0)
+        said = _last_words(argv, place, variables, limit)
+    if junit.exists():
+        write_aside(Path(place.kept) / junit.name, shell.mask(junit.read_text(encoding="utf-8")).encode())
+    found = json.loads(out.read_bytes()) if out.exists() else []
+    results = [Result(**{**each, "said": tuple(each["said"])}) for each in found]
+    return [*results, *_missing(results, asked, files, said)]
+
+
+def _last_words(argv: list[str], place: Place, variables: dict[str, str], limit: float) -> str:
+    """Run pytest for `limit` seconds at most; return how it ended, and what it said at last."""
+    try:
+        ran = shell.run(argv, cwd=Path(place.code), env=variables, timeout=limit, check=False, leash=True)
+    except shell.CommandFailed as late:
+        return f"pytest did not end within {limit:g} s: {late.finished.tail(3)}"
+    return f"pytest ended with exit code {ran.code}: {ran.tail(5)}"
+
+
+def _missing(results: Sequence[Result], asked: Iterable[Asked], files: Iterable[Path], said: str) -> Iterator[Result]:
+    """Yield `unknown` for each check without a result, and for each file without a test that was run."""
+    for each in asked:
+        if each.name not in {result.name for result in results}:
+            why, kind = f"It has no result: {said}", getattr(each.check, "kind", "")
+            yield Result(each.name, kind, each.section, each.bullet, UNKNOWN, (why,))
+    for path in files:
+        name = isolation.name_of(path)
+        if not any(result.name.startswith(f"{name}/") for result in results):
+            why = f"No test of {path.name} was run: {said}"
+            yield Result(name, "test", "", isolation.why_of_file(path), UNKNOWN, (why,))
+
+
+def _limit_of(asked: Iterable[Asked]) -> float:
+    """Return the seconds within which all of `asked` are decided: the longest of each turn, and some slack."""
+    turns: dict[int, float] = {}
+    for each in asked:
+        turns[each.turn] = max(turns.get(each.turn, 0.0), each.check.timeout + each.wait)
+    return sum(turns.values()) + SLACK
+
+
+# What is told of results
+
+
+def problems_in(results: Iterable[Result], where: str, noun: str, again: str) -> list[Problem]:
+    """Return one problem for each result that is no pass; `again` repeats it, with its name."""
+    found = []
+    for each in results:
+        if each.verdict != PASS:
+            how = "fails on" if each.verdict == FAIL else "is unknown on"
+            tried = f" (asked {each.attempts} times)" if each.attempts > 1 else ""
+            what = f"The {noun} {each.name} {how} {where}{tried}: {' '.join(each.said)}"
+            found.append(Problem(what, each.mend or f"{again} {shlex.quote(each.name.partition('/')[0] or each.name)}"))
+    return found
+
+
+def show(title: str, results: Sequence[Result]) -> None:
+    """Show results as a table: which check, its verdict, its time, and what it saw."""
+    screen.table(title, COLUMNS, rows_of(results))
+
+
+def rows_of(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Return results as the cells of a table of `COLUMNS`."""
+    return [(each.bullet, each.name, each.verdict, f"{each.seconds:.1f} s", each.words) for each in results]

@@ -33,7 +33,7 @@ BULLETS = {
     "log": "No SQL warnings in server logs",
 }
 KINDS = ("http", "page", "fresh", "gaps", "log")
-MEND = "Mend it and run the same command: nothing is deployed again."
+MEND = "to look again; then the same command goes on, and nothing is deployed again"
 BETWEEN = 2.0  # seconds between two looks of a watch
 
 
@@ -227,7 +227,7 @@ def report(config: Any, where: str, version: str | None, watch: float | None, as
         screen.as_json(results)
     else:
         asking.show(title, results)
-    refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}   #"))
+    refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}"))
 
 
 def _watched(release: Release, where: str, seconds: float) -> Sequence[Result]:

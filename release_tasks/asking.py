@@ -151,14 +151,15 @@ def _limit_of(asked: Iterable[Asked]) -> float:
 
 
 def problems_in(results: Iterable[Result], where: str, noun: str, again: str) -> list[Problem]:
-    """Return one problem for each result that is no pass; `again` repeats it, with its name."""
+    """Return one problem for each result that is no pass; `again` repeats it, its `{name}` filled in."""
     found = []
     for each in results:
         if each.verdict != PASS:
             how = "fails on" if each.verdict == FAIL else "is unknown on"
             tried = f" (asked {each.attempts} times)" if each.attempts > 1 else ""
+            smoke = each.name.partition("/")[0] if each.kind == "test" else each.name  # of a file, the whole
             what = f"The {noun} {each.name} {how} {where}{tried}: {' '.join(each.said)}"
-            found.append(Problem(what, each.mend or f"{again} {shlex.quote(each.name.partition('/')[0] or each.name)}"))
+            found.append(Problem(what, each.mend or again.format(name=shlex.quote(smoke))))
     return found
 
 

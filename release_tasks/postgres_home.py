@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from release_tasks.errors import Refused
-from release_tasks.postgres_programs import SHARED
+from release_tasks.postgres_programs import shared
 from release_tasks.shell import hide
 
 
@@ -27,7 +27,7 @@ class Home:
         if sys.platform == "win32" or os.geteuid() != 0:
             return cls(folder, folder, None)
         key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        return cls(folder, SHARED / f"release-postgres-{key}", "nobody")
+        return cls(folder, shared() / f"release-postgres-{key}", "nobody")
 
     @property
     def data(self) -> Path:

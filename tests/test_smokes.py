@@ -107,7 +107,7 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     passed = Result("idhr", "command", "2", "IDHR", PASS)
     failed = Result("sampling", "command", "2", "Sampling", FAIL, ("It ended with exit code 1.",), attempts=3)
     unknown = Result("views", "page", "2", "Views", UNKNOWN, ("There is no browser.",), "apt-get install chromium")
-    first, second = problems_in([passed, failed, unknown], "dev", "smoke", "inv smokes --env dev --only")
+    first, second = problems_in([passed, failed, unknown], "dev", "smoke", "inv smokes --env dev --only {name}")
     assert first.what == "The smoke sampling fails on dev (asked 3 times): It ended with exit code 1."
     assert first.mend == "inv smokes --env dev --only sampling"
     assert second.what == "The smoke views is unknown on dev: There is no browser."

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -79,8 +80,19 @@ def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
     nox.session(name=f"smokes({name})", default=False)(run)
 
 
-settings = (yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8")) or {}).get("release") or {}
-for smoke, told in (settings.get("smokes") or {}).items():
+def settings_here() -> dict[str, Any]:
+    """Return `release:` of invoke.yaml; what is no setting at all is for `inv` to refuse, with its key path."""
+    try:
+        told = yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SystemExit(f"invoke.yaml cannot be read: {' '.join(str(error).split())}") from None
+    found = told.get("release") if isinstance(told, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+named = settings_here().get("smokes")
+for smoke, told in named.items() if isinstance(named, dict) else ():
+    told = told if isinstance(told, dict) else {}
     add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
 for smoke, file in isolation.files_in(HERE).items():
     add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))

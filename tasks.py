@@ -172,7 +172,7 @@ def smokes(c, env="dev", only=None, json=False, pytest=None):
 
 
 @task(help={"env": ENV, "version": "that should run there", "watch": "seconds to ask again", "json": JSON})
-def accept(c, env="staging", version=None, watch=0.0, json=False):
+def accept(c, env="staging", version=None, watch=None, json=False):
     """Ask the checks of section 7.2 in an environment."""
     from release_tasks import acceptance
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from release_tasks import asking, ddl, screen
@@ -17,7 +18,7 @@ from release_tasks.checks import browser, looking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
 from release_tasks.deployment import deployment_of, stamped_at
-from release_tasks.environments import Environment
+from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.kinds import Check, Keyed, Page, Version
 from release_tasks.links import read_link
@@ -122,9 +123,9 @@ def verdict_on(release: Release, here: Environment) -> Verdict:
             raise NotYet(f"after the session is stamped on {here.name}")
         place = place_of(release, here)
         results = tuple(asking.ask(place, section=SECTION))
-        at = time.strftime("%H:%M:%S")
+        at = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         release.verdict = Verdict(place.commit, at, results)
-        release.keep_results(f"acceptance-{here.name}", here.name, results)
+        release.keep_results(f"acceptance-{here.name}", here.name, results, commit=place.commit, at=at)
     found: Verdict = release.verdict
     return found
 
@@ -200,7 +201,7 @@ def asking_problems(release: Release, dev: Environment) -> list[Problem]:
     return problems
 
 
-def report(config: Any, where: str, version: str | None, watch: float | None, as_json: bool) -> None:
+def report(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
     """Ask the checks of section 7.2 in the environment `where`, outside a release, and show a table.
 
     With `watch` they are asked again until all pass or that many seconds are over. Raises `Refused` otherwise.
@@ -208,21 +209,17 @@ def report(config: Any, where: str, version: str | None, watch: float | None, as
     from release_tasks.release import project_root, settings_of, version_here
 
     screen.for_machines(as_json)
-    settings, root = settings_of(config), project_root(config)
-    settings.environments.named(where)
-    release = Release(version or version_here(root), root, settings)
-    try:
-        release.options, release.only_looks = {"where": where}, True
-        if version is None and where != "dev" and (code := read_link(release.here.current)):
-            release.version = code.name.removeprefix("v")
-        for kind in KINDS:
-            refuse_an_empty_list(release, kind)
-        results = (
-            _watched(release, where, watch) if watch else asking.ask(place_of(release, release.here), section=SECTION)
-        )
-    finally:
-        release.close()
-    title = f"Section 7.2 on {where}, version {release.version}"
+    settings, root, seconds = settings_of(config), project_root(config), _seconds(watch)
+    with in_turn(where, root, settings):
+        release = Release(version or version_here(root), root, settings)
+        try:
+            release.options, release.only_looks = {"where": where}, True
+            if version is None and where != "dev" and (code := read_link(release.here.current)):
+                release.version = code.name.removeprefix("v")
+            title = f"Section 7.2 on {where}, version {release.version}"
+            results = _asked_again(release, title, seconds)
+        finally:
+            release.close()
     if as_json:
         screen.as_json(results)
     else:
@@ -230,14 +227,28 @@ def report(config: Any, where: str, version: str | None, watch: float | None, as
     refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}"))
 
 
-def _watched(release: Release, where: str, seconds: float) -> Sequence[Result]:
-    """Ask again until all pass or `seconds` are over, with a table that follows."""
+def _seconds(watch: str | None) -> float:
+    """Return the seconds that `--watch` names, 0 without it. Raises `Refused`."""
+    if watch is None:
+        return 0.0
+    with suppress(ValueError):
+        if 0 < float(watch) < float("inf"):
+            return float(watch)
+    raise Refused(f"--watch says {watch!r}; expected seconds.", "--watch 120")
+
+
+def _asked_again(release: Release, title: str, seconds: float) -> Sequence[Result]:
+    """Ask until all pass or `seconds` are over, with a table that follows; once where there are none."""
+    for kind in KINDS:
+        refuse_an_empty_list(release, kind)
+    if not seconds:
+        with screen.busy(f"Asking {title}"):
+            return asking.ask(place_of(release, release.here), section=SECTION)
     deadline = time.monotonic() + seconds
-    title = f"Section 7.2 on {where}, version {release.version}"
     with screen.live(title, asking.COLUMNS) as draw:
         while True:
             results = asking.ask(place_of(release, release.here, wait=0.0), section=SECTION)
-            draw(asking.rows_of(results))
             if all(each.verdict == PASS for each in results) or time.monotonic() + BETWEEN > deadline:
                 return results
+            draw(asking.rows_of(results))
             time.sleep(BETWEEN)

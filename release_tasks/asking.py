@@ -73,48 +73,45 @@ def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str 
     root = Path(place.root)
     needs = {path: isolation.needs_of_file(path) for path in files}
     isolation.make({isolation.name_of(path): need for path, need in needs.items()}, root)
-    ours = [KINDS_FILE] if place.asked else []
-    runs = [(Path(sys.executable), [*ours, *(path for path in files if needs[path] == isolation.Needs())])]
+    runs = [(Path(sys.executable), KINDS_FILE)] if place.asked else []
     for path in files:
-        if needs[path] != isolation.Needs():
-            runs.append((isolation.python_in(isolation.home_of(isolation.name_of(path), root)), [path]))
+        own = isolation.python_in(isolation.home_of(isolation.name_of(path), root))
+        runs.append((own if needs[path] != isolation.Needs() else Path(sys.executable), path))
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as told:
         place.write(Path(told) / "place.json")
         place.hide_its_secrets()
         Path(place.kept).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(1 if words else len(runs)) as pool:
-            begun = [pool.submit(_run_pytest, place, *run, Path(told), words) for run in runs if run[1]]
+        with ThreadPoolExecutor(1 if words else max(len(runs), 1)) as pool:
+            begun = [pool.submit(_run_pytest, place, *run, Path(told), words) for run in runs]
             results = [result for each in begun for result in each.result()]
     return [replace(each, section=each.section or section) for each in results]
 
 
-def _run_pytest(place: Place, python: Path, tests: Sequence[Path], told: Path, words: str) -> list[Result]:
-    """Run pytest over the files `tests`; return its results, and `unknown` for whatever it has none of."""
-    name, root = isolation.name_of(tests[0]), Path(place.root)
+def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str) -> list[Result]:
+    """Run pytest over the file `tests`; return its results, and `unknown` for whatever it has none of."""
+    name, root = isolation.name_of(tests), Path(place.root)
     out, junit = told / f"{name}.json", told / f"junit-{name}.xml"
     # -P: the deployed tree, where it runs, may hold another release_tasks, or a pytest.py.
     argv = [str(python), "-P", "-m", "pytest", "-p", "pytest_timeout", "-p", "release_tasks.checks.plugin"]
     argv += ["-c", str(INI), f"--rootdir={place.code}", f"--junitxml={junit}", f"--results={out}"]
-    argv += ["-o", f"cache_dir={records_folder(root) / 'cache' / 'pytest'}", *map(str, tests), *shlex.split(words)]
+    argv += ["-o", f"cache_dir={records_folder(root) / 'cache' / 'pytest'}", str(tests), *shlex.split(words)]
     variables = {
         "PYTHONPATH": str(LAYER),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "",
         TOLD: str(told / "place.json"),
     }
-    asked = place.asked if KINDS_FILE in tests else ()
-    files = [path for path in tests if path != KINDS_FILE]
+    asked = place.asked if tests == KINDS_FILE else ()
     if words:
-        subprocess.run(argv, cwd=place.code, env=shell.environment(variables))
-        asked, files, said = (), [], ""  # a person has chosen
+        code = subprocess.run(argv, cwd=place.code, env=shell.environment(variables)).returncode
+        said = f"pytest {words} ended with exit code {code}."
     else:
-        limit = _limit_of(asked) + (FILES if files else 0.0)
-        said = _last_words(argv, place, variables, limit)
+        said = _last_words(argv, place, variables, _limit_of(asked) if asked else FILES)
     if junit.exists():
         write_aside(Path(place.kept) / junit.name, shell.mask(junit.read_text(encoding="utf-8")).encode())
     found = json.loads(out.read_bytes()) if out.exists() else []
     results = [Result(**{**each, "said": tuple(each["said"])}) for each in found]
-    return [*results, *_missing(results, asked, files, said)]
+    return [*results, *_missing(results, () if words and results else asked, tests, said)]
 
 
 def _last_words(argv: list[str], place: Place, variables: dict[str, str], limit: float) -> str:
@@ -126,17 +123,15 @@ def _last_words(argv: list[str], place: Place, variables: dict[str, str], limit:
     return f"pytest ended with exit code {ran.code}: {ran.tail(5)}"
 
 
-def _missing(results: Sequence[Result], asked: Iterable[Asked], files: Iterable[Path], said: str) -> Iterator[Result]:
-    """Yield `unknown` for each check without a result, and for each file without a test that was run."""
+def _missing(results: Sequence[Result], asked: Sequence[Asked], tests: Path, said: str) -> Iterator[Result]:
+    """Yield `unknown` for each check without a result, and for a team's file without a test that was run."""
     for each in asked:
         if each.name not in {result.name for result in results}:
             why, kind = f"It has no result: {said}", getattr(each.check, "kind", "")
             yield Result(each.name, kind, each.section, each.bullet, UNKNOWN, (why,))
-    for path in files:
-        name = isolation.name_of(path)
-        if not any(result.name.startswith(f"{name}/") for result in results):
-            why = f"No test of {path.name} was run: {said}"
-            yield Result(name, "test", "", isolation.why_of_file(path), UNKNOWN, (why,))
+    if not results and not asked:
+        why = f"No test of {tests.name} was run: {said}"
+        yield Result(isolation.name_of(tests), "test", "", isolation.why_of_file(tests), UNKNOWN, (why,))
 
 
 def _limit_of(asked: Iterable[Asked]) -> float:

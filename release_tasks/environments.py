@@ -9,7 +9,8 @@ import platform
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -170,6 +171,27 @@ _OPENER = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({
 def _who() -> str:
     """Return how our connections are called in pg_stat_activity, so that a second release can say whom it waits for."""
     return f"release by {getpass.getuser()} on {platform.node()}"[:63]
+
+
+@contextmanager
+def in_turn(name: str, root: Path, settings: Settings) -> Iterator[None]:
+    """Keep the embedded environment `name` for one command: it would end with the first of two, under the second."""
+    if not settings.environments.named(name).embedded:
+        yield
+        return
+    from filelock import FileLock
+
+    from release_tasks import screen
+
+    folder = records_folder(root) / "environments" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "in-use.lock")
+    with screen.busy(f"Waiting for another command that uses the embedded {name}"):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:

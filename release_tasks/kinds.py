@@ -164,6 +164,7 @@ class Page(Check):
     """A view in a real browser: it is there, it shows what it should, and nothing in it fails."""
 
     kind: Literal["page"] = "page"
+    timeout: float = Field(15, gt=0, description="seconds for one look")
     path: Paths
     status: int = Field(200, ge=100, le=599)
     selector: str = Field("main", min_length=1, description="what has to be visible, in CSS")

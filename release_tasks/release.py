@@ -185,9 +185,9 @@ class Release:
         """Return the folder for what checks leave beside their results: screenshots, JUnit XML."""
         return (records_folder(self.root) if self.only_looks else self.folder) / "checks" / name
 
-    def keep_results(self, name: str, where: str, results: Sequence[Result]) -> None:
+    def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""
-        self.keep_check(name, where=where, results=results)
+        self.keep_check(name, version=self.version, where=where, **facts, results=results)
         for result in results if not self.only_looks else ():
             self.journal.record("check", where=where, **asdict(result))
 
@@ -235,13 +235,15 @@ def settings_of(config: Any) -> Settings:
 @contextmanager
 def environment_of(config: Any, where: str) -> Iterator[Environment]:
     """Open the environment `where` of the repo, outside a release, for the length of the block."""
-    from release_tasks.environments import open_environment
+    from release_tasks.environments import in_turn, open_environment
 
-    environment = open_environment(where, project_root(config), settings_of(config))
-    try:
-        yield environment
-    finally:
-        environment.close()
+    root, settings = project_root(config), settings_of(config)
+    with in_turn(where, root, settings):
+        environment = open_environment(where, root, settings)
+        try:
+            yield environment
+        finally:
+            environment.close()
 
 
 def version_here(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def pass_all(
         environment, release.version, kept, **own, variables=environment.variables(release.version, origin)
     )
     results = ask_all(environment, place, section)
-    release.keep_results(f"smokes-{environment.name}", environment.name, results)
+    release.keep_results(f"smokes-{environment.name}", environment.name, results, commit=place.commit)
     again = f"inv smokes --env {environment.name} --only {{name}}"
     refuse(problems_in(results, environment.name, "smoke", again))
     return ", ".join(f"{result.name} {result.seconds:.1f} s" for result in results)
@@ -112,6 +113,10 @@ def report(config: Any, where: str, only: str | None, as_json: bool, words: str 
     from release_tasks.release import environment_of, version_here
 
     screen.for_machines(as_json)
+    try:
+        shlex.split(words or "")
+    except ValueError as error:
+        raise Refused(f"--pytest is no list of options: {error}.", "--pytest '-k BTC --lf'") from None
     with environment_of(config, where) as environment:
         kept = records_folder(environment.root) / "checks" / f"smokes-{where}"
         place = place_of(environment, version_here(environment.root), kept)

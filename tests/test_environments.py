@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import shell
-from release_tasks.environments import Answer, Environment, open_environment
+from release_tasks.environments import Answer, Environment, in_turn, open_environment
 from release_tasks.errors import Refused
 from release_tasks.links import point_link
 from release_tasks.settings import Settings
@@ -244,3 +244,21 @@ def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no(
     assert not wait_until(lambda: False, began + 0.05, every=0.01)
     assert 0.05 <= time.monotonic() - began < 5
     assert wait_until(lambda: True, began - 1)
+
+
+def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: Path) -> None:
+    settings, order = Settings(), list[str]()
+    with in_turn("dev", tmp_path, settings):
+        second = threading.Thread(target=_use, args=(tmp_path, settings, order))
+        second.start()
+        time.sleep(0.3)
+        order.append("the first has ended")
+    second.join(10)
+    assert order == ["the first has ended", "the second has begun"]
+    with in_turn("staging", tmp_path, settings), in_turn("dev", tmp_path, settings):
+        pass
+
+
+def _use(root: Path, settings: Settings, order: list[str]) -> None:
+    with in_turn("dev", root, settings):
+        order.append("the second has begun")

@@ -23,7 +23,8 @@ WITH_OWN = '''# /// script
 """Coins are counted."""
 import {module}
 
-def test_it(release):
+def test_it(seen):
+    seen["file"] = {module}.__file__
     assert {module}.__file__.startswith({home!r})
 '''
 

@@ -95,7 +95,7 @@ def test_a_person_hands_options_to_pytest(
     here: Callable[..., Environment], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "smokes").mkdir()
-    (tmp_path / "smokes" / "test_own.py").write_text("def test_a(): pass\ndef test_b(): assert False\n")
+    (tmp_path / "smokes" / "test_own.py").write_text("def test_a(seen): seen['x'] = 1\ndef test_b(): assert False\n")
     environment = here(a=python(PASSES))
     place = asking.place_of(environment, "0.1.1", tmp_path / "kept")
     found = smokes.ask_all(environment, place, "2", "own", "-k 'not test_b' -v")

@@ -13,6 +13,7 @@ import pytest
 from release_tasks.checks.place import Place
 from release_tasks.checks.plugin import GATE, SEEN
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
+from release_tasks.kinds import SQL_TROUBLE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -37,35 +38,50 @@ def seen(request: pytest.FixtureRequest) -> Seen:
 
 @pytest.fixture
 def db(release: Place, seen: Seen) -> Iterator[Connection]:
-    """A connection that may only read, in autocommit, whose statements end after 30 s; its queries are kept."""
-    from psycopg import ClientCursor
+    """A connection that may only read, in autocommit, whose statements end after 30 s; its queries are kept.
+
+    An error is fatal, also one that the test catches: it fails then.
+    """
+    from psycopg import ClientCursor, Error
+
+    failed: list[str] = []
 
     class Kept(ClientCursor[Any]):
         def execute(self, query: Any, params: Any = None, **how: Any) -> Any:
             told = " ".join(self.mogrify(query, params).split())
-            super().execute(query, params, **how)
+            try:
+                super().execute(query, params, **how)
+            except Error as error:
+                failed.append(f"{' '.join(str(error).split())} In: {told}")
+                _keep(seen, "queries", f"{told} → failed")
+                raise
             _keep(seen, "queries", f"{told} → {self.rowcount} rows")
             return self
 
     with release.connect() as connection:
         connection.cursor_factory = Kept
         yield connection
+    if failed:
+        raise Wrong([f"A query failed, whatever the test made of it: {each}" for each in failed[:ROWS]])
 
 
 @pytest.fixture
 def command(release: Place, seen: Seen) -> Callable[..., Finished]:
     """What runs a program in the application's folder with its variables: `command("node", "x.mts", timeout=60)`.
 
-    It returns what was printed, and fails the test unless the program ends with exit code 0 in time.
+    It returns what was printed, and fails the test unless the program ends with exit code 0 in time, and prints no SQL
+    error or warning (`must_not_print`, a regular expression).
     """
     from release_tasks import shell
 
-    def run(*argv: str, timeout: float = 60) -> Finished:
+    def run(*argv: str, timeout: float = 60, must_not_print: str = SQL_TROUBLE) -> Finished:
         where, variables = Path(release.folder), release.variables
         try:
             ran = shell.run(argv, cwd=where, env=variables, timeout=timeout, leash=True)
         except shell.CommandFailed as failed:
             raise Wrong(failed.problems[0].what, failed.problems[0].mend) from None
+        if trouble := [line for line in ran.output.splitlines() if must_not_print and re.search(must_not_print, line)]:
+            raise Wrong(f"{' '.join(argv)} ended well, but printed: {trouble[0]}")
         _keep(seen, "commands", f"{' '.join(argv)} → {ran.tail(1)}")
         return ran
 

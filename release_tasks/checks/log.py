@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from release_tasks.checks.place import Asked, Place
     from release_tasks.kinds import Log
 
+OURS = "a release looks at this log"
 LOG_DELAY = 5.0  # seconds until a line that was logged can be read
 # An embedded server ends with each run of ours, and says so to whom is still connected.
 OWN_END = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting))"
@@ -83,7 +84,7 @@ def server_log(place: Place, reading: Reading) -> Iterator[str]:
     began, now = positions_of(place), positions([place.log], place.root)
     if not now["files"]:
         raise Unknown(f"The server log of {place.name} cannot be read: {place.log or 'none is set'}.", mend)
-    mark = f"a release looks at this log: {secrets.token_hex(8)}"
+    mark = f"{OURS}: {secrets.token_hex(8)}"
     _log_a_mark(place, mark, mend)
 
     def arrived() -> bool:
@@ -92,7 +93,7 @@ def server_log(place: Place, reading: Reading) -> Iterator[str]:
     if not wait_until(arrived, time.monotonic() + LOG_DELAY, every=0.1):
         said = f"What {place.name} logs does not arrive in {place.log} within {LOG_DELAY:g} s"
         raise Unknown(f"{said}: it is another server's log, or no text.", mend)
-    return written_since(began, [place.log], place.root, reading)
+    return (each for each in written_since(began, [place.log], place.root, reading) if f"LOG:  {OURS}" not in each)
 
 
 def _log_a_mark(place: Place, mark: str, mend: str) -> None:

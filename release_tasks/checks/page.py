@@ -212,5 +212,5 @@ class View:
 
 
 def safe(name: str) -> str:
-    """Return `name` as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", name)
+    """Return `name` as a part of a file's name; the view "/" is called root."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "root"

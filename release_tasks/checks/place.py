@@ -25,6 +25,13 @@ QUIETLY = """select set_config('log_min_messages', 'log', false)
   where has_parameter_privilege('log_min_messages', 'set') and current_setting('log_min_messages') <> 'log'"""
 
 
+class Hidden(str):
+    """A text that may hold a secret: pytest shortens what it shows of a value, and half a password is not masked."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 @dataclass(frozen=True)
 class Asked:
     """One check as it is asked: under which name, for which bullet of which section, and how long it may wait."""
@@ -48,13 +55,13 @@ class Place:
     name: str
     app: str
     version: str
-    dsn: str
+    dsn: str = field(repr=False)
     origin: str
     root: str
     code: str
     folder: str
     kept: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     keys: str = ""
     version_path: str = "/api/version"
     commit: str = ""  # that should be deployed; empty on dev, which runs the working tree
@@ -65,8 +72,8 @@ class Place:
     stamp_log: str = ""  # empty: nothing is stamped
     stamp_flags: str = ""
     ledger: str = ""
-    pack: Mapping[str, str] = field(default_factory=dict)  # DDL file → SHA-256; empty: the ledger is not looked at
-    asked: tuple[Asked, ...] = ()
+    pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
+    asked: tuple[Asked, ...] = field(default=(), repr=False)
 
     def write(self, path: Path) -> None:
         """Write what the checks have to know into the new file `path`, readable by its owner alone."""
@@ -85,7 +92,8 @@ class Place:
             Asked(**{**each, "check": KINDS[each["check"]["kind"]].model_validate(each["check"])})
             for each in facts["asked"]
         )
-        place = cls(**{**facts, "asked": asked})
+        facts["variables"] = {name: Hidden(value) for name, value in facts["variables"].items()}
+        place = cls(**{**facts, "asked": asked, "dsn": Hidden(facts["dsn"])})
         place.hide_its_secrets()
         return place
 

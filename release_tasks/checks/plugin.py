@@ -10,6 +10,7 @@ import inspect
 import os
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from release_tasks.masks import mask, masked_json
 pytest_plugins = ["release_tasks.checks.fixtures"]
 
 KINDS_FILE = "test_kinds.py"
+NOTHING = "It looked at nothing: no query, request or command; what it looks at by itself belongs into `seen`."
 LIMIT = 60.0  # seconds for a test that says nothing else
 SEEN = pytest.StashKey[Seen]()
 ATTEMPTS = pytest.StashKey[int]()
@@ -68,12 +70,13 @@ class Gate:
         items[:] = [item for item in items if not _is_of_no_check(item)]
         for item in items:
             item.stash[SEEN] = {}
-            if (asked := asked_of(item)) is not None:
-                limit = looking.Answer(asked).limit + looking.GRACE
-            else:
-                limit = LIMIT + _wait_of(item)[0]
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(limit))
+        for item in items:
+            asked = asked_of(item)
+            limit = looking.Answer(asked).limit + looking.GRACE if asked else LIMIT
+            with suppress(Unknown):  # which its call will tell
+                limit += _wait_of(item)[0]
+            if not _seconds_of(item.get_closest_marker("timeout")):  # 0 would mean none at all
+                item.add_marker(pytest.mark.timeout(limit), append=False)
         items.sort(key=_turn_of)
 
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -113,10 +116,13 @@ class Gate:
         verdict, said, mend = _judged(report, call)
         if (report.when != "call" and report.passed) or (before is not None and before.verdict != PASS):
             return report  # the call decides; an error while tidying up does not hide what it found
+        if verdict == PASS and not item.stash[SEEN] and asked_of(item) is None:
+            verdict, said = UNKNOWN, (NOTHING,)
         result = self._result(item, verdict, said, mend, report.duration)
         self.results[item.nodeid] = result
         if report.when == "call":
-            item.user_properties.extend((name, mask(str(value))) for name, value in result.seen.items())
+            told = {"section": result.section, "bullet": result.bullet, "verdict": result.verdict, **result.seen}
+            item.user_properties.extend((name, mask(str(value))) for name, value in told.items())
         return report
 
     def _result(
@@ -192,12 +198,23 @@ def _about(item: pytest.Item) -> str:
 
 
 def _wait_of(item: pytest.Item) -> tuple[float, float]:
-    """Return the seconds and the interval of the marker `wait`; 0 without one."""
+    """Return the seconds and the interval of the marker `wait`; 0 without one. Raises `Unknown` where it gives none."""
     mark = item.get_closest_marker("wait")
     if mark is None:
         return 0.0, 1.0
-    told = [*mark.args, *mark.kwargs.values()]
-    return float(told[0]), float(told[1]) if len(told) > 1 else 1.0
+    told = {**dict(zip(("seconds", "interval"), mark.args, strict=False)), **mark.kwargs}
+    try:
+        return float(told["seconds"]), float(told.get("interval", 1.0))
+    except (KeyError, TypeError, ValueError):
+        raise Unknown(
+            "The marker wait needs seconds, as in @pytest.mark.wait(30, interval=1).", definite=True
+        ) from None
+
+
+def _seconds_of(mark: pytest.Mark | None) -> float:
+    """Return the seconds of the marker `timeout`; 0 without one, or where it gives none."""
+    told = [*mark.args, mark.kwargs.get("timeout", 0)][0] if mark else 0
+    return max(float(told), 0.0) if isinstance(told, int | float) else 0.0
 
 
 def _judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, tuple[str, ...], str]:

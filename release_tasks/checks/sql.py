@@ -11,7 +11,7 @@ from psycopg import Connection, Error, OperationalError, errors
 
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import ROWS, Seen, Unknown
-from release_tasks.kinds import Check, Sql
+from release_tasks.kinds import Check, Keyed, Sql
 
 
 def look_at_sql(check: Sql, place: Place, seen: Seen, asked: Asked) -> list[str]:
@@ -52,7 +52,12 @@ def asking(check: Check, place: Place, query: str, what: str = "query", writes: 
             if isinstance(error, errors.QueryCanceled):
                 said, mend = f"{said} ({check.timeout:g} s)", "Give it an index, less to do, or a longer timeout."
             elif isinstance(error, errors.SyntaxError):
-                said = f"it is not one query: {said}"
+                said, mend = (
+                    f"it is not one query that reads: {said}",
+                    "Write one select; what writes needs `changes: true`.",
+                )
+            elif isinstance(error, errors.UndefinedFunction | errors.DatatypeMismatch) and isinstance(check, Keyed):
+                mend = "Mend key and time in invoke.yaml; a time in milliseconds needs `unit: ms`."
             elif isinstance(error, errors.ReadOnlySqlTransaction):
                 mend = "If it has to write, mark it with `changes: true`: it is then rolled back."
             elif isinstance(error, errors.InsufficientPrivilege):

@@ -47,7 +47,20 @@ def test_asks_another_api(api):
 def test_reads_the_log(log, db):
     assert log("no such words") == []
 
-def test_knows_the_release(release):
+def test_catches_its_error(db):
+    try:
+        db.execute("select * from app.gone")
+    except Exception as error:
+        print("SQL warn:", error)
+
+def test_runs_what_prints_an_error(command):
+    command(sys.executable, "-c", "print('psql:x.sql:1: ERROR:  syntax error')")
+
+def test_looks_at_nothing(db, api, log, command, release):
+    assert release.version
+
+def test_knows_the_release(release, seen):
+    seen["version"] = release.version
     assert (release.version, release.name, release.commit) == ("0.1.1", "staging", "abc")
 """
 
@@ -62,6 +75,9 @@ BECAME = {
     "asks_the_api": (PASS, ""),
     "asks_another_api": (UNKNOWN, "ORIGIN"),
     "reads_the_log": (PASS, ""),
+    "catches_its_error": (FAIL, 'A query failed, whatever the test made of it: relation "app.gone" does not exist'),
+    "runs_what_prints_an_error": (FAIL, "ended well, but printed: psql:x.sql:1: ERROR: syntax error"),
+    "looks_at_nothing": (UNKNOWN, "It looked at nothing"),
     "knows_the_release": (PASS, ""),
 }
 

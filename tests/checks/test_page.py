@@ -280,6 +280,7 @@ def test_addresses_differ_by_routes_but_not_by_anchors() -> None:
 
 def test_names_of_files_are_safe() -> None:
     assert safe("views: /a/../b\\c d") == "views-a-..-b-c-d"
+    assert (safe("/"), safe("/sampling")) == ("root", "sampling")
 
 
 OWN = """

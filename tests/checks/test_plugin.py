@@ -22,9 +22,18 @@ import pytest
 
 calls = []
 
+@pytest.fixture(autouse=True)
+def looks(seen, request):
+    seen["looked"] = request.node.name != "test_looks_at_nothing"
+    if not seen["looked"]:
+        seen.clear()
+
 def test_passes(release):
     """The release is known."""
     assert (release.version, release.name) == ("0.1.1", "staging")
+
+def test_looks_at_nothing(release):
+    assert release.version
 
 def test_fails(seen):
     seen["value"] = 3
@@ -62,13 +71,18 @@ def test_fails_and_leaves_a_mess(untidy):
     assert False, "the first reason"
 
 @pytest.mark.wait(5, interval=0.02)
-def test_comes_about():
+def test_comes_about(seen):
     calls.append(1)
+    seen["calls"] = len(calls)
     assert len(calls) == 4
 
 @pytest.mark.wait(0.1, interval=0.02)
 def test_never_comes_about():
     assert False, "still not"
+
+@pytest.mark.timeout(0)
+def test_says_it_has_no_limit(request):
+    assert request.node.get_closest_marker("timeout").args[0] == 60
 
 @pytest.mark.timeout(1)
 def test_hangs():
@@ -83,7 +97,9 @@ def test_each(coin):
 
 BECAME = {
     "own/test_passes": (PASS, ""),
-    "own/test_fails": (FAIL, "assert 3 == 4 (test_own.py, line 13)"),
+    "own/test_looks_at_nothing": (UNKNOWN, "It looked at nothing"),
+    "own/test_says_it_has_no_limit": (PASS, ""),
+    "own/test_fails": (FAIL, "assert 3 == 4 (test_own.py, line 22)"),
     "own/test_is_skipped": (UNKNOWN, "It was skipped: not today."),
     "own/test_skips_with_a_word_more": (UNKNOWN, "It was skipped: could not import 'no_such_module'"),
     "own/test_fails_as_expected": (UNKNOWN, "marked xfail"),
@@ -131,7 +147,7 @@ def test_every_test_and_every_check_has_one_result(asked: tuple[Place, dict[str,
 
 def test_a_result_carries_what_was_seen_and_what_it_is_about(asked: tuple[Place, dict[str, Result]]) -> None:
     results = asked[1]
-    assert results["own/test_fails"].seen == {"value": 3}
+    assert results["own/test_fails"].seen == {"looked": True, "value": 3}
     assert results["own/test_passes"].bullet == "The release is known"
     assert results["own/test_fails"].bullet == "What the team wants to know"
     assert results["own/test_comes_about"].attempts == 4
@@ -144,8 +160,11 @@ def test_the_children_of_a_test_that_hangs_end_with_it(asked: tuple[Place, dict[
 
 
 def test_junit_tells_the_same(asked: tuple[Place, dict[str, Result]]) -> None:
-    text = (Path(asked[0].kept) / "junit-kinds.xml").read_text()
+    text = (Path(asked[0].kept) / "junit-own.xml").read_text()
     assert 'tests="' in text and '<property name="value" value="3"' in text and "assert 3 == 4" in text
+
+
+LOOKS = "def test_a(seen): seen['looked'] = True"
 
 
 @pytest.fixture
@@ -170,9 +189,23 @@ def files(tmp_path: Path, place: Callable[..., Place]) -> Callable[..., list[Res
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py was run: pytest ended with exit code 0"),
         ("import pytest\ndef test_a(): pytest.exit('enough', 0)", "It was not asked"),
+        ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "The marker wait needs seconds, as in"),
+        ("import pytest\n@pytest.mark.wait\ndef test_a(): pass", "The marker wait needs seconds, as in"),
+        ("def test_a(): pass", "It looked at nothing"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "says enough", "is not collected"],
+    ids=[
+        "empty",
+        "skips itself",
+        "no Python",
+        "misses a module",
+        "leaves",
+        "says enough",
+        "waits for x",
+        "waits",
+        "looks nowhere",
+        "is not collected",
+    ],
 )
 def test_a_file_that_tests_nothing_is_unknown(files: Callable[..., list[Result]], text: str, said: str) -> None:
     results = files(text)
@@ -192,19 +225,37 @@ def test_no_variable_of_the_shell_changes_what_is_asked(
     files: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing --collect-only")
-    assert [each.verdict for each in files("def test_a(): pass")] == [PASS]
+    assert [each.verdict for each in files(LOOKS)] == [PASS]
+
+
+def test_options_of_a_person_that_choose_no_test_are_unknown(files: Callable[..., list[Result]]) -> None:
+    for words in ("-k nothing", "--no-such-option", "--version"):
+        (result,) = files(LOOKS, words)
+        assert result.verdict == UNKNOWN and f"No test of test_own.py was run: pytest {words} ended" in result.said[0]
+
+
+def test_a_file_that_ends_its_process_takes_no_other_with_it(place: Callable[..., Place], tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(LOOKS)
+    (tmp_path / "test_leaves.py").write_text("import os\nos._exit(0)")
+    check = Command(command=[sys.executable, "-c", "print('PASS')"], must_print="PASS")
+    here = place(asked=(Asked("good", "2", "Good", check),))
+    found = asking.ask(here, [tmp_path / "test_leaves.py", tmp_path / "test_own.py"])
+    assert {each.name: each.verdict for each in found} == {"good": PASS, "leaves": UNKNOWN, "own/test_a": PASS}
 
 
 def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:
     (tmp_path / "release_tasks").mkdir()
     (tmp_path / "release_tasks" / "__init__.py").write_text("raise SystemExit('an older layer')")
     (tmp_path / "pytest.py").write_text("raise SystemExit('no pytest')")
-    assert [each.verdict for each in files("def test_a(): pass")] == [PASS]
+    assert [each.verdict for each in files(LOOKS)] == [PASS]
 
 
 def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: Path) -> None:
     text = "def test_a(release, seen):\n    seen['dsn'] = release.dsn\n    assert release.dsn == 'x'"
-    results = files(text, dsn="postgresql://rita:hunter2-hunter2@nowhere/app")
+    text += "\n\ndef test_b(release):\n    assert release is None\n\ndef test_c(release):\n    assert not release.dsn"
+    results = files(
+        text, dsn="postgresql://rita:hunter2-hunter2@nowhere/app", variables={"PGPASSWORD": "hunter2-hunter2"}
+    )
     assert "hunter2" not in repr(results)
     assert "hunter2" not in "".join(path.read_text() for path in tmp_path.rglob("*.xml"))
 

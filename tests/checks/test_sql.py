@@ -88,10 +88,13 @@ def test_nothing_looked_at_is_unknown_and_may_yet_come(
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"query": "hello"}, 'it is not one query: syntax error at or near "hello"'),
-        ({"query": "drop table coins"}, 'it is not one query: syntax error at or near "drop"'),
-        ({"query": "select 1; drop table coins"}, "it is not one query: cannot insert multiple commands"),
-        ({"query": "select 1; select 2", "changes": True}, "it is not one query: cannot insert multiple commands"),
+        ({"query": "hello"}, 'it is not one query that reads: syntax error at or near "hello"'),
+        ({"query": "drop table coins"}, 'it is not one query that reads: syntax error at or near "drop"'),
+        ({"query": "select 1; drop table coins"}, "it is not one query that reads: cannot insert multiple commands"),
+        (
+            {"query": "select 1; select 2", "changes": True},
+            "it is not one query that reads: cannot insert multiple commands",
+        ),
         ({"query": "select * from nowhere"}, 'relation "nowhere" does not exist'),
         ({"query": "select 1 / 0"}, "division by zero"),
         ({"query": "select set_config('transaction_read_only', 'off', false)"}, "read-write mode"),

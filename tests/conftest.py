@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -55,6 +56,9 @@ APP = {
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests and servers live in memory where there is plenty: a third of their time is the making of files."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in a shell's background it is ignored, and so by children
     memory = Path("/dev/shm")
     if config.option.basetemp is None and "PYTEST_XDIST_WORKER" not in os.environ and _is_roomy(memory):
         folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory))

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import isolation, screen, shell
 from release_tasks.checks import rotation
+from release_tasks.checks.looking import AT_ONCE
 from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.errors import Problem
@@ -135,11 +137,11 @@ def _missing(results: Sequence[Result], asked: Sequence[Asked], tests: Path, sai
 
 
 def _limit_of(asked: Iterable[Asked]) -> float:
-    """Return the seconds within which all of `asked` are decided: the longest of each turn, and some slack."""
-    turns: dict[int, float] = {}
+    """Return the seconds within which all of `asked` are decided: the longest of each turn, in rounds, and slack."""
+    turns: dict[int, list[float]] = {}
     for each in asked:
-        turns[each.turn] = max(turns.get(each.turn, 0.0), each.check.timeout + each.wait)
-    return sum(turns.values()) + SLACK
+        turns.setdefault(each.turn, []).append(each.check.timeout + each.wait)
+    return sum(max(longest) * ceil(len(longest) / AT_ONCE) for longest in turns.values()) + SLACK
 
 
 # What is told of results

@@ -119,6 +119,7 @@ def test_a_run_gets_the_time_that_its_turns_need() -> None:
         return Asked("x", "2", "x", Version(timeout=timeout), wait, turn)
 
     assert asking._limit_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == 10 + 90 + 5 + asking.SLACK
+    assert asking._limit_of([of(1, 20)] * 17) == 40 + asking.SLACK
 
 
 def test_results_and_checks_survive_the_way_to_the_other_process(here: Callable[..., Environment]) -> None:

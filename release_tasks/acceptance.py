@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from release_tasks import asking, ddl, screen
 from release_tasks.checks import browser, looking
@@ -20,7 +20,7 @@ from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
-from release_tasks.kinds import Check, Keyed, Page, Version
+from release_tasks.kinds import Check, Keyed, Listed, Page, Version
 from release_tasks.links import read_link
 from release_tasks.release import Release, until_live
 
@@ -33,7 +33,7 @@ BULLETS = {
     "gaps": "No gaps in ingest",
     "log": "No SQL warnings in server logs",
 }
-KINDS = ("http", "page", "fresh", "gaps", "log")
+KINDS = get_args(Listed)
 MEND = "to look again; then the same command goes on, and nothing is deployed again"
 BETWEEN = 2.0  # seconds between two looks of a watch
 
@@ -68,7 +68,7 @@ def log_no_sql_warnings(release: Release) -> str:
     return hold(release, "log")
 
 
-def hold(release: Release, kind: str) -> str:
+def hold(release: Release, kind: Listed) -> str:
     """Pass the checks of the bullet that `kind` belongs to; return what they saw in a few words.
 
     A kind that has nothing to look at is refused before anything changes, unless it is waived with a reason.
@@ -78,11 +78,11 @@ def hold(release: Release, kind: str) -> str:
     mine = [each for each in verdict.results if each.bullet == BULLETS[kind]]
     refuse(asking.problems_in(mine, release.here.name, "check", f"inv accept --env {release.here.name}   # {MEND}"))
     words = [f"{each.name}: {each.words}" if each.words else each.name for each in mine]
-    waived = {str(each): why for each, why in release.settings.acceptance.waived.items()}
-    return "; ".join([*words, *([f"waived: {waived[kind]}"] if kind in waived else [])])
+    reason = release.settings.acceptance.waived.get(kind)
+    return "; ".join([*words, *([f"waived: {reason}"] if reason else [])])
 
 
-def refuse_an_empty_list(release: Release, kind: str) -> None:
+def refuse_an_empty_list(release: Release, kind: Listed) -> None:
     """Raise `Refused` where no check of `kind` is set, and nobody said why."""
     settings = release.settings.acceptance
     if not getattr(settings, kind) and kind not in settings.waived:
@@ -159,9 +159,9 @@ def place_of(release: Release, here: Environment, wait: float | None = None) -> 
 def _asked(release: Release, wait: float) -> Iterator[Asked]:
     """Yield the checks of section 7.2 as they are asked, under names that differ."""
     acceptance = release.settings.acceptance
-    listed = [("version", Version()), *((kind, each) for kind in KINDS for each in getattr(acceptance, kind))]
+    entries = [Version(), *(entry for kind in KINDS for entry in getattr(acceptance, kind))]
     names: list[str] = []
-    for kind, entry in listed:
+    for entry in entries:
         for check in _singles(entry):
             for turn in check.turns:
                 name = check.why or check.title
@@ -169,7 +169,7 @@ def _asked(release: Release, wait: float) -> Iterator[Asked]:
                 again = ", again" if turn == max(check.turns) > min(check.turns) else ""
                 again = again or (f" ({names.count(name)})" if names.count(name) > 1 else "")
                 patience = wait if check.wait is None else check.wait
-                yield Asked(name + again, SECTION, BULLETS[kind], check, patience, turn)
+                yield Asked(name + again, SECTION, BULLETS[check.kind], check, patience, turn)
 
 
 def _singles(check: Check) -> list[Check]:
@@ -190,9 +190,9 @@ def asking_problems(release: Release, dev: Environment) -> list[Problem]:
             browser.refuse_without()
         except Unknown as no:
             problems.append(Problem(str(no), no.mend))
+    place = asking.place_of(dev, release.version, release.kept("acceptance-dev"))
     for asked in _asked(release, 0.0):
         if isinstance(asked.check, Keyed):
-            place = asking.place_of(dev, release.version, release.kept("acceptance-dev"))
             try:
                 with suppress(Wrong):
                     looking.look_of(asked.check)(asked.check, place, {}, asked)

@@ -1,4 +1,4 @@
-"""Checks are asked: in a process of pytest for what needs nothing of its own, in one more for each file that does."""
+"""Checks are asked: those of invoke.yaml in one process of pytest, each file of the team's own in one more."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import isolation, screen, shell
 from release_tasks.checks import rotation
-from release_tasks.checks.looking import AT_ONCE
+from release_tasks.checks.looking import AT_ONCE, KINDS_FILE
 from release_tasks.checks.place import TOLD, Asked, Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, name_of
 from release_tasks.errors import Problem
 from release_tasks.files import records_folder, write_aside
 from release_tasks.kinds import Log
@@ -26,7 +26,6 @@ from release_tasks.kinds import Log
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
 
-KINDS_FILE = Path(__file__).parent / "checks" / "test_kinds.py"
 INI = Path(__file__).parent / "checks" / "pytest.ini"
 LAYER = Path(__file__).parents[1]
 FILES = 1800.0  # seconds for all tests of a team's files
@@ -34,21 +33,25 @@ SLACK = 60.0  # seconds beyond what the checks may take by themselves
 COLUMNS = ["about", "check", "verdict", "took", "seen"]
 
 
-def place_of(environment: Environment, version: str, kept: Path, **facts: Any) -> Place:
-    """Return `environment` as its checks see it; `facts` are those of `Place` that a release adds or changes."""
-    settings = environment.settings
-    code = Path(facts.pop("code", "") or environment.code)
+def place_of(
+    environment: Environment, version: str, kept: Path, code: Path | None = None, origin: str = "", **facts: Any
+) -> Place:
+    """Return `environment` as its checks see it, with the tree `code` and at `origin` where they are other ones.
+
+    `facts` are those of `Place` that a release adds or changes.
+    """
+    settings, code = environment.settings, code or environment.code
     plain = {
         "name": environment.name,
         "app": settings.app,
         "version": version,
         "dsn": environment.dsn,
-        "origin": environment.origin,
+        "origin": origin or environment.origin,
         "root": str(environment.root),
         "code": str(code),
         "folder": str(code / settings.folder),
         "kept": str(kept),
-        "variables": environment.variables(version),
+        "variables": environment.variables(version, origin),
         "keys": settings.acceptance.keys,
         "version_path": settings.acceptance.version,
         "log": str(environment.log or ""),
@@ -74,13 +77,12 @@ def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str 
     """
     root = Path(place.root)
     needs = {path: isolation.needs_of_file(path) for path in files}
-    isolation.make({isolation.name_of(path): need for path, need in needs.items()}, root)
+    isolation.make({name_of(path): need for path, need in needs.items()}, root)
     runs = [(Path(sys.executable), KINDS_FILE)] if place.asked else []
     for path in files:
-        own = isolation.python_in(isolation.home_of(isolation.name_of(path), root))
+        own = isolation.python_in(isolation.home_of(name_of(path), root))
         runs.append((own if needs[path] != isolation.Needs() else Path(sys.executable), path))
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as told:
-        place.write(Path(told) / "place.json")
         place.hide_its_secrets()
         Path(place.kept).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(1 if words else max(len(runs), 1)) as pool:
@@ -91,7 +93,7 @@ def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str 
 
 def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str) -> list[Result]:
     """Run pytest over the file `tests`; return its results, and `unknown` for whatever it has none of."""
-    name, root = isolation.name_of(tests), Path(place.root)
+    name, root = "invoke.yaml" if tests == KINDS_FILE else name_of(tests), Path(place.root)
     out, junit = told / f"{name}.json", told / f"junit-{name}.xml"
     # -P: the deployed tree, where it runs, may hold another release_tasks, or a pytest.py.
     argv = [str(python), "-P", "-m", "pytest", "-p", "pytest_timeout", "-p", "release_tasks.checks.plugin"]
@@ -101,8 +103,9 @@ def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str)
         "PYTHONPATH": str(LAYER),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTEST_ADDOPTS": "",
-        TOLD: str(told / "place.json"),
+        TOLD: str(told / f"{name}.place.json"),
     }
+    place.write(Path(variables[TOLD]))
     asked = place.asked if tests == KINDS_FILE else ()
     if words:
         code = subprocess.run(argv, cwd=place.code, env=shell.environment(variables)).returncode
@@ -129,18 +132,18 @@ def _missing(results: Sequence[Result], asked: Sequence[Asked], tests: Path, sai
     """Yield `unknown` for each check without a result, and for a team's file without a test that was run."""
     for each in asked:
         if each.name not in {result.name for result in results}:
-            why, kind = f"It has no result: {said}", getattr(each.check, "kind", "")
-            yield Result(each.name, kind, each.section, each.bullet, UNKNOWN, (why,))
+            why = f"It has no result: {said}"
+            yield Result(each.name, each.check.kind, each.section, each.bullet, UNKNOWN, (why,))
     if not results and not asked:
         why = f"No test of {tests.name} was run: {said}"
-        yield Result(isolation.name_of(tests), "test", "", isolation.why_of_file(tests), UNKNOWN, (why,))
+        yield Result(name_of(tests), "test", "", isolation.why_of_file(tests), UNKNOWN, (why,))
 
 
 def _limit_of(asked: Iterable[Asked]) -> float:
     """Return the seconds within which all of `asked` are decided: the longest of each turn, in rounds, and slack."""
     turns: dict[int, list[float]] = {}
     for each in asked:
-        turns.setdefault(each.turn, []).append(each.check.timeout + each.wait)
+        turns.setdefault(each.turn, []).append(each.limit)
     return sum(max(longest) * ceil(len(longest) / AT_ONCE) for longest in turns.values()) + SLACK
 
 

@@ -16,12 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from release_tasks.checks.verdict import name_of
+
 FOLDER = "RELEASE_NOX"  # a variable: where the environments are, for a clone that is thrown away
 INSTALLED = "installed-for.json"
 SMOKES = "smokes"  # the folder of a team's own smokes
 MAKING = 900.0  # seconds
-# What a smoke in a file stands on, beside its own packages; the versions are those of release_tasks/requirements.txt.
-FOR_FILES = ("pytest", "pytest-timeout", "psycopg[binary]", "pydantic", "requests")
+# What a smoke in a file stands on, beside its own packages, with the bounds that the layer itself has for them.
+STANDS_ON = ("pytest", "pytest-timeout", "psycopg[binary]", "pydantic", "requests")
+REQUIREMENTS = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8").splitlines()
+FOR_FILES = tuple(line for line in REQUIREMENTS if line.partition(" ")[0] in STANDS_ON)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,6 @@ class Needs:
 def needs_of(smoke: Mapping[str, Any]) -> Needs:
     """Return what a smoke of invoke.yaml needs for itself."""
     return Needs(tuple(smoke.get("python") or ()), str(smoke.get("node") or ""), tuple(smoke.get("npm") or ()))
-
-
-def name_of(path: Path) -> str:
-    """Return the name of the smoke in the file `path`."""
-    return path.stem.removeprefix("test_")
 
 
 def files_in(code: Path) -> dict[str, Path]:

@@ -34,6 +34,7 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+Listed = Literal["http", "page", "fresh", "gaps", "log"]  # the kinds that section 7.2 has a list of
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
 UrlPath = Annotated[str, AfterValidator(_is_a_path)]
@@ -44,6 +45,7 @@ Paths = Annotated[list[UrlPath], BeforeValidator(_as_list), Field(min_length=1)]
 class Check(Model):
     """What every kind of check may be told."""
 
+    kind: str = ""  # each says its own
     why: str = Field("", description="what it proves, in a few words: its name to people, and its bullet")
     timeout: float = Field(60, gt=0, description="seconds for one look")
     wait: float | None = Field(None, ge=0, description="seconds in which it may come about; None: its section's")
@@ -230,7 +232,7 @@ KINDS: dict[str, type[Check]] = {
 
 
 def _kind_of(value: Any) -> str | None:
-    return value.get("kind", "command") if isinstance(value, dict) else getattr(value, "kind", "command")
+    return value.get("kind", "command") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
 AnyCheck = Annotated[

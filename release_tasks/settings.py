@@ -11,7 +11,21 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.kinds import KINDS, AnyCheck, Command, Fresh, Gaps, Http, Keyed, Log, Model, Page, Pattern, Reason
+from release_tasks.kinds import (
+    KINDS,
+    AnyCheck,
+    Command,
+    Fresh,
+    Gaps,
+    Http,
+    Keyed,
+    Listed,
+    Log,
+    Model,
+    Page,
+    Pattern,
+    Reason,
+)
 from release_tasks.masks import hide
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
@@ -126,7 +140,7 @@ class Acceptance(Model):
     fresh: list[Fresh] = Field([])
     gaps: list[Gaps] = Field([])
     log: list[Log] = Field([Log()])
-    waived: dict[Literal["http", "page", "fresh", "gaps", "log"], Reason] = Field({}, description="kind → why not")
+    waived: dict[Listed, Reason] = Field({}, description="kind → why not")
     wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
 
 

@@ -14,7 +14,7 @@ from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import records_folder
-from release_tasks.kinds import Command
+from release_tasks.kinds import Check, Command
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from release_tasks.settings import Settings
 
 
-def chosen(settings: Settings, code: Path, only: str | None) -> tuple[dict[str, Any], list[Path]]:
+def chosen(settings: Settings, code: Path, only: str | None) -> tuple[Mapping[str, Check], list[Path]]:
     """Return the smokes of the settings, and the files of the tree `code`: all, or the one named `only`.
 
     Raises `Refused` when there is none.
@@ -41,7 +41,7 @@ def chosen(settings: Settings, code: Path, only: str | None) -> tuple[dict[str, 
     return named, paths
 
 
-def asked_of(smokes: Mapping[str, Any], place: Place, section: str, on_backup: bool = False) -> tuple[Asked, ...]:
+def asked_of(smokes: Mapping[str, Check], place: Place, section: str, on_backup: bool = False) -> tuple[Asked, ...]:
     """Return `smokes` as they are asked of `place`, each command with the programs of its own environment.
 
     Raises `Refused` when such an environment cannot be made.
@@ -51,7 +51,9 @@ def asked_of(smokes: Mapping[str, Any], place: Place, section: str, on_backup: b
     isolation.make(needs, root)
     asked = []
     for name, smoke in smokes.items():
-        variables = dict(getattr(smoke, "env", {}), **((getattr(smoke, "on_backup", None) or {}) if on_backup else {}))
+        variables = dict[str, str]()
+        if isinstance(smoke, Command):
+            variables = {**smoke.env, **((smoke.on_backup or {}) if on_backup else {})}
         if needs[name] != isolation.Needs():
             path = str(place.variables.get("PATH") or shell.environment()["PATH"])
             variables["PATH"] = isolation.with_programs([isolation.home_of(name, root)], path)
@@ -92,12 +94,8 @@ def pass_all(
 
     The results are kept as evidence. Returns a few words; raises `Refused` with all that did not pass.
     """
-    code = code or environment.code
-    kept = release.kept(f"smokes-{environment.name}")
-    own = {"code": code, "commit": release.published or "", **({"origin": origin} if origin else {})}
-    place = place_of(
-        environment, release.version, kept, **own, variables=environment.variables(release.version, origin)
-    )
+    kept, commit = release.kept(f"smokes-{environment.name}"), release.published or ""
+    place = place_of(environment, release.version, kept, code, origin, commit=commit)
     results = ask_all(environment, place, section)
     release.keep_results(f"smokes-{environment.name}", environment.name, results, commit=place.commit)
     again = f"inv smokes --env {environment.name} --only {{name}}"

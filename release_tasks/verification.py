@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from release_tasks import asking, backup, postgres, restoring, scratch, smokes
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_sha256, records_folder, write_aside
+from release_tasks.kinds import Command, Sql
 from release_tasks.links import read_link
 from release_tasks.shelf import FACTS, VERIFIED, Backup, held, prune
 
@@ -127,8 +128,8 @@ def _smokes(taken: Backup, restored: Environment) -> tuple[list[str], str]:
 
     Raises `Refused` with those that do not pass.
     """
-    marked = {name: smoke for name, smoke in restored.settings.smokes.items() if hasattr(smoke, "on_backup")}
-    marked = {name: smoke for name, smoke in marked.items() if smoke.on_backup is not None}
+    every = restored.settings.smokes.items()
+    marked = {name: each for name, each in every if isinstance(each, Command | Sql) and each.on_backup is not None}
     if not marked:
         return [], "none is marked on_backup"
     code = restored.root if restored.name == "dev" else read_link(restored.current)

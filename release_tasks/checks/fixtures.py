@@ -12,7 +12,7 @@ import pytest
 
 from release_tasks.checks.place import Place
 from release_tasks.checks.plugin import GATE, SEEN
-from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
+from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong, name_of
 from release_tasks.kinds import SQL_TROUBLE
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def page(release: Place, seen: Seen, browser: Browser, request: pytest.FixtureRe
     from release_tasks.checks.watch import Watch
     from release_tasks.checks.web import own_url
 
-    name = safe(f"{request.path.stem.removeprefix('test_')}-{request.node.name}.png")
+    name = safe(f"{name_of(request.path)}-{request.node.name}.png")
     context = browser.new_context(base_url=release.origin, viewport={"width": 1280, "height": 800})
     one = context.new_page()
     one.set_default_timeout(10_000)

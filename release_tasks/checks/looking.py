@@ -9,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import Seen, Unknown, Wrong
 from release_tasks.errors import Refused
 from release_tasks.kinds import Check
 
+KINDS_FILE = Path(__file__).with_name("test_kinds.py")
 AT_ONCE = 16
 GRACE = 15.0  # seconds beyond a check's own limits before nobody waits for it any longer
 ROOMS = {"fresh": "series", "gaps": "series"}  # kind → module, where it is not called the same
@@ -33,17 +35,13 @@ class Answer:
     attempts: int = 0
     seconds: float = 0.0
 
-    @property
-    def limit(self) -> float:
-        """The seconds in which it has to be decided."""
-        return self.asked.check.timeout + self.asked.wait + GRACE
-
     def tell(self) -> None:
         """Wait until it is decided; raise `Wrong` or `Unknown` unless it is a pass."""
+        limit = self.asked.limit + GRACE
         try:
-            self.future.result(None if self.future.done() else self.limit)
+            self.future.result(limit)
         except NotInTime:
-            raise Wrong(f"It was not decided within {self.limit:g} s.") from None
+            raise Wrong(f"It was not decided within {limit:g} s.") from None
 
 
 def begin(place: Place, asked: Sequence[Asked]) -> dict[str, Answer]:
@@ -94,7 +92,6 @@ def keep_looking(place: Place, answer: Answer) -> None:
 
 def look_of(check: Check) -> Look:
     """Return the function that looks at a check of its kind: `look_<kind>` of the kind's module."""
-    kind = getattr(check, "kind", "")
-    room = import_module(f"release_tasks.checks.{ROOMS.get(kind, kind)}")
-    look: Look = getattr(room, f"look_at_{kind}")
+    room = import_module(f"release_tasks.checks.{ROOMS.get(check.kind, check.kind)}")
+    look: Look = getattr(room, f"look_at_{check.kind}")
     return look

@@ -44,6 +44,11 @@ class Asked:
     turn: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)  # of a command: those of its own environment
 
+    @property
+    def limit(self) -> float:
+        """The seconds in which it has to be decided: those of its wait, and of a last look."""
+        return self.check.timeout + self.wait
+
 
 @dataclass(frozen=True)
 class Place:
@@ -83,9 +88,14 @@ class Place:
 
     @classmethod
     def told(cls) -> Place:
-        """Return the place that this process was told to look at. Raises `Unknown` when it was told of none."""
+        """Return the place that this process was told to look at. Raises `Unknown` when it was told of none.
+
+        The file goes once it is read: a run that is killed leaves no password behind.
+        """
         try:
-            facts = json.loads(Path(os.environ[TOLD]).read_text(encoding="utf-8"))
+            file = Path(os.environ[TOLD])
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            file.unlink()
         except (KeyError, OSError):
             raise Unknown("No environment was named to look at.", "inv smokes --env dev", definite=True) from None
         asked = tuple(

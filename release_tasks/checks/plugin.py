@@ -1,6 +1,6 @@
 """What pytest lacks for a gate: a skip, an xfail, an error or no test at all is never a pass, and nothing hangs.
 
-Loaded by `-p release_tasks.checks.plugin` in a process of its own, which `release_tasks.smokes` starts. It writes what
+Loaded by `-p release_tasks.checks.plugin` in a process of its own, which `release_tasks.asking` starts. It writes what
 became of each check, and of each collected test, into the file that `--results` names.
 """
 
@@ -18,14 +18,13 @@ import pytest
 
 from release_tasks.checks import looking
 from release_tasks.checks.place import Asked, Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Seen, Unknown, Wrong
+from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Seen, Unknown, Wrong, name_of
 from release_tasks.errors import Refused
 from release_tasks.files import write_aside
 from release_tasks.masks import mask, masked_json
 
 pytest_plugins = ["release_tasks.checks.fixtures"]
 
-KINDS_FILE = "test_kinds.py"
 NOTHING = "It looked at nothing: no query, request or command; what it looks at by itself belongs into `seen`."
 LIMIT = 60.0  # seconds for a test that says nothing else
 SEEN = pytest.StashKey[Seen]()
@@ -59,9 +58,9 @@ class Gate:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make of each kind's function a test for each of its checks."""
-        if Path(metafunc.module.__file__).name == KINDS_FILE:
+        if metafunc.definition.path == looking.KINDS_FILE:
             kind = metafunc.function.__name__.removeprefix("test_")
-            asked = [each for each in self.place.asked if getattr(each.check, "kind", "") == kind]
+            asked = [each for each in self.place.asked if each.check.kind == kind]
             metafunc.parametrize("answer", asked, ids=[each.name for each in asked], indirect=True)
 
     @pytest.hookimpl(trylast=True)
@@ -72,7 +71,7 @@ class Gate:
             item.stash[SEEN] = {}
         for item in items:
             asked = asked_of(item)
-            limit = looking.Answer(asked).limit + looking.GRACE if asked else LIMIT
+            limit = asked.limit + 2 * looking.GRACE if asked else LIMIT
             with suppress(Unknown):  # which its call will tell
                 limit += _wait_of(item)[0]
             if not _seconds_of(item.get_closest_marker("timeout")):  # 0 would mean none at all
@@ -133,7 +132,7 @@ class Gate:
             tried, took = item.stash.get(ATTEMPTS, 1), round(seconds, 3)
             return Result(_name_of(item), "test", "", _about(item), verdict, said, mend, seen, tried, took)
         answer = self.answers.get(asked.name) or looking.Answer(asked)
-        kind, tried, took = getattr(asked.check, "kind", ""), max(answer.attempts, 1), round(answer.seconds, 3)
+        kind, tried, took = asked.check.kind, max(answer.attempts, 1), round(answer.seconds, 3)
         return Result(asked.name, kind, asked.section, asked.bullet, verdict, said, mend, answer.seen, tried, took)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -141,7 +140,7 @@ class Gate:
         if not report.passed:
             said = _one_sentence(report.longrepr) or f"{report.nodeid} could not be collected."
             file, _, inside = report.nodeid.partition("::")
-            name = f"{Path(file).stem.removeprefix('test_')}/{inside or 'the whole file'}"
+            name = f"{name_of(Path(file))}/{inside or 'the whole file'}"
             self.results[report.nodeid] = Result(name, "test", "", report.nodeid, UNKNOWN, (said,))
 
     @pytest.hookimpl(trylast=True)
@@ -176,7 +175,7 @@ def asked_of(item: pytest.Item) -> Asked | None:
 
 def _is_of_no_check(item: pytest.Item) -> bool:
     """Whether `item` is a kind's, of which nobody asks for a check."""
-    return item.name.endswith("[NOTSET]") and item.path.name == KINDS_FILE
+    return item.name.endswith("[NOTSET]") and item.path == looking.KINDS_FILE
 
 
 def _turn_of(item: pytest.Item) -> int:
@@ -186,7 +185,7 @@ def _turn_of(item: pytest.Item) -> int:
 
 def _name_of(item: pytest.Item) -> str:
     """Return the name of a team's own test: of its file, and its own."""
-    return f"{item.path.stem.removeprefix('test_')}/{item.name}"
+    return f"{name_of(item.path)}/{item.name}"
 
 
 def _about(item: pytest.Item) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 ROWS = 10  # that a result shows, of those that offend
+
+
+def name_of(path: Path) -> str:
+    """Return the name under which the tests of the file `path` are told: `smokes/test_coins.py` is coins."""
+    return path.stem.removeprefix("test_")
+
 
 # What a check has seen, as it goes: the resolved query or request, the value, the threshold, up to ten rows.
 Seen = dict[str, Any]

@@ -24,7 +24,6 @@ def look() -> Callable[..., Result]:
             keep_looking(place, answer)
         except (Wrong, Unknown) as error:
             verdict, said, mend = (FAIL if isinstance(error, Wrong) else UNKNOWN), error.said, error.mend
-        kind = getattr(check, "kind", "")
-        return Result("a check", kind, "7.2", "a bullet", verdict, said, mend, answer.seen, answer.attempts)
+        return Result("a check", check.kind, "7.2", "a bullet", verdict, said, mend, answer.seen, answer.attempts)
 
     return look

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks import asking
-from release_tasks.checks.place import Asked, Place
+from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.kinds import Command
 from tests.test_shell import alive, until
@@ -243,6 +243,15 @@ def test_a_file_that_ends_its_process_takes_no_other_with_it(place: Callable[...
     assert {each.name: each.verdict for each in found} == {"good": PASS, "leaves": UNKNOWN, "own/test_a": PASS}
 
 
+def test_a_file_of_the_team_may_be_called_as_ours_is(place: Callable[..., Place], tmp_path: Path) -> None:
+    (tmp_path / "test_kinds.py").write_text(
+        "import pytest\n@pytest.mark.parametrize('answer', [1])\ndef test_command(answer, seen): seen['x'] = answer"
+    )
+    check = Command(command=[sys.executable, "-c", "print('PASS')"], must_print="PASS")
+    found = asking.ask(place(asked=(Asked("good", "2", "Good", check),)), [tmp_path / "test_kinds.py"])
+    assert {each.name: each.verdict for each in found} == {"good": PASS, "kinds/test_command[1]": PASS}
+
+
 def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:
     (tmp_path / "release_tasks").mkdir()
     (tmp_path / "release_tasks" / "__init__.py").write_text("raise SystemExit('an older layer')")
@@ -276,3 +285,10 @@ def test_the_place_is_told_in_a_file_for_its_owner_alone(place: Callable[..., Pl
     place(dsn="postgresql://rita:hunter2@nowhere/app").write(tmp_path / "place.json")
     assert (tmp_path / "place.json").stat().st_mode & 0o777 == 0o600
     assert json.loads((tmp_path / "place.json").read_text())["name"] == "staging"
+
+
+def test_the_place_is_told_once(place: Callable[..., Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(dsn="dbname=app").write(tmp_path / "place.json")
+    monkeypatch.setenv(TOLD, str(tmp_path / "place.json"))
+    assert Place.told().name == "staging"
+    assert not (tmp_path / "place.json").exists()

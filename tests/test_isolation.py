@@ -13,6 +13,7 @@ import pytest
 from release_tasks import asking, isolation, smokes
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import PASS
+from release_tasks.errors import Refused
 from release_tasks.isolation import FOR_FILES, Needs
 from release_tasks.kinds import Command
 from tests.process.outside import copy_the_layer
@@ -31,7 +32,8 @@ def test_it(seen):
 
 def test_a_smoke_that_needs_nothing_has_no_needs() -> None:
     assert isolation.needs_of({"command": ["x"]}) == Needs()
-    assert isolation.needs_of({"python": ["pip"], "node": "22", "npm": ["tsx@4"]}) == Needs(("pip",), "22", ("tsx@4",))
+    told = {"python": "3.12", "pip": ["six"], "node": "22", "npm": ["tsx@4"]}
+    assert isolation.needs_of(told) == Needs("3.12", ("six",), "22", ("tsx@4",))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_a_file_says_what_it_needs_in_its_own_metadata(tmp_path: Path) -> None:
     file.write_text('"""Coins are counted.\n\nOne by one."""\n')
     assert isolation.needs_of_file(file) == Needs() and isolation.why_of_file(file) == "Coins are counted"
     file.write_text(WITH_OWN.format(package="six >=1", module="six", home=""))
-    assert isolation.needs_of_file(file) == Needs((*FOR_FILES, "six >=1"))
+    assert isolation.needs_of_file(file) == Needs(pip=(*FOR_FILES, "six >=1"))
     assert isolation.why_of_file(file) == "Coins are counted"
     file.write_text("# /// script\n# dependencies = []\n# ///\n")
     assert isolation.needs_of_file(file) == Needs()
@@ -72,7 +74,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_the_layer(repo)
     (repo / "invoke.yaml").write_text(
         "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\n"
-        "release: {smokes: {six: {why: Six is there, python: [six], command: [python, -c, 'import six; print(six)'],"
+        "release: {smokes: {six: {why: Six is there, pip: [six], command: [python, -c, 'import six; print(six)'],"
         " must_print: six}, plain: {command: [python, -c, 'import six'], must_print: x}}}\n"
     )
     monkeypatch.delenv(isolation.FOLDER, raising=False)
@@ -83,7 +85,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_each_smoke_has_only_what_it_needs_and_keeps_it(repo: Path, place: Callable[..., Place]) -> None:
     named = {
         "six": Command(
-            command=["python", "-c", "import six; print('PASS', six.__file__)"], must_print="PASS", python=["six"]
+            command=["python", "-c", "import six; print('PASS', six.__file__)"], must_print="PASS", pip=["six"]
         )
     }
     here = place(root=str(repo), variables={"PATH": os.environ["PATH"]})
@@ -94,21 +96,20 @@ def test_each_smoke_has_only_what_it_needs_and_keeps_it(repo: Path, place: Calla
     python = isolation.python_in(home)
     assert subprocess.run([python, "-c", "import psycopg"], capture_output=True).returncode == 1
     made = (home / isolation.INSTALLED).stat().st_mtime_ns
-    isolation.make({"six": Needs(("six",))}, repo)
+    isolation.make({"six": Needs(pip=("six",))}, repo)
     assert (home / isolation.INSTALLED).stat().st_mtime_ns == made
 
     (home / isolation.INSTALLED).write_text("other needs")
     (home / "left").touch()
-    isolation.make({"six": Needs(("six",))}, repo)
-    assert not (home / "left").exists() and isolation.is_made(home, Needs(("six",)))
+    isolation.make({"six": Needs(pip=("six",))}, repo)
+    assert not (home / "left").exists() and isolation.is_made(home, Needs(pip=("six",)))
 
 
 @pytest.mark.slow
 def test_a_file_with_packages_of_its_own_runs_in_its_own_environment(repo: Path, place: Callable[..., Place]) -> None:
     file = repo / "smokes" / "test_coins.py"
     file.parent.mkdir()
-    home = isolation.home_of("coins", repo)
-    file.write_text(WITH_OWN.format(package="six", module="six", home=str(home)))
+    file.write_text(WITH_OWN.format(package="six", module="six", home=str(repo / ".nox")))
     (result,) = asking.ask(place(root=str(repo), code=str(repo)), [file], "2")
     assert (result.verdict, result.name) == (PASS, "coins/test_it"), result
 
@@ -127,6 +128,27 @@ def test_nox_lists_the_smokes_with_their_reasons(repo: Path) -> None:
 
 def test_packages_that_cannot_be_had_are_told(repo: Path) -> None:
     text = (repo / "invoke.yaml").read_text()
-    (repo / "invoke.yaml").write_text(text.replace("python: [six]", "python: [no-such-package-here]"))
+    (repo / "invoke.yaml").write_text(text.replace("pip: [six]", "pip: [no-such-package-here]"))
     with pytest.raises(Exception, match="no-such-package-here"):
-        isolation.make({"six": Needs(("no-such-package-here",))}, repo)
+        isolation.make({"six": Needs(pip=("no-such-package-here",))}, repo)
+
+
+@pytest.mark.slow
+def test_an_environment_is_found_whatever_nox_calls_it(repo: Path) -> None:
+    python, deep = f"{sys.version_info.major}.{sys.version_info.minor}", repo.parent / ("deep" * 20)
+    repo.rename(deep)
+    text = (deep / "invoke.yaml").read_text()
+    (deep / "invoke.yaml").write_text(text.replace("six: {why", f"Six.v2: {{python: '{python}', why"))
+    needs = Needs(python, ("six",))
+    isolation.make({"Six.v2": needs}, deep)
+    home = isolation.home_of("Six.v2", deep)
+    assert isolation.is_made(home, needs)
+    ran = subprocess.run([isolation.python_in(home), "-c", "import six, sys; print(sys.version)"], capture_output=True)
+    assert ran.stdout.decode().startswith(python)
+
+
+def test_a_python_that_this_machine_does_not_have_is_told(repo: Path) -> None:
+    text = (repo / "invoke.yaml").read_text()
+    (repo / "invoke.yaml").write_text(text.replace("pip: [six]", "python: '3.99'"))
+    with pytest.raises(Refused, match=r"Python interpreter 3.99 not found"):
+        isolation.make({"six": Needs("3.99")}, repo)

@@ -73,6 +73,25 @@ def test_one_name_is_one_smoke(here: Callable[..., Environment], tmp_path: Path)
         asked(here(a=python(PASSES)))
 
 
+@pytest.mark.parametrize("path", ["coins_test.py", "prices/test_coins.py", "prices/usd/coins_test.py"])
+def test_a_test_that_nobody_would_ask_is_no_silent_pass(
+    here: Callable[..., Environment], tmp_path: Path, path: str
+) -> None:
+    stray = tmp_path / "smokes" / path
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    with pytest.raises(Refused, match=f"Nobody would ask smokes/{path}") as refused:
+        asked(here(a=python(PASSES)))
+    assert refused.value.problems[0].mend == f"git mv smokes/{path} smokes/test_coins.py"
+
+
+def test_a_log_is_read_after_the_smokes_that_may_have_written_to_it(here: Callable[..., Environment]) -> None:
+    environment = here(a={"kind": "log"}, b=python(PASSES))
+    place = asking.place_of(environment, "0.1.1", Path("kept"))
+    turns = {each.name: each.turn for each in smokes.asked_of(environment.settings.smokes, place, "2")}
+    assert turns["a"] > turns["b"]
+
+
 def test_what_a_smoke_takes_away_from_the_next_is_seen(here: Callable[..., Environment]) -> None:
     found = asked(here(a=python(PASSES), b=python(DROPS)))
     assert found["b"].verdict == PASS and found["unchanged"].verdict == FAIL
@@ -112,6 +131,12 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     assert first.mend == "inv smokes --env dev --only sampling"
     assert second.what == "The smoke views is unknown on dev: There is no browser."
     assert second.mend == "apt-get install chromium"
+
+
+def test_what_breaks_several_checks_alike_is_told_once() -> None:
+    results = [Result(name, "page", "7.2", "UI", UNKNOWN, ("There is no browser.",)) for name in ("/", "/coins")]
+    (told,) = problems_in(results, "staging", "check", "inv accept --env staging")
+    assert told.what == "The checks /, /coins are unknown on staging: There is no browser."
 
 
 def test_a_run_gets_the_time_that_its_turns_need() -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import http.client
-import json
 import platform
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 from release_tasks import node, shell
@@ -33,23 +29,7 @@ LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPA
 LIBPQ_MORE = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
 CONNECT = 5  # seconds to reach a database
 INSTALL = 600.0  # seconds for the application's packages
-ANSWER = 10  # seconds to answer a request
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a request got: `status` 0 means no answer at all, and `body` then says why."""
-
-    status: int
-    body: str
-
-    def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty one when it is none."""
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+ANSWER = 10  # seconds to say the version
 
 
 @dataclass
@@ -119,22 +99,18 @@ class Environment:
             f"Check release.environments.{self.name}.dsn in invoke.yaml, and the variable it comes from.",
         ) from error
 
-    def get(self, path: str, origin: str = "", timeout: float = ANSWER) -> Answer:
-        """Ask `path` of the web app (or of `origin`); redirects are not followed, for a login page is no answer."""
-        try:
-            try:
-                response = _OPENER.open((origin or self.origin) + path, timeout=timeout)
-            except urllib.error.HTTPError as error:
-                response = error
-            with response:
-                return Answer(response.status, response.read().decode("utf-8", errors="replace"))
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return Answer(0, str(getattr(error, "reason", error)))
-
     def running_version(self, origin: str = "") -> str | None:
-        """Return the version that the web app says it is, None when it does not answer."""
-        found = self.get(self.settings.acceptance.version, origin).json().get("version")
-        return str(found) if found else None
+        """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
+        from requests import JSONDecodeError, ReadTimeout
+
+        from release_tasks.checks.verdict import Unknown
+        from release_tasks.checks.web import Session
+
+        with suppress(Unknown, JSONDecodeError, ReadTimeout), Session(origin or self.origin) as session:
+            found = session.get(self.settings.acceptance.version, timeout=ANSWER).json()
+            version = found.get("version") if isinstance(found, dict) else None
+            return str(version) if version else None
+        return None
 
     def runs(self, release: Release) -> bool:
         """Tell whether this release is what `current` names and what answers at the origin."""
@@ -158,14 +134,6 @@ class Environment:
         """Stop what this process brought up; what others own stays."""
         while self.held:
             self.held.pop()()
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
 
 
 def _who() -> str:

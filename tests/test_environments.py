@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import shell
-from release_tasks.environments import Answer, Environment, in_turn, open_environment
+from release_tasks.environments import Environment, in_turn, open_environment
 from release_tasks.errors import Refused
 from release_tasks.links import point_link
 from release_tasks.settings import Settings
@@ -141,29 +141,22 @@ def test_a_dsn_that_leads_nowhere_is_refused_without_its_password(
 # The web app
 
 
-def test_an_answer_is_its_status_and_body(environment: Callable[..., Environment], web: Web) -> None:
-    web.answers["/page?x=1"] = (200, "<main>Grüße</main>")
-    web.answers["/broken"] = (500, "sorry")
+def test_the_web_app_says_its_version_whatever_the_status(environment: Callable[..., Environment], web: Web) -> None:
     here = environment(origin=web.origin)
-    assert here.get("/page?x=1") == Answer(200, "<main>Grüße</main>")
-    assert here.get("/broken") == Answer(500, "sorry")
-    assert here.get("/none") == Answer(404, "")
+    web.answers["/api/version"] = (503, '{"version": "0.1.1"}')
+    assert here.running_version() == "0.1.1"
+    assert environment().running_version(web.origin) == "0.1.1"
 
 
 def test_a_redirect_is_not_followed(environment: Callable[..., Environment], web: Web) -> None:
-    web.answers |= {"/": (302, ""), "/login": (200, "<main>Log in</main>")}
+    web.answers |= {"/api/version": (302, ""), "/login": (200, '{"version": "0.1.1"}')}
     web.headers["Location"] = "/login"
-    assert environment(origin=web.origin).get("/").status == 302
+    assert environment(origin=web.origin).running_version() is None
 
 
-def test_no_answer_is_status_0_and_says_why(environment: Callable[..., Environment]) -> None:
-    answer = environment().get("/")
-    assert answer.status == 0 and "refused" in answer.body.lower()
-
-
-@pytest.mark.parametrize("origin", ["", "no-origin", "http://[", "http://127.0.0.1:99999"])
-def test_an_origin_that_is_none_is_no_answer_either(environment: Callable[..., Environment], origin: str) -> None:
-    assert environment(origin=origin).get("/").status == 0
+@pytest.mark.parametrize("origin", [NOBODY, "", "no-origin", "http://[", "http://127.0.0.1:99999"])
+def test_where_nobody_can_answer_there_is_no_version(environment: Callable[..., Environment], origin: str) -> None:
+    assert environment(origin=origin).running_version() is None
 
 
 @pytest.mark.parametrize(
@@ -171,30 +164,31 @@ def test_an_origin_that_is_none_is_no_answer_either(environment: Callable[..., E
     [
         b"",
         b"SSH-2.0-OpenSSH_9.7\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"version": "0.1.1"}',
         b"HTTP/1.1 nonsense\r\n\r\n",
     ],
     ids=["closed", "another protocol", "cut off", "no status"],
 )
-def test_what_is_no_whole_answer_is_status_0(
+def test_what_is_no_whole_answer_is_no_version(
     environment: Callable[..., Environment], says: Callable[[bytes], str], reply: bytes
 ) -> None:
-    assert environment(origin=says(reply)).get("/").status == 0
+    assert environment(origin=says(reply)).running_version() is None
 
 
-def test_an_answer_that_takes_too_long_is_none(environment: Callable[..., Environment]) -> None:
+def test_an_answer_that_takes_too_long_is_none(
+    environment: Callable[..., Environment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("release_tasks.environments.ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        here = environment(origin=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert here.get("/", timeout=0.2).status == 0
+        assert environment(origin=f"http://127.0.0.1:{silent.getsockname()[1]}").running_version() is None
 
 
-@pytest.mark.parametrize("body", ["", "<html>", '["version"]', "null", '{"version": '])
-def test_a_body_that_is_no_json_object_is_an_empty_one(
+@pytest.mark.parametrize("body", ["", "<html>", '["version"]', "null", '{"version": ', '{"version": null}'])
+def test_what_is_no_json_object_with_a_version_is_none(
     environment: Callable[..., Environment], web: Web, body: str
 ) -> None:
     web.answers["/api/version"] = (200, body)
-    here = environment(origin=web.origin)
-    assert here.get("/api/version").json() == {} and here.running_version() is None
+    assert environment(origin=web.origin).running_version() is None
 
 
 def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(

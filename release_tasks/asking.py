@@ -54,6 +54,7 @@ def place_of(
         "variables": environment.variables(version, origin),
         "keys": settings.acceptance.keys,
         "version_path": settings.acceptance.version,
+        "rewritten": settings.acceptance.rewritten,
         "log": str(environment.log or ""),
         "positions": {} if "positions" in facts else rotation.positions(logs_of(environment), environment.root),
         "ends_with_us": environment.is_embedded,

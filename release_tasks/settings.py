@@ -141,6 +141,9 @@ class Acceptance(Model):
     gaps: list[Gaps] = Field([])
     log: list[Log] = Field([Log()])
     waived: dict[Listed, Reason] = Field({}, description="kind → why not")
+    rewritten: dict[Pattern, Reason] = Field(
+        {}, description="pattern of a deployed file's path → why it may be other than committed"
+    )
     wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
 
 

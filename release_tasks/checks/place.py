@@ -78,6 +78,7 @@ class Place:
     stamp_flags: str = ""
     ledger: str = ""
     pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
+    rewritten: Mapping[str, str] = field(default_factory=dict)  # deployed files that may differ → why
     asked: tuple[Asked, ...] = field(default=(), repr=False)
 
     def write(self, path: Path) -> None:

@@ -186,6 +186,16 @@ def test_a_file_edited_by_hand_on_the_server_is_caught(staging, seen_on, change,
     assert "git -C" in result.mend
 
 
+def test_a_file_that_a_build_rewrites_may_be_excepted_with_a_reason(staging, seen_on):
+    code = Path(staging.code)
+    code.joinpath("app.js").write_text("built();\n")
+    why = {r"^app\.js$": "the build writes it"}
+    result = seen_on(staging, rewritten=why)
+    assert result.verdict == PASS and "1 excepted: the build writes it" in result.seen["in_words"]
+    code.joinpath("app.js").unlink()
+    assert "missing" in seen_on(staging, rewritten=why).words
+
+
 def test_a_submodule_and_what_is_not_archived_are_no_business_of_ours(staging, seen_on, work):
     work.add_submodule("docs2", {"a.md": "a\n"})
     commit = work.commit({".gitattributes": "*.bat eol=crlf\nVERSION export-ignore\n"})

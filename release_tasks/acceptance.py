@@ -250,5 +250,6 @@ def _asked_again(release: Release, title: str, seconds: float) -> Sequence[Resul
             results = asking.ask(place_of(release, release.here, wait=0.0), section=SECTION)
             if all(each.verdict == PASS for each in results) or time.monotonic() + BETWEEN > deadline:
                 return results
-            draw(asking.rows_of(results))
+            passed, left = len(results), [each.name for each in results if each.verdict != PASS]
+            draw(asking.rows_of(results), f"{passed - len(left)} of {passed} pass, not yet {', '.join(left)}")
             time.sleep(BETWEEN)

@@ -13,7 +13,7 @@ import pytest
 
 from release_tasks import acceptance
 from release_tasks.acceptance import BULLETS, answer_api_ok, hold, render_all_views
-from release_tasks.checks.verdict import PASS
+from release_tasks.checks.verdict import FAIL, PASS
 from release_tasks.errors import NotYet, Refused
 from release_tasks.links import point_link
 from release_tasks.production import confirm_production
@@ -121,6 +121,29 @@ def test_names_differ_and_an_entry_with_several_views_is_several_checks(deployed
     release = deployed(page=page, waived={**WAIVED, "page": "unused"})
     names = [each.name for each in acceptance.place_of(release, release.here).asked]
     assert names == ["version", "version, again", "/api/health", "/", "/a", "/a (2)", "The view b"]
+
+
+def test_a_watch_asks_again_until_all_hold_and_tells_what_does_not_yet(
+    deployed: Callable[..., Release], web: Web, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = deployed()
+    web.answers["/api/health"] = (503, "")
+    web.later["/api/health"] = (200, '{"ok": true}')
+    results = acceptance._asked_again(release, "section 7.2", 30)
+    assert [each.verdict for each in results] == [PASS] * 3
+    assert "2 of 3 pass, not yet /api/health" in capsys.readouterr().err
+
+
+def test_a_watch_ends_when_its_time_is_over(deployed: Callable[..., Release], web: Web) -> None:
+    release = deployed()
+    web.answers["/api/health"] = (503, "")
+    assert [each.verdict for each in acceptance._asked_again(release, "section 7.2", 0.1)] == [PASS, FAIL, PASS]
+
+
+@pytest.mark.parametrize("told", ["nonsense", "-1", "0", "nan", "inf"])
+def test_a_watch_that_names_no_seconds_is_refused(told: str) -> None:
+    with pytest.raises(Refused, match=f"--watch says '{told}'; expected seconds"):
+        acceptance._seconds(told)
 
 
 # Production's confirmation

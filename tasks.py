@@ -190,7 +190,7 @@ def rehearse(c, version=None, keep=False):
 @task(name="validate", help={"json": JSON})
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
-    from release_tasks import proof
+    from release_tasks.schema import proof
 
     proof.report(c.config, json)
 
@@ -198,7 +198,7 @@ def ddl_validate(c, json=False):
 @task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
 def ddl_apply(c, env="dev", again=False, yes=False):
     """Apply the DDL pack in an environment."""
-    from release_tasks import applying
+    from release_tasks.schema import applying
 
     applying.report(c.config, env, again, yes)
 
@@ -206,7 +206,7 @@ def ddl_apply(c, env="dev", again=False, yes=False):
 @task(name="drift", help={"env": ENV, "json": JSON})
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
-    from release_tasks import drift
+    from release_tasks.schema import drift
 
     drift.report(c.config, env, json)
 
@@ -214,7 +214,7 @@ def ddl_drift(c, env="dev", json=False):
 @task(name="take", help={"env": ENV})
 def backup_take(c, env="production"):
     """Back up a database, and restore the backup to see that it is one."""
-    from release_tasks import backup
+    from release_tasks.backups import backup
 
     backup.report(c.config, env)
 
@@ -222,7 +222,7 @@ def backup_take(c, env="production"):
 @task(name="restore", help=RESTORE)
 def backup_restore(c, from_=None, into=None, over=None, identity=None):
     """Restore a backup into a database."""
-    from release_tasks import restore
+    from release_tasks.backups import restore
 
     restore.report(c.config, from_, into, over, identity)
 

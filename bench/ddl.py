@@ -21,8 +21,11 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from release_tasks import applying, backup, ddl, ledger, node, postgres, proof, screen, verification  # noqa: E402
+from release_tasks import node, screen  # noqa: E402
+from release_tasks.backups import backup, verification  # noqa: E402
+from release_tasks.database import postgres  # noqa: E402
 from release_tasks.environments import Environment  # noqa: E402
+from release_tasks.schema import applying, ddl, ledger, proof  # noqa: E402
 from release_tasks.settings import Settings  # noqa: E402
 
 FILE = """create table if not exists pack.t_{n} (

@@ -22,10 +22,11 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from release_tasks import postgres, screen  # noqa: E402
+from release_tasks import screen  # noqa: E402
 from release_tasks.checks.place import Asked, Place  # noqa: E402
 from release_tasks.checks.series import look_at_gaps  # noqa: E402
 from release_tasks.checks.verdict import Seen  # noqa: E402
+from release_tasks.database import postgres  # noqa: E402
 from release_tasks.kinds import Gaps  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row

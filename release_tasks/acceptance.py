@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
-from release_tasks import asking, ddl, screen
+from release_tasks import asking, screen
 from release_tasks.checks import browser, looking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
@@ -21,8 +21,9 @@ from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.kinds import Check, Keyed, Listed, Page, Version
-from release_tasks.links import read_link
+from release_tasks.processes.links import read_link
 from release_tasks.release import Release, until_live
+from release_tasks.schema import ddl
 
 SECTION = "7.2"
 BULLETS = {

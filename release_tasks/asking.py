@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import isolation, screen, shell
+from release_tasks import isolation, screen
 from release_tasks.checks import rotation
 from release_tasks.checks.looking import AT_ONCE, KINDS_FILE
 from release_tasks.checks.place import TOLD, Asked, Place
@@ -22,6 +22,7 @@ from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, name_of
 from release_tasks.errors import Problem
 from release_tasks.files import records_folder, write_aside
 from release_tasks.kinds import Log
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from release_tasks import catalog, ddl, findings, order_lock, proof, scratch
+from release_tasks.database import catalog
 from release_tasks.errors import Refused
-from release_tasks.order_lock import ADDED, CHANGED, DROPPED, NEW, RENAMED
 from release_tasks.release import Release
+from release_tasks.schema import ddl, findings, order_lock, proof, scratch
+from release_tasks.schema.order_lock import ADDED, CHANGED, DROPPED, NEW, RENAMED
 
 NOUNS = {"matview": "materialized view", "foreign": "foreign table", "grants": "grant"}
 

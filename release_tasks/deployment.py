@@ -16,15 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import applying, asking, ddl, ledger, runner, settling, shell, smokes
+from release_tasks import asking, settling, smokes
 from release_tasks.checks import rotation
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import write_aside
 from release_tasks.git import Git
-from release_tasks.links import point_link
+from release_tasks.processes import shell
+from release_tasks.processes.links import point_link
+from release_tasks.processes.shell import wait_until
 from release_tasks.release import Release, Step, until_live
-from release_tasks.shell import wait_until
+from release_tasks.schema import applying, ddl, ledger, runner
 
 UNPACK = 120
 

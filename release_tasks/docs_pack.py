@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 
-from release_tasks import ddl, order_lock
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
 from release_tasks.release import Release, Step
+from release_tasks.schema import ddl, order_lock
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
 

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import applying, ddl, ledger, postgres
+from release_tasks.database import postgres
 from release_tasks.environments import Environment, free_port
 from release_tasks.files import records_folder, write_aside
-from release_tasks.leash import Command, Kept, Spec
-from release_tasks.links import point_link, read_link
+from release_tasks.processes.leash import Command, Kept, Spec
+from release_tasks.processes.links import point_link, read_link
+from release_tasks.schema import applying, ddl, ledger
 
 if TYPE_CHECKING:
     from release_tasks.settings import Settings

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from release_tasks import node, shell
+from release_tasks import node
 from release_tasks.errors import Refused
 from release_tasks.files import records_folder, sha256, write_aside
-from release_tasks.links import read_link
-from release_tasks.shell import mask
+from release_tasks.processes import shell
+from release_tasks.processes.links import read_link
+from release_tasks.processes.shell import mask
 
 if TYPE_CHECKING:
     from psycopg import Connection

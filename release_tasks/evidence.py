@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks import shelf
+from release_tasks.backups import shelf
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
 from release_tasks.release import Release, Step

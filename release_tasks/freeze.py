@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks import ddl, notes, order_lock
+from release_tasks import notes
 from release_tasks.errors import Asked, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step
+from release_tasks.schema import ddl, order_lock
 
 
 def announce_the_freeze(release: Release) -> str:

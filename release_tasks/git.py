@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from release_tasks import shell
 from release_tasks.errors import Refused
 from release_tasks.files import write_aside
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     import git as gitpython

@@ -118,8 +118,8 @@ def make(needed: Mapping[str, Needs], root: Path) -> None:
         return
     from filelock import FileLock
 
-    from release_tasks import shell
     from release_tasks.errors import Refused
+    from release_tasks.processes import shell
 
     def missing() -> list[str]:
         return [f"smokes({name})" for name, needs in wanted.items() if not is_made(home_of(name, root), needs)]

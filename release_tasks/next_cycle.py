@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, evidence, notes, shell, versions
+from release_tasks import docs_pack, evidence, notes, versions
 from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.processes import shell
 from release_tasks.release import Release, Step
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from release_tasks.errors import Refused
 from release_tasks.files import write_aside
-from release_tasks.links import rename_unless_there
-from release_tasks.shell import run
+from release_tasks.processes.links import rename_unless_there
+from release_tasks.processes.shell import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
 ALWAYS = {

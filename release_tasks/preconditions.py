@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 
-from release_tasks import acceptance, ddl, deployment, docs_pack, notes, proof, smokes, tagging, versions
+from release_tasks import acceptance, deployment, docs_pack, notes, smokes, tagging, versions
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_published
+from release_tasks.schema import ddl, proof
 
 
 def stand_on_the_right_branch(release: Release) -> str:

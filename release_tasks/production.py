@@ -10,14 +10,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from release_tasks import acceptance, backup, notes, screen, settling, shelf, smokes, verification
+from release_tasks import acceptance, notes, screen, settling, smokes
+from release_tasks.backups import backup, shelf, verification
 from release_tasks.deployment import placed, shown, unapplied_files
 from release_tasks.environments import free_port
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.leash import Command, Kept, Spec
-from release_tasks.links import read_link
+from release_tasks.processes.leash import Command, Kept, Spec
+from release_tasks.processes.links import read_link
+from release_tasks.processes.shell import wait_until
 from release_tasks.release import Release, Step, until_live
-from release_tasks.shell import wait_until
 
 
 @until_live

@@ -13,15 +13,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import applying, ddl, isolation, postgres, screen, settling, shell, versions
+from release_tasks import isolation, screen, settling, versions
+from release_tasks.database import postgres
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import records_folder
 from release_tasks.git import Git, listed
 from release_tasks.journal import Journal
-from release_tasks.links import point_link
+from release_tasks.processes import shell
+from release_tasks.processes.links import point_link
 from release_tasks.release import project_root, settings_of, version_here
+from release_tasks.schema import applying, ddl
 from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds

@@ -13,7 +13,7 @@ from release_tasks.checks.verdict import Unknown, Wrong
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
-from release_tasks.shell import wait_until
+from release_tasks.processes.shell import wait_until
 
 if TYPE_CHECKING:
     from release_tasks.kinds import Fresh

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import asking, catalog, isolation, screen, shell
+from release_tasks import asking, isolation, screen
 from release_tasks.asking import ask, place_of, problems_in
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
+from release_tasks.database import catalog
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
 from release_tasks.kinds import Check, Command
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment

@@ -19,8 +19,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from release_tasks import postgres
 from release_tasks.checks.place import Place
+from release_tasks.database import postgres
 from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings

@@ -15,7 +15,7 @@ from release_tasks import acceptance
 from release_tasks.acceptance import BULLETS, answer_api_ok, hold, render_all_views
 from release_tasks.checks.verdict import FAIL, PASS
 from release_tasks.errors import NotYet, Refused
-from release_tasks.links import point_link
+from release_tasks.processes.links import point_link
 from release_tasks.production import confirm_production
 from release_tasks.steps import DONE, LATER, REFUSED, TO_DO, Outcome
 

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from release_tasks import shell
 from release_tasks.environments import Environment, in_turn, open_environment
 from release_tasks.errors import Refused
-from release_tasks.links import point_link
+from release_tasks.processes import shell
+from release_tasks.processes.links import point_link
+from release_tasks.processes.shell import wait_until
 from release_tasks.settings import Settings
-from release_tasks.shell import wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import Web, Work

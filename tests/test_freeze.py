@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks import ddl, order_lock
 from release_tasks.files import records_folder
 from release_tasks.freeze import cut_the_release_branch, lock_the_ddl_order
 from release_tasks.release import Release
+from release_tasks.schema import ddl, order_lock
 from release_tasks.steps import CHANGED, DONE, REFUSED, TO_DO, Outcome
 from tests.conftest import APP, Work
 

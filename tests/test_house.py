@@ -12,14 +12,16 @@ FLOORS = ("engine", "sections", "what sections work with", "checks", "tools", "g
 
 
 def floors() -> dict[str, int]:
-    """Return room → number of its floor, from the top, as the document lists them; `checks.…` in their own house."""
+    """Return room → number of its floor, from the top, as the document lists them, as `freeze` or `schema.ddl`."""
     listing = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```\ntasks.py")[1].split("```")[0]
-    found, floor = {}, -1
+    found, floor, inside = {}, -1, ""
     for line in listing.splitlines():
         floor += any(line.startswith(name) for name in FLOORS)
         names, _, words = line.strip().partition("   ")
-        rooms = [*names.split(), *re.findall(r"\w+(?=[:,)])", words)] if line.startswith("    ") else []
-        inside = "checks." if floor == FLOORS.index("checks") else ""
+        depth = len(line) - len(line.lstrip())
+        if depth <= 4:
+            inside = names.replace("/", ".") if names.endswith("/") else ""
+        rooms = [*names.split(), *re.findall(r"\w+(?=[:,)])", words)] if depth else []
         found |= {inside + room: floor for room in rooms if path_of(inside + room).exists()}
     return found
 
@@ -50,8 +52,8 @@ def imported_by(room: Path) -> Iterator[str]:
             and (node.module or "").startswith("release_tasks")
         ):
             module = (node.module or "").partition(".")[2]
-            inside = "checks." if module == "checks" else ""
-            yield from [inside + alias.name for alias in node.names] if not module or inside else [module]
+            names = [f"{module}.{alias.name}".strip(".") for alias in node.names]
+            yield from [name for name in names if path_of(name).exists()] or [module]
 
 
 def test_every_room_is_in_the_house_and_calls_go_down() -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from release_tasks import masks, shell
+from release_tasks import masks
 from release_tasks.journal import START, Journal
+from release_tasks.processes import shell
 
 
 @pytest.fixture

@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from release_tasks import asking, postgres, smokes
+from release_tasks import asking, smokes
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.rotation import positions
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.database import postgres
 from release_tasks.environments import Environment
 from release_tasks.kinds import KINDS, SQL_TROUBLE, Check, Command, Fresh, Gaps, Http, Log, Page, Sql, Version
 from release_tasks.settings import Settings
 from tests.lies.worlds import WELL, Database, Healthy, Logged, Program, Served, Suite, web_app
-from tests.test_shell import alive, until
+from tests.processes.test_shell import alive, until
 
 
 def runs(*argv: str, **told: Any) -> Command:

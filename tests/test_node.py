@@ -12,7 +12,7 @@ import pytest
 
 from release_tasks import node
 from release_tasks.errors import Refused
-from release_tasks.shell import run
+from release_tasks.processes.shell import run
 
 PNPM = "12.21.0"
 

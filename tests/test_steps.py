@@ -17,7 +17,7 @@ import pytest
 from release_tasks.errors import Asked, NotYet, Problem, Refused
 from release_tasks.journal import Journal
 from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
-from tests.test_shell import until
+from tests.processes.test_shell import until
 
 if TYPE_CHECKING:
     from release_tasks.release import Release

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import shell
 from release_tasks.checks.verdict import ROWS, Seen
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.checks.place import Asked, Place

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from release_tasks.checks.web import Session
-    from release_tasks.shell import Finished
+    from release_tasks.processes.shell import Finished
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def command(release: Place, seen: Seen) -> Callable[..., Finished]:
     It returns what was printed, and fails the test unless the program ends with exit code 0 in time, and prints no SQL
     error or warning (`must_not_print`, a regular expression).
     """
-    from release_tasks import shell
+    from release_tasks.processes import shell
 
     def run(*argv: str, timeout: float = 60, must_not_print: str = SQL_TROUBLE) -> Finished:
         where, variables = Path(release.folder), release.variables

@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import shell
 from release_tasks.checks.rotation import Reading, entries_of, positions, written_since
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
 from release_tasks.masks import mask
-from release_tasks.shell import wait_until
+from release_tasks.processes import shell
+from release_tasks.processes.shell import wait_until
 
 if TYPE_CHECKING:
     from release_tasks.checks.place import Asked, Place

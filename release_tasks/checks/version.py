@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from release_tasks import shell
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
 from release_tasks.checks.web import Session
 from release_tasks.errors import Refused
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.checks.place import Asked, Place

@@ -8,9 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks import asking, postgres
+from release_tasks import asking
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.database import postgres
 from tests.conftest import Web
 
 TEAM = """

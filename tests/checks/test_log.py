@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import asking, postgres
+from release_tasks import asking
 from release_tasks.checks import log, rotation
 from release_tasks.checks.place import Place
 from release_tasks.checks.rotation import Reading, positions, written_since
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN
+from release_tasks.database import postgres
 from release_tasks.kinds import Log
 
 TROUBLE = "2026-01-01 WARNING:  there is no transaction in progress\n"

@@ -14,7 +14,7 @@ from release_tasks import asking
 from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.kinds import Command
-from tests.test_shell import alive, until
+from tests.processes.test_shell import alive, until
 
 TEAM = '''"""What the team wants to know."""
 import subprocess, sys, time, pathlib

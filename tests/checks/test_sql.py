@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from pydantic import ValidationError
 
-from release_tasks import postgres
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.database import postgres
 from release_tasks.kinds import Sql
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import conninfo, sql
 
-from release_tasks import node, postgres
+from release_tasks import node
 from release_tasks.checks.place import Place
 from release_tasks.checks.rotation import positions
+from release_tasks.database import postgres
 from release_tasks.errors import Refused
 
 PG = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}

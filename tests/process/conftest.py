@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from release_tasks import postgres
+from release_tasks.database import postgres
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from release_tasks import postgres
+from release_tasks.database import postgres
 
 LAYER = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds for any one command; generous, as it is only waited for when something is wrong

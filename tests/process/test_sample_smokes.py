@@ -10,11 +10,12 @@ import pytest
 from invoke.vendor import yaml
 from outside import LAYER, git, remove_embedded_servers
 
-from release_tasks import asking, isolation, shell, smokes
+from release_tasks import asking, isolation, smokes
 from release_tasks.checks.verdict import FAIL, PASS
+from release_tasks.database.postgres_programs import client_tool
 from release_tasks.environments import Environment, open_environment
 from release_tasks.git import Git
-from release_tasks.postgres_programs import client_tool
+from release_tasks.processes import shell
 from release_tasks.rehearsal import run_what_came_before
 from release_tasks.settings import load
 

@@ -31,7 +31,7 @@ from outside import (
 )
 from psycopg import sql
 
-from release_tasks.postgres import Running
+from release_tasks.database.postgres import Running
 
 LITTLE = Path(__file__).with_name("little")
 GIT = f"""#!/bin/sh

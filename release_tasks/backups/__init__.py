@@ -1,0 +1,1 @@
+"""Backups: taken, restored to see that they count, kept, encrypted, brought back."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: SQL text, catalogs, what a database holds, and a server of our own."""

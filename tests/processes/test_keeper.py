@@ -1,0 +1,142 @@
+"""What a keeper holds lives exactly as long as its parent, and follows the link."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from release_tasks.processes.keeper import Command, Spec
+from release_tasks.processes.leash import Kept
+from release_tasks.processes.links import point_link, read_link, rename_unless_there
+from tests.processes.test_shell import alive, posix, until
+
+# A service that tells its process id and folder, a line each time it is started.
+SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(60)"
+
+
+def service(log: Path, code: str = SERVICE, cwd: str = ".") -> Command:
+    return Command([sys.executable, "-c", code], cwd, log=str(log))
+
+
+def starts(log: Path) -> list[tuple[int, str]]:
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []  # what is written whole
+    return [(int(pid), cwd) for pid, cwd in (line.split(maxsplit=1) for line in lines)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "service.log"
+
+
+@pytest.fixture
+def keep() -> Iterator[list[Kept]]:
+    kept: list[Kept] = []
+    yield kept
+    for each in kept:
+        each.stop()
+
+
+def test_a_spec_survives_its_way_through_the_pipe() -> None:
+    spec = Spec([Command(["a", "ü\n"], env={"X": "1"})], follow="x", stop="INT", once=True)
+    assert spec.line().count(b"\n") == 1 and Spec.read(spec.line()) == spec
+
+
+def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+    kept = Kept.start(Spec([service(log, cwd=str(tmp_path))]))
+    keep.append(kept)
+    assert until(lambda: starts(log)) and kept.alive and alive(kept.pid)
+    kept.stop()
+    kept.stop()
+    assert not kept.alive
+    assert not alive(starts(log)[0][0])
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_keeper_ends_the_service(log: Path, tmp_path: Path, keep: list[Kept], number: int) -> None:
+    kept = Kept.start(Spec([service(log, cwd=str(tmp_path))]))
+    keep.append(kept)
+    assert until(lambda: starts(log))
+    os.kill(kept.pid, number)
+    assert until(lambda: not kept.alive)
+    assert not alive(starts(log)[0][0])
+
+
+@posix
+def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_path: Path) -> None:
+    children = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVICE!r}]); " + SERVICE
+    code = (
+        "import time; from release_tasks.processes.leash import *; "
+        f"services = [Command([{sys.executable!r}, '-c', {children!r}], log={str(log)!r})]; "
+        "kept = Kept.start(Spec(services)); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    assert until(lambda: len(starts(log)) == 2)
+    parent.kill()
+    parent.wait()
+    assert until(lambda: not any(alive(pid) for pid, _ in starts(log)))
+
+
+@posix
+def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+    deaf = "import signal; signal.signal(15, signal.SIG_IGN); " + SERVICE
+    kept = Kept.start(Spec([service(log, deaf, str(tmp_path))], grace=0.2))
+    keep.append(kept)
+    assert until(lambda: starts(log))
+    kept.stop()
+    assert not alive(starts(log)[0][0])
+
+
+@posix
+def test_a_service_that_dies_is_started_again(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+    keep.append(Kept.start(Spec([service(log, cwd=str(tmp_path))])))
+    assert until(lambda: starts(log))
+    os.kill(starts(log)[0][0], signal.SIGKILL)
+    assert until(lambda: len(starts(log)) == 2)
+
+
+def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+    keep.append(Kept.start(Spec([Command(["no-such-program"], str(tmp_path), log=str(log))])))
+    assert until(lambda: log.exists() and "no-such-program cannot be started" in log.read_text())
+
+
+def test_services_follow_the_link(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+    blue, green, current = tmp_path / "blue", tmp_path / "green", tmp_path / "current"
+    for folder in (blue / "api", green / "api"):
+        folder.mkdir(parents=True)
+    keep.append(Kept.start(Spec([service(log, cwd="api")], follow=str(current))))
+    point_link(current, blue)
+    assert until(lambda: len(starts(log)) == 1)
+    point_link(current, green)
+    assert until(lambda: len(starts(log)) == 2)
+    (first, before), (second, after) = starts(log)
+    assert [before, after] == [str((folder / "api").resolve()) for folder in (blue, green)]
+    assert not alive(first) and alive(second)
+
+
+def test_a_link_is_read_back_also_as_a_text_file(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    assert read_link(link) is None
+    point_link(link, tmp_path / "one")
+    assert read_link(link) == (tmp_path / "one").resolve()
+    point_link(link, Path("two"))
+    assert read_link(link) == (tmp_path / "two").resolve()
+    link.unlink()
+    link.write_text(f"{tmp_path / 'three'}\n")
+    assert read_link(link) == (tmp_path / "three").resolve()
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]
+
+
+def test_of_two_folders_made_at_once_the_first_stands(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made by").write_text(name)
+        rename_unless_there(tmp_path / name, tmp_path / "made")
+    assert (tmp_path / "made" / "made by").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]

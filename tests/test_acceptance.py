@@ -81,9 +81,9 @@ def test_a_fresh_deployment_gets_its_time_to_settle(deployed: Callable[..., Rele
 
 
 def test_what_does_not_settle_in_time_is_refused(deployed: Callable[..., Release], web: Web) -> None:
-    release = deployed(age=0, wait=1.5)
+    release = deployed(age=0, wait=3)
     web.answers["/api/health"] = (503, "")
-    with pytest.raises(Refused, match=r"asked 2 times"):
+    with pytest.raises(Refused, match=r"asked \d times"):
         hold(release, "http")
 
 

@@ -74,20 +74,33 @@ def _decide(place: Place, answer: Answer) -> None:
 def keep_looking(place: Place, answer: Answer) -> None:
     """Look until nothing is wrong; raise what the last look said once the wait is over, or at once if definite."""
     asked, look = answer.asked, look_of(answer.asked.check)
-    deadline = time.monotonic() + asked.wait
-    while True:
+
+    def look_once() -> None:
         answer.attempts += 1
         answer.seen.clear()
         try:
-            if not (wrong := look(asked.check, place, answer.seen, asked)):
-                return
-            raise Wrong(wrong)
+            if wrong := look(asked.check, place, answer.seen, asked):
+                raise Wrong(wrong)
         except Refused as no:
             raise Unknown(" ".join(each.what for each in no.problems), no.problems[0].mend, definite=True) from None
-        except (Wrong, Unknown) as error:
-            if error.definite or time.monotonic() + asked.check.interval > deadline:
+
+    again(look_once, asked.wait, asked.check.interval, (Wrong, Unknown))
+
+
+def again(look: Callable[[], None], wait: float, interval: float, errors: tuple[type[Exception], ...]) -> None:
+    """Call `look` until it raises none of `errors`, or a definite one, or `wait` seconds are over: then that is raised.
+
+    The last look is when they are over; between two are `interval` seconds at most.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return look()
+        except errors as error:
+            left = deadline - time.monotonic()
+            if left <= 0 or getattr(error, "definite", False):
                 raise
-        time.sleep(asked.check.interval)
+        time.sleep(min(interval, left))
 
 
 def look_of(check: Check) -> Look:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -92,17 +91,14 @@ class Gate:
             return None
         names = inspect.signature(pyfuncitem.obj).parameters
         arguments = {name: pyfuncitem.funcargs[name] for name in names}
-        deadline = time.monotonic() + seconds
-        while True:
+
+        def look() -> None:
             pyfuncitem.stash[ATTEMPTS] = pyfuncitem.stash.get(ATTEMPTS, 0) + 1
             pyfuncitem.stash[SEEN].clear()
-            try:
-                pyfuncitem.obj(**arguments)
-                return True
-            except Exception as error:
-                if getattr(error, "definite", False) or time.monotonic() + interval > deadline:
-                    raise
-            time.sleep(interval)
+            pyfuncitem.obj(**arguments)
+
+        looking.again(look, seconds, interval, (Exception,))
+        return True
 
     # Verdicts
 

@@ -80,7 +80,7 @@ def test_an_answer_is_judged(ask: Callable[..., Result], told: dict[str, Any], v
 def test_nothing_looked_at_is_unknown_and_may_yet_come(
     ask: Callable[..., Result], told: dict[str, Any], words: str
 ) -> None:
-    result = ask(wait=0.15, interval=0.05, **told)
+    result = ask(wait=0.6, interval=0.02, **told)
     assert result.verdict == UNKNOWN and words in result.words and result.words.startswith("Nothing was looked at")
     assert result.attempts > 1
 
@@ -180,7 +180,7 @@ def test_a_file_is_read_from_the_deployed_code(ask: Callable[..., Result], tmp_p
 
 
 def test_a_database_that_is_away_is_asked_again(ask: Callable[..., Result]) -> None:
-    result = ask(wait=0.15, interval=0.05, dsn="postgresql://127.0.0.1:9/app", query="select 1", **SOME)
+    result = ask(wait=0.6, interval=0.02, dsn="postgresql://127.0.0.1:9/app", query="select 1", **SOME)
     assert result.verdict == UNKNOWN and result.attempts > 1
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_tasks.database import postgres
-from release_tasks.environments import Environment, free_port
+from release_tasks.environments import Environment
 from release_tasks.files import records_folder, write_aside
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import point_link, read_link
+from release_tasks.processes.ports import free_port
 from release_tasks.schema import applying, ddl, ledger
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import platform
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -177,10 +176,3 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
 
 def _package_files(folder: Path) -> list[str]:
     return [name for name in ("package.json", "pnpm-lock.yaml", "package-lock.json") if (folder / name).exists()]
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

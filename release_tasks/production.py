@@ -13,10 +13,10 @@ from pathlib import Path
 from release_tasks import acceptance, notes, screen, settling, smokes
 from release_tasks.backups import backup, shelf, verification
 from release_tasks.deployment import placed, shown, unapplied_files
-from release_tasks.environments import free_port
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import read_link
+from release_tasks.processes.ports import free_port
 from release_tasks.processes.shell import wait_until
 from release_tasks.release import Release, Step, until_live
 

@@ -21,6 +21,7 @@ from release_tasks.database.postgres_home import Home
 from release_tasks.database.postgres_programs import client_tool, find_bin, major, reachable_by_all
 from release_tasks.errors import Refused
 from release_tasks.processes.leash import Command, Kept, Spec
+from release_tasks.processes.ports import free_port
 from release_tasks.processes.shell import mask, run
 
 if TYPE_CHECKING:
@@ -160,8 +161,7 @@ def _free_port(home: Home) -> int:
         port = int((home.path / "port").read_text(encoding="utf-8"))
         with socket.create_server(("127.0.0.1", port)):
             return port
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     home.write("port", str(port))
     return port
 

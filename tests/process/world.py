@@ -23,7 +23,6 @@ from outside import (
     end_processes_of,
     ended,
     files_of,
-    free_port,
     git,
     introduce,
     journal_breaks,
@@ -32,6 +31,7 @@ from outside import (
 from psycopg import sql
 
 from release_tasks.database.postgres import Running
+from release_tasks.processes.ports import free_port
 
 LITTLE = Path(__file__).with_name("little")
 GIT = f"""#!/bin/sh

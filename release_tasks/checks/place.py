@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,10 +109,7 @@ class Place:
 
     def hide_its_secrets(self) -> None:
         """Keep the password of the DSN, and what is sent as cookies and headers, out of all that is shown."""
-        from psycopg import Error, conninfo
-
-        with suppress(Error):
-            hide(str(conninfo.conninfo_to_dict(self.dsn).get("password") or ""))
+        hide(self.variables.get("PGPASSWORD", ""))  # the DSN's own, which is not parsed here: that takes psycopg
         for each in self.asked:
             for sent in ("cookies", "headers"):
                 for value in getattr(each.check, sent, {}).values():

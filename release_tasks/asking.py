@@ -174,8 +174,10 @@ def problems_in(results: Iterable[Result], where: str, noun: str, again: str) ->
 
 
 def show(title: str, results: Sequence[Result]) -> None:
-    """Show results as a table: which check, its verdict, its time, and what it saw."""
+    """Show results as a table: which check, its verdict, its time, and what it saw; and how many pass."""
     screen.table(title, COLUMNS, rows_of(results))
+    passed = sum(each.verdict == PASS for each in results)
+    screen.say(f"\n{passed} of {len(results)} pass.", "bold green" if passed == len(results) else "bold red")
 
 
 def rows_of(results: Sequence[Result]) -> list[tuple[str, ...]]:

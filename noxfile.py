@@ -38,6 +38,7 @@ try:
     from invoke.vendor import yaml
 
     from release_tasks import isolation, node
+    from release_tasks.errors import Refused
 except ModuleNotFoundError:
     start_again_with_nox()
 
@@ -95,9 +96,12 @@ def settings_here() -> dict[str, Any]:
 named = settings_here().get("smokes")
 for smoke, told in named.items() if isinstance(named, dict) else ():
     told = told if isinstance(told, dict) else {}
-    add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
+    add_smoke(str(smoke), told.get("why", ""), isolation.needs_of(told))
 for smoke, file in isolation.files_in(HERE).items():
-    add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))
+    try:
+        add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))
+    except Refused as no:
+        raise SystemExit("\n".join(map(str, no.problems))) from None
 
 
 @nox.session(default=False)

@@ -20,6 +20,7 @@ from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.files import records_folder
 from release_tasks.kinds import Check, Keyed, Listed, Page, Version
 from release_tasks.processes.links import read_link
 from release_tasks.release import Release, until_live
@@ -221,10 +222,13 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
             results = _asked_again(release, title, seconds)
         finally:
             release.close()
+    asking.keep(records_folder(root) / "checks" / f"acceptance-{where}", results)
     if as_json:
         screen.as_json(results)
     else:
         asking.show(title, results)
+        for kind, reason in settings.acceptance.waived.items():
+            screen.say(f"Waived: {BULLETS[kind]} ({kind}): {reason}")
     refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}"))
 
 

@@ -22,6 +22,7 @@ from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, name_of
 from release_tasks.errors import Problem
 from release_tasks.files import records_folder, write_aside
 from release_tasks.kinds import Log
+from release_tasks.masks import masked_json
 from release_tasks.processes import shell
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str 
         Path(place.kept).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(1 if words else max(len(runs), 1)) as pool:
             begun = [pool.submit(_run_pytest, place, *run, Path(told), words) for run in runs]
-            results = [result for each in begun for result in each.result()]
+            try:
+                results = [result for each in begun for result in each.result()]
+            except KeyboardInterrupt:
+                shell.end_all()  # the pool would wait for them
+                raise
     return [replace(each, section=each.section or section) for each in results]
 
 
@@ -100,7 +105,12 @@ def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str)
     # -P: the deployed tree, where it runs, may hold another release_tasks, or a pytest.py.
     argv = [str(python), "-P", "-m", "pytest", "-p", "pytest_timeout", "-p", "release_tasks.checks.plugin"]
     argv += ["-c", str(INI), f"--rootdir={place.code}", f"--junitxml={junit}", f"--results={out}"]
-    argv += ["-o", f"cache_dir={records_folder(root) / 'cache' / 'pytest'}", str(tests), *shlex.split(words)]
+    argv += [
+        "-o",
+        f"cache_dir={records_folder(root) / 'cache' / 'pytest'}",
+        str(tests),
+        *(["--by-hand", *shlex.split(words)] if words else []),
+    ]
     variables = {
         "PYTHONPATH": str(LAYER),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -116,28 +126,30 @@ def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str)
         said = _last_words(argv, place, variables, _limit_of(asked) if asked else FILES)
     if junit.exists():
         write_aside(Path(place.kept) / junit.name, shell.mask(junit.read_text(encoding="utf-8")).encode())
-    found = json.loads(out.read_bytes()) if out.exists() else []
-    results = [Result(**{**each, "said": tuple(each["said"])}) for each in found]
-    return [*results, *_missing(results, () if words and results else asked, tests, said)]
+    found: dict[str, Any] = json.loads(out.read_bytes()) if out.exists() else {"ended": False, "results": []}
+    results = [Result(**{**each, "said": tuple(each["said"])}) for each in found["results"]]
+    return [*results, *_missing(results, () if words and results else asked, tests, said, found["ended"])]
 
 
 def _last_words(argv: list[str], place: Place, variables: dict[str, str], limit: float) -> str:
     """Run pytest for `limit` seconds at most; return how it ended, and what it said at last."""
     try:
-        ran = shell.run(argv, cwd=Path(place.code), env=variables, timeout=limit, check=False, leash=True)
+        ran = shell.run(argv, cwd=Path(place.code), env=variables, timeout=limit, check=False, strays=True)
     except shell.CommandFailed as late:
         return f"pytest did not end within {limit:g} s: {late.finished.tail(3)}"
     return f"pytest ended with exit code {ran.code}: {ran.tail(5)}"
 
 
-def _missing(results: Sequence[Result], asked: Sequence[Asked], tests: Path, said: str) -> Iterator[Result]:
-    """Yield `unknown` for each check without a result, and for a team's file without a test that was run."""
+def _missing(
+    results: Sequence[Result], asked: Sequence[Asked], tests: Path, said: str, ended: bool
+) -> Iterator[Result]:
+    """Yield `unknown` for each check without a result, and for a team's file that ran no test, or not all of them."""
     for each in asked:
         if each.name not in {result.name for result in results}:
             why = f"It has no result: {said}"
             yield Result(each.name, each.check.kind, each.section, each.bullet, UNKNOWN, (why,))
-    if not results and not asked:
-        why = f"No test of {tests.name} was run: {said}"
+    if not asked and not (results and ended):
+        why = f"{'Not all tests' if results else 'No test'} of {tests.name} {'were' if results else 'was'} run: {said}"
         yield Result(name_of(tests), "test", "", isolation.why_of_file(tests), UNKNOWN, (why,))
 
 
@@ -171,6 +183,11 @@ def problems_in(results: Iterable[Result], where: str, noun: str, again: str) ->
         mend = mend or again.format(name=shlex.quote(name))
         found.append(Problem(f"{what} on {where}{tried}: {' '.join(said)}", mend))
     return found
+
+
+def keep(kept: Path, results: Sequence[Result]) -> None:
+    """Keep results as JSON beside the folder `kept`, which has their screenshots and JUnit XML."""
+    write_aside(kept.with_name(f"{kept.name}.json"), masked_json(results, indent=2).encode())
 
 
 def show(title: str, results: Sequence[Result]) -> None:

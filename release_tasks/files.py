@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 RECORDS = ".release"
+
+
+def emptied(folder: Path) -> Path:
+    """Return `folder` with nothing in it: what a run before has left there would be taken for this one's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def write_aside(path: Path, content: bytes) -> None:

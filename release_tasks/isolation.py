@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks.checks.verdict import name_of
+from release_tasks.errors import Refused
 
 FOLDER = "RELEASE_NOX"  # a variable: where the environments are, for a clone that is thrown away
 INSTALLED = "installed-for.json"
 HOMES = "homes"  # the folder in which a smoke's name tells how nox calls its environment
 SMOKES = "smokes"  # the folder of a team's own smokes
+TEST = re.compile(r"^tests?([-_. ]|$)|[-_. ]tests?$", re.IGNORECASE)  # how tests are called
 MAKING = 900.0  # seconds
 # What a smoke in a file stands on, beside its own packages, with the bounds that the layer itself has for them.
 STANDS_ON = ("pytest", "pytest-timeout", "psycopg[binary]", "pydantic", "requests")
@@ -53,13 +55,13 @@ def needs_of(smoke: Mapping[str, Any]) -> Needs:
 
 def files_in(code: Path) -> dict[str, Path]:
     """Return name → file of the team's own smokes in the tree `code`: `smokes/test_<name>.py`, sorted."""
-    return {name_of(path): path for path in sorted((code / SMOKES).glob("test_*.py"))}
+    return {name_of(path): path for path in sorted((code / SMOKES).glob("test_?*.py"))}
 
 
 def strays_in(code: Path) -> list[Path]:
-    """Return the files in a team's smokes that are named as pytest's tests are, but that nobody would ask."""
-    folder = code / SMOKES
-    return sorted({*folder.glob("*_test.py"), *folder.glob("*/**/test_*.py"), *folder.glob("*/**/*_test.py")})
+    """Return the files in a team's smokes that are named as tests are, but that nobody would ask."""
+    asked = files_in(code).values()
+    return [path for path in sorted((code / SMOKES).rglob("*.py")) if TEST.search(path.stem) and path not in asked]
 
 
 def needs_of_file(path: Path) -> Needs:
@@ -69,7 +71,11 @@ def needs_of_file(path: Path) -> Needs:
         return Needs()
     import tomllib
 
-    told = tomllib.loads("".join(line[2:] or "\n" for line in block["text"].splitlines(keepends=True)))
+    try:
+        told = tomllib.loads("".join(line[2:] or "\n" for line in block["text"].splitlines(keepends=True)))
+    except tomllib.TOMLDecodeError as error:
+        what = f"The script metadata of {path.name} is no TOML: {error}."
+        raise Refused(what, f"Mend the lines from # /// script to # /// in {path.name} (PEP 723).") from None
     return Needs(pip=(*FOR_FILES, *own) if (own := told.get("dependencies")) else ())
 
 
@@ -118,7 +124,6 @@ def make(needed: Mapping[str, Needs], root: Path) -> None:
         return
     from filelock import FileLock
 
-    from release_tasks.errors import Refused
     from release_tasks.processes import shell
 
     def missing() -> list[str]:

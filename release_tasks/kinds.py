@@ -5,8 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
+ERROR_WORDS = (
+    r"(?i)\b(something went wrong|(application|internal server|unexpected|unhandled( runtime)?) error|"
+    r"an error (has )?occurred|failed to (fetch|load)|(service|temporarily) unavailable|bad gateway|gateway timeout|"
+    r"cannot (GET|POST) /|Traceback \(most recent call last\))"
+)
 SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresError\b"
 
 
@@ -24,6 +40,18 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _is_a_mark(text: str) -> str:
+    if re.search(_is_pattern(text).replace("{count}", "1"), ""):
+        raise ValueError("it matches silence; expected a pattern that a mark has to match")
+    return text
+
+
+def _is_inside(path: str) -> str:
+    if path.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", path) or ":" in path:
+        raise ValueError("expected a path in the release's code")
+    return path
+
+
 def _is_a_path(text: str) -> str:
     if not text.startswith("/") or text.startswith("//") or "\\" in text:
         raise ValueError("expected a path on ORIGIN, which begins with one /")
@@ -36,6 +64,7 @@ def _as_list(value: Any) -> Any:
 
 Listed = Literal["http", "page", "fresh", "gaps", "log"]  # the kinds that section 7.2 has a list of
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Mark = Annotated[str, AfterValidator(_is_a_mark)]
 Reason = Annotated[str, Field(min_length=1)]
 UrlPath = Annotated[str, AfterValidator(_is_a_path)]
 Words = Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)]
@@ -65,7 +94,7 @@ class Command(Check):
 
     kind: Literal["command"] = "command"
     command: list[str] = Field(min_length=1)
-    must_print: Pattern = Field(min_length=1, description="a regular expression that its output has to match")
+    must_print: Mark = Field(description="a regular expression that its output has to match")
     must_not_print: list[Pattern] = Field([SQL_TROUBLE], description="regular expressions that it must not match")
     env: dict[str, str] = Field({}, description="variables over those of the environment")
     node: str = Field("", pattern=r"^(\d+(\.\d+){0,2})?$", description="the version of Node it runs on")
@@ -81,10 +110,12 @@ class Sql(Check):
 
     kind: Literal["sql"] = "sql"
     query: str = ""
-    file: str = ""
+    file: Annotated[str, AfterValidator(_is_inside)] = ""
     expect: Literal["none", "some"] | None = None
     at_least: int | None = Field(None, ge=1, description="rows")
-    between: tuple[float, float] | None = Field(None, description="the one value it gives, both ends included")
+    between: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        None, description="the one value it gives, both ends included"
+    )
     over: str = Field("", description="with `expect: none`: a query for what was looked at, which must give a row")
     changes: bool = Field(False, description="it may write, in a transaction that is rolled back")
     on_backup: dict[str, str] | None = None
@@ -171,11 +202,12 @@ class Page(Check):
     path: Paths
     status: int = Field(200, ge=100, le=599)
     selector: str = Field("main", min_length=1, description="what has to be visible, in CSS")
-    must_not_show: list[Pattern] = Field(
-        [r"(?i)\b(something went wrong|application error|internal server error|unhandled (runtime )?error)\b"],
-        description="regular expressions that its visible text must not match",
+    must_not_show: list[Pattern] = Field([], description="regular expressions that its text must not match")
+    error_words: Pattern = Field(ERROR_WORDS, description="the same, for the words of usual error boxes; empty: none")
+    stay: float = Field(0, ge=0, description="seconds that it is watched on, once all is there")
+    viewports: list[tuple[PositiveInt, PositiveInt]] = Field(
+        [(1280, 800)], min_length=1, description="width and height in pixels"
     )
-    viewports: list[tuple[int, int]] = Field([(1280, 800)], min_length=1, description="width and height in pixels")
     dark: bool = Field(False, description="look in dark mode as well")
     cookies: dict[str, str] = Field({}, description="as a session's, from ${NAME}")
     headers: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import records_folder, write_aside
+from release_tasks.files import emptied, records_folder, write_aside
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -182,8 +182,8 @@ class Release:
             write_aside(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
     def kept(self, name: str) -> Path:
-        """Return the folder for what checks leave beside their results: screenshots, JUnit XML."""
-        return (records_folder(self.root) if self.only_looks else self.folder) / "checks" / name
+        """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
+        return emptied((records_folder(self.root) if self.only_looks else self.folder) / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""

@@ -253,7 +253,7 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
 def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
     """Return `value`, Invoke's or plain, with its variables filled in; what its texts must not hold is added."""
     if hasattr(value, "items"):
-        return {key: _filled(inner, f"{path}.{key}", variables, problems) for key, inner in value.items()}
+        return {str(key): _filled(inner, f"{path}.{key}", variables, problems) for key, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
     if not isinstance(value, str):
@@ -290,6 +290,9 @@ def _as_problem(error: Any) -> Problem:
     path = path.removesuffix(".[key]")
     if error["type"] == "extra_forbidden":
         return Problem(f"invoke.yaml, {path}: no such setting.", "Remove it, or see docs/SETTINGS.md for the names.")
+    if error["type"] == "union_tag_not_found":
+        what = f"invoke.yaml, {path}: found {error['input']!r}; expected a check, as {{command: […], must_print: …}}."
+        return Problem(what, "See docs/SMOKES.md.")
     if error["type"] == "union_tag_invalid":
         what = f"invoke.yaml, {path}: found the kind {error['ctx']['tag']!r}; expected one of {', '.join(KINDS)}."
         return Problem(what, "See docs/SMOKES.md.")

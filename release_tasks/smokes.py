@@ -14,7 +14,7 @@ from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
 from release_tasks.database import catalog
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import records_folder
+from release_tasks.files import emptied, records_folder
 from release_tasks.kinds import Check, Command
 from release_tasks.processes import shell
 
@@ -46,7 +46,8 @@ def chosen(settings: Settings, code: Path, only: str | None) -> tuple[Mapping[st
 
 def _stray_problems(code: Path) -> Iterator[Problem]:
     for stray in isolation.strays_in(code):
-        name, path = stray.stem.removeprefix("test_").removesuffix("_test"), stray.relative_to(code).as_posix()
+        name = isolation.TEST.sub("", stray.stem).lower() or "other"
+        path = stray.relative_to(code).as_posix()
         what = f"Nobody would ask {path}; expected smokes in smokes/test_<name>.py."
         yield Problem(what, f"git mv {shlex.quote(path)} smokes/test_{name}.py")
 
@@ -122,15 +123,18 @@ def report(config: Any, where: str, only: str | None, as_json: bool, words: str 
     from release_tasks.release import environment_of, version_here
 
     screen.for_machines(as_json)
+    if as_json and words:
+        raise Refused("--json and --pytest both print to the same place.", "inv smokes --pytest …, without --json")
     try:
         shlex.split(words or "")
     except ValueError as error:
         raise Refused(f"--pytest is no list of options: {error}.", "--pytest '-k BTC --lf'") from None
     with environment_of(config, where) as environment:
-        kept = records_folder(environment.root) / "checks" / f"smokes-{where}"
+        kept = emptied(records_folder(environment.root) / "checks" / f"smokes-{where}")
         place = place_of(environment, version_here(environment.root), kept)
         with screen.busy(f"Asking the smokes on {where}"):
             results = ask_all(environment, place, "", only, words or "")
+    asking.keep(kept, results)
     if as_json:
         screen.as_json(results)
     else:

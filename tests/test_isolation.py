@@ -58,11 +58,18 @@ def test_a_file_says_what_it_needs_in_its_own_metadata(tmp_path: Path) -> None:
     assert isolation.why_of_file(file) == ""
 
 
+def test_metadata_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "test_coins.py"
+    file.write_text('# /// script\n# dependencies = ["six\n# ///\n')
+    with pytest.raises(Refused, match=r"The script metadata of test_coins.py is no TOML"):
+        isolation.needs_of_file(file)
+
+
 def test_files_are_named_after_what_they_test(tmp_path: Path) -> None:
     (tmp_path / "smokes").mkdir()
-    for name in ("test_b.py", "test_a.py", "helper.py", "conftest.py"):
+    for name in ("test_b.py", "test_a.py", "helper.py", "testing_helpers.py", "latest.py", "conftest.py"):
         (tmp_path / "smokes" / name).touch()
-    assert list(isolation.files_in(tmp_path)) == ["a", "b"]
+    assert list(isolation.files_in(tmp_path)) == ["a", "b"] and isolation.strays_in(tmp_path) == []
     assert isolation.files_in(tmp_path / "none") == {}
 
 

@@ -29,9 +29,24 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     assert settings.environments.production.embedded
 
 
+def test_a_key_that_yaml_takes_for_a_number_or_a_yes_is_a_name_all_the_same() -> None:
+    check = {"command": ["x"], "must_print": "PASS"}
+    http = {"path": "/coins", "holds": {0: "BTC"}}
+    settings = load({"smokes": {0: check, True: check}, "acceptance": {"http": [http]}}, {})
+    assert list(settings.smokes) == ["0", "True"] and settings.acceptance.http[0].holds == {"0": "BTC"}
+
+
 @pytest.mark.parametrize(
     ("raw", "path", "told"),
     [
+        ({"smokes": {"a": "node"}}, "release.smokes.a", "found 'node'; expected a check, as {command"),
+        ({"smokes": {"a": {"command": ["x"], "must_print": ".*"}}}, "release.smokes.a.must_print", "matches silence"),
+        ({"smokes": {"a": {"kind": "sql", "file": "/etc/x", "expect": "some"}}}, "release.smokes.a.file", "in the rel"),
+        (
+            {"acceptance": {"page": [{"path": "/", "viewports": [[0, 1]]}]}},
+            "release.acceptance.page[0].viewports[0][0]",
+            "greater than 0",
+        ),
         ({"apps": "x"}, "release.apps", "no such setting"),
         ({"ddl": {"foldr": "x"}}, "release.ddl.foldr", "no such setting"),
         ({"freeze_days": "soon"}, "release.freeze_days", "found 'soon'; input should be a valid integer"),

@@ -73,7 +73,7 @@ def test_one_name_is_one_smoke(here: Callable[..., Environment], tmp_path: Path)
         asked(here(a=python(PASSES)))
 
 
-@pytest.mark.parametrize("path", ["coins_test.py", "prices/test_coins.py", "prices/usd/coins_test.py"])
+@pytest.mark.parametrize("path", ["coins_test.py", "prices/test_coins.py", "prices/usd/coins_test.py", "Test-Coins.py"])
 def test_a_test_that_nobody_would_ask_is_no_silent_pass(
     here: Callable[..., Environment], tmp_path: Path, path: str
 ) -> None:

@@ -16,7 +16,7 @@ from release_tasks.backups import backup, restoring
 from release_tasks.backups.shelf import FACTS, VERIFIED, Backup, held, prune
 from release_tasks.database import postgres
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import file_sha256, records_folder, write_aside
+from release_tasks.files import emptied, file_sha256, records_folder, write_aside
 from release_tasks.kinds import Command, Sql
 from release_tasks.processes.links import read_link
 from release_tasks.schema import scratch
@@ -139,7 +139,7 @@ def _smokes(taken: Backup, restored: Environment) -> tuple[list[str], str]:
     if code is None:
         return [], "none ran, for nothing has been deployed there yet"
     where = f"the restored {taken.name}"
-    kept = records_folder(restored.root) / "checks" / "restored"
+    kept = emptied(records_folder(restored.root) / "checks" / "restored")
     place = asking.place_of(restored, taken.facts["version"], kept, code=code)
     results = asking.ask(replace(place, asked=smokes.asked_of(marked, place, "8", on_backup=True)))
     mend = "Mend the smoke, or what it needs in its on_backup; it can only read, and runs with the code deployed there."

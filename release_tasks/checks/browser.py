@@ -94,7 +94,8 @@ def not_started(error: Exception) -> Unknown:
 
 def playwright_missing() -> Unknown:
     """Return what to say where Playwright itself is not installed."""
-    return Unknown("Playwright for Python is not installed here.", "python -m pip install playwright", definite=True)
+    mend = "python -m pip install playwright   # a smoke with packages of its own names it among them"
+    return Unknown("Playwright for Python is not installed here.", mend, definite=True)
 
 
 class Kept:

@@ -66,26 +66,33 @@ def db(release: Place, seen: Seen) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def command(release: Place, seen: Seen) -> Callable[..., Finished]:
+def command(release: Place, seen: Seen) -> Iterator[Callable[..., Finished]]:
     """What runs a program in the application's folder with its variables: `command("node", "x.mts", timeout=60)`.
 
-    It returns what was printed, and fails the test unless the program ends with exit code 0 in time, and prints no SQL
-    error or warning (`must_not_print`, a regular expression).
+    It returns what was printed: `output`, or `stdout` and `stderr`. It fails the test, also one that catches it, unless
+    the program ends with exit code 0 in time and prints no SQL error or warning (`must_not_print`, a regular
+    expression).
     """
     from release_tasks.processes import shell
+
+    failed: list[Wrong] = []
 
     def run(*argv: str, timeout: float = 60, must_not_print: str = SQL_TROUBLE) -> Finished:
         where, variables = Path(release.folder), release.variables
         try:
-            ran = shell.run(argv, cwd=where, env=variables, timeout=timeout, leash=True)
-        except shell.CommandFailed as failed:
-            raise Wrong(failed.problems[0].what, failed.problems[0].mend) from None
+            ran = shell.run(argv, cwd=where, env=variables, timeout=timeout, strays=True)
+        except shell.CommandFailed as no:
+            failed.append(Wrong(no.problems[0].what, no.problems[0].mend))
+            raise failed[-1] from None
         if trouble := [line for line in ran.output.splitlines() if must_not_print and re.search(must_not_print, line)]:
-            raise Wrong(f"{' '.join(argv)} ended well, but printed: {trouble[0]}")
+            failed.append(Wrong(f"{' '.join(argv)} ended well, but printed: {trouble[0]}"))
+            raise failed[-1]
         _keep(seen, "commands", f"{' '.join(argv)} → {ran.tail(1)}")
         return ran
 
-    return run
+    yield run
+    if failed:
+        raise failed[0]
 
 
 @pytest.fixture
@@ -171,6 +178,10 @@ def log(release: Place, seen: Seen) -> Callable[[str], list[str]]:
     positions_of(release)
 
     def matching(pattern: str) -> list[str]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise Unknown(f"{pattern!r} is no regular expression: {error}.", definite=True) from None
         reading = Reading()
         found = [entry for entry in server_log(release, reading) if re.search(pattern, entry)]
         if reading.lost:

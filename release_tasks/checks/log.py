@@ -41,6 +41,9 @@ def look_at_log(check: Log, place: Place, seen: Seen, asked: Asked) -> list[str]
     if check.command:
         entries = _printed(check, place, since, str(int(began["at"])), reading)
     elif check.files:
+        known = [each for each in began["files"] if set(each["patterns"]) & set(check.files)]
+        if not known and not positions(check.files, place.root)["files"]:
+            raise Unknown(f"No file is called {' or '.join(check.files)}.", "Mend files of this check in invoke.yaml.")
         entries = written_since(began, check.files, place.root, reading)
     else:
         entries = server_log(place, reading)
@@ -59,7 +62,9 @@ def look_at_log(check: Log, place: Place, seen: Seen, asked: Asked) -> list[str]
         mend = "Name the log that is written to; or say in `silent` of the check why nobody writes to it."
         raise Unknown(f"{what} has no line since {since}: that proves nothing.", mend)
     known = [f"{number} excepted: {reason}" for reason, number in excepted.items()]
-    seen["in_words"] = "; ".join([f"{reading.lines} lines" if reading.lines else check.silent, *known])
+    seen["in_words"] = "; ".join(
+        [f"{reading.lines} line{'s' * (reading.lines != 1)}" if reading.lines else check.silent, *known]
+    )
     return []
 
 

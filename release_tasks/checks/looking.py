@@ -41,7 +41,7 @@ class Answer:
         try:
             self.future.result(limit)
         except NotInTime:
-            raise Wrong(f"It was not decided within {limit:g} s.") from None
+            raise Unknown(f"It was not decided within {limit:g} s.") from None
 
 
 def begin(place: Place, asked: Sequence[Asked]) -> dict[str, Answer]:

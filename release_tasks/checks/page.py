@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from release_tasks.checks import browser
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
 from release_tasks.checks.watch import Watch, address, first_of
-from release_tasks.checks.web import leads_to, send_headers, short
+from release_tasks.checks.web import is_own, leads_to, send_headers, short
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Response
@@ -26,6 +26,10 @@ SOON = 1.0  # seconds in which what is to be visible may still come, once someth
 LATE = 2.0  # seconds in which what scripts ask for may still come, once all else is there
 QUIET = 0.1  # seconds without a request, after which a page has settled
 UNREACHABLE = re.compile(r"ERR_(UNSAFE_PORT|CONNECTION_(REFUSED|TIMED_OUT)|NAME_|ADDRESS_|INTERNET_|CERT_|SSL_)\w*")
+# What people see of a page, and which of its pictures a browser cannot draw (HTML Standard, img.decode).
+TEXT = "document.body ? `${document.title}\\n${document.body.innerText}` : ''"
+BROKEN = """Promise.all([...document.images].filter(image => image.complete && image.currentSrc).map(
+  image => image.decode().then(() => '', () => image.currentSrc))).then(found => found.filter(Boolean))"""
 
 
 def look_at_page(check: Check, place: Place, seen: Seen, asked: Asked) -> list[str]:
@@ -160,8 +164,11 @@ class View:
             await self._settled(watch)
         if address(page.url) != address(first.url):
             self.wrong.append(f"{self.called} goes on to {leads_to(page.url)}; expected that it stays.")
-        text = await page.evaluate("document.body ? document.body.innerText : ''")
-        for pattern in self.check.must_not_show:
+        for picture in filter(lambda url: is_own(url, self.place.origin), await page.evaluate(BROKEN)):
+            self.wrong.append(f"{self.called} has a picture that cannot be drawn: {short(picture)}")
+        frames = [frame for frame in page.frames if frame == page.main_frame or is_own(frame.url, self.place.origin)]
+        text = "\n".join([await frame.evaluate(TEXT) for frame in frames])
+        for pattern in filter(None, (*self.check.must_not_show, self.check.error_words)):
             if found := re.search(pattern, text):
                 self.wrong.append(f"{self.called} shows what it must not, {pattern!r}: {short(found[0])}")
 
@@ -195,7 +202,7 @@ class View:
         while (now := time.monotonic()) < self.until:
             quiet = not watch.pending and now > max(watch.last, began) + QUIET
             if quiet or (now > began + LATE and not watch.lacks_parts()):
-                return
+                return await asyncio.sleep(min(self.check.stay, self._left()))
             await asyncio.sleep(0.02)
         self.wrong.append(f"{self.called} is not loaded after {self.check.timeout:g} s: {watch.slow()}.")
 

@@ -33,6 +33,7 @@ GATE = pytest.StashKey["Gate"]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--results", default="", help="the file that gets the results as JSON")
+    parser.addoption("--by-hand", action="store_true", help="a person says which tests to ask")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,17 +42,38 @@ def pytest_configure(config: pytest.Config) -> None:
         gate = Gate(Place.told())
     except Unknown as no:
         raise pytest.UsageError(f"{no} {no.mend}") from None
+    gate.path, gate.by_hand = config.getoption("--results"), config.getoption("--by-hand")
     config.stash[GATE] = gate
     config.pluginmanager.register(gate)
+
+
+class Masked:
+    """A file to print to, in which no secret is shown."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, text: str) -> Any:
+        return self.file.write(mask(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 class Gate:
     """Begins the checks of a place, gives each test its time, and turns outcomes into verdicts."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
+        self.place, self.path, self.by_hand = place, "", False
+        self.collected: dict[str, pytest.Item] = {}
         self.answers: dict[str, looking.Answer] = {}
         self.results: dict[str, Result] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Let pytest print no secret: a person at the terminal reads it as it comes."""
+        writer = session.config.get_terminal_writer()
+        writer._file = Masked(writer._file)  # it has no other place for that
 
     # The tests: one for each check, and those of the team's own files
 
@@ -62,12 +84,15 @@ class Gate:
             asked = [each for each in self.place.asked if each.check.kind == kind]
             metafunc.parametrize("answer", asked, ids=[each.name for each in asked], indirect=True)
 
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        item.stash[SEEN] = {}
+        if not _is_of_no_check(item):
+            self.collected[item.nodeid] = item
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Give every test its limit, and tell the checks in the order in which they are asked."""
         items[:] = [item for item in items if not _is_of_no_check(item)]
-        for item in items:
-            item.stash[SEEN] = {}
         for item in items:
             asked = asked_of(item)
             limit = asked.limit + 2 * looking.GRACE if asked else LIMIT
@@ -118,7 +143,14 @@ class Gate:
         if report.when == "call":
             told = {"section": result.section, "bullet": result.bullet, "verdict": result.verdict, **result.seen}
             item.user_properties.extend((name, mask(str(value))) for name, value in told.items())
+        self._write()
         return report
+
+    def _write(self, ended: bool = False) -> None:
+        """Write the results so far, and whether they are all: what is decided stays so, whatever comes of the rest."""
+        if self.path:
+            told = {"ended": ended, "results": list(self.results.values())}
+            write_aside(Path(self.path), masked_json(told, indent=1).encode())
 
     def _result(
         self, item: pytest.Item, verdict: str, said: tuple[str, ...], mend: str = "", seconds: float = 0.0
@@ -141,14 +173,14 @@ class Gate:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the results: what was collected, and was not asked, is unknown."""
-        for item in session.items:
-            said = "It was not asked: the run ended before."
-            self.results.setdefault(item.nodeid, self._result(item, UNKNOWN, (said,)))
-        results = list(self.results.values())
-        if path := session.config.getoption("--results"):
-            write_aside(Path(path), masked_json(results, indent=1).encode())
-        session.exitstatus = 0 if results and all(each.verdict == PASS for each in results) else 1
+        """Write the results: what was collected, and was not asked, is unknown, but where a person chose."""
+        chosen = {item.nodeid for item in session.items}
+        for item in session.items if self.by_hand else self.collected.values():
+            said = "the run ended before" if item.nodeid in chosen else "a conftest.py or a plugin took it out"
+            self.results.setdefault(item.nodeid, self._result(item, UNKNOWN, (f"It was not asked: {said}.",)))
+        self._write(ended=True)
+        passed = [each.verdict == PASS for each in self.results.values()]
+        session.exitstatus = 0 if passed and all(passed) else 1
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """End, also where a look goes on that nobody waits for any longer."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from release_tasks.checks.verdict import Unknown
+from release_tasks.processes.shell import plain
 
 TAIL = 256  # bytes before a position, by which it is known again
 LONGEST = 1 << 20  # of a line or an entry, which are looked at in such pieces
@@ -158,7 +159,7 @@ def entries_of(lines: Iterable[bytes], reading: Reading) -> Iterator[str]:
     """Return the entries of a log: a line, and those after it that begin with a tab."""
     entry = ""
     for raw in lines:
-        line = raw.decode("utf-8", errors="replace").rstrip()
+        line = plain(raw.decode("utf-8", errors="replace")).rstrip()
         reading.lines += bool(line)
         if line.startswith("\t") and len(entry) < LONGEST:
             entry += f"\n{line}"

@@ -14,6 +14,8 @@ from release_tasks.checks.sql import asking
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from release_tasks.checks.place import Asked, Place
     from release_tasks.kinds import Fresh, Gaps, Keyed
 
@@ -25,14 +27,23 @@ class Clock(NamedTuple):
     """How a unit of time says now, a span of seconds, and what a moment is in seconds since 1970."""
 
     type: str
+    types: tuple[str, ...]  # that a column of such times may be of
     now: str
     span: str
     seconds: str
 
 
 CLOCKS = {
-    "timestamptz": Clock("timestamptz", "now()", "make_interval(secs => {})", "extract(epoch from {})::float8"),
-    "ms": Clock("bigint", "(extract(epoch from now()) * 1000)::bigint", "({} * 1000)::bigint", "{} / 1000::float8"),
+    "timestamptz": Clock(
+        "timestamptz", ("timestamptz",), "now()", "make_interval(secs => {})", "extract(epoch from {})::float8"
+    ),
+    "ms": Clock(
+        "bigint",
+        ("int8", "int4", "numeric", "float8", "float4"),
+        "(extract(epoch from now()) * 1000)::bigint",
+        "({} * 1000)::bigint",
+        "{} / 1000::float8",
+    ),
 }
 
 FRESH = """
@@ -115,6 +126,7 @@ def _ask(check: Keyed, place: Place, seen: Seen, question: str, spans: Mapping[s
     seen["keys"] = _count(check, place, keys)
     query = _with_parts(question, check, keys)
     with asking(check, place, query) as connection:
+        _refuse_another_clock(connection, check)
         seen["query"] = ClientCursor(connection).mogrify(query, spans)
         if question is GAPS:
             seen["plan"] = [line for (line,) in connection.execute(f"explain {query}".encode(), spans)]
@@ -133,6 +145,18 @@ def _count(check: Keyed, place: Place, keys: str) -> int:
         none = f"No keys are expected on {place.name}, for {keys!r} gives no row; a check on nothing passes nothing."
         raise Wrong(none, "Enable what it asks for, or mend keys in invoke.yaml.")
     return int(row[0])
+
+
+def _refuse_another_clock(connection: Connection, check: Keyed) -> None:
+    """Raise `Unknown` where the time of a row says no moment: a `timestamp` is one only with a zone."""
+    moment = f"select {check.time} from {check.table} limit 0".replace("%", "%%")
+    column, *_ = connection.execute(moment.encode()).description or []
+    if column.type_display not in CLOCKS[check.unit].types:
+        said = f"{check.time} of {check.table} is of type {column.type_display}; expected {check.unit}"
+        mend = (
+            "Mend time or unit in invoke.yaml: ms for milliseconds; for another zone, time: \"ts at time zone 'UTC'\"."
+        )
+        raise Unknown(f"{said}.", mend, definite=True)
 
 
 def _with_parts(question: str, check: Keyed, keys: str) -> str:

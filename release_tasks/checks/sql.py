@@ -13,6 +13,8 @@ from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import ROWS, Seen, Unknown
 from release_tasks.kinds import Check, Keyed, Sql
 
+NOTHING = ("no row", "0", None, "f", "", "{}", "[]")  # as the one value of a query for what was looked at
+
 
 def look_at_sql(check: Sql, place: Place, seen: Seen, asked: Asked) -> list[str]:
     """Ask, and return what is wrong with the answer; raise `Unknown` without one, or when nothing was looked at."""
@@ -25,8 +27,9 @@ def look_at_sql(check: Sql, place: Place, seen: Seen, asked: Asked) -> list[str]
         if check.between:
             return _outside(*check.between, _answer(connection, query, 2, check.changes)[1], seen)
         least = 0 if check.expect == "none" else check.at_least or 1
-        count, rows = _answer(connection, query, least or ROWS + 1, check.changes)
-        many = "1 row" if count == 1 else f"{count} rows" if least or count <= ROWS else f"more than {ROWS} rows"
+        most = max(least, ROWS + 1)
+        count, rows = _answer(connection, query, most, check.changes)
+        many = "1 row" if count == 1 else f"{'at least ' * (count == most)}{count} rows"
         seen.update(value=count, threshold=f"at least {least} rows" if least else "no rows", in_words=many)
         if least:
             return [] if count >= least else [f"It gives {many}; expected {least} at least."]
@@ -34,9 +37,12 @@ def look_at_sql(check: Sql, place: Place, seen: Seen, asked: Asked) -> list[str]
             seen["rows"] = rows[:ROWS]
             return [f"It gives {many}; expected none. One of them: {rows[0]}."]
     with asking(check, place, check.over, "query `over`") as connection:
-        looked_at = [value for row in _answer(connection, check.over, 2)[1] for value in row.values()]
-    if looked_at in ([], ["0"], [None]):
-        raise Unknown(f"Nothing was looked at: over, {check.over!r}, gives {str(*looked_at) or 'no row'}.")
+        count, rows = _answer(connection, check.over, ROWS + 1)
+    values = list(rows[0].values()) if count == 1 else []
+    value = "no row" if not count else values[0] if len(values) == 1 else "a row" if count == 1 else "rows"
+    seen["over"] = f"{check.over} → {value}"
+    if value in NOTHING:
+        raise Unknown(f"Nothing was looked at: over, {check.over!r}, gives {value}.")
     return []
 
 
@@ -52,10 +58,10 @@ def asking(check: Check, place: Place, query: str, what: str = "query", writes: 
             if isinstance(error, errors.QueryCanceled):
                 said, mend = f"{said} ({check.timeout:g} s)", "Give it an index, less to do, or a longer timeout."
             elif isinstance(error, errors.SyntaxError):
-                said, mend = (
-                    f"it is not one query that reads: {said}",
-                    "Write one select; what writes needs `changes: true`.",
-                )
+                said = f"it is not one query that reads: {said}"
+                mend = "Write one select; what writes needs `changes: true`."
+                if isinstance(check, Keyed):
+                    mend = "Mend table, key, keys and time in invoke.yaml: SQL, where a name with capitals is quoted."
             elif isinstance(error, errors.UndefinedFunction | errors.DatatypeMismatch) and isinstance(check, Keyed):
                 mend = "Mend key and time in invoke.yaml; a time in milliseconds needs `unit: ms`."
             elif isinstance(error, errors.ReadOnlySqlTransaction):

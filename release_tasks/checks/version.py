@@ -38,7 +38,7 @@ def look_at_version(check: Version, place: Place, seen: Seen, asked: Asked) -> l
             for sentence in ask(place, check.timeout, seen):
                 wrong.append(sentence)
                 if ask is not _tree:
-                    mend = f"inv deploy.{place.name}"
+                    mend = "Restart the web app of dev." if place.name == "dev" else f"inv deploy.{place.name}"
         except Unknown as no:
             unseen[" ".join(no.said)] = no.mend
         except Refused as no:

@@ -39,7 +39,9 @@ class Session(requests.Session):
             raise
         except requests.RequestException as error:
             why = re.search(r"\[Errno -?\d+\] [\w ]+|certificate[\w ]+|Remote end closed[\w ]+", str(error))
-            said = f"{mask(full)} could not be reached: {why[0] if why else type(error).__name__}."
+            reached = not isinstance(error, requests.ConnectionError | requests.Timeout)
+            what = "gave no answer that can be read" if reached else "could not be reached"
+            said = f"{mask(full)} {what}: {why[0] if why else type(error).__name__}."
             raise Unknown(said, f"curl --head {self.origin}") from None
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:

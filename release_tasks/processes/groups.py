@@ -41,6 +41,35 @@ def end_groups(leaders: Sequence[subprocess.Popen[Any]], number: int, grace: flo
         leader.wait()
 
 
+def adopt_orphans() -> None:
+    """Become the parent of each descendant that loses its own, whatever its group is.
+
+    Linux: prctl(2), PR_SET_CHILD_SUBREAPER. Elsewhere nobody can; there what left its group is not found.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def end_orphans() -> None:
+    """End the children that this process has adopted, and those that come to it when these end."""
+    while sys.platform == "linux" and (orphans := _children()):
+        for orphan in orphans:
+            with contextlib.suppress(OSError):
+                os.kill(orphan, signal.SIGKILL)
+                os.waitpid(orphan, 0)
+
+
+def _children() -> list[int]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if file.read_text(errors="replace").rpartition(")")[2].split()[1] == str(os.getpid()):
+                found.append(int(file.parent.name))
+    return found
+
+
 if sys.platform == "win32":
     # Ctrl-Break is what a console program can be asked with; PostgreSQL takes it as SIGINT. What outlives the leader
     # cannot be found by the leader's id there.

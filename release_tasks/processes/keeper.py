@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from release_tasks.processes.groups import end_groups, identity, own_group
+from release_tasks.processes.groups import adopt_orphans, end_groups, end_orphans, identity, own_group
 from release_tasks.processes.links import read_link
 
 POLL = 0.05  # seconds between two looks at the parent, the link and the services
@@ -40,7 +40,7 @@ class Spec:
     """What to hold: services, or with `once` one command whose exit code becomes the keeper's.
 
     `follow` is a link to the folder that relative `cwd`s start from; `stop` is a signal's name without SIG;
-    `grace` are the seconds between it and SIGKILL.
+    `grace` are the seconds between it and SIGKILL. With `strays` also what has left the command's group ends with it.
     """
 
     commands: list[Command]
@@ -48,6 +48,7 @@ class Spec:
     stop: str = "TERM"
     grace: float = 10.0
     once: bool = False
+    strays: bool = False
 
     def line(self) -> bytes:
         """Return the spec as one line, for `read`."""
@@ -98,6 +99,8 @@ def first_line(pipe: int) -> bytes:
 
 def hold_once(spec: Spec, ending: Ending) -> int:
     """Run the one command to its end or until `ending`; what is left of its group ends with it."""
+    if spec.strays:
+        adopt_orphans()
     try:
         process = begin(spec.commands[0], Path())
     except OSError:
@@ -108,6 +111,8 @@ def hold_once(spec: Spec, ending: Ending) -> int:
         except subprocess.TimeoutExpired:
             continue
     end([process], spec)
+    if spec.strays:
+        end_orphans()
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 

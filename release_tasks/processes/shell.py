@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -16,14 +17,16 @@ from typing import IO
 
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of
-from release_tasks.processes.groups import end_groups, identity, own_group
+from release_tasks.processes.groups import end_groups, identity, own_group, send
 from release_tasks.processes.keeper import Command, Spec
 from release_tasks.processes.leash import hand_over, keeper_argv
 
 __all__ = ["CommandFailed", "Finished", "environment", "hide", "listeners", "mask", "run", "wait_until"]
 
 listeners: list[Callable[[Finished], None]] = []  # told of each program that has ended
+COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+_running: list[subprocess.Popen[bytes]] = []
 
 
 def run(
@@ -34,6 +37,7 @@ def run(
     timeout: float = 60,
     check: bool = True,
     leash: bool = False,
+    strays: bool = False,
     user: str | None = None,
     show: bool = False,
     told: bool = True,
@@ -41,8 +45,9 @@ def run(
     """Run a program that gets no input, and end it with all it started when it ends or `timeout` seconds are over.
 
     `env` is added to the environment and the program is looked up in the resulting PATH. With `leash` it also ends
-    when we are killed. `user` (root only) is whom it runs as. With `show` it prints to where we print, and
-    nothing is collected. What only looks need not be `told` to the listeners.
+    when we are killed; with `strays` so does what has left its group (on Linux). `user` (root only) is whom it runs as.
+    With `show` it prints to where we print, and nothing is collected. What only looks need not be `told` to the
+    listeners.
     Raises `Refused` when it cannot be started, `CommandFailed` on a deadline and, with `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
@@ -50,13 +55,17 @@ def run(
     command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env), user=user)
     began, in_time = time.monotonic(), True
     with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
-        process = _start(command, leash, None if show else (stdout, stderr))
+        process = _start(command, leash or strays, strays, None if show else (stdout, stderr))
+        _running.append(process)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             in_time = False
         finally:
-            end_groups([process], signal.SIGTERM, 2 * GRACE if leash else GRACE)  # a keeper needs the first one itself
+            _running.remove(process)
+            end_groups(
+                [process], signal.SIGTERM, 2 * GRACE if leash or strays else GRACE
+            )  # a keeper needs the first one itself
         seconds = time.monotonic() - began
         finished = Finished(command.argv, process.returncode, _text_of(stdout), _text_of(stderr), seconds)
     for tell in listeners if told else ():
@@ -66,6 +75,12 @@ def run(
     if check and finished.code != 0:
         raise CommandFailed(finished, f"ended with {_code_in_words(finished.code)}")
     return finished
+
+
+def end_all() -> None:
+    """End all that runs now, in whichever thread: each `run` then returns as if its program had ended by itself."""
+    for process in list(_running):
+        send(process, signal.SIGTERM)
 
 
 def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
@@ -115,10 +130,17 @@ def environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def _text_of(file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
+    return plain(file.read().decode("utf-8", errors="replace")).replace("\r\n", "\n")
 
 
-def _start(command: Command, leash: bool, outputs: tuple[IO[bytes], IO[bytes]] | None) -> subprocess.Popen[bytes]:
+def plain(text: str) -> str:
+    """Return `text` without a terminal's colours, which would come between a word and what looks for it (ECMA-48)."""
+    return COLOUR.sub("", text) if "\x1b" in text else text
+
+
+def _start(
+    command: Command, leash: bool, strays: bool, outputs: tuple[IO[bytes], IO[bytes]] | None
+) -> subprocess.Popen[bytes]:
     if not Path(command.cwd).is_dir():
         raise Refused(f"There is no folder {command.cwd} to run {command.argv[0]} in.", mend=f"mkdir -p {command.cwd}")
     argv = [_program(command), *command.argv[1:]]
@@ -127,7 +149,7 @@ def _start(command: Command, leash: bool, outputs: tuple[IO[bytes], IO[bytes]] |
         if leash:
             pipe = subprocess.PIPE
             process = subprocess.Popen(keeper_argv(), stdin=pipe, stdout=stdout, stderr=stderr, **own_group())
-            hand_over(process, Spec([replace(command, argv=argv)], grace=GRACE, once=True))
+            hand_over(process, Spec([replace(command, argv=argv)], grace=GRACE, once=True, strays=strays))
             return process
         return subprocess.Popen(
             argv,

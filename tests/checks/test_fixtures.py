@@ -30,6 +30,12 @@ def test_asks_for_nothing_that_is_there(db):
 def test_runs(command):
     assert "0.1.1" in command(sys.executable, "-c", "import os; print(os.environ['APP_VERSION'])").stdout
 
+def test_runs_what_fails_and_catches_it(command, db):
+    try:
+        command(sys.executable, "-c", "raise SystemExit(3)")
+    except AssertionError:
+        db.execute("select 1")
+
 def test_runs_what_fails(command):
     command(sys.executable, "-c", "raise SystemExit('no')")
 
@@ -70,6 +76,7 @@ BECAME = {
     "writes": (UNKNOWN, "cannot execute DELETE in a read-only transaction"),
     "asks_for_nothing_that_is_there": (UNKNOWN, 'relation "app.nothing" does not exist'),
     "runs": (PASS, ""),
+    "runs_what_fails_and_catches_it": (FAIL, "ended with exit code 3"),
     "runs_what_fails": (FAIL, "ended with exit code 1: no"),
     "runs_what_hangs": (FAIL, "did not end within 0.5 s"),
     "runs_what_is_not_there": (UNKNOWN, "The program no-such-program was not found."),

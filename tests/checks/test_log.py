@@ -59,6 +59,17 @@ def test_what_stood_in_the_log_before_the_deployment_is_no_trouble(deployed, loo
     assert (result.verdict, result.seen["lines"]) == (PASS, 1), result.said
 
 
+def test_a_warning_in_colours_is_one_as_well(deployed, look, app):
+    here = deployed()
+    say(app, "\x1b[33mWARNING\x1b[39m:  there is no transaction in progress\n")
+    assert look(OWN, here).verdict == FAIL
+
+
+def test_a_log_that_nobody_has_is_unknown_also_where_silence_is_right(deployed, look):
+    result = look(Log(files=["none.log", "gone/*.log"], silent="it logs errors alone"), deployed("none.log"))
+    assert (result.verdict, result.words) == (UNKNOWN, "No file is called none.log or gone/*.log.")
+
+
 def test_a_warning_between_deployment_and_check_fails_at_once(deployed, look, app):
     here = deployed()
     say(app, f"fine\n{TROUBLE * 12}fine\n")

@@ -29,6 +29,10 @@ VIEWS = {
     "/later": "<body><script>setTimeout(() => document.body.innerHTML = '<main>x</main>', 200)</script>",
     "/second": "<p hidden class=x>no</p><p class=x>yes</p>",
     "/box": "<main>All is well<div class=alert>Oops! Something went wrong.</div></main>",
+    "/titled": "<title>500: Internal Server Error</title><main>x</main>",
+    "/framed": "<main>x</main><iframe src=/box></iframe>",
+    "/blank": "<main>x<img src=/well></main>",
+    "/later-box": "<main>x</main><script>setTimeout(() => document.body.append('Bad Gateway'), 800)</script>",
     "/throws": "<main>x</main><script>undefined.prices</script>",
     "/throws-and-empty": "<div id=root></div><script>undefined.prices</script>",
     "/rejects": "<main>x</main><script>Promise.reject(new Error('no prices'))</script>",
@@ -137,7 +141,7 @@ def see(look: Look, place: Callable[..., Place], site: Site) -> Callable[..., Re
         (["/well", "/others", "/aborts", "/later", "/stream", "/well?tab=prices#top"], {}),
         ("/second", {"selector": ".x"}),
         ("/gone", {"status": 404, "selector": "body"}),
-        ("/box", {"must_not_show": ["Traceback"]}),
+        ("/box", {"error_words": ""}),
     ],
 )
 def test_healthy_pages_pass_soon(see: Callable[..., Result], path: str | list[str], told: dict[str, Any]) -> None:
@@ -148,6 +152,9 @@ def test_healthy_pages_pass_soon(see: Callable[..., Result], path: str | list[st
 
 LIES = {
     "/box": "/box shows what it must not, ",
+    "/titled": "/titled shows what it must not, ",
+    "/framed": "/framed shows what it must not, ",
+    "/blank": "/blank has a picture that cannot be drawn: {origin}/well",
     "/throws": "/throws throws Cannot read properties of undefined (reading 'prices')",
     "/throws-and-empty": "/throws-and-empty does not show main: there is none.",
     "/rejects": "/rejects throws no prices",
@@ -177,6 +184,17 @@ def test_a_page_that_lies_fails_at_once(
     assert [told for told in expected if told not in " ".join(result.said)] == []
     assert all(view["seconds"] < 3.5 for view in result.seen["views"])
     assert ("cookies" in result.mend) == mend
+
+
+def test_a_page_may_be_watched_on_for_what_a_timer_does(see: Callable[..., Result]) -> None:
+    assert see("/later-box").verdict == PASS
+    result = see("/later-box", stay=1.5)
+    assert result.verdict == FAIL and "Bad Gateway" in result.words
+
+
+def test_words_of_our_own_come_beside_those_of_usual_error_boxes(see: Callable[..., Result]) -> None:
+    assert see("/box", must_not_show=["Traceback"]).verdict == FAIL
+    assert "All is well" in see("/box", must_not_show=["All is well"], error_words="").words
 
 
 def test_pages_that_never_come_about_fail_at_their_time(see: Callable[..., Result], site: Site) -> None:

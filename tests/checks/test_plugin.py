@@ -192,6 +192,7 @@ def files(tmp_path: Path, place: Callable[..., Place]) -> Callable[..., list[Res
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "The marker wait needs seconds, as in"),
         ("import pytest\n@pytest.mark.wait\ndef test_a(): pass", "The marker wait needs seconds, as in"),
         ("def test_a(): pass", "It looked at nothing"),
+        ("def test_a(seen):\n    seen['x'] = 1\n    assert (seen == {}, 'always so')", "assertion is always true"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
     ids=[
@@ -204,6 +205,7 @@ def files(tmp_path: Path, place: Callable[..., Place]) -> Callable[..., list[Res
         "waits for x",
         "waits",
         "looks nowhere",
+        "asserts a tuple",
         "is not collected",
     ],
 )
@@ -211,6 +213,42 @@ def test_a_file_that_tests_nothing_is_unknown(files: Callable[..., list[Result]]
     results = files(text)
     assert results and {each.verdict for each in results} == {UNKNOWN}
     assert said in " ".join(" ".join(each.said) for each in results), results
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "def pytest_collection_modifyitems(config, items):\n"
+        "    config.hook.pytest_deselected(items=items[1:])\n    del items[1:]",
+        "def pytest_collection_modifyitems(items): del items[1:]",
+    ],
+    ids=["says so", "in silence"],
+)
+def test_a_test_that_a_conftest_takes_out_is_unknown(
+    files: Callable[..., list[Result]], tmp_path: Path, hook: str
+) -> None:
+    (tmp_path / "smokes").mkdir()
+    (tmp_path / "smokes" / "conftest.py").write_text(hook)
+    found = {each.name: each for each in files(f"{LOOKS}\ndef test_b(): assert False")}
+    assert (found["own/test_a"].verdict, found["own/test_b"].verdict) == (PASS, UNKNOWN)
+    assert found["own/test_b"].said == ("It was not asked: a conftest.py or a plugin took it out.",)
+
+
+def test_what_a_person_does_not_choose_is_not_asked_and_no_secret_is_printed(
+    files: Callable[..., list[Result]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{LOOKS}\ndef test_b(seen): pass\ndef test_c(): raise OSError('hunter2-hunter2')"
+    found = files(text, "-k 'test_a or test_c'", variables={"PGPASSWORD": "hunter2-hunter2"})
+    assert [(each.name, each.verdict) for each in found] == [("own/test_a", PASS), ("own/test_c", UNKNOWN)]
+    printed = capfd.readouterr().out
+    assert "OSError: ***" in printed and "hunter2" not in printed
+
+
+def test_what_was_decided_before_pytest_died_stays_so(files: Callable[..., list[Result]]) -> None:
+    decided, rest = files(f"{LOOKS}\ndef test_b():\n    import os\n    os._exit(0)")
+    assert (decided.name, decided.verdict) == ("own/test_a", PASS)
+    assert (rest.name, rest.verdict) == ("own", UNKNOWN)
+    assert rest.said[0].startswith("Not all tests of test_own.py were run: pytest ended with exit code 0")
 
 
 def test_a_check_whose_pytest_dies_is_unknown(place: Callable[..., Place]) -> None:

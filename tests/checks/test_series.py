@@ -104,7 +104,9 @@ def test_a_check_on_no_keys_fails(ask: Callable[..., Result], kind: Any) -> None
         ({"keys": "select symbol, enabled from coins"}, "gives 2 columns; expected 1: symbol."),
         ({"key": ["symbol", "ts"]}, "gives 1 columns; expected 2: symbol, ts."),
         ({"table": "nowhere"}, 'staging does not answer the query: relation "nowhere" does not exist.'),
-        ({"unit": "ms"}, "timestamp with time zone"),
+        ({"unit": "ms"}, "ts of samples is of type timestamptz; expected ms."),
+        ({"time": "ts at time zone 'UTC'"}, "is of type timestamp; expected timestamptz."),
+        ({"time": "ts::date"}, "is of type date; expected timestamptz."),
     ],
 )
 def test_what_cannot_be_asked_is_unknown_and_is_not_asked_again(
@@ -119,7 +121,7 @@ def test_what_cannot_be_asked_is_unknown_and_is_not_asked_again(
 @pytest.mark.parametrize("kind", [Fresh, Gaps])
 def test_a_key_may_have_several_columns_or_be_an_expression(ask: Callable[..., Result], dsn: str, kind: Any) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute("create table pairs (base text, quote text, ts timestamp)")
+        connection.execute("create table pairs (base text, quote text, ts timestamptz)")
         connection.execute(
             "insert into pairs select 'A%', 'B', now() - i * interval '5 s' from generate_series(0, 12) i"
         )

@@ -75,6 +75,22 @@ def _children(little: World) -> set[int]:
     return set(processes_of(little.folder)) - webs
 
 
+def test_ctrl_c_does_not_wait_for_the_smokes(little: World) -> None:
+    little.set(('writing$", timeout: 10', 'writing$", timeout: 900'))
+    little.let_smoke("writing", "hangs")
+    with little.inv_begun("smokes") as asking:
+        assert until(lambda: any(b"time.sleep(600)" in _command_line(pid) for pid in processes_of(little.folder)))
+        asking.send_signal(signal.SIGINT)
+        ran = ended(asking)
+    assert ran.code == 130 and "Interrupted" in ran.output
+    assert until(lambda: not processes_of(little.folder), 30)
+
+
+def _command_line(pid: int) -> bytes:
+    file = Path(f"/proc/{pid}/cmdline")
+    return file.read_bytes() if file.exists() else b""
+
+
 def test_a_second_run_at_the_same_time_is_refused(little: World) -> None:
     with little.paused("after the stamp on staging") as first:
         assert little.release().refuses("Another release run is under way")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from release_tasks import masks
 from release_tasks.errors import Refused
+from release_tasks.processes import shell
 from release_tasks.processes.shell import CommandFailed, Finished, hide, mask, run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
@@ -126,6 +128,32 @@ def test_a_process_that_left_the_group_cannot_hang_us() -> None:
     finished = run(python(code), timeout=50)
     os.kill(int(finished.stdout), signal.SIGKILL)
     assert finished.seconds < 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody else can adopt orphans")
+@pytest.mark.parametrize("seconds", [0, 60], ids=["ends", "is ended"])
+def test_a_stray_ends_with_its_program_where_that_is_asked_for(seconds: int) -> None:
+    """It has left the group, and its parent has ended."""
+    middle = (
+        f"import subprocess, sys; print(subprocess.Popen({python(SLEEP)!r}, start_new_session=True).pid, flush=True)"
+    )
+    code = f"import subprocess, sys, time; subprocess.run({python(middle)!r}); time.sleep({seconds})"
+    try:
+        finished = run(python(code), timeout=3 if seconds else 50, strays=True)
+    except CommandFailed as failed:
+        finished = failed.finished
+    assert finished.seconds < 20 and until(lambda: not alive(int(finished.stdout)))
+
+
+@posix
+def test_what_runs_in_a_thread_is_ended_when_all_is() -> None:
+    ended: list[Finished] = []
+    thread = threading.Thread(target=lambda: ended.append(run(python(SLEEP), check=False, leash=True)))
+    thread.start()
+    assert until(lambda: len(shell._running) == 1)
+    shell.end_all()
+    thread.join(20)
+    assert ended and ended[0].code != 0 and ended[0].seconds < 20 and shell._running == []
 
 
 @posix

@@ -96,7 +96,7 @@ def settings_here() -> dict[str, Any]:
 named = settings_here().get("smokes")
 for smoke, told in named.items() if isinstance(named, dict) else ():
     told = told if isinstance(told, dict) else {}
-    add_smoke(str(smoke), told.get("why", ""), isolation.needs_of(told))
+    add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
 for smoke, file in isolation.files_in(HERE).items():
     try:
         add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))

@@ -18,7 +18,7 @@ from typing import Any
 
 from invoke import Call, Context, Executor, Exit, Task, task
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.steps import Run, Stopped
 
 INTERRUPTED = 130
@@ -102,6 +102,7 @@ class ReleaseExecutor(Executor):
 
     def execute(self, *tasks: Any) -> Any:
         with _failures_as_sentences():
+            refuse(_key_problems(self.config.get("release", {}), "release"))
             calls = self.dedupe(self.expand_calls(self.normalize(tasks)))
             sections = [call for call in calls if isinstance(call.task, Section)]
             if not sections:
@@ -152,6 +153,15 @@ class ReleaseExecutor(Executor):
             handed = {**(given or {}), **call.kwargs}
             expanded += [*self.expand_calls(call.pre, handed), call, *self.expand_calls(call.post, handed)]
         return expanded
+
+
+def _key_problems(told: Any, path: str) -> Iterator[Problem]:
+    """Yield the keys that YAML does not read as text: Invoke cannot, when it looks for variables of their names."""
+    for key, inner in told.items() if hasattr(told, "items") else enumerate(told) if isinstance(told, list) else ():
+        if not isinstance(told, list) and not isinstance(key, str):
+            what = f"invoke.yaml, {path}: found the key {key}, which YAML does not read as text."
+            yield Problem(what, f'Put it in quotes, as in "{key}": …')
+        yield from _key_problems(inner, f"{path}.{key}")
 
 
 @contextmanager

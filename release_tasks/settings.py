@@ -253,7 +253,7 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
 def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
     """Return `value`, Invoke's or plain, with its variables filled in; what its texts must not hold is added."""
     if hasattr(value, "items"):
-        return {str(key): _filled(inner, f"{path}.{key}", variables, problems) for key, inner in value.items()}
+        return {key: _filled(inner, f"{path}.{key}", variables, problems) for key, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
     if not isinstance(value, str):

@@ -29,13 +29,6 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     assert settings.environments.production.embedded
 
 
-def test_a_key_that_yaml_takes_for_a_number_or_a_yes_is_a_name_all_the_same() -> None:
-    check = {"command": ["x"], "must_print": "PASS"}
-    http = {"path": "/coins", "holds": {0: "BTC"}}
-    settings = load({"smokes": {0: check, True: check}, "acceptance": {"http": [http]}}, {})
-    assert list(settings.smokes) == ["0", "True"] and settings.acceptance.http[0].holds == {"0": "BTC"}
-
-
 @pytest.mark.parametrize(
     ("raw", "path", "told"),
     [

@@ -52,6 +52,11 @@ def test_without_a_version_the_one_in_work_is_proposed_not_released(little: Worl
     [
         ("  title: Little", "  titel: Little", "release.titel"),
         ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
+        (
+            "holds: {ok: true}",
+            "holds: {0: true}",
+            "release.acceptance.http.0.holds: found the key 0, which YAML does not",
+        ),
         ("within: 15", "within: soon", "release.acceptance.fresh"),
         ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
         ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from release_tasks.checks import looking
+from release_tasks.checks.judging import about, judged, one_sentence, seconds_of, title_of, wait_of
 from release_tasks.checks.place import Asked, Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Seen, Unknown, Wrong, name_of
-from release_tasks.errors import Refused
+from release_tasks.checks.verdict import PASS, UNKNOWN, Result, Seen, Unknown, name_of
 from release_tasks.files import write_aside
 from release_tasks.masks import mask, masked_json
 
@@ -39,10 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "wait(seconds, interval=1): look again until it holds, or the time is over")
     try:
-        gate = Gate(Place.told())
+        gate = Gate(Place.told(), config.getoption("--results"), config.getoption("--by-hand"))
     except Unknown as no:
         raise pytest.UsageError(f"{no} {no.mend}") from None
-    gate.path, gate.by_hand = config.getoption("--results"), config.getoption("--by-hand")
     config.stash[GATE] = gate
     config.pluginmanager.register(gate)
 
@@ -61,10 +60,13 @@ class Masked:
 
 
 class Gate:
-    """Begins the checks of a place, gives each test its time, and turns outcomes into verdicts."""
+    """Begins the checks of a place, gives each test its time, and turns outcomes into verdicts, written to `path`.
 
-    def __init__(self, place: Place) -> None:
-        self.place, self.path, self.by_hand = place, "", False
+    `by_hand`: a person says which tests are asked; else all have to be.
+    """
+
+    def __init__(self, place: Place, path: str, by_hand: bool) -> None:
+        self.place, self.path, self.by_hand = place, path, by_hand
         self.collected: dict[str, pytest.Item] = {}
         self.answers: dict[str, looking.Answer] = {}
         self.results: dict[str, Result] = {}
@@ -97,8 +99,8 @@ class Gate:
             asked = asked_of(item)
             limit = asked.limit + 2 * looking.GRACE if asked else LIMIT
             with suppress(Unknown):  # which its call will tell
-                limit += _wait_of(item)[0]
-            if not _seconds_of(item.get_closest_marker("timeout")):  # 0 would mean none at all
+                limit += wait_of(item)[0]
+            if not seconds_of(item.get_closest_marker("timeout")):  # 0 would mean none at all
                 item.add_marker(pytest.mark.timeout(limit), append=False)
         items.sort(key=_turn_of)
 
@@ -111,7 +113,7 @@ class Gate:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
         """Call a test of the team that has a `wait` until it passes, or cannot pass any more."""
-        seconds, interval = _wait_of(pyfuncitem)
+        seconds, interval = wait_of(pyfuncitem)
         if not seconds:
             return None
         names = inspect.signature(pyfuncitem.obj).parameters
@@ -133,7 +135,7 @@ class Gate:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         before = self.results.get(item.nodeid)
-        verdict, said, mend = _judged(report, call)
+        verdict, said, mend = judged(report, call)
         if (report.when != "call" and report.passed) or (before is not None and before.verdict != PASS):
             return report  # the call decides; an error while tidying up does not hide what it found
         if verdict == PASS and not item.stash[SEEN] and asked_of(item) is None:
@@ -158,7 +160,7 @@ class Gate:
         asked, seen = asked_of(item), item.stash[SEEN]
         if asked is None:
             tried, took = item.stash.get(ATTEMPTS, 1), round(seconds, 3)
-            return Result(_name_of(item), "test", "", _about(item), verdict, said, mend, seen, tried, took)
+            return Result(title_of(item), "test", "", about(item), verdict, said, mend, seen, tried, took)
         answer = self.answers.get(asked.name) or looking.Answer(asked)
         kind, tried, took = asked.check.kind, max(answer.attempts, 1), round(answer.seconds, 3)
         return Result(asked.name, kind, asked.section, asked.bullet, verdict, said, mend, answer.seen, tried, took)
@@ -166,7 +168,7 @@ class Gate:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be read, or a module that skips itself, is unknown."""
         if not report.passed:
-            said = _one_sentence(report.longrepr) or f"{report.nodeid} could not be collected."
+            said = one_sentence(report.longrepr) or f"{report.nodeid} could not be collected."
             file, _, inside = report.nodeid.partition("::")
             name = f"{name_of(Path(file))}/{inside or 'the whole file'}"
             self.results[report.nodeid] = Result(name, "test", "", report.nodeid, UNKNOWN, (said,))
@@ -209,68 +211,3 @@ def _is_of_no_check(item: pytest.Item) -> bool:
 def _turn_of(item: pytest.Item) -> int:
     asked = asked_of(item)
     return asked.turn if asked else 1
-
-
-def _name_of(item: pytest.Item) -> str:
-    """Return the name of a team's own test: of its file, and its own."""
-    return f"{name_of(item.path)}/{item.name}"
-
-
-def _about(item: pytest.Item) -> str:
-    """Return what a test of the team is about: its docstring's first line, else its file's, else its name."""
-    for told in (getattr(item, "obj", None), getattr(item, "module", None)):
-        if text := (getattr(told, "__doc__", "") or "").strip():
-            return str(text.splitlines()[0].rstrip("."))
-    return item.name
-
-
-def _wait_of(item: pytest.Item) -> tuple[float, float]:
-    """Return the seconds and the interval of the marker `wait`; 0 without one. Raises `Unknown` where it gives none."""
-    mark = item.get_closest_marker("wait")
-    if mark is None:
-        return 0.0, 1.0
-    told = {**dict(zip(("seconds", "interval"), mark.args, strict=False)), **mark.kwargs}
-    try:
-        return float(told["seconds"]), float(told.get("interval", 1.0))
-    except (KeyError, TypeError, ValueError):
-        raise Unknown(
-            "The marker wait needs seconds, as in @pytest.mark.wait(30, interval=1).", definite=True
-        ) from None
-
-
-def _seconds_of(mark: pytest.Mark | None) -> float:
-    """Return the seconds of the marker `timeout`; 0 without one, or where it gives none."""
-    told = [*mark.args, mark.kwargs.get("timeout", 0)][0] if mark else 0
-    return max(float(told), 0.0) if isinstance(told, int | float) else 0.0
-
-
-def _judged(report: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[str, tuple[str, ...], str]:
-    """Return the verdict of one phase of a test, what there is to say, and what mends it."""
-    error = call.excinfo.value if call.excinfo else None
-    if hasattr(report, "wasxfail"):
-        return UNKNOWN, ("It is marked xfail: a failure that is expected is no pass.",), ""
-    if report.skipped:
-        reason = _one_sentence(report.longrepr).removeprefix("Skipped: ")
-        return UNKNOWN, (f"It was skipped: {reason or 'no reason was given'}.",), ""
-    if error is None:
-        return (PASS if report.passed else FAIL), (), ""
-    if isinstance(error, Wrong | Unknown):
-        return (FAIL if isinstance(error, Wrong) else UNKNOWN), tuple(map(mask, error.said)), error.mend
-    if isinstance(error, Refused):
-        return UNKNOWN, tuple(mask(each.what) for each in error.problems), error.problems[0].mend
-    said = mask(_one_sentence(report.longrepr) or f"{type(error).__name__}: {error}")
-    failed = report.when == "call" and isinstance(error, AssertionError | pytest.fail.Exception)
-    return (FAIL if failed else UNKNOWN), (said,), ""
-
-
-def _one_sentence(longrepr: Any) -> str:
-    """Return what pytest says of a failure in one line: the exception, and where it was raised."""
-    if isinstance(longrepr, tuple):
-        return str(longrepr[2])
-    if told := getattr(longrepr, "errorstring", ""):  # of a fixture that there is not
-        return str(told).splitlines()[0].removeprefix("E").strip()
-    crash = getattr(longrepr, "reprcrash", None)
-    if crash is not None:
-        return f"{' '.join(crash.message.split())} ({Path(crash.path).name}, line {crash.lineno})"
-    lines = [line.removeprefix("E").strip() for line in str(longrepr or "").splitlines()]
-    return next((line for line in reversed(lines) if line), "")

@@ -109,6 +109,12 @@ def warn(log: Path) -> None:
     log.write_text(f"{log.read_text()}{WARNING}all is well\n")
 
 
+def colour(log: Path) -> None:
+    log.write_text(
+        f"{log.read_text()}{WARNING.replace('WARNING', chr(27) + '[33mWARNING' + chr(27) + '[0m')}all is well\n"
+    )
+
+
 def rename(log: Path) -> None:
     warn(log)
     log.rename(f"{log}.1")
@@ -184,6 +190,10 @@ LIES = {
         page("/logs", "<main>BTC</main><script>console.error('no ink')</script>", "logs an error: no ink"),
     "a missing image": page("/image", "<main>BTC <img src=/gone.png></main>", "/gone.png, and gets status 404"),
     "data that does not come": page("/data", "<main>BTC</main><script>fetch('/gone')</script>", "gets status 404"),
+    "a picture that cannot be drawn": page("/blank", "<main>BTC <img src=/login></main>", "cannot be drawn"),
+    "an error in the title alone":
+        page("/titled", "<title>500: Internal Server Error</title><main>BTC</main>", "shows what it must not"),
+    "an error in a frame": page("/framed", "<main>BTC <iframe src=/box></iframe></main>", "shows what it must not"),
     "an empty page with status 200": page("/empty", "<div id=root></div>", "does not show main"),
     # Rows with which a smoke, or a plain query, is content
     "a smoke that passes on an empty database":
@@ -201,6 +211,8 @@ LIES = {
         sql("delete from samples_5s where symbol = 'SOL' and mid < 160", NO_GAPS, FAIL, "SOL has a", LAG_SEES_NONE),
     "a symbol that never had a row":
         sql("insert into coin_universe values ('NEW', true)", SAMPLES, FAIL, "no row for NEW", NO_GROUP_IS_OLD),
+    "times without a zone":
+        sql("alter table samples_5s alter ts type timestamp", SAMPLES, UNKNOWN, "type timestamp;", TABLE_IS_FRESH),
     "universe disabled":
         sql("update coin_universe set enabled = false", NO_GAPS, FAIL, "No keys are expected", A_SMOKE),
     "a clock an hour off":
@@ -213,6 +225,7 @@ LIES = {
             Sql(query="select 1", expect="some"), UNKNOWN, "cannot be used", HEALTH_IS_OK),
     # Logs whose end looks well
     "a WARNING in the log between deployment and check": Lie(Logged(warn), APP_LOG, FAIL, "no transaction"),
+    "a WARNING in colours": Lie(Logged(colour), APP_LOG, FAIL, "no transaction"),
     "log rotation in between": Lie(Logged(rename), APP_LOG, FAIL, "no transaction in progress"),
     "a log that nobody writes to": Lie(Logged(lambda log: None), APP_LOG, UNKNOWN, "has no line since"),
     "a log that somebody emptied":

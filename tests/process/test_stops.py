@@ -29,7 +29,7 @@ KILLS = [
     {"LITTLE_KILL": "in the smoke writing on staging"},
     {"LITTLE_KILL": "after the stamp on staging"},
     {"LITTLE_KILL": "after the stamp on production"},
-    {"LITTLE_KILL": "in the smoke schema on production"},
+    {"LITTLE_KILL": "in the smoke writing on production"},
     {"LITTLE_KILL": "before the restart on production"},
     {"LITTLE_KILL": "after the restart on production"},
     {"KILL_AFTER": "bundle create*"},

@@ -25,7 +25,7 @@ def look_at_command(check: Command, place: Place, seen: Seen, asked: Asked) -> l
             env={**place.variables, **asked.variables},
             timeout=check.timeout,
             check=False,
-            strays=True,
+            leash=True,
         )
     except shell.CommandFailed as late:
         seen["code"], seen["last_lines"] = late.finished.code, late.finished.tail(ROWS)

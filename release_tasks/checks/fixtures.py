@@ -80,7 +80,7 @@ def command(release: Place, seen: Seen) -> Iterator[Callable[..., Finished]]:
     def run(*argv: str, timeout: float = 60, must_not_print: str = SQL_TROUBLE) -> Finished:
         where, variables = Path(release.folder), release.variables
         try:
-            ran = shell.run(argv, cwd=where, env=variables, timeout=timeout, strays=True)
+            ran = shell.run(argv, cwd=where, env=variables, timeout=timeout, leash=True)
         except shell.CommandFailed as no:
             failed.append(Wrong(no.problems[0].what, no.problems[0].mend))
             raise failed[-1] from None

@@ -27,9 +27,12 @@ SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresErr
 
 
 class Model(BaseModel):
-    """A group of settings: unknown keys are refused, values never change after loading."""
+    """A group of settings: unknown keys are refused, values never change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    It is built when it is first used: a gate uses one or two, and starts the sooner.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _is_pattern(text: str) -> str:

@@ -6,9 +6,10 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,14 +89,18 @@ def ask(place: Place, files: Sequence[Path] = (), section: str = "", words: str 
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as told:
         place.hide_its_secrets()
         Path(place.kept).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(1 if words else max(len(runs), 1)) as pool:
-            begun = [pool.submit(_run_pytest, place, *run, Path(told), words) for run in runs]
-            try:
-                results = [result for each in begun for result in each.result()]
-            except KeyboardInterrupt:
-                shell.end_all()  # the pool would wait for them
-                raise
-    return [replace(each, section=each.section or section) for each in results]
+        calls = [partial(_run_pytest, place, *run, Path(told), words) for run in runs]
+        found = [call() for call in calls] if words else _all_at_once(calls)
+    return [replace(each, section=each.section or section) for results in found for each in results]
+
+
+def _all_at_once(calls: Sequence[Callable[[], list[Result]]]) -> list[list[Result]]:
+    with ThreadPoolExecutor(max(len(calls), 1)) as pool:
+        try:
+            return [begun.result() for begun in [pool.submit(call) for call in calls]]
+        except KeyboardInterrupt:
+            shell.end_all()  # the pool would wait for them
+            raise
 
 
 def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str) -> list[Result]:

@@ -75,12 +75,15 @@ def _children(little: World) -> set[int]:
     return set(processes_of(little.folder)) - webs
 
 
-def test_ctrl_c_does_not_wait_for_the_smokes(little: World) -> None:
+@pytest.mark.parametrize(("sent", "words"), [(signal.SIGINT, []), (signal.SIGTERM, ["--pytest", "-x"])])
+def test_a_run_of_smokes_that_is_interrupted_waits_for_none(
+    little: World, sent: signal.Signals, words: list[str]
+) -> None:
     little.set(('writing$", timeout: 10', 'writing$", timeout: 900'))
     little.let_smoke("writing", "hangs")
-    with little.inv_begun("smokes") as asking:
+    with little.inv_begun("smokes", *words) as asking:
         assert until(lambda: any(b"time.sleep(600)" in _command_line(pid) for pid in processes_of(little.folder)))
-        asking.send_signal(signal.SIGINT)
+        asking.send_signal(sent)
         ran = ended(asking)
     assert ran.code == 130 and "Interrupted" in ran.output
     assert until(lambda: not processes_of(little.folder), 30)

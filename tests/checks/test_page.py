@@ -29,6 +29,8 @@ VIEWS = {
     "/later": "<body><script>setTimeout(() => document.body.innerHTML = '<main>x</main>', 200)</script>",
     "/second": "<p hidden class=x>no</p><p class=x>yes</p>",
     "/box": "<main>All is well<div class=alert>Oops! Something went wrong.</div></main>",
+    "/pictures": "<main>x<img><img src=''><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw='>"
+    "<div style='height: 9000px'></div><img loading=lazy src=/well></main>",
     "/titled": "<title>500: Internal Server Error</title><main>x</main>",
     "/framed": "<main>x</main><iframe src=/box></iframe>",
     "/blank": "<main>x<img src=/well></main>",
@@ -138,7 +140,7 @@ def see(look: Look, place: Callable[..., Place], site: Site) -> Callable[..., Re
 @pytest.mark.parametrize(
     ("path", "told"),
     [
-        (["/well", "/others", "/aborts", "/later", "/stream", "/well?tab=prices#top"], {}),
+        (["/well", "/pictures", "/others", "/aborts", "/later", "/stream", "/well?tab=prices#top"], {}),
         ("/second", {"selector": ".x"}),
         ("/gone", {"status": 404, "selector": "body"}),
         ("/box", {"error_words": ""}),

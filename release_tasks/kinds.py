@@ -215,6 +215,12 @@ class Page(Check):
     cookies: dict[str, str] = Field({}, description="as a session's, from ${NAME}")
     headers: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def stays_to_the_end(self) -> Page:
+        if self.stay >= self.timeout:
+            raise ValueError(f"expected stay to be less than timeout, {self.timeout:g} s, which is for the whole look")
+        return self
+
     @property
     def title(self) -> str:
         return self.path[0]

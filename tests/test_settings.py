@@ -33,6 +33,7 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     ("raw", "path", "told"),
     [
         ({"smokes": {"a": "node"}}, "release.smokes.a", "found 'node'; expected a check, as {command"),
+        ({"acceptance": {"page": [{"path": "/", "stay": 15}]}}, "release.acceptance.page[0]", "stay to be less than"),
         ({"smokes": {"a": {"command": ["x"], "must_print": ".*"}}}, "release.smokes.a.must_print", "matches silence"),
         ({"smokes": {"a": {"kind": "sql", "file": "/etc/x", "expect": "some"}}}, "release.smokes.a.file", "in the rel"),
         (

@@ -253,8 +253,9 @@ def _asked_again(release: Release, title: str, seconds: float) -> Sequence[Resul
     with screen.live(title, asking.COLUMNS) as draw:
         while True:
             results = asking.ask(place_of(release, release.here, wait=0.0), section=SECTION)
-            if all(each.verdict == PASS for each in results) or time.monotonic() + BETWEEN > deadline:
+            left = [each.name for each in results if each.verdict != PASS]
+            if not left or time.monotonic() + BETWEEN > deadline:
                 return results
-            passed, left = len(results), [each.name for each in results if each.verdict != PASS]
-            draw(asking.rows_of(results), f"{passed - len(left)} of {passed} pass, not yet {', '.join(left)}")
+            passed = len(results) - len(left)
+            draw(asking.rows_of(results), f"{passed} of {len(results)} pass, not yet {', '.join(left)}")
             time.sleep(BETWEEN)

@@ -19,7 +19,7 @@ from release_tasks import isolation, screen
 from release_tasks.checks import rotation
 from release_tasks.checks.looking import AT_ONCE, KINDS_FILE
 from release_tasks.checks.place import TOLD, Asked, Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, name_of
+from release_tasks.checks.verdict import ENDED, FAIL, PASS, UNKNOWN, Result, name_of
 from release_tasks.errors import Problem
 from release_tasks.files import records_folder, write_aside
 from release_tasks.kinds import Log
@@ -110,12 +110,8 @@ def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str)
     # -P: the deployed tree, where it runs, may hold another release_tasks, or a pytest.py.
     argv = [str(python), "-P", "-m", "pytest", "-p", "pytest_timeout", "-p", "release_tasks.checks.plugin"]
     argv += ["-c", str(INI), f"--rootdir={place.code}", f"--junitxml={junit}", f"--results={out}"]
-    argv += [
-        "-o",
-        f"cache_dir={records_folder(root) / 'cache' / 'pytest'}",
-        str(tests),
-        *(["--by-hand", *shlex.split(words)] if words else []),
-    ]
+    argv += ["-o", f"cache_dir={records_folder(root) / 'cache' / 'pytest'}", str(tests)]
+    argv += ["--by-hand", *shlex.split(words)] if words else []
     variables = {
         "PYTHONPATH": str(LAYER),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -131,9 +127,16 @@ def _run_pytest(place: Place, python: Path, tests: Path, told: Path, words: str)
         said = _last_words(argv, place, variables, _limit_of(asked) if asked else FILES)
     if junit.exists():
         write_aside(Path(place.kept) / junit.name, shell.mask(junit.read_text(encoding="utf-8")).encode())
-    found: dict[str, Any] = json.loads(out.read_bytes()) if out.exists() else {"ended": False, "results": []}
-    results = [Result(**{**each, "said": tuple(each["said"])}) for each in found["results"]]
-    return [*results, *_missing(results, () if words and results else asked, tests, said, found["ended"])]
+    results, ended = _results_in(out)
+    return [*results, *_missing(results, () if words and results else asked, tests, said, ended)]
+
+
+def _results_in(out: Path) -> tuple[list[Result], bool]:
+    """Return what became of each test, and whether that is all; what a run that died had half written is left out."""
+    lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []
+    ended = lines[-1:] == [ENDED]
+    told = dict(json.loads(line) for line in (lines[:-1] if ended else lines))
+    return [Result(**{**each, "said": tuple(each["said"])}) for each in told.values()], ended
 
 
 def _last_words(argv: list[str], place: Place, variables: dict[str, str], limit: float) -> str:

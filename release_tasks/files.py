@@ -13,7 +13,7 @@ RECORDS = ".release"
 def emptied(folder: Path) -> Path:
     """Return `folder` with nothing in it: what a run before has left there would be taken for this one's."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from release_tasks.checks.rotation import Reading, entries_of, positions, written_since
+from release_tasks.checks.rotation import Reading, entries_of, is_any, positions, written_since
 from release_tasks.checks.verdict import ROWS, Seen, Unknown, Wrong
 from release_tasks.masks import mask
 from release_tasks.processes import shell
@@ -41,8 +41,7 @@ def look_at_log(check: Log, place: Place, seen: Seen, asked: Asked) -> list[str]
     if check.command:
         entries = _printed(check, place, since, str(int(began["at"])), reading)
     elif check.files:
-        known = [each for each in began["files"] if set(each["patterns"]) & set(check.files)]
-        if not known and not positions(check.files, place.root)["files"]:
+        if not is_any(began, check.files, place.root):
             raise Unknown(f"No file is called {' or '.join(check.files)}.", "Mend files of this check in invoke.yaml.")
         entries = written_since(began, check.files, place.root, reading)
     else:
@@ -62,9 +61,8 @@ def look_at_log(check: Log, place: Place, seen: Seen, asked: Asked) -> list[str]
         mend = "Name the log that is written to; or say in `silent` of the check why nobody writes to it."
         raise Unknown(f"{what} has no line since {since}: that proves nothing.", mend)
     known = [f"{number} excepted: {reason}" for reason, number in excepted.items()]
-    seen["in_words"] = "; ".join(
-        [f"{reading.lines} line{'s' * (reading.lines != 1)}" if reading.lines else check.silent, *known]
-    )
+    lines = "1 line" if reading.lines == 1 else f"{reading.lines} lines"
+    seen["in_words"] = "; ".join([lines if reading.lines else check.silent, *known])
     return []
 
 

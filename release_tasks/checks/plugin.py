@@ -1,7 +1,8 @@
 """What pytest lacks for a gate: a skip, an xfail, an error or no test at all is never a pass, and nothing hangs.
 
 Loaded by `-p release_tasks.checks.plugin` in a process of its own, which `release_tasks.asking` starts. It writes what
-became of each check, and of each collected test, into the file that `--results` names.
+became of each check, and of each collected test, into the file that `--results` names: a line of JSON for each, as
+it is decided.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 from release_tasks.checks import looking
 from release_tasks.checks.judging import about, judged, one_sentence, seconds_of, title_of, wait_of
 from release_tasks.checks.place import Asked, Place
-from release_tasks.checks.verdict import PASS, UNKNOWN, Result, Seen, Unknown, name_of
+from release_tasks.checks.verdict import ENDED, PASS, UNKNOWN, Result, Seen, Unknown, name_of
 from release_tasks.files import write_aside
 from release_tasks.masks import mask, masked_json
 
@@ -141,18 +142,18 @@ class Gate:
         if verdict == PASS and not item.stash[SEEN] and asked_of(item) is None:
             verdict, said = UNKNOWN, (NOTHING,)
         result = self._result(item, verdict, said, mend, report.duration)
-        self.results[item.nodeid] = result
+        self._keep(item.nodeid, result)
         if report.when == "call":
             told = {"section": result.section, "bullet": result.bullet, "verdict": result.verdict, **result.seen}
             item.user_properties.extend((name, mask(str(value))) for name, value in told.items())
-        self._write()
         return report
 
-    def _write(self, ended: bool = False) -> None:
-        """Write the results so far, and whether they are all: what is decided stays so, whatever comes of the rest."""
+    def _keep(self, test: str, result: Result) -> None:
+        """Keep what became of a test, and write it down: it is decided, whatever comes of the rest."""
+        self.results[test] = result
         if self.path:
-            told = {"ended": ended, "results": list(self.results.values())}
-            write_aside(Path(self.path), masked_json(told, indent=1).encode())
+            with Path(self.path).open("a", encoding="utf-8") as file:
+                file.write(f"{masked_json([test, result])}\n")
 
     def _result(
         self, item: pytest.Item, verdict: str, said: tuple[str, ...], mend: str = "", seconds: float = 0.0
@@ -171,7 +172,7 @@ class Gate:
             said = one_sentence(report.longrepr) or f"{report.nodeid} could not be collected."
             file, _, inside = report.nodeid.partition("::")
             name = f"{name_of(Path(file))}/{inside or 'the whole file'}"
-            self.results[report.nodeid] = Result(name, "test", "", report.nodeid, UNKNOWN, (said,))
+            self._keep(report.nodeid, Result(name, "test", "", report.nodeid, UNKNOWN, (said,)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -180,7 +181,9 @@ class Gate:
         for item in session.items if self.by_hand else self.collected.values():
             said = "the run ended before" if item.nodeid in chosen else "a conftest.py or a plugin took it out"
             self.results.setdefault(item.nodeid, self._result(item, UNKNOWN, (f"It was not asked: {said}.",)))
-        self._write(ended=True)
+        if self.path:
+            lines = [masked_json(each) for each in self.results.items()]
+            write_aside(Path(self.path), "\n".join([*lines, ENDED, ""]).encode())
         passed = [each.verdict == PASS for each in self.results.values()]
         session.exitstatus = 0 if passed and all(passed) else 1
 

@@ -58,6 +58,14 @@ def positions(patterns: Iterable[str], root: str | Path) -> dict[str, Any]:
     return {"at": time.time(), "files": [asdict(each) for each in found.values()]}
 
 
+def is_any(began: Mapping[str, Any], patterns: Iterable[str], root: str | Path) -> bool:
+    """Tell whether a file matches `patterns` now, or did when the positions `began` were taken."""
+    patterns = set(patterns)
+    return any(patterns & set(each["patterns"]) for each in began["files"]) or any(
+        _matching(pattern, root) for pattern in patterns
+    )
+
+
 def written_since(began: Mapping[str, Any], patterns: list[str], root: str | Path, reading: Reading) -> Iterator[str]:
     """Return, one by one, the entries written since the positions `began`, oldest file first. Raises `Unknown`.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
+ENDED = '"ended"'  # the last line of the results of a run that came to its end
 ROWS = 10  # that a result shows, of those that offend
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,15 @@ def end_orphans() -> None:
 
 
 def _children() -> list[int]:
-    found = []
+    return [pid for pid, _, parent, _ in _processes() if parent == os.getpid()]
+
+
+def _processes() -> Iterator[tuple[int, str, int, int]]:
+    """Yield id, state, parent and group of each process, as proc(5) has them; nothing where there is no /proc."""
     for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if file.read_text(errors="replace").rpartition(")")[2].split()[1] == str(os.getpid()):
-                found.append(int(file.parent.name))
-    return found
+        with contextlib.suppress(OSError, ValueError):  # it may end while it is looked at
+            state, parent, group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            yield int(file.parent.name), state, int(parent), int(group)
 
 
 if sys.platform == "win32":
@@ -105,12 +108,7 @@ else:
 
     def only_zombies(group: int) -> bool:
         """Whether nothing of the group runs: orphans stay zombies where a container's first process is no init."""
-        states = []
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, its_group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
-                states += [state] if int(its_group) == group else []
-        return set(states) == {"Z"}
+        return {state for _, state, _, its_group in _processes() if its_group == group} == {"Z"}
 
     def kill(leader: subprocess.Popen[Any]) -> None:
         """End the group without asking."""

@@ -53,9 +53,9 @@ def run(
     for secret in secrets_of(env or {}):
         hide(secret)
     command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env), user=user)
-    began, in_time = time.monotonic(), True
+    began, in_time, leash = time.monotonic(), True, leash or strays
     with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
-        process = _start(command, leash or strays, strays, None if show else (stdout, stderr))
+        process = _start(command, leash, strays, None if show else (stdout, stderr))
         _running.append(process)
         try:
             process.wait(timeout)
@@ -63,9 +63,7 @@ def run(
             in_time = False
         finally:
             _running.remove(process)
-            end_groups(
-                [process], signal.SIGTERM, 2 * GRACE if leash or strays else GRACE
-            )  # a keeper needs the first one itself
+            end_groups([process], signal.SIGTERM, 2 * GRACE if leash else GRACE)  # a keeper needs the first one itself
         seconds = time.monotonic() - began
         finished = Finished(command.argv, process.returncode, _text_of(stdout), _text_of(stderr), seconds)
     for tell in listeners if told else ():

@@ -251,6 +251,18 @@ def test_what_was_decided_before_pytest_died_stays_so(files: Callable[..., list[
     assert rest.said[0].startswith("Not all tests of test_own.py were run: pytest ended with exit code 0")
 
 
+def test_a_result_costs_a_line_however_many_there_are(files: Callable[..., list[Result]]) -> None:
+    text = """
+import pathlib, pytest
+@pytest.mark.parametrize("before", range(5))
+def test_a(request, seen, before):
+    out = pathlib.Path(request.config.getoption("--results"))
+    seen["lines"] = len(out.read_text().splitlines()) if before else 0
+    assert seen["lines"] == before
+"""
+    assert [each.verdict for each in files(text)] == [PASS] * 5
+
+
 def test_a_check_whose_pytest_dies_is_unknown(place: Callable[..., Place]) -> None:
     check = Command(command=[sys.executable, "-c", "print('PASS')"], must_print="PASS")
     here = place(asked=(Asked("good", "2", "Good", check),), origin="http://x")

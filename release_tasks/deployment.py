@@ -20,7 +20,7 @@ from release_tasks import asking, settling, smokes
 from release_tasks.checks import rotation
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.files import write_aside
+from release_tasks.files import extract, write_aside
 from release_tasks.git import Git
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
@@ -65,7 +65,7 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
         archive = Path(folder) / "code.tar"
         git.run("archive", "--format=tar", f"--output={archive}", commit, timeout=UNPACK)
         with tarfile.open(archive) as tar:
-            tar.extractall(code, filter="data")
+            extract(tar, code)
 
 
 def deployment_of(release: Release, here: Environment | None = None) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 RECORDS = ".release"
 
@@ -59,6 +62,27 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Return path → SHA-256 of every file under `folder`, sorted by path with forward slashes."""
     files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
     return {name: file_sha256(path) for name, path in files}
+
+
+def extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Extract `tar` into `folder`. Raises `tarfile.TarError` for a member that would come to lie outside of it."""
+    # https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions: `filter` came with 3.11.4.
+    how: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {"members": _inside(tar, folder)}
+    tar.extractall(folder, **how)
+
+
+def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of `tar` while they are extracted: a link that is there already is followed."""
+    root = folder.resolve()
+    for member in tar:
+        path = root / member.name
+        paths = [path.resolve()]
+        if member.issym() or member.islnk():
+            paths.append(((path.parent if member.issym() else root) / member.linkname).resolve())
+        if member.isdev() or not all(each.is_relative_to(root) for each in paths):
+            raise tarfile.TarError(f"{member.name!r} would come to lie outside of {folder}")
+        member.mode &= 0o755
+        yield member
 
 
 def records_folder(root: Path) -> Path:

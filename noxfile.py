@@ -1,64 +1,96 @@
-# /// script
-# dependencies = ["nox >=2025.2", "invoke >=2.2,<4"]
-# ///
-"""Isolated environments for what a release needs: `nox -s smokes`, rehearse, tests, lint, bench.
+"""Isolated environments for what a release needs: `nox -s smokes`, a session a smoke, and a rehearsal.
 
-The nox that reads this file has the layer's requirements: it runs `inv`, and the smokes' environments hold no more than
-what each of them needs.
-
-On a machine without nox, `python3 noxfile.py -s rehearse` makes nox an environment of its own first.
+The Python that reads this file has the layer's requirements. Where it lacks them, `.nox/layer` is made first, and nox
+goes on there: so `python3 noxfile.py -s rehearse` is all that a new machine needs, and one environment serves every
+session and `inv`. A smoke's own environment holds no more than the smoke needs. A repo's own sessions go into
+noxfile_local.py.
 """
 
+from __future__ import annotations
+
 import os
+import shutil
 import subprocess
 import sys
 import venv
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-LAYER = ["-r", "release_tasks/requirements.txt"]
+LAYER = HERE / ".nox" / "layer"
+REQUIREMENTS = HERE / "release_tasks" / "requirements.txt"
+OLDEST_PYTHON = (3, 11)
 
 
-def start_again_with_nox() -> None:
-    """Run this file's sessions by a nox that is installed in .nox/nox, and end as it ends."""
-    home = HERE / ".nox" / "nox"
-    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    whole = [python, "-c", "import nox, psycopg, playwright"]
-    if not python.exists() or subprocess.run(whole, capture_output=True).returncode:
-        venv.create(home, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *LAYER], cwd=HERE, check=True)
+def restart_in_the_layers_environment() -> None:
+    """Make `.nox/layer` with the requirements, unless it is there, and end as nox ends in it."""
+    python = LAYER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    made_for, wanted = LAYER / "made-for.txt", REQUIREMENTS.read_bytes()
+    if not made_for.exists() or made_for.read_bytes() != wanted:
+        print(f"Making the Python environment of the release layer in {LAYER}: 600 MB, about a minute.", flush=True)
+        LAYER.parent.mkdir(exist_ok=True)
+        (LAYER.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+        try:
+            if not made_for.exists():
+                venv.create(LAYER, with_pip=True, clear=True)
+        except subprocess.CalledProcessError:
+            raise SystemExit("This Python cannot make environments.\n    apt-get install python3-venv") from None
+        quiet = [] if sys.stdout.isatty() else ["--quiet"]
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "--requirement", REQUIREMENTS]
+        if subprocess.run(pip).returncode:
+            raise SystemExit("The requirements of the release layer could not be installed; pip says why above.")
+        made_for.write_bytes(wanted)
     raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
 
 
-try:
-    import nox
-    import psycopg  # noqa: F401 - stands for the layer's requirements
-    from invoke.vendor import yaml
+def is_met(requirement: str) -> bool:
+    """Tell whether this Python has what a line of requirements.txt names."""
+    from packaging.requirements import Requirement
 
-    from release_tasks import isolation, node
-    from release_tasks.errors import Refused
-except ModuleNotFoundError:
-    start_again_with_nox()
+    need = Requirement(requirement)
+    if need.marker and not need.marker.evaluate():
+        return True
+    return need.specifier.contains(metadata.version(need.name), prereleases=True)
 
-nox.options.default_venv_backend = "uv|virtualenv"
+
+def requirements_are_met() -> bool:
+    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    try:
+        return all(is_met(line) for line in lines if line and not line.startswith("#"))
+    except (metadata.PackageNotFoundError, ModuleNotFoundError):
+        return False
+
+
+if sys.version_info < OLDEST_PYTHON:
+    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    python3.11 noxfile.py")
+if not requirements_are_met():
+    restart_in_the_layers_environment()
+
+import nox  # noqa: E402
+from invoke.vendor import yaml  # noqa: E402
+
+sys.path.insert(0, str(HERE))
+from release_tasks import isolation, node  # noqa: E402
+from release_tasks.errors import Refused  # noqa: E402
+
+nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "oldest", "tests"]
 nox.options.envdir = os.environ.get(isolation.FOLDER, ".nox")
+# uv is optional; this line of nox reads like an error.
+nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install the layer's requirements and the dependency `groups` of pyproject.toml."""
-    project = nox.project.load_toml("pyproject.toml") if groups else {}
-    session.install(*LAYER, *(need for group in groups for need in nox.project.dependency_groups(project, group)))
+def inv(session: nox.Session, *words: str) -> None:
+    """Run `inv` in the environment of the layer."""
+    session.run(sys.executable, "-m", "invoke", *words, external=True)
 
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
     """Run all smokes at once, each in an environment of its own; `-- --env staging` for another than dev."""
-    session.run(sys.executable, "-m", "invoke", "smokes", *session.posargs, external=True)
+    inv(session, "smokes", *session.posargs)
 
 
 def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
@@ -73,11 +105,12 @@ def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
             if needs.for_pip:
                 session.install(*needs.for_pip)
             if needs.npm:
-                npm = ["npm", "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
                 path = node.runtime(HERE, HERE / ".release")["PATH"]
-                session.run_install(*npm, env={"PATH": path}, external=True)
+                npm = shutil.which("npm", path=path) or "npm"  # nox does not look for programs in `env`
+                install = [npm, "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
+                session.run_install(*install, env={"PATH": path}, external=True)
             (home / isolation.INSTALLED).write_text(isolation.told(needs), encoding="utf-8")
-        session.run(sys.executable, "-m", "invoke", "smokes", "--only", name, *session.posargs, external=True)
+        inv(session, "smokes", "--only", name, *session.posargs)
 
     run.__doc__ = why or f"The smoke {name}."
     nox.session(name=f"smokes({name})", python=needs.python or None, default=False)(run)
@@ -104,53 +137,17 @@ for smoke, file in isolation.files_in(HERE).items():
         raise SystemExit("\n".join(map(str, no.problems))) from None
 
 
-@nox.session(default=False)
+@nox.session(default=False, venv_backend="none")
 def rehearse(session: nox.Session) -> None:
     """Rehearse a release: throw-away clone, bare remote, embedded dev, staging and production; `-- --keep`."""
-    install(session)
-    session.run("python", "-m", "invoke", "rehearse", *session.posargs)
+    inv(session, "rehearse", *session.posargs)
 
 
-@nox.session(default=False)
-def dev(session: nox.Session) -> None:
-    """Make .venv with `inv` and `nox` for everyday use."""
-    session.run("python", "-m", "venv", ".venv", silent=True)
-    python = ".venv/Scripts/python" if os.name == "nt" else ".venv/bin/python"
-    session.run(python, "-m", "pip", "install", "--quiet", *LAYER, external=True)
-    session.log("Now: source .venv/bin/activate && inv --list")
-
-
-@nox.session
-def tests(session: nox.Session) -> None:
-    """Run all tests, on real git, PostgreSQL and Node."""
-    install(session, "test")
-    session.run("python", "-m", "pytest", *(session.posargs or ["--numprocesses=3", "--dist=worksteal"]))
-
-
-@nox.session
-def oldest(session: nox.Session) -> None:
-    """Run the engine's tests on the oldest Invoke that is supported."""
-    install(session, "test")
-    session.install("invoke ==2.2.*")
-    session.run("python", "-m", "pytest", "tests/test_steps.py", "tests/test_tasks.py", *session.posargs)
-
-
-@nox.session
-def lint(session: nox.Session) -> None:
-    """Check style with ruff and types with mypy."""
-    install(session, "lint")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
-
-
-@nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """Measure against named baselines; docs/PERFORMANCE.md quotes the results."""
-    install(session)
-    for script in sorted(Path("bench").glob("*.py")):
-        session.run("python", str(script), *session.posargs)
-
+try:
+    import noxfile_local  # noqa: F401 - a repo's own sessions, where it has any
+except ModuleNotFoundError as missing:
+    if missing.name != "noxfile_local":
+        raise
 
 if __name__ == "__main__":
     nox.main()

@@ -105,7 +105,7 @@ def clone(system: Path) -> None:
     bare = system / "srv" / "project.git"
     shutil.rmtree(bare, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(bare)], check=True)
-    subprocess.run(["git", "clone", "--quiet", str(bare), str(system / HOME / "project")], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(bare), str(system / HOME / "project")], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     git = ["git", "-C", str(system / HOME / "project")]
     subprocess.run([*git, "checkout", "--quiet", "-B", "main", head.strip()], check=True)

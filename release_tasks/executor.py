@@ -127,7 +127,7 @@ class ReleaseExecutor(Executor):
             screen.as_json(run.outcomes)
         if run.release and not run.survey:
             found = [problem.what for seen in run.refused() for problem in seen.problems]
-            run.release.journal.record("looked", refused=found)
+            run.release.journal.record("looked", refused=found, seconds=run.looked)
         if run.refused():
             if not run.silent:
                 screen.refusals(run.refused())

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
 ENVIRONMENTS = ("dev", "staging", "production")
+COLUMNS = ["section", "outcome", "steps", "changed", "took"]
 
 
 def rehearse(config: Any, version: str | None, keep: bool) -> None:
@@ -51,11 +52,15 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
     began = time.monotonic()
     with _throw_away_folder(keep, version) as folder, stage(git, folder, settings) as clone:
+        ready = time.monotonic() - began
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
         released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, show=True)
-        _report(clone, version, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        journal = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl")
+        title = f"\nRehearsal of {version}, {seconds:.0f} s in all"
+        screen.table(title, COLUMNS, rows_of(journal.records(), ready, seconds))
         if released.code:
             raise Refused(
                 f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
@@ -122,22 +127,28 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     settling.settle(environment)
 
 
-def _report(clone: Path, version: str, seconds: float) -> None:
-    """Show what happened, from the journal: a row a section, its steps and its time."""
+def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:
+    """Return the rows of `COLUMNS` from the records of a journal: they explain all of the `seconds`.
+
+    `ready` of these were over when the environments ran. A section's time is that of both passes over it.
+    """
+    looked: dict[str, float] = {}
     sections: dict[str, list[dict[str, Any]]] = {}
-    records = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl").records()
     for record in records:
-        if record["event"] == "step":
+        if record["event"] == "looked":
+            looked = record["seconds"]
+        elif record["event"] == "step":
             sections.setdefault(record["section"], []).append(record)
-    rows = []
-    for section, steps in sections.items():
+    rows: list[tuple[str, ...]] = [("Bringing up the environments", "done", "", "", f"{ready:.1f} s")]
+    rest = seconds - ready
+    for section in dict.fromkeys([*looked, *sections]):
+        steps = sections.get(section, [])
         outcomes = [str(step["outcome"]) for step in steps]
-        took = sum(step.get("seconds", 0.0) for step in steps)
-        verdict = "refused" if "refused" in outcomes else "done"
-        rows.append((section, verdict, len(steps), outcomes.count("changed"), f"{took:.1f} s"))
-    screen.table(
-        f"\nRehearsal of {version}, {seconds:.0f} s in all", ["section", "verdict", "steps", "changed", "took"], rows
-    )
+        took = looked.get(section, 0.0) + sum(step["seconds"] for step in steps)
+        outcome = "refused" if "refused" in outcomes else "done" if steps else "looked at"
+        rows.append((section, outcome, str(len(steps)), str(outcomes.count("changed")), f"{took:.1f} s"))
+        rest -= took
+    return [*rows, ("Beginning and ending", "", "", "", f"{max(rest, 0.0):.1f} s")]
 
 
 def _kept_evidence(clone: Path, root: Path, version: str) -> Path:

@@ -83,6 +83,7 @@ class Run:
     section: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
     passed: dict[tuple[str, Any], Outcome] = field(default_factory=dict)
+    looked: dict[str, float] = field(default_factory=dict)  # section → seconds of the first pass
 
     def open(self, config: Any, version: str | None) -> Release:
         """Return the release that all sections of this run share; two versions in one run are refused."""
@@ -105,6 +106,9 @@ class Run:
         if seen is None:
             with screen.busy(title):
                 seen = outcome(step, release, partial(Outcome, self.section, title), change=not self.looking)
+        seconds = round(time.monotonic() - began, 3)
+        if self.looking:
+            self.looked[self.section] = round(self.looked.get(self.section, 0.0) + seconds, 3)
         self.outcomes.append(seen)
         if seen.state == CHANGED:
             self.passed.clear()
@@ -121,7 +125,7 @@ class Run:
                 step=title,
                 outcome=seen.state,
                 text=seen.text or " ".join(problem.what for problem in seen.problems),
-                seconds=round(time.monotonic() - began, 3),
+                seconds=seconds,
             )
             if seen.state == REFUSED:
                 screen.refusals([seen])

@@ -284,6 +284,8 @@ def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: P
     steps = [record for record in project.journal.records() if record["event"] == "step"]
     told = [(step["section"], step["step"], step["outcome"]) for step in steps]
     assert told[:2] == [("1. First", "Ask the gate", "done"), ("1. First", "Write it", "changed")]
+    (looked,) = (record for record in project.journal.records() if record["event"] == "looked")
+    assert list(looked["seconds"]) == ["1. First", "2. Second"]
     assert project.journal.breaks() == []
     assert "All is so: 7 steps, 6 done, 1 asked." in project.inv("whole", *V)
 

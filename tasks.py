@@ -30,6 +30,7 @@ def preconditions(c, version=None):
         preconditions.come_after_the_last_release,
         preconditions.have_versions_in_line,
         preconditions.have_a_ddl_pack_in_order,
+        preconditions.start_the_browser_once,
         preconditions.prove_the_ddl_pack,
         preconditions.validate_the_ddl_pack_on_dev,
         preconditions.pass_the_smokes_on_dev,

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 from release_tasks import asking, screen
-from release_tasks.checks import browser, looking
+from release_tasks.checks import looking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
 from release_tasks.deployment import deployment_of, stamped_at
@@ -182,16 +182,8 @@ def _singles(check: Check) -> list[Check]:
 
 
 def asking_problems(release: Release, dev: Environment) -> list[Problem]:
-    """Return why checks of section 7.2 cannot be asked, as far as dev can tell: their queries, and a browser for views.
-
-    What they answer there is no matter.
-    """
+    """Return why checks of section 7.2 cannot be asked, as far as dev can tell; what they answer there is no matter."""
     problems = []
-    if release.settings.acceptance.page:
-        try:
-            browser.refuse_without()
-        except Unknown as no:
-            problems.append(Problem(str(no), no.mend))
     place = asking.place_of(dev, release.version, release.kept("acceptance-dev"))
     for asked in _asked(release, 0.0):
         if isinstance(asked.check, Keyed):

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import isolation, screen
 from release_tasks.checks import rotation
-from release_tasks.checks.looking import AT_ONCE, KINDS_FILE
+from release_tasks.checks.looking import KINDS_FILE, limits_of
 from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import ENDED, FAIL, PASS, UNKNOWN, Result, name_of
 from release_tasks.errors import Problem
@@ -161,12 +160,9 @@ def _missing(
         yield Result(name_of(tests), "test", "", isolation.why_of_file(tests), UNKNOWN, (why,))
 
 
-def _limit_of(asked: Iterable[Asked]) -> float:
-    """Return the seconds within which all of `asked` are decided: the longest of each turn, in rounds, and slack."""
-    turns: dict[int, list[float]] = {}
-    for each in asked:
-        turns.setdefault(each.turn, []).append(each.limit)
-    return sum(max(longest) * ceil(len(longest) / AT_ONCE) for longest in turns.values()) + SLACK
+def _limit_of(asked: Sequence[Asked]) -> float:
+    """Return the seconds within which all of `asked` are decided, and pytest has begun and ended."""
+    return max(limits_of(asked).values()) + SLACK
 
 
 # What is told of results

@@ -91,6 +91,11 @@ class Check(Model):
         """What it looks at, in a word or two, where nobody gave it a name."""
         return ""
 
+    @property
+    def views(self) -> int:
+        """The number of views that one look opens in the browser."""
+        return 0
+
 
 class Command(Check):
     """A program that passes with exit code 0 *and* its mark *and* no sign of trouble; silence is no pass."""
@@ -224,6 +229,10 @@ class Page(Check):
     @property
     def title(self) -> str:
         return self.path[0]
+
+    @property
+    def views(self) -> int:
+        return len(self.path) * len(self.viewports) * (1 + self.dark)
 
 
 class Log(Check):

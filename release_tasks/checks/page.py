@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from release_tasks.kinds import Page as Check
 
 GRACE = 4.0  # seconds beyond its limit in which a page may still be pictured and closed
+ITSELF = "expected the page itself."
+POLL = 0.03  # seconds between two looks at what a page has come to
 SOON = 1.0  # seconds in which what is to be visible may still come, once something has failed
 LATE = 2.0  # seconds in which what scripts ask for may still come, once all else is there
 QUIET = 0.1  # seconds without a request, after which a page has settled
@@ -47,10 +49,9 @@ def look_at_page(check: Check, place: Place, seen: Seen, asked: Asked) -> list[s
     began = time.monotonic()
 
     async def look_at_all(one: Browser, slots: asyncio.Semaphore) -> list[BaseException | None]:
-        until = time.monotonic() + check.timeout
-        return await asyncio.gather(*(view.look(one, slots, until) for view in views), return_exceptions=True)
+        return await asyncio.gather(*(view.look(one, slots) for view in views), return_exceptions=True)
 
-    ended = browser.run(look_at_all, check.timeout + GRACE)
+    ended = browser.run(look_at_all)
     wrong = [sentence for view in views for sentence in dict.fromkeys(view.wrong)]
     seen.update(views=[view.seen for view in views], rows=wrong[:ROWS])
     seen["in_words"] = f"{len(views)} view{'s' * (len(views) > 1)} in {time.monotonic() - began:.1f} s"
@@ -88,23 +89,22 @@ class View:
         size = f" at {self.size[0]}x{self.size[1]}" if len(self.check.viewports) > 1 else ""
         return self.path + size + (" in dark mode" if self.dark else "")
 
-    async def look(self, one: Browser, slots: asyncio.Semaphore, until: float) -> None:
-        """Look at it in a context of its own, until the monotonic time `until`. Raises `Unknown`."""
+    async def look(self, one: Browser, slots: asyncio.Semaphore) -> None:
+        """Look at it in a context of its own; its time begins once it has one of the `slots`. Raises `Unknown`."""
+        async with slots:
+            await self._look(one)
+
+    async def _look(self, one: Browser) -> None:
         from playwright.async_api import Error
 
-        self.until, context = until, None
-        busy = Unknown(f"{self.called} was not looked at: other pages kept the browser busy.")
+        self.until, context = time.monotonic() + self.check.timeout, None
         try:
-            async with asyncio.timeout(until - time.monotonic() + GRACE / 2), slots:
-                if time.monotonic() > until:
-                    raise busy
+            async with asyncio.timeout(self.check.timeout + GRACE / 2):
                 width, height = self.size
                 scheme: Any = "dark" if self.dark else "light"
                 context = await one.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
                 await self._look_in(context)
         except TimeoutError:
-            if context is None:
-                raise busy from None
             self.wrong.append(f"{self.called} keeps its page so busy that it could not be looked at to its end.")
         except Error as error:
             if not one.is_connected():
@@ -135,11 +135,19 @@ class View:
         """Return what the page is answered with; None where that is nothing, which is wrong. Raises `Unknown`."""
         from playwright.async_api import Error, TimeoutError
 
+        going = asyncio.ensure_future(page.goto(self.url, wait_until="commit", timeout=self._left() * 1000))
+        going.add_done_callback(lambda gone: gone.cancelled() or gone.exception())  # also where nobody awaits it
         try:
-            answer = await page.goto(self.url, wait_until="commit", timeout=self._left() * 1000)
+            while not going.done() and first_of(watch.asked) == watch.asked:
+                await asyncio.wait([going], timeout=POLL)
+            await asyncio.wait([going], timeout=SOON)  # where a redirect leads may be slow
+            if not going.done():
+                self.wrong.append(f"{self.called} is redirected to {leads_to(watch.asked.url)}; {ITSELF}")
+                return None
+            answer = await going
         except Error as error:
             if first_of(watch.asked) != watch.asked:
-                self.wrong.append(f"{self.called} is redirected to {leads_to(watch.asked.url)}; expected the page.")
+                self.wrong.append(f"{self.called} is redirected to {leads_to(watch.asked.url)}; {ITSELF}")
             elif refused := UNREACHABLE.search(error.message):
                 raise Unknown(f"{self.url} could not be reached: {refused[0]}.", f"curl --head {self.url}") from None
             elif isinstance(error, TimeoutError):
@@ -155,7 +163,7 @@ class View:
         """Judge what answers; if it is the page: wait for what is to be visible, and read the text."""
         self.seen["status"], first = answer.status, first_of(answer.request)
         if first != answer.request:
-            self.wrong.append(f"{self.called} is redirected to {leads_to(answer.url)}; expected the page itself.")
+            self.wrong.append(f"{self.called} is redirected to {leads_to(answer.url)}; {ITSELF}")
             return
         if answer.status != self.check.status:
             self.wrong.append(f"{self.called} answered with status {answer.status}, expected {self.check.status}.")
@@ -189,7 +197,7 @@ class View:
                 end = min(end, time.monotonic() + SOON)
             if time.monotonic() > end:
                 break
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(POLL)
         within = f" within {self.check.timeout:g} s" if end == self.until else ""
         there = "it is there, but hidden" if await page.locator(selector).count() else "there is none"
         slow = f"; it still waits for {watch.slow()}" if watch.pending else ""

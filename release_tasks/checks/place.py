@@ -43,11 +43,6 @@ class Asked:
     turn: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)  # of a command: those of its own environment
 
-    @property
-    def limit(self) -> float:
-        """The seconds in which it has to be decided: those of its wait, and of a last look."""
-        return self.check.timeout + self.wait
-
 
 @dataclass(frozen=True)
 class Place:

@@ -96,9 +96,9 @@ class Gate:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Give every test its limit, and tell the checks in the order in which they are asked."""
         items[:] = [item for item in items if not _is_of_no_check(item)]
+        whole = max(looking.limits_of(self.place.asked).values(), default=0.0) + 2 * looking.GRACE
         for item in items:
-            asked = asked_of(item)
-            limit = asked.limit + 2 * looking.GRACE if asked else LIMIT
+            limit = whole if asked_of(item) else LIMIT
             with suppress(Unknown):  # which its call will tell
                 limit += wait_of(item)[0]
             if not seconds_of(item.get_closest_marker("timeout")):  # 0 would mean none at all

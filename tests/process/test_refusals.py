@@ -244,6 +244,20 @@ def test_an_app_that_needs_no_node_is_released_without_and_its_next_version_can_
     assert '"version": "0.2.0-dev"' in little.text_at("main", "package.json")
 
 
+def test_a_browser_that_does_not_start_is_found_before_anything_changes(little: World) -> None:
+    browser = little.folder / "browser"
+    browser.write_text("#!/bin/sh\necho '[1:ERROR:zygote_host_impl_linux.cc] No usable sandbox! If …' >&2\nexit 1\n")
+    browser.chmod(0o755)
+    little.set(("    waived: {page: it has no script; what it answers is asked by http}", "    page: [{path: /}]"))
+    little.variables["BROWSER_BIN"] = str(browser)
+    before = little.look()
+    for words in ((), ("--dry",)):
+        ran = little.inv(*words, "release", "--version", "0.1.1", "--yes")
+        assert ran.refuses("2. Preconditions", "does not start: No usable sandbox", "apt-get install chromium-sandbox")
+        assert ran.output.count("No usable sandbox") == 1
+    assert little.look() == before
+
+
 FAILING = ("ddl/02_ops.sql, line 3", 'relation "app.nowhere" does not exist', "42P01")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
 hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
 hypothesis.settings.load_profile("layer")
 
+SWEEPER = Path(__file__).with_name("sweeper.py")
 GIT_CONFIG = """\
 [user]
     name = Rita Releaser
@@ -56,16 +58,37 @@ APP = {
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests and servers live in memory where there is plenty: a third of their time is the making of files."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # in a shell's background it is ignored, and so by children
+    # In a shell's background SIGINT is ignored, and so by children; on SIGTERM the tests tidy up as on Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     memory = Path("/dev/shm")
-    if config.option.basetemp is None and "PYTEST_XDIST_WORKER" not in os.environ and _is_roomy(memory):
-        folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory))
+    roomy = config.option.basetemp is None and _is_roomy(memory)
+    folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory if roomy else None))
+    sweeper = subprocess.Popen(
+        [sys.executable, str(SWEEPER), str(folder)], stdin=subprocess.PIPE, start_new_session=True
+    )
+    os.environ["RELEASE_TESTS"] = str(folder)  # by which the sweeper knows what the tests started
+    config.add_cleanup(lambda: sweeper.communicate() and None)
+    if roomy:
         folder.chmod(0o755)
         config.option.basetemp = str(folder / "tests")
         os.environ["RELEASE_SERVERS"] = str(folder)
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Collect no garbage while pytest parses the file of a failure.
+
+    On Python 3.11 a finalizer that parses something as well is a SystemError there, which ends the whole run without
+    a name of what failed: https://github.com/python/cpython/issues/106905.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def _is_roomy(memory: Path) -> bool:

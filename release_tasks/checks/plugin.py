@@ -7,6 +7,7 @@ it is decided.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from collections.abc import Generator
@@ -134,7 +135,11 @@ class Gate:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        report = yield
+        gc.disable()  # on Python 3.11 a finalizer could break it (https://github.com/python/cpython/issues/106905)
+        try:
+            report = yield
+        finally:
+            gc.enable()
         before = self.results.get(item.nodeid)
         verdict, said, mend = judged(report, call)
         if (report.when != "call" and report.passed) or (before is not None and before.verdict != PASS):

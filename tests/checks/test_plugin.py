@@ -15,6 +15,7 @@ from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.kinds import Command
 from tests.processes.test_shell import alive, until
+from tests.test_conftest import FAILS, LONG
 
 TEAM = '''"""What the team wants to know."""
 import subprocess, sys, time, pathlib
@@ -342,3 +343,9 @@ def test_the_place_is_told_once(place: Callable[..., Place], tmp_path: Path, mon
     monkeypatch.setenv(TOLD, str(tmp_path / "place.json"))
     assert Place.told().name == "staging"
     assert not (tmp_path / "place.json").exists()
+
+
+def test_a_failure_is_named_whatever_is_parsed_meanwhile(place: Callable[..., Place], tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(FAILS + LONG)
+    (result,) = asking.ask(place(), [tmp_path / "test_own.py"])
+    assert (result.name, result.verdict) == ("own/test_fails", FAIL) and "assert 3 == 4" in result.words

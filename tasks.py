@@ -1,4 +1,4 @@
-"""The release process of docs/RELEASE_PROCESS.md: one task a section, in its order; `pre` is that order."""
+"""The written release process: one task a section, in its order; `pre` is that order."""
 
 from invoke import Collection, task
 

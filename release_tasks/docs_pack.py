@@ -1,4 +1,4 @@
-"""Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on (docs/DOCS_PACKING.md)."""
+"""Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on."""
 
 from __future__ import annotations
 

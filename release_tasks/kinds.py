@@ -1,4 +1,4 @@
-"""The kinds of checks: what each may be told in invoke.yaml. docs/SMOKES.md explains them to an operator."""
+"""The kinds of checks: what each may be told in invoke.yaml."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -283,19 +284,33 @@ def _passwords(text: str) -> list[str]:
     return [each["password"].strip("'") for matches in found for each in matches]
 
 
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys that the settings at `loc` may have, where pydantic names a check's kind after its name."""
+    kind: Any = Settings
+    for part in loc:
+        if fields := getattr(kind, "model_fields", None):
+            kind = fields[part].annotation
+        else:
+            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list) else KINDS[part]
+    return list(kind.model_fields)
+
+
 def _as_problem(error: Any) -> Problem:
     tagged = error["loc"][:1] == ("smokes",) and error["loc"][2:3] and error["loc"][2] in KINDS
     parts = [*error["loc"][:2], *error["loc"][3:]] if tagged else error["loc"]
     path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     path = path.removesuffix(".[key]")
     if error["type"] == "extra_forbidden":
-        return Problem(f"invoke.yaml, {path}: no such setting.", "Remove it, or see docs/SETTINGS.md for the names.")
+        keys = _keys_at(error["loc"][:-1])
+        close = get_close_matches(str(error["loc"][-1]), keys, 1)
+        what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(keys)}."
+        return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
     if error["type"] == "union_tag_not_found":
         what = f"invoke.yaml, {path}: found {error['input']!r}; expected a check, as {{command: […], must_print: …}}."
-        return Problem(what, "See docs/SMOKES.md.")
+        return Problem(what, f"Give it a kind, one of {', '.join(KINDS)}, and its keys.")
     if error["type"] == "union_tag_invalid":
         what = f"invoke.yaml, {path}: found the kind {error['ctx']['tag']!r}; expected one of {', '.join(KINDS)}."
-        return Problem(what, "See docs/SMOKES.md.")
+        return Problem(what, "Give it one of these kinds; without one it is a command.")
     message = error["msg"].removeprefix("Value error, ")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
     return Problem(f"invoke.yaml, {path}: {found}{message[:1].lower()}{message[1:]}.", "Mend the value in invoke.yaml.")

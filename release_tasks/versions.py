@@ -1,4 +1,4 @@
-"""What a version may look like, and which one comes next (docs/VERSIONING.md; SemVer 2.0.0)."""
+"""What a version may look like, and which one comes next (SemVer 2.0.0)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -71,6 +72,21 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "sample" / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def texts_in(file: Path) -> Iterator[str]:
+    """Yield the texts of a module, docstrings and the parts of f-strings among them."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_no_text_of_the_layer_points_to_a_file_that_an_adopter_does_not_have() -> None:
+    theirs = re.compile(r"\b(?:docs|sample|tests|bench)/[\w./-]*|\b(?:README|CONTRIBUTING|CHANGELOG)\.md")
+    brought = {"docs/RELEASE_NOTES_TEMPLATE.md", "CHANGELOG.md"}  # by the adopter
+    files = [ROOT / "tasks.py", *(ROOT / "release_tasks").rglob("*.py")]
+    found = {word for file in files for text in texts_in(file) for word in theirs.findall(text)}
+    assert found <= brought
 
 
 def test_the_readmes_command_starts_nox_where_nox_is_installed_too() -> None:

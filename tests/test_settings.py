@@ -106,6 +106,26 @@ def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> N
     assert problem.mend
 
 
+@pytest.mark.parametrize(
+    ("raw", "keys", "hint"),
+    [
+        ({"apps": "x"}, "app, title, folder, main, ", "Did you mean app?"),
+        ({"ddl": {"foldr": "x"}}, "folder, order, command, ", "Did you mean folder?"),
+        ({"acceptance": {"page": [{"path": "/", "zzz": 1}]}}, "kind, why, timeout, ", "Remove it"),
+        ({"environments": {"dev": {"url": "x"}}}, "dsn, origin, folder, restart, log.", "Remove it"),
+        (
+            {"smokes": {"page": {"command": ["x"], "must_print": "x", "evn": {}}}},
+            "must_print, must_not_print, env, ",
+            "env?",
+        ),
+    ],
+)
+def test_a_wrong_key_is_answered_with_the_right_ones(raw: Any, keys: str, hint: str) -> None:
+    (problem,) = problems(raw)
+    assert "expected one of " in problem.what and keys in problem.what
+    assert hint in problem.mend
+
+
 def test_all_problems_are_found_at_once() -> None:
     raw = {
         "apps": "x",

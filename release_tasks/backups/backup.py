@@ -1,4 +1,4 @@
-"""Section 8: a backup of a database, taken whole or not at all (docs/BACKUP_AND_RECOVERY.md)."""
+"""Section 8: a backup of a database, taken whole or not at all."""
 
 from __future__ import annotations
 

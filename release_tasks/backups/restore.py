@@ -274,7 +274,7 @@ def _fill(dump: Path, dsn: str, chosen: Backup, stay: list[str], settings: Setti
     with psycopg.connect(dsn, autocommit=True) as connection:
         restoring.load(dump, dsn, chosen.facts, settings.backup, connection.info.server_version // 10000)
         told = restoring.finish(connection, chosen.facts, stay, settings.backup.timeout)
-        mend = "Nothing was changed. See docs/BACKUP_AND_RECOVERY.md."
+        mend = "Nothing was changed. To see the other backups: inv backup.restore"
         refuse(Problem(f"{chosen.name}, restored, is not what was dumped: {each}.", mend) for each in told)
         connection.execute("analyze")  # a planner that knows no table makes a slow database
 

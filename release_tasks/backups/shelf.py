@@ -1,4 +1,4 @@
-"""The shelf of backups: what one is, which there are, which are kept (docs/BACKUP_AND_RECOVERY.md).
+"""The shelf of backups: what one is, which there are, which are kept.
 
 A backup is a folder with the dump, what was counted in the dump's own snapshot, and checksums. It counts once
 `verified.json` says that it has been restored.

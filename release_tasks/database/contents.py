@@ -206,5 +206,5 @@ def run_program(argv: Sequence[str | Path], variables: Mapping[str, str], timeou
     try:
         shell.run(argv, env=variables, timeout=timeout, leash=True)
     except shell.CommandFailed as failed:
-        again = "Mend that, then run the same command again. See docs/BACKUP_AND_RECOVERY.md."
+        again = "Mend that, then run the same command again."
         raise Refused(str(failed), full if "No space left" in failed.finished.output else again) from None

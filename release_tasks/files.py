@@ -87,7 +87,11 @@ def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
 
 def records_folder(root: Path) -> Path:
     """Return the folder of everything that is ours and not git's, made so that git ignores it."""
-    folder = root / RECORDS
+    return ignored_by_git(root / RECORDS)
+
+
+def ignored_by_git(folder: Path) -> Path:
+    """Return `folder`, made so that git ignores all that is in it."""
     ignore = folder / ".gitignore"
     if not ignore.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from release_tasks.checks.verdict import name_of
 from release_tasks.errors import Refused
+from release_tasks.files import ignored_by_git
 
 FOLDER = "RELEASE_NOX"  # a variable: where the environments are, for a clone that is thrown away
 INSTALLED = "installed-for.json"
@@ -129,8 +130,8 @@ def make(needed: Mapping[str, Needs], root: Path) -> None:
     def missing() -> list[str]:
         return [f"smokes({name})" for name, needs in wanted.items() if not is_made(home_of(name, root), needs)]
 
-    folder_of(root).mkdir(parents=True, exist_ok=True)
-    with FileLock(folder_of(root) / "smokes.lock", timeout=MAKING):  # another run may be making the same
+    lock = FileLock(ignored_by_git(folder_of(root)) / "smokes.lock", timeout=MAKING)
+    with lock:  # another run may be making the same
         if sessions := missing():
             argv = [sys.executable, "-m", "nox", "--install-only", "--session", *sessions]
             shell.run(argv, cwd=root, timeout=MAKING, leash=True)

@@ -138,6 +138,7 @@ def test_packages_that_cannot_be_had_are_told(repo: Path) -> None:
     (repo / "invoke.yaml").write_text(text.replace("pip: [six]", "pip: [no-such-package-here]"))
     with pytest.raises(Exception, match="no-such-package-here"):
         isolation.make({"six": Needs(pip=("no-such-package-here",))}, repo)
+    assert (repo / ".nox" / ".gitignore").read_text() == "*\n"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import sys
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,12 @@ GATE = pytest.StashKey["Gate"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--results", default="", help="the file that gets the results as JSON")
     parser.addoption("--by-hand", action="store_true", help="a person says which tests to ask")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(args: list[str]) -> None:
+    """Compile nothing of a team's own smokes into their working tree, which would not be clean any more."""
+    sys.dont_write_bytecode = str(looking.KINDS_FILE) not in args
 
 
 def pytest_configure(config: pytest.Config) -> None:

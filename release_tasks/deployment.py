@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import asking, settling, smokes
+from release_tasks import asking, settling, smokes, temporary
 from release_tasks.checks import rotation
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
@@ -132,7 +132,8 @@ def run_the_release(release: Release) -> Step:
     yield f"current → {shown(code, release)}{restart}"
     point_link(here.current, code)
     if here.restart:
-        shell.run(here.restart, cwd=here.folder, env=here.variables(release.version), timeout=UNPACK, leash=True)
+        variables = {**here.variables(release.version), **temporary.of_the_system()}
+        shell.run(here.restart, cwd=here.folder, env=variables, timeout=UNPACK, leash=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: here.runs(release), deadline):
         raise Refused(

@@ -11,7 +11,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,10 @@ class ReleaseExecutor(Executor):
 
     def execute(self, *tasks: Any) -> Any:
         calls = self.dedupe(self.expand_calls(self.normalize(tasks)))
-        if all(call.task.body.__module__.partition(".")[0] == "tasks_local" for call in calls):
-            return super().execute(*tasks)  # a repo's own need nothing of ours
-        if unmet := requirements.problems():
+        ours = any(call.task.body.__module__.partition(".")[0] != "tasks_local" for call in calls)
+        if ours and (unmet := requirements.problems()):
             raise Exit("\n".join(map(str, unmet)), 1)
-        with _failures_as_sentences():
+        with _failures_as_sentences(), self._temporary_files() if ours else nullcontext():
             refuse(_key_problems(self.config.get("release", {}), "release"))
             sections = [call for call in calls if isinstance(call.task, Section)]
             if not sections:
@@ -122,6 +121,11 @@ class ReleaseExecutor(Executor):
                 if run.release:
                     run.release.close()
                 _RUN.reset(token)
+
+    def _temporary_files(self) -> AbstractContextManager[None]:
+        from release_tasks import release, temporary
+
+        return temporary.folder_of_run(release.project_root(self.config))
 
     def _look_then_change(self, run: Run, sections: list[Any], tasks: Any) -> Any:
         from release_tasks import screen

@@ -45,6 +45,17 @@ def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     return environment
 
 
+def store(app_folder: Path, cache: Path) -> dict[str, str]:
+    """Return the variables that let pnpm use the store of `app_folder` in any folder, {} where pnpm is not used.
+
+    Left to itself it makes a store at the root of each file system, as of a temporary one.
+    """
+    if not pnpm_version(app_folder):
+        return {}
+    path = run(["pnpm", "store", "path"], cwd=app_folder, env=runtime(app_folder, cache)).stdout.strip()
+    return dict.fromkeys(("npm_config_store_dir", "pnpm_config_store_dir"), path)  # pnpm 10's name and pnpm 12's
+
+
 def pnpm_version(app_folder: Path) -> str | None:
     """Return the exact version in `packageManager`, or None when the application has nothing to do with pnpm."""
     package = app_folder / "package.json"

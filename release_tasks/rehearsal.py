@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import isolation, screen, settling, versions
-from release_tasks.database import postgres
+from release_tasks import isolation, node, screen, settling, temporary, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -50,6 +49,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
+    if settings.uses_node:
+        os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began = time.monotonic()
     with _throw_away_folder(keep, version) as folder, stage(git, folder, settings) as clone:
         ready = time.monotonic() - began
@@ -72,7 +73,9 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
 
 @contextmanager
 def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="rehearsal-")).resolve()
+    """Yield a folder that goes with the temporary files of this run, unless it is to be kept."""
+    outlasts = temporary.of_the_system().get("TMPDIR") if keep else None
+    folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
     try:
         yield folder
     finally:
@@ -80,10 +83,6 @@ def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
             screen.say(
                 f"\nKept, its environments stopped. To look: cd {folder / 'clone'} && inv status --version {version}"
             )
-        else:
-            for name in ENVIRONMENTS:
-                postgres.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

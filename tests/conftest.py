@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from release_tasks import temporary
 from release_tasks.checks.place import Place
 from release_tasks.database import postgres
 from release_tasks.git import Git
@@ -71,10 +72,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     os.environ["RELEASE_TESTS"] = str(folder)  # by which the sweeper knows what the tests started
     config.add_cleanup(lambda: sweeper.communicate() and None)
+    folder.chmod(0o755)
+    (folder / "tmp").mkdir()
+    os.environ.update(dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")))  # programs leave files there
+    tempfile.tempdir = None
     if roomy:
-        folder.chmod(0o755)
         config.option.basetemp = str(folder / "tests")
         os.environ["RELEASE_SERVERS"] = str(folder)
+        store = Path.home() / ".local" / "share" / "pnpm" / "store"  # else pnpm would make one in memory
+        os.environ.setdefault("pnpm_config_store_dir", str(store))
 
 
 @pytest.hookimpl(wrapper=True)

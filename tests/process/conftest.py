@@ -10,6 +10,7 @@ import pytest
 from world import World
 
 from release_tasks.database import postgres
+from release_tasks.files import records_folder
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def little(tmp_path: Path, server: postgres.Running, proofs: Path) -> Iterator[World]:
     """A little repo that is ready to be released as 0.1.1."""
     with World.made(tmp_path, server) as world:
-        cache = world.repo / ".release" / "cache"
+        cache = records_folder(world.repo) / "cache"
         shutil.copytree(proofs, cache)
         yield world
         if cache.exists():  # a test may have moved the repository

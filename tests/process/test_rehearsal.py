@@ -23,6 +23,7 @@ from outside import (
 )
 
 from release_tasks import isolation
+from release_tasks.database.postgres_home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 WHOLE = 400.0  # seconds
@@ -37,7 +38,7 @@ def clone(tmp_path: Path) -> Iterator[Path]:
     introduce(clone)
     yield clone
     end_processes_of(tmp_path)
-    for rehearsed in temporary.glob("rehearsal-*/clone"):
+    for rehearsed in temporary.glob("release-*/rehearsal-*/clone"):
         remove_embedded_servers(rehearsed)
 
 
@@ -80,10 +81,21 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path) -> No
     assert manifests_pass(pack)
     assert (git(clone, "for-each-ref"), git(clone, "status", "--porcelain")) == before
     assert not processes_of(clone.parent)
-    assert not list((clone.parent / "tmp").glob("rehearsal-*"))
+    assert not list((clone.parent / "tmp").iterdir())
 
 
-def test_a_rehearsal_killed_midway_leaves_no_process(clone: Path) -> None:
+def test_a_rehearsal_ended_midway_leaves_nothing(clone: Path) -> None:
+    with running(clone, "rehearse") as process:
+        assert process.stdout is not None
+        assert any("looked at 2. Preconditions" in line for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=WHOLE)
+        assert process.returncode == 130
+    assert not processes_of(clone.parent)
+    assert not list((clone.parent / "tmp").iterdir())
+
+
+def test_a_rehearsal_killed_midway_leaves_no_process_and_the_next_run_removes_its_files(clone: Path) -> None:
     with running(clone, "rehearse") as process:
         assert process.stdout is not None
         assert any("looked at 2. Preconditions" in line for line in process.stdout)
@@ -91,6 +103,13 @@ def test_a_rehearsal_killed_midway_leaves_no_process(clone: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert until(lambda: not processes_of(clone.parent), 30), processes_of(clone.parent)
+    servers = list((clone.parent / "tmp").glob("release-*/rehearsal-*/clone/.release/environments/*/postgresql"))
+    homes = [Home.of(server).path for server in servers]
+    assert len(homes) == 3 and all(home.exists() for home in homes)
+    with running(clone, "rehearse", "--version", "none") as process:
+        process.communicate(timeout=WHOLE)
+    assert not list((clone.parent / "tmp").iterdir())
+    assert not [home for home in homes if home.exists()]
 
 
 def test_a_first_release_into_empty_environments_is_finished_after_a_kill(clone: Path, tmp_path: Path) -> None:

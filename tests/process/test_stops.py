@@ -64,6 +64,7 @@ def test_an_interrupted_run_says_so_leaves_no_child_and_goes_on(
     assert ran.code == 130
     assert "the same command goes on" in ran.flat
     assert until(lambda: not _children(little), 30)
+    assert not little.leftovers()
     if "staging" in point:
         little.finish()
         assert little.is_released()

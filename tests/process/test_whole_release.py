@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 from outside import files_of, git, journal_records, manifests_pass, sha256sum_passes
 from world import World
@@ -16,6 +17,7 @@ def test_a_release_goes_through_and_the_same_command_again_changes_nothing(littl
     _has_notes(little)
     _has_a_backup(little)
     _has_evidence(little)
+    _runs_with_a_temporary_folder_that_stays(little)
     before = little.look()
     again = little.finish()
     assert little.look() == before
@@ -35,6 +37,15 @@ def _has_a_tag_that_verifies(little: World) -> None:
     assert (checkout / "SOURCE_TAG").read_text() == "v0.1.1\n"
     assert json.loads((checkout / "package.json").read_text())["version"] == "0.1.1"
     git(little.remote, "merge-base", "--is-ancestor", "refs/tags/v0.1.1^{commit}", "refs/heads/release/v0.1.1")
+
+
+def _runs_with_a_temporary_folder_that_stays(little: World) -> None:
+    """What a restart has started outlives the run, and so must the folder that TMPDIR names."""
+    pids = [file.read_text() for file in little.folder.glob("*/web.pid")]
+    assert pids
+    for pid in pids:
+        variables = Path("/proc", pid, "environ").read_text().split("\0")
+        assert f"TMPDIR={little.folder / 'tmp'}" in variables
 
 
 def _has_notes(little: World) -> None:

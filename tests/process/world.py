@@ -30,6 +30,7 @@ from outside import (
 )
 from psycopg import sql
 
+from release_tasks import temporary
 from release_tasks.database.postgres import Running
 from release_tasks.processes.ports import free_port
 
@@ -97,7 +98,8 @@ class World:
         places = {name: Place(name, server.dsn(names[name]), free_port(), folder / name) for name in ENVIRONMENTS}
         for place in places.values():
             place.folder.mkdir()
-        (folder / "faults").mkdir()
+        for name in ("faults", "tmp"):
+            (folder / name).mkdir()
         world = cls(folder, places, {**os.environ, **_variables(folder, places, server.log)})
         with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
             for name in names.values():
@@ -115,7 +117,6 @@ class World:
         """Commit the little app and a plain copy of the layer on main, and push it."""
         shutil.copytree(LITTLE, self.repo, ignore=shutil.ignore_patterns("__pycache__"))
         copy_the_layer(self.repo)
-        (self.repo / ".gitignore").write_text(".release/\n__pycache__/\n")
         git(self.folder, "init", "--quiet", "--bare", "--initial-branch=main", str(self.remote))
         git(self.repo, "init", "--quiet", "--initial-branch=main")
         introduce(self.repo)
@@ -282,6 +283,10 @@ class World:
     def evidence(self) -> Path:
         return self.repo / ".release" / "v0.1.1" / "evidence"
 
+    def leftovers(self) -> list[str]:
+        """Return what runs have left in the temporary folder."""
+        return [path.name for path in (self.folder / "tmp").iterdir()]
+
     def stamps(self) -> dict[str, list[str]]:
         return {name: self.places[name].stamps() for name in ("staging", "production")}
 
@@ -319,6 +324,7 @@ class World:
         assert self.text_at("main", "docs/releases/v0.1.1.md").startswith("# Little v0.1.1")
         assert not self.git("status", "--porcelain")
         assert len(list(self.evidence.rglob("*.bundle"))) == 1
+        assert not self.leftovers()
         assert journal_breaks(self.journal) == []
         return True
 
@@ -341,6 +347,7 @@ def _variables(folder: Path, places: Mapping[str, Place], log: Path) -> dict[str
         "GIT_CONFIG_GLOBAL": os.devnull,
         "NO_COLOR": "1",
         "TERM": "dumb",
+        **dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")),
     }
     for name, place in places.items():
         upper = name.upper()

@@ -34,7 +34,7 @@ def publish_the_docs_submodule(release: Release) -> Step:
     """Tag and push the docs where they are a submodule."""
     folder = release.settings.docs_pack.folder
     if not release.git.is_submodule(folder):
-        return f"{folder}/ is a folder of this repository"
+        return "they are no submodule"
     if release.published:
         return "settled when the tag was published"
     if differing({"VERSION": f"{release.version}\n".encode()}, release.git, release.tip):

@@ -120,9 +120,12 @@ class Environment:
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
         settings = self.settings
+        folder = code / settings.folder
+        if not folder.is_dir():
+            what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
+            raise Refused(what, "Set release.folder to where the application's commands run; by default the root.")
         if not settings.install:
             return
-        folder = code / settings.folder
         wanted = sha256(b"".join((folder / name).read_bytes() for name in _package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
         if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:

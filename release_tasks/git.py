@@ -46,7 +46,7 @@ class Git:
     def open(cls, root: Path, remote: str) -> Git:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         if not (root / ".git").exists():
-            raise Refused(f"{root.name}/ is not the root of a git repository.", "git init && git add -A && git commit")
+            raise _not_a_root(root)
         git = cls(root, remote)
         if git.commit_named("HEAD") is None:
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
@@ -251,6 +251,15 @@ class Git:
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
             empty = ["--allow-empty"] if even_empty else []
             self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
+
+
+def _not_a_root(root: Path) -> Refused:
+    """Return what to say of a folder with tasks.py that is no repository, or is inside one."""
+    found = shell.run(["git", "rev-parse", "--show-toplevel"], cwd=root, timeout=LOCAL, check=False, told=False)
+    if found.code:
+        return Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
+    what = f"{root.name}/ is a folder of the git repository {found.stdout.strip()}; expected tasks.py at its root."
+    return Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
 
 
 def _is_under(path: str, folder: str) -> bool:

@@ -155,4 +155,4 @@ def test_a_tag_of_other_docs_in_the_submodule_is_refused(work: Work, take: Calla
 
 def test_docs_in_a_folder_have_nothing_to_publish(packed: Release, take: Callable[..., Outcome]) -> None:
     look = take(publish_the_docs_submodule, packed)
-    assert (look.state, look.text) == (DONE, "docs/ is a folder of this repository")
+    assert (look.state, look.text) == (DONE, "they are no submodule")

@@ -31,7 +31,7 @@ def fails(work: Work, *args: str) -> None:
 
 
 def test_where_there_is_no_repository_or_no_commit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="not the root of a git repository"):
+    with pytest.raises(Refused, match="not a git repository"):
         Git.open(tmp_path, "origin")
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     with pytest.raises(Refused, match="no commit yet"):

@@ -140,7 +140,8 @@ def _start(
     command: Command, leash: bool, strays: bool, outputs: tuple[IO[bytes], IO[bytes]] | None
 ) -> subprocess.Popen[bytes]:
     if not Path(command.cwd).is_dir():
-        raise Refused(f"There is no folder {command.cwd} to run {command.argv[0]} in.", mend=f"mkdir -p {command.cwd}")
+        what = f"There is no folder {command.cwd} to run {command.argv[0]} in."
+        raise Refused(what, mend=f"mkdir -p {shlex.quote(command.cwd)}")
     argv = [_program(command), *command.argv[1:]]
     stdout, stderr = outputs or (None, None)
     try:

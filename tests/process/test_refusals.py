@@ -194,7 +194,7 @@ def test_a_repo_that_is_not_ready_is_refused(little: World, arrange: Callable[[W
 
 def test_a_folder_without_git_and_a_repo_without_a_commit_are_refused(little: World) -> None:
     shutil.rmtree(little.repo / ".git")
-    assert little.release().refuses("not the root of a git repository", "git init")
+    assert little.release().refuses("not a git repository", "git init")
     little.git("init", "--quiet", "--initial-branch=main")
     introduce(little.repo)
     assert little.release().refuses("has no commit yet")

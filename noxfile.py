@@ -13,64 +13,50 @@ import shutil
 import subprocess
 import sys
 import venv
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
+    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    python3.11 noxfile.py")
+
 HERE = Path(__file__).resolve().parent
-LAYER = HERE / ".nox" / "layer"
-REQUIREMENTS = HERE / "release_tasks" / "requirements.txt"
-OLDEST_PYTHON = (3, 11)
+sys.path.insert(0, str(HERE))
+
+from release_tasks import requirements  # noqa: E402
 
 
 def restart_in_the_layers_environment() -> None:
     """Make `.nox/layer` with the requirements, unless it is there, and end as nox ends in it."""
-    python = LAYER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    made_for, wanted = LAYER / "made-for.txt", REQUIREMENTS.read_bytes()
+    programs = HERE / requirements.PROGRAMS
+    layer, python = programs.parent, programs / ("python.exe" if os.name == "nt" else "python")
+    made_for, wanted = layer / "made-for.txt", requirements.FILE.read_bytes()
     if not made_for.exists() or made_for.read_bytes() != wanted:
-        print(f"Making the Python environment of the release layer in {LAYER}: 600 MB, about a minute.", flush=True)
-        LAYER.parent.mkdir(exist_ok=True)
-        (LAYER.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+        print(f"Making the Python environment of the release layer in {layer}: 600 MB, about a minute.", flush=True)
+        layer.parent.mkdir(exist_ok=True)
+        (layer.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         try:
             if not made_for.exists():
-                venv.create(LAYER, with_pip=True, clear=True)
+                venv.create(layer, with_pip=True, clear=True)
         except subprocess.CalledProcessError:
             raise SystemExit("This Python cannot make environments.\n    apt-get install python3-venv") from None
         quiet = [] if sys.stdout.isatty() else ["--quiet"]
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "--requirement", REQUIREMENTS]
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
         if subprocess.run(pip).returncode:
             raise SystemExit("The requirements of the release layer could not be installed; pip says why above.")
         made_for.write_bytes(wanted)
     raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
 
 
-def is_met(requirement: str) -> bool:
-    """Tell whether this Python has what a line of requirements.txt names."""
-    from packaging.requirements import Requirement
-
-    need = Requirement(requirement)
-    if need.marker and not need.marker.evaluate():
-        return True
-    return need.specifier.contains(metadata.version(need.name), prereleases=True)
-
-
-def requirements_are_met() -> bool:
-    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    try:
-        return all(is_met(line) for line in lines if line and not line.startswith("#"))
-    except (metadata.PackageNotFoundError, ModuleNotFoundError):
-        return False
-
-
-if sys.version_info < OLDEST_PYTHON:
-    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    python3.11 noxfile.py")
-if not requirements_are_met():
+if requirements.problems():
     restart_in_the_layers_environment()
 
 import nox  # noqa: E402
+
+if __name__ == "__main__":
+    nox.main()  # which reads this file again, as a module
+
 from invoke.vendor import yaml  # noqa: E402
 
-sys.path.insert(0, str(HERE))
 from release_tasks import isolation, node  # noqa: E402
 from release_tasks.errors import Refused  # noqa: E402
 
@@ -148,6 +134,3 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "noxfile_local":
         raise
-
-if __name__ == "__main__":
-    nox.main()

@@ -12,6 +12,7 @@ from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_live, until_published
 from release_tasks.schema import ddl, proof
+from release_tasks.settings import Settings
 
 
 def stand_on_the_right_branch(release: Release) -> str:
@@ -160,7 +161,12 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 @until_live
 def start_the_browser_once(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
-    if not release.settings.acceptance.page:
+    return try_the_browser(release.settings)
+
+
+def try_the_browser(settings: Settings) -> str:
+    """Start the browser if a view is checked, and return which it is. Raises `Refused` when that fails."""
+    if not settings.acceptance.page:
         return "no view is checked"
     try:
         return browser.try_it()

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import isolation, node, screen, settling, temporary, versions
+from release_tasks import isolation, node, preconditions, screen, settling, temporary, versions
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -49,6 +49,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
+    with screen.busy("Starting the browser"):
+        preconditions.try_the_browser(settings)  # section 2 does it as well, but after the environments
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began = time.monotonic()

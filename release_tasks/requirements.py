@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
 from release_tasks.errors import Problem
 
 FILE = Path(__file__).with_name("requirements.txt")
+PROGRAMS = Path(".nox", "layer", "Scripts" if os.name == "nt" else "bin")  # of the environment that noxfile.py makes
 
 
 def problems() -> list[Problem]:
-    """Return one problem when packages of requirements.txt are missing here or too old, with the command to install."""
+    """Return one problem when packages of requirements.txt are missing here or too old, with what brings them."""
     unmet = _unmet()
     if not unmet:
         return []
+    noxfile, activate = (shlex.quote(str(FILE.parents[1] / path)) for path in ("noxfile.py", PROGRAMS / "activate"))
     what = f"{sys.executable} lacks what the release layer needs: {', '.join(unmet)}."
-    return [Problem(what, _install_command())]
+    return [Problem(what, f"{shlex.quote(sys.executable)} {noxfile} --list && . {activate}")]
 
 
 def _unmet() -> list[str]:
@@ -44,14 +45,3 @@ def _unmet() -> list[str]:
             if not need.specifier.contains(installed, prereleases=True):
                 found.append(f"{need.name} {need.specifier} (found {installed})")
     return found
-
-
-def _install_command() -> str:
-    """Return what installs the requirements: pip, or where it is missing or may not, nox in `.nox/layer`."""
-    python, root = shlex.quote(sys.executable), FILE.parents[1]
-    managed = sys.prefix == sys.base_prefix and Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
-    if managed or not find_spec("pip"):  # PEP 668
-        programs = root / ".nox" / "layer" / ("Scripts" if os.name == "nt" else "bin")
-        listing = f"{python} {shlex.quote(str(root / 'noxfile.py'))} --list"
-        return f"{listing} && . {shlex.quote(str(programs / 'activate'))}"
-    return f"{python} -m pip install -r {shlex.quote(str(FILE))}"

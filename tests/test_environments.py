@@ -233,10 +233,10 @@ def test_closing_stops_what_is_held_in_reverse_and_once(environment: Callable[..
 
 def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no() -> None:
     answers = iter([False, False, True])
-    assert wait_until(lambda: next(answers), time.monotonic() + 5, every=0)
+    assert wait_until(lambda: next(answers), time.monotonic() + 120, every=0)
     began = time.monotonic()
     assert not wait_until(lambda: False, began + 0.05, every=0.01)
-    assert 0.05 <= time.monotonic() - began < 5
+    assert time.monotonic() >= began + 0.05
     assert wait_until(lambda: True, began - 1)
 
 
@@ -247,7 +247,7 @@ def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: 
         second.start()
         time.sleep(0.3)
         order.append("the first has ended")
-    second.join(10)
+    second.join(120)
     assert order == ["the first has ended", "the second has begun"]
     with in_turn("staging", tmp_path, settings), in_turn("dev", tmp_path, settings):
         pass

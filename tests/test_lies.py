@@ -80,10 +80,10 @@ print("PASS")
 STAYS = """
 import os, psycopg, subprocess, sys, time
 connection = psycopg.connect(os.environ["DATABASE_URL"], application_name="leak")
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open("child", "w").write(str(child.pid))
 print("PASS", flush=True)
-time.sleep(99)
+time.sleep(600)
 """
 DROPS = SMOKE.replace("    for", '    connection.execute("drop view debug.coverage")\n    for', 1)
 OLD_NODE = "const main = () => console.log('PASS');\nif (import.meta.isMain) main();"
@@ -136,7 +136,7 @@ def sql(statement: str, *caught: Any, **facts: Any) -> Lie:
 
 
 def page(path: str, body: str, said: str) -> Lie:
-    return Lie(Served(body), Page(path=path, timeout=5), FAIL, said)
+    return Lie(Served(body), Page(path=path, timeout=60), FAIL, said)
 
 
 def http(path: str, body: str, holds: dict[str, Any], said: str) -> Lie:
@@ -151,7 +151,7 @@ LIES = {
         Lie(Program("main.mjs", OLD_NODE), runs("node", "main.mjs"), FAIL, "it said: nothing"),
     "a smoke that catches its SQL error": Lie(Program(), python(CATCHES), FAIL, 'SQL warn: relation "gone"'),
     "a smoke that never exits and leaves a child":
-        Lie(Program(), python(STAYS, timeout=5), FAIL, "did not end within 5 s; it said: PASS"),
+        Lie(Program(), python(STAYS, timeout=15), FAIL, "did not end within 15 s; it said: PASS"),
     "a smoke that drops a view": Lie(Program(), "unchanged", FAIL, "view debug.coverage"),
     "psql exiting 0 after 26 syntax errors": Lie(
         Program("views.sql", "create vieuw debug.x as select 1;\n" * 26 + "\\echo PASS\n"), PSQL, FAIL, "syntax error"
@@ -244,7 +244,7 @@ LIES = {
 ROWS_HOLD = [SAMPLES, MATRICES, NO_GAPS, NONE_IS_OLD, AT_LEAST_100, LAG_SEES_NONE]
 VIEWS = Page(path=["/", "/sampling"], dark=True, viewports=[(1280, 800), (390, 844)])
 BEHIND_LOGIN = Page(path="/private", cookies={"session": "s3cret-s3cret"})
-COMPILES = Page(path="/compiles", wait=10)
+COMPILES = Page(path="/compiles", wait=60)
 MOVED = Http(path="/moved", redirects=True)
 OTHERS = [Version(), A_SMOKE, NODE_TEST, PSQL, HEALTH_IS_OK, MOVED, VIEWS, BEHIND_LOGIN, COMPILES, APP_LOG, Log()]
 HEALTHY = {f"{check.kind} {number}": check for number, check in enumerate(ROWS_HOLD + OTHERS)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import string
-import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 
@@ -18,6 +17,7 @@ from release_tasks import masks, screen
 from release_tasks.errors import Problem
 from release_tasks.processes import shell
 from release_tasks.steps import CHANGED, DONE, REFUSED, Outcome
+from tests.processes.test_shell import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
 SECTION = "5. Tag the Release"
@@ -107,8 +107,7 @@ def test_no_secret_is_shown(show: Callable[..., None], args: list[object]) -> No
 
 def test_no_secret_is_shown_while_it_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
     with screen.busy("Restoring into postgresql://rita:hunter2@example.org/app"):
-        time.sleep(1.3)
-    said = capsys.readouterr().err
+        said = said_at_last(capsys)
     assert "postgresql://***@example.org/app" in said and "hunter2" not in said
 
 
@@ -177,6 +176,19 @@ def test_only_what_takes_long_is_announced_and_never_on_stdout(capsys: pytest.Ca
     with screen.busy("Quick"):
         pass
     with screen.busy("Slow [work]"):
-        time.sleep(1.3)
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.split() == ["…", "Slow", "[work]"]
+        said = said_at_last(capsys)
+    assert said.split() == ["…", "Slow", "[work]"] and capsys.readouterr() == ("", "")
+
+
+def said_at_last(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what is said on the error stream, once that is a whole line; nothing may come on the other one."""
+    said: list[str] = []
+
+    def hear() -> bool:
+        out, err = capsys.readouterr()
+        said.append(err)
+        assert out == ""
+        return "".join(said).endswith("\n")
+
+    assert until(hear)
+    return "".join(said)

@@ -37,6 +37,7 @@ from tests.backups.test_backup import (
     newest_server,
     resum,
 )
+from tests.processes.test_shell import until
 
 NAME = "backup_source"
 ROLES = "select rolname from pg_roles where rolname ilike 'backup%' order by 1"
@@ -141,7 +142,7 @@ def test_a_database_that_is_filled_meanwhile_is_not_dropped(
         if not heard and ran.argv[0].endswith("pg_restore") and len(ran.argv) > 2:
             heard.append("loaded")
             execute(target, "create table new ()")
-            time.sleep(0.5)  # until that session has ended
+            until(lambda: not execute(admin, "select 1 from pg_stat_activity where datname = 'target'"))
 
     shell.listeners.append(fill)
     try:

@@ -49,7 +49,7 @@ def served() -> Iterator[ThreadingHTTPServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path in ("/silent", "/hangs-up"):
-                quiet.wait(20 * (self.path == "/silent"))
+                quiet.wait(120 * (self.path == "/silent"))
                 self.close_connection = True
                 return
             if self.path == "/drips":
@@ -157,7 +157,7 @@ def test_an_answer_that_lies_fails(
 
 def test_what_is_slow_fails_also_when_it_answers(ask: Callable[..., Result]) -> None:
     (said,) = ask("/drips", within=0.25).said
-    assert said.startswith("GET /drips took 0.") and said.endswith(" s, expected at most 0.25 s.")
+    assert said.startswith("GET /drips took ") and said.endswith(" s, expected at most 0.25 s.")
 
 
 @pytest.mark.parametrize(
@@ -240,11 +240,9 @@ def test_a_test_of_a_team_is_handed_a_session_that_keeps_what_it_asked(
         "def test_elsewhere(api):\n"
         "    api.get('http://localhost:9/api/health')\n"
     )
-    began = time.monotonic()
     well, elsewhere = asking.ask(place(origin=origin), [tmp_path / "test_own.py"])
     assert (well.verdict, well.seen["requests"]) == (PASS, [f"GET {origin}/api/health → 200"] * 10)
     assert elsewhere.verdict == UNKNOWN
     assert elsewhere.said == (
         f"http://localhost:9/api/health is off ORIGIN; expected a path on {origin}, as /api/health.",
     )
-    assert time.monotonic() - began < 20

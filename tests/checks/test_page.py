@@ -35,7 +35,7 @@ VIEWS = {
     "/titled": "<title>500: Internal Server Error</title><main>x</main>",
     "/framed": "<main>x</main><iframe src=/box></iframe>",
     "/blank": "<main>x<img src=/well></main>",
-    "/later-box": "<main>x</main><script>setTimeout(() => document.body.append('Bad Gateway'), 800)</script>",
+    "/later-box": "<main>x</main><script>setTimeout(() => document.body.append('Bad Gateway'), 5000)</script>",
     "/throws": "<main>x</main><script>undefined.prices</script>",
     "/throws-and-empty": "<div id=root></div><script>undefined.prices</script>",
     "/rejects": "<main>x</main><script>Promise.reject(new Error('no prices'))</script>",
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/silent"):
             self.server.quiet.wait(120)
         elif self.path == "/broken?late":
-            time.sleep(0.7)
+            time.sleep(0.4)
             self.answer(500, b"")
         elif self.path == "/hangs-up":
             self.close_connection = True
@@ -195,7 +195,7 @@ def test_a_page_that_lies_fails_at_once(
 
 def test_a_page_may_be_watched_on_for_what_a_timer_does(see: Callable[..., Result]) -> None:
     assert see("/later-box").verdict == PASS
-    result = see("/later-box", stay=1.5)
+    result = see("/later-box", stay=8)
     assert result.verdict == FAIL and "Bad Gateway" in result.words
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def test_leaves_a_mess(untidy):
 def test_fails_and_leaves_a_mess(untidy):
     assert False, "the first reason"
 
-@pytest.mark.wait(5, interval=0.02)
+@pytest.mark.wait(60, interval=0.02)
 def test_comes_about(seen):
     calls.append(1)
     seen["calls"] = len(calls)
@@ -85,9 +84,9 @@ def test_never_comes_about():
 def test_says_it_has_no_limit(request):
     assert request.node.get_closest_marker("timeout").args[0] == 60
 
-@pytest.mark.timeout(1)
+@pytest.mark.timeout(3)
 def test_hangs():
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     pathlib.Path("child").write_text(str(child.pid))
     child.wait()
 
@@ -111,7 +110,7 @@ BECAME = {
     "own/test_fails_and_leaves_a_mess": (FAIL, "the first reason"),
     "own/test_comes_about": (PASS, ""),
     "own/test_never_comes_about": (FAIL, "still not"),
-    "own/test_hangs": (FAIL, "Timeout (>1.0s)"),
+    "own/test_hangs": (FAIL, "Timeout (>3.0s)"),
     "own/test_each[BTC]": (PASS, ""),
     "own/test_each[ETH]": (FAIL, "assert 'ETH' == 'BTC'"),
 }
@@ -322,13 +321,12 @@ def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: 
 
 def test_a_hang_of_a_look_is_ended_and_told(place: Callable[..., Place], tmp_path: Path) -> None:
     code = (
-        "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+        "import subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     )
-    code += "\nopen('child', 'w').write(str(child.pid))\nprint('PASS', flush=True)\ntime.sleep(60)"
-    check = Command(command=[sys.executable, "-c", code], must_print="PASS", timeout=1)
-    began = time.monotonic()
+    code += "\nopen('child', 'w').write(str(child.pid))\nprint('PASS', flush=True)\ntime.sleep(600)"
+    check = Command(command=[sys.executable, "-c", code], must_print="PASS", timeout=10)
     (result,) = asking.ask(place(asked=(Asked("hangs", "2", "Hangs", check),)))
-    assert result.verdict == FAIL and "did not end within 1 s" in result.said[0] and time.monotonic() - began < 20
+    assert result.verdict == FAIL and "did not end within 10 s" in result.said[0]
     assert until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 

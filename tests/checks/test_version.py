@@ -71,7 +71,7 @@ def seen_on(look: Callable[..., Result]) -> Callable[..., Result]:
     """Return what asks for the version: `seen_on(place, **facts)`."""
 
     def seen_on(place: Place, **facts: Any) -> Result:
-        return look(Version(timeout=10), Place(**{**vars(place), **facts}))
+        return look(Version(timeout=60), Place(**{**vars(place), **facts}))
 
     return seen_on
 

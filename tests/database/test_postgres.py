@@ -131,7 +131,7 @@ def test_a_killed_server_is_started_again(running: postgres.Running, folder: Pat
 def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
     code = (
         "import pathlib, time; from release_tasks.database import postgres; "
-        f"postgres.start(pathlib.Path({str(folder)!r}), durable=False); print('ready', flush=True); time.sleep(60)"
+        f"postgres.start(pathlib.Path({str(folder)!r}), durable=False); print('ready', flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout and owner.stdout.readline() == "ready\n"

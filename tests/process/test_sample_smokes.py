@@ -20,7 +20,7 @@ from release_tasks.rehearsal import run_what_came_before
 from release_tasks.settings import load
 
 FOUR = ("schema-diagnostics", "sampling", "idhr", "persistence")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envi
     try:
         run_what_came_before(environment, Git.open(clone, "origin"))
         with suppress(shell.CommandFailed):
-            shell.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=4)
+            shell.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=15)
         yield environment
     finally:
         environment.close()

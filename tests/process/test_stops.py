@@ -63,7 +63,7 @@ def test_an_interrupted_run_says_so_leaves_no_child_and_goes_on(
         ran = ended(process)
     assert ran.code == 130
     assert "the same command goes on" in ran.flat
-    assert until(lambda: not _children(little), 30)
+    assert until(lambda: not _children(little))
     assert not little.leftovers()
     if "staging" in point:
         little.finish()
@@ -80,14 +80,14 @@ def _children(little: World) -> set[int]:
 def test_a_run_of_smokes_that_is_interrupted_waits_for_none(
     little: World, sent: signal.Signals, words: list[str]
 ) -> None:
-    little.set(('writing$", timeout: 10', 'writing$", timeout: 900'))
+    little.set(('writing$", timeout: 60', 'writing$", timeout: 900'))
     little.let_smoke("writing", "hangs")
     with little.inv_begun("smokes", *words) as asking:
         assert until(lambda: any(b"time.sleep(600)" in _command_line(pid) for pid in processes_of(little.folder)))
         asking.send_signal(sent)
         ran = ended(asking)
     assert ran.code == 130 and "Interrupted" in ran.output
-    assert until(lambda: not processes_of(little.folder), 30)
+    assert until(lambda: not processes_of(little.folder))
 
 
 def _command_line(pid: int) -> bytes:
@@ -105,7 +105,7 @@ def test_a_second_run_at_the_same_time_is_refused(little: World) -> None:
 
 def test_a_fresh_clone_finishes_what_a_lost_laptop_began(little: World) -> None:
     little.let_go_wrong("staging", "unhealthy")
-    assert little.release(env={"LITTLE_WAIT": "2"}).refuses("/api/health")
+    assert little.release(env={"LITTLE_WAIT": "12"}).refuses("/api/health")
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
     lost = little.repo
     shutil.rmtree(lost)

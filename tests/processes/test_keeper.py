@@ -17,7 +17,7 @@ from release_tasks.processes.links import point_link, read_link, rename_unless_t
 from tests.processes.test_shell import alive, posix, until
 
 # A service that tells its process id and folder, a line each time it is started.
-SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(60)"
+SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
 
 
 def service(log: Path, code: str = SERVICE, cwd: str = ".") -> Command:
@@ -74,7 +74,7 @@ def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_p
     code = (
         "import time; from release_tasks.processes.leash import *; "
         f"services = [Command([{sys.executable!r}, '-c', {children!r}], log={str(log)!r})]; "
-        "kept = Kept.start(Spec(services)); time.sleep(60)"
+        "kept = Kept.start(Spec(services)); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     assert until(lambda: len(starts(log)) == 2)

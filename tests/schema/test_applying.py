@@ -94,7 +94,7 @@ def tables(connection: psycopg.Connection) -> list[str]:
 
 
 def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline, "it never came about"
         time.sleep(0.02)

@@ -65,7 +65,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
     code = (
         "import pathlib, sys, time; from release_tasks.schema import scratch\n"
         f"with scratch.server(pathlib.Path({str(tmp_path)!r})) as running:\n"
-        "    print(running.log.parent, flush=True); time.sleep(60)"
+        "    print(running.log.parent, flush=True); time.sleep(600)"
     )
     killed, using = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in "ab")
     try:

@@ -13,7 +13,7 @@ def reach(what: str) -> None:
     point = f"{what} on {os.environ['PGDATABASE'].rpartition('_')[2]}"
     if os.environ.get("LITTLE_KILL") == point:
         os.kill(release(), signal.SIGKILL)
-        time.sleep(60)  # whoever holds us ends us
+        time.sleep(600)  # whoever holds us ends us
     if os.environ.get("LITTLE_PAUSE") == point:
         paused = Path(os.environ["LITTLE_FAULTS"], "paused")
         paused.write_text(str(os.getpid()))

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,9 +78,11 @@ def commands() -> list[str]:
     return re.findall(r"^    (python3 noxfile\.py -s \w+)", readme(), re.MULTILINE)
 
 
-def caches() -> list[str]:
-    """Return the folders below the user's home that the README allows to grow."""
-    return re.findall(r"`~/([\w./-]+)`", readme())
+def allowed() -> list[str]:
+    """Return patterns of the paths that may be made or change: the clone's, and what the README names beside it."""
+    named = re.findall(r"\((`[~/][^)]+`)\)", readme())
+    outside = [path.replace("~", f"/{HOME}") for path in re.findall(r"`([^`]+)`", " ".join(named))]
+    return [f"{HOME}/project/*", *(f"{path.lstrip('/')}/*" for path in outside)]
 
 
 def make_system(system: Path, suite: str) -> None:
@@ -150,8 +153,8 @@ def files_of(system: Path) -> dict[str, tuple[float, int]]:
 
 def left_outside(before: dict[str, tuple[float, int]], after: dict[str, tuple[float, int]]) -> list[str]:
     """Return what was made or changed outside the clone and the caches that the README names."""
-    allowed = tuple(f"{HOME}/{inside}/" for inside in ("project", *caches()))
-    return sorted(path for path in after if after[path] != before.get(path) and not path.startswith(allowed))
+    changed = sorted(path for path in after if after[path] != before.get(path))
+    return [path for path in changed if not any(fnmatchcase(path, pattern) for pattern in allowed())]
 
 
 def size_of(folder: Path) -> int:

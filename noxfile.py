@@ -94,7 +94,7 @@ def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
                 path = node.runtime(HERE, HERE / ".release")["PATH"]
                 npm = shutil.which("npm", path=path) or "npm"  # nox does not look for programs in `env`
                 install = [npm, "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
-                session.run_install(*install, env={"PATH": path}, external=True)
+                session.run_install(*install, env={"PATH": path, "NODE_DISABLE_COMPILE_CACHE": "1"}, external=True)
             (home / isolation.INSTALLED).write_text(isolation.told(needs), encoding="utf-8")
         inv(session, "smokes", "--only", name, *session.posargs)
 

@@ -32,7 +32,7 @@ os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
 hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
 hypothesis.settings.load_profile("layer")
 
-SWEEPER = Path(__file__).with_name("sweeper.py")
+SWEEPER = pytest.StashKey[subprocess.Popen[bytes]]()
 GIT_CONFIG = """\
 [user]
     name = Rita Releaser
@@ -67,11 +67,11 @@ def pytest_configure(config: pytest.Config) -> None:
     memory = Path("/dev/shm")
     roomy = config.option.basetemp is None and _is_roomy(memory)
     folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory if roomy else None))
-    sweeper = subprocess.Popen(
-        [sys.executable, str(SWEEPER), str(folder)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    argv = [sys.executable, str(Path(__file__).with_name("sweeper.py")), str(folder)]
+    quiet = subprocess.DEVNULL
+    sweeper = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
     os.environ["RELEASE_TESTS"] = str(folder)  # by which the sweeper knows what the tests started
-    config.add_cleanup(lambda: sweeper.communicate() and None)
+    config.stash[SWEEPER] = sweeper  # it goes to work when we have ended, and with us our end of its pipe
     folder.chmod(0o755)
     (folder / "tmp").mkdir()
     os.environ.update(dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")))  # programs leave files there

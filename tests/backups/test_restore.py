@@ -377,7 +377,7 @@ def test_the_commands_take_encrypt_list_and_restore(little: Path, target: str, t
         ran = inv(little, target, *words, "--over", "target", "--identity", "key")
         assert ran.returncode == code, ran.stdout
     assert "What was there before is the database target_before_" in ran.stdout
-    assert left_in(little / ".release") == [".gitignore", "scratch"]
+    assert left_in(little / ".release") == [".gitignore", "scratch", "tmp"]
 
 
 def test_a_dry_restore_refuses_what_the_real_one_does_and_changes_nothing(

@@ -92,6 +92,10 @@ class Ddl(Model):
             raise ValueError("a command needs must_print, as '{count} files applied': silence is no success")
         return self
 
+    def excepts(self, text: str) -> str | None:
+        """Return the reason why `text`, a problem or a difference, may be; None where the settings give none."""
+        return next((reason for pattern, reason in self.exceptions.items() if re.search(pattern, text)), None)
+
     @property
     def lock(self) -> str:
         """The path of the order lock, beside the files it locks."""

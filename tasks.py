@@ -22,6 +22,7 @@ def preconditions(c, version=None):
     follow(
         c,
         version,
+        preconditions.keep_environments_apart,
         preconditions.stand_on_the_right_branch,
         preconditions.keep_the_tree_clean,
         preconditions.agree_with_the_remote,
@@ -190,25 +191,25 @@ def rehearse(c, version=None, keep=False):
 @task(name="validate", help={"json": JSON})
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
-    from release_tasks.schema import proof
+    from release_tasks import ddl
 
-    proof.report(c.config, json)
+    ddl.validate(c.config, json)
 
 
 @task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
 def ddl_apply(c, env="dev", again=False, yes=False):
     """Apply the DDL pack in an environment."""
-    from release_tasks.schema import applying
+    from release_tasks import ddl
 
-    applying.report(c.config, env, again, yes)
+    ddl.report_apply(c.config, env, again, yes)
 
 
 @task(name="drift", help={"env": ENV, "json": JSON})
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
-    from release_tasks.schema import drift
+    from release_tasks import ddl
 
-    drift.report(c.config, env, json)
+    ddl.report_drift(c.config, env, json)
 
 
 @task(name="take", help={"env": ENV})

@@ -21,11 +21,12 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from release_tasks.schema import applying, ddl, ledger, proof  # noqa: E402
+
 from release_tasks import node, screen  # noqa: E402
 from release_tasks.backups import backup, verification  # noqa: E402
-from release_tasks.database import postgres  # noqa: E402
+from release_tasks.database.server import Running, remove, start  # noqa: E402
 from release_tasks.environments import Environment  # noqa: E402
-from release_tasks.schema import applying, ddl, ledger, proof  # noqa: E402
 from release_tasks.settings import Settings  # noqa: E402
 
 FILE = """create table if not exists pack.t_{n} (
@@ -47,7 +48,7 @@ def main() -> None:
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        server = postgres.start(folder / "postgresql")
+        server = start(folder / "postgresql")
         try:
             for size, rounds in ((25, times), (1000, max(times // 2, 3))):
                 compare_runners(size, rounds, server, folder / f"pack-{size}")
@@ -55,10 +56,10 @@ def main() -> None:
             compare_backup(max(times // 2, 3), server, folder)
         finally:
             server.stop()
-            postgres.remove(folder / "postgresql")
+            remove(folder / "postgresql")
 
 
-def compare_runners(size: int, rounds: int, server: postgres.Running, folder: Path) -> None:
+def compare_runners(size: int, rounds: int, server: Running, folder: Path) -> None:
     """Apply a pack of `size` files from empty and again, by each runner in turn."""
     pack = make_pack(folder, size)
     ways = [*psql_ways(folder, server), tsx_way(folder), dbmate_way(folder), our_way(folder, pack)]
@@ -97,9 +98,9 @@ def make_pack(folder: Path, size: int) -> list[ddl.DdlFile]:
     return [ddl.DdlFile(f"ddl/{name}", text.encode()) for name, text in sorted(texts.items())]
 
 
-def psql_ways(folder: Path, server: postgres.Running) -> list[Way]:
+def psql_ways(folder: Path, server: Running) -> list[Way]:
     files = sorted(str(path) for path in (folder / "ddl").glob("*.sql"))
-    psql = [str(postgres.client_tool("psql", postgres.major(server.bin / "postgres"))), "-qX", "-v", "ON_ERROR_STOP=1"]
+    psql = [str(postgres.client("psql", postgres.major(server.bin / "postgres"))), "-qX", "-v", "ON_ERROR_STOP=1"]
 
     def in_one(dsn: str) -> None:
         run([*psql, *(word for file in files for word in ("-f", file)), dsn])
@@ -161,7 +162,7 @@ def look(dsn: str, pack: list[ddl.DdlFile]) -> float:
         return seconds(lambda: ledger.unapplied(connection, pack, SETTINGS.ddl))
 
 
-def compare_proof(times: int, server: postgres.Running, folder: Path) -> None:
+def compare_proof(times: int, server: Running, folder: Path) -> None:
     """Prove the pack of 25 files, over itself as the last release, against applying it once."""
     pack = make_pack(folder, 25)
     applied, proved = [], []
@@ -171,7 +172,7 @@ def compare_proof(times: int, server: postgres.Running, folder: Path) -> None:
     show_pair("ours, every file, from empty", applied, "the proof: server, 5 times the pack, rows", proved)
 
 
-def compare_backup(times: int, server: postgres.Running, folder: Path) -> None:
+def compare_backup(times: int, server: Running, folder: Path) -> None:
     """Back up and restore a database of some size, against the bare programs into the same server."""
     dsn = new_database(server)
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -182,7 +183,7 @@ def compare_backup(times: int, server: postgres.Running, folder: Path) -> None:
             )
             connection.execute(f"create index on samples_{n} (symbol, ts)")
     major = postgres.major(server.bin / "postgres")
-    dump, load = (str(postgres.client_tool(name, major)) for name in ("pg_dump", "pg_restore"))
+    dump, load = (str(postgres.client(name, major)) for name in ("pg_dump", "pg_restore"))
     bare, ours = [], []
     place = Environment("production", SETTINGS, folder, dsn, "", folder, None)
 
@@ -206,7 +207,7 @@ def show_pair(baseline: str, bare: list[float], other: str, ours: list[float]) -
     screen.table(f"\nMedians of {len(bare)}", ["what", "seconds", "ratio"], rows)
 
 
-def new_database(server: postgres.Running) -> str:
+def new_database(server: Running) -> str:
     name = f"b{time.monotonic_ns()}"
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f'create database "{name}"')

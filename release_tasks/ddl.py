@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -42,23 +43,35 @@ def target_of(environment: Environment, code: Path, version: str) -> apply.Targe
 
 
 def proof_of(
-    files: list[DdlFile], last: list[DdlFile], root: Path, settings: Settings, dev: str = "", remembered: bool = True
+    files: list[DdlFile],
+    last: list[DdlFile],
+    root: Path,
+    settings: Settings,
+    real: Callable[[], AbstractContextManager[str]] | None = None,
+    remembered: bool = True,
 ) -> proof.Proof:
-    """Return the proof of the pack `files` in `root` over `last` (empty: there is none), and over the rows of `dev`.
+    """Return the proof of the pack `files` in `root` over `last` (empty: there is none).
 
-    One without problems is remembered for exactly these files.
+    `real` opens a database with real rows and yields its DSN, "" where there is none. A proof without problems is
+    remembered for exactly these files.
     """
-    server = programs.major_of(programs.find_bin())
-    ddl = settings.ddl.model_dump_json()
-    path = drift.cache("proof", [*files, *last], root, settings, server, len(files), ddl, bool(dev))
-    if remembered and path.exists():
+    key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
+    with_rows, without = (drift.cache(kind, [*files, *last], root, settings, *key) for kind in ("rows", "proof"))
+    path = next((each for each in [with_rows, *([] if real else [without])] if remembered and each.exists()), None)
+    if path:
         found = json.loads(path.read_text(encoding="utf-8"))
         return proof.Proof(**{**found, "files": [proof.FileProof(**file) for file in found["files"]]})
     runner = _runner(files, root, settings) if settings.ddl.command else None
-    with scratch.server(records_folder(root) / "scratch") as running, screen.busy("Proving the DDL pack"):
-        proved = proof.Proving(files, last, settings.ddl, settings.app, running, runner, dev).prove()
+    with (
+        screen.busy("Proving the DDL pack"),
+        real() if real else nullcontext("") as dsn,
+        scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running,
+    ):
+        proved = proof.Proving(files, last, settings.ddl, settings.app, running, runner, dsn).prove()
+    if real and not dsn:
+        proved.told.append("Not proved over real rows: dev has no database yet.")
     if not proved.problems:
-        write_aside(path, json.dumps(asdict(proved)).encode())
+        write_aside(with_rows if dsn else without, json.dumps(asdict(proved)).encode())
     return proved
 
 
@@ -134,16 +147,18 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     Dev gets the files as they lie here, the others what is committed in HEAD. A dry run prints the script. Raises
     `Refused`.
     """
+    from release_tasks.environments import shared_problems
     from release_tasks.release import environment_of, project_root, settings_of, version_here
 
     root, settings = project_root(config), settings_of(config)
     files, version = pack.pack_for(where, root, settings), version_here(root)
     refuse([*pack.pack_problems(files, settings.ddl), *_uncommitted(where, root, settings)])
+    refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
         with environment.connect() as connection:
             missing = apply.unapplied(connection, files, settings.ddl)
         if not missing and not again:
-            _refuse_what_is_missing(environment, files)
+            refuse(missing_problems(environment, files))
             screen.say(f"All {len(files)} files are in the ledger of {where}. To apply them again: --again")
             return
         if config.run.dry:
@@ -166,13 +181,13 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
         screen.say(f"The other release has applied all {len(files)} files to {where}.")
 
 
-def _refuse_what_is_missing(environment: Environment, files: list[DdlFile]) -> None:
-    """Refuse that the ledger has every file, while an object that they make is not there."""
+def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
+    """Return which objects are not there though the ledger has every file that makes them."""
     settings, where = environment.settings, environment.name
-    found = drift.drift_of(environment.dsn, files, environment.root, settings)
+    found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
     hint = f"inv ddl.apply --env {where} --again   # inv ddl.drift --env {where} names all differences"
     missing = [each for each in found if each.how == "missing" and not settings.ddl.excepts(str(each))]
-    refuse(Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing)
+    return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
 
 
 def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
@@ -223,8 +238,8 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         environment_of(config, where) as environment,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        there = programs.server_major(environment.dsn)
-        found = drift.drift_of(environment.dsn, files, root, settings)
+        there = programs.server_major(environment.dsn, where)
+        found = drift.drift_of(environment.dsn, where, files, root, settings)
     here = programs.major_of(programs.find_bin(there))
     rows = [(each, settings.ddl.excepts(str(each))) for each in found]
     if as_json:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from release_tasks import node
 from release_tasks.database import programs
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import records_folder, sha256, write_aside
 from release_tasks.processes import shell
 from release_tasks.processes.links import read_link
@@ -145,6 +145,52 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     folder = root / own.folder if own.folder else root
     log = root / own.log if own.log else None
     return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+
+
+@contextmanager
+def database_of(name: str, root: Path, settings: Settings) -> Iterator[str]:
+    """Yield the DSN of an environment's database, its web app not started; "" where an embedded one is not made yet."""
+    from release_tasks import embedded
+    from release_tasks.database.server import data_directory
+
+    dsn = settings.environments.named(name).dsn
+    if dsn or not data_directory(embedded.server_folder(name, root)).exists():
+        yield dsn
+        return
+    running = embedded.start_server(name, root, settings)
+    try:
+        yield running.dsn(settings.app)
+    finally:
+        running.stop()
+
+
+def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:
+    """Return what two environments have in common (database, folder, origin), and which could not be reached."""
+    problems, unreached, owners = [], list[str](), dict[str, str]()
+    for name, own in settings.environments:
+        if not own.dsn:
+            continue
+        folder = [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
+        identities = _identities(own.dsn)
+        unreached += [name] if len(identities) < 2 else []
+        for thing in [*identities, *folder, f"the origin {own.origin.rstrip('/').lower()}"]:
+            if (owner := owners.setdefault(thing, name)) != name:
+                what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
+                problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))
+    return problems, unreached
+
+
+def _identities(dsn: str) -> list[str]:
+    """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
+    parts = programs.variables(dsn)
+    host, port, name = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432", parts["PGDATABASE"]
+    host = "127.0.0.1" if host in ("", "localhost", "::1") else host
+    found = [f"the database {name} on {host}:{port}"]
+    with suppress(Refused), programs.connect(dsn) as connection:
+        query = "select system_identifier, current_database() from pg_control_system()"
+        row = connection.execute(query).fetchone()
+        found += [f"the database {row[1]} of the server with the system identifier {row[0]}"] if row else []
+    return found
 
 
 def _package_files(folder: Path) -> list[str]:

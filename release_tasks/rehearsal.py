@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import isolation, screen, settling, versions
-from release_tasks.database import postgres
+from release_tasks import ddl, isolation, screen, settling, versions
+from release_tasks.database import server
+from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -24,7 +25,6 @@ from release_tasks.journal import Journal
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
 from release_tasks.release import project_root, settings_of, version_here
-from release_tasks.schema import applying, ddl
 from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
@@ -77,7 +77,7 @@ def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
             )
         else:
             for name in ENVIRONMENTS:
-                postgres.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
+                server.remove(records_folder(folder / "clone") / "environments" / name / "postgresql")
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -117,7 +117,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    applying.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
+    ddl.apply_to(environment, pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
     settling.settle(environment)
 

@@ -12,7 +12,7 @@ from release_tasks import asking, isolation, screen
 from release_tasks.asking import ask, place_of, problems_in
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
-from release_tasks.database import catalog
+from release_tasks.database import structure
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import emptied, records_folder
 from release_tasks.kinds import Check, Command
@@ -87,10 +87,9 @@ def ask_all(
     results = [result for each in free for result in ask(replace(place, asked=(each,)), section=section, words=words)]
     if not rest and not paths:
         return results
-    with environment.connect() as connection:
-        before = catalog.read(connection)
-        results += ask(replace(place, asked=rest), paths, section, words)
-        changed = catalog.differences(before, catalog.read(connection))
+    before = structure.read(environment.dsn, environment.name, roles=False)
+    results += ask(replace(place, asked=rest), paths, section, words)
+    changed = structure.differences(before, structure.read(environment.dsn, environment.name, roles=False))
     if changed:
         said = tuple(f"While they ran, {each}." for each in changed)
         mend = "Let them leave the database as it is, or say why not: release.smokes.<name>.changes"

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from release_tasks import asking, smokes
 from release_tasks.backups import backup, restoring
 from release_tasks.backups.shelf import FACTS, VERIFIED, Backup, held, prune
-from release_tasks.database import postgres
+from release_tasks.database import postgres, scratch
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import emptied, file_sha256, records_folder, write_aside
 from release_tasks.kinds import Command, Sql
 from release_tasks.processes.links import read_link
-from release_tasks.schema import scratch
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -81,7 +80,7 @@ def _restored(taken: Backup, environment: Environment) -> dict[str, Any]:
     facts, settings = taken.facts, environment.settings.backup
     began = time.monotonic()
     with (
-        scratch.server(environment.root, like=facts["server"]["major"]) as server,
+        scratch.server(records_folder(environment.root) / "scratch", facts["server"]["major"]) as server,
         psycopg.connect(server.dsn("postgres"), autocommit=True) as admin,
     ):
         major = postgres.major(server.bin / "postgres")

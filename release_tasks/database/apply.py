@@ -148,9 +148,10 @@ def _by_psql(
         if error is None:
             break
         if failed is None and error.state == psql.LOCKED:
-            wait(error.text)
+            _wait_for_lock(connection, wait)
             if not unapplied(connection, pack, ddl):
                 return []
+            connection.execute("select pg_advisory_unlock(%s)", [psql.ADVISORY_LOCK])
         elif failed and error.state in RETRIED and attempts <= ddl.retries:
             attempts += 1
             time.sleep(random.uniform(0.1, 0.3) * 2 ** min(attempts, 5))
@@ -216,15 +217,11 @@ def _by_command(
     expected: structure.Structure | None,
 ) -> list[Applied]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
-    waited = False
-    while holder := _take_lock(connection):
-        wait(holder)
-        waited = True
-    if waited and not unapplied(connection, pack, ddl):
+    if _wait_for_lock(connection, wait) and not unapplied(connection, pack, ddl):
         return []
     connection.execute(psql.ledger(pack, ddl).encode())
     applied = run_command(target, pack, ddl, options(connection, ddl, target.variables.get("PGOPTIONS", "")))
-    found = structure.read(target.dsn, roles=False)
+    found = structure.read(target.dsn, target.name, roles=False)
     differing = structure.differences(expected, found) if expected else []
     missing = [
         each.name
@@ -243,15 +240,18 @@ def _by_command(
     return applied
 
 
-def _take_lock(connection: Connection) -> str:
-    """Take the lock for as long as `connection` lives; return who holds it, "" when it is ours."""
+def _wait_for_lock(connection: Connection, wait: Callable[[str], None]) -> bool:
+    """Take the lock for as long as `connection` lives; return whether another release had it before."""
     from psycopg import errors
 
-    try:
-        connection.execute(psql.LOCK)
-    except errors.ObjectInUse as error:
-        return error.diag.message_primary or "somebody"
-    return ""
+    waited = False
+    while True:
+        try:
+            connection.execute(psql.LOCK.encode())
+            return waited
+        except errors.ObjectInUse as error:
+            wait(error.diag.message_primary or "")
+            waited = True
 
 
 def run_command(target: Target, pack: Sequence[DdlFile], ddl: Ddl, pgoptions: str) -> list[Applied]:

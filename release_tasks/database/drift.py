@@ -44,6 +44,7 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
         found = proof.watched(dsn, pack, settings.ddl)
         refuse(list(found.failed.values())[:1])
         made = structure.read(dsn)
+        made.objects.pop(f"role {made.role}")  # the scratch server's own
     result = Made(made, found.makers(made.objects))
     write_aside(remembered, json.dumps({"structure": vars(made), "files": result.files}).encode())
     return result
@@ -84,18 +85,18 @@ def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings:
     ]
 
 
-def drift_of(dsn: str, pack: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
-    """Return each object that differs in the database `dsn` from what `pack` makes, is missing, or is of no file.
+def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
+    """Return each object that in `where`, by its `dsn`, differs from what `pack` makes, is missing, or is of no file.
 
     The ledger is no drift, nor is a role that the pack does not make: another database of the server may use it.
     """
     ledger = settings.ddl.ledger
-    with programs.connect(dsn) as connection:
+    with programs.connect(dsn, where) as connection:
         major = connection.info.server_version // 10000
         query = "select tableowner from pg_tables where format('%%s.%%s', schemaname, tablename) = %s"
         owner = connection.execute(query, [ledger]).fetchone()
     made = made_by(pack, root, settings, major).structure
-    found = structure.without(structure.read(dsn, role=owner[0] if owner else ""), ledger)
+    found = structure.without(structure.read(dsn, where, role=owner[0] if owner else ""), ledger)
     schema = f"schema {ledger.partition('.')[0]}"
     objects = {
         name: lines

@@ -100,9 +100,9 @@ def database_of(dsn: str) -> str:
     return variables(dsn)["PGDATABASE"]
 
 
-def server_major(dsn: str) -> int:
+def server_major(dsn: str, where: str = "") -> int:
     """Return the major version of the server of `dsn`. Raises `Refused` where it cannot be reached."""
-    with connect(dsn) as connection:
+    with connect(dsn, where) as connection:
         return connection.info.server_version // 10000
 
 

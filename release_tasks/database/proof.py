@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 WATCH = """create schema release_proof;
-create table release_proof.seen (
+create unlogged table release_proof.seen (
   id serial, file text, what text, object text, unique nulls not distinct (file, what, object)
 );
-create table release_proof.was as
+create unlogged table release_proof.was as
   select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
   where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
 create function release_proof.see() returns event_trigger language plpgsql security definer set search_path = '' as $$
@@ -93,13 +93,11 @@ class Watched:
         made = {identity: file for file, what, identity in self.seen if what == "makes"}
         found = {}
         for name in names:
-            thing = name.split()[-1 if name.startswith("acl") else 1]
+            kind, _, thing = name.partition(" ")
+            of, _, part = thing.partition(" ")  # "trigger s.t g" is known to PostgreSQL as "g on s.t"
             for identity, file in made.items():
-                if (
-                    identity == thing
-                    or identity.endswith(f" on {thing}")
-                    or identity.startswith((f"{thing}(", f"{thing}."))
-                ):
+                is_column = kind == "table" and identity.startswith(f"{thing}.")
+                if is_column or identity in (thing, f"{part} on {of}"):
                     found[name] = file
         return found
 
@@ -240,6 +238,11 @@ class Proving:
         if self.last:
             with self._pass("over the last release", "Over the last release") as dsn:
                 self._over_the_last_release(dsn)
+            if self.runner:
+                with self._pass("by its runner", "Over the last release, by the application's runner") as dsn:
+                    watched(dsn, self.last, self.ddl)
+                    self.runner(dsn, self.running.log)
+                    self._compare(dsn, "Over the last release, by the application's runner,")
         if self.real:
             with self._pass("over real rows", "Over real rows") as dsn:
                 self._over_real_rows(dsn)
@@ -319,19 +322,14 @@ class Proving:
         refuse(found.failed.values())
         self._note(found)
         self._compare(dsn, "Over the last release")
-        if self.runner:
-            with scratch.database(self.running, f"{self.app} by its runner") as other:
-                watched(other, self.last, self.ddl)
-                self.runner(other, self.running.log)
-                self._compare(other, "Over the last release, by the application's runner,")
 
     def _over_real_rows(self, dsn: str) -> None:
         try:
-            copied = scratch.copy(self.running, self.real, f"{self.app} with real rows")
+            scratch.copy(self.real, dsn)
         except Refused as no:
             self.proof.told.append(f"Not proved over real rows, for they could not be copied: {no}")
             return
-        found = over_rows(copied, self.pack, self.ddl)
+        found = over_rows(dsn, self.pack, self.ddl)
         self.proof.rows, self.proof.told = found.rows, [*self.proof.told, *found.told]
         for problem in found.problems:
             self._add(f"Over real rows: {problem.what}", problem.mend)

@@ -235,7 +235,7 @@ def messages(printed: str) -> Iterator[Message]:
             yield last
         text, _, fields = found["text"].strip().partition("\n")
         if more := FIELD.search(found["text"]):
-            text, fields = found["text"][: more.start()], found["text"][more.start() :]
+            text, fields = found["text"][: more.start()].strip(), found["text"][more.start() :]
         severity, state = found["severity"] or "", found["state"] or ""
         last = Message(found["path"], int(found["line"]), severity, state, text.removeprefix("error: "), fields)
     if last:

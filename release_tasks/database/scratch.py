@@ -15,6 +15,7 @@ from release_tasks.database.server import Running, remove, start
 from release_tasks.errors import Refused
 from release_tasks.processes.shell import wait_until
 
+MOST_COPIED = 4_000_000_000  # bytes; a larger database would take too long to copy
 ENDING = 10.0  # seconds for a server to end whose owner was killed
 
 
@@ -60,20 +61,21 @@ def _remove_if_abandoned(lock: Path) -> None:
 
 @contextmanager
 def database(running: Running, name: str = "scratch") -> Iterator[str]:
-    """Make an empty database on a scratch server and yield its URL; afterwards it is gone, and every role with it."""
+    """Make an empty database on a scratch server and yield its URL; afterwards it and the roles made since are gone."""
     import psycopg
     from psycopg import sql
 
     with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        there = {role for (role,) in connection.execute("select rolname from pg_roles")}
         try:
             yield running.dsn(name)
         finally:
             _drop_subscriptions(running.dsn(name))
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-            roles = connection.execute("select rolname from pg_roles where oid >= 16384").fetchall()
+            roles = {role for (role,) in connection.execute("select rolname from pg_roles")} - there
             if roles:
-                names = sql.SQL(", ").join(sql.Identifier(role) for (role,) in roles)
+                names = sql.SQL(", ").join(map(sql.Identifier, roles))
                 connection.execute(sql.SQL("drop owned by {} cascade").format(names))
                 connection.execute(sql.SQL("drop role {}").format(names))
 
@@ -90,25 +92,28 @@ def _drop_subscriptions(dsn: str) -> None:
             connection.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
 
 
-def copy(running: Running, dsn: str, name: str, timeout: float = 600) -> str:
-    """Copy the database `dsn` with its roles and rows into the new database `name` of a scratch server; return its URL.
+def copy(source: str, target: str, timeout: float = 600) -> None:
+    """Copy the database `source` with its roles and rows into the empty database `target` of a scratch server.
 
-    Raises `Refused` where not all of it could be restored there.
+    Raises `Refused` where it is too large, or not all of it can be restored there.
     """
-    import psycopg
-    from psycopg import sql
-
-    with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
-    major = programs.server_major(dsn)
+    with programs.connect(source) as connection:
+        major = connection.info.server_version // 10000
+        row = connection.execute("select pg_database_size(current_database())").fetchone()
+    if row and row[0] > MOST_COPIED:
+        raise Refused(f"it has {row[0] / 1e9:.0f} GB, of which at most {MOST_COPIED / 1e9:.0f} are copied.")
     with TemporaryDirectory(prefix="release-copy-") as folder:
         roles, dump = Path(folder) / "roles.sql", Path(folder) / "dump"
-        database = f"--database={programs.database_of(dsn)}"
-        only_roles = ("--roles-only", "--no-role-passwords", database, f"--file={roles}")
-        programs.run("pg_dumpall", dsn, *only_roles, major=major, timeout=timeout)
-        programs.run("pg_dump", dsn, "--format=custom", "--compress=0", f"--file={dump}", major=major, timeout=timeout)
-        copied = running.dsn(name)
-        programs.run("psql", copied, "--no-psqlrc", "--quiet", f"--file={roles}", timeout=timeout)  # postgres is there
-        flags = ("--exit-on-error", "--no-tablespaces", "--no-publications", "--no-subscriptions", f"--dbname={name}")
-        programs.run("pg_restore", copied, *flags, dump, timeout=timeout)
-    return copied
+        server_wide = ("--roles-only", "--no-role-passwords", f"--database={programs.database_of(source)}")
+        programs.run("pg_dumpall", source, *server_wide, f"--file={roles}", major=major, timeout=timeout)
+        programs.run(
+            "pg_dump", source, "--format=custom", "--compress=0", f"--file={dump}", major=major, timeout=timeout
+        )
+        programs.run("psql", target, "--no-psqlrc", "--quiet", f"--file={roles}", timeout=timeout)  # some are there
+        flags = (
+            "--exit-on-error",
+            "--no-tablespaces",
+            "--no-subscriptions",
+            f"--dbname={programs.database_of(target)}",
+        )
+        programs.run("pg_restore", target, *flags, dump, timeout=timeout)

@@ -21,9 +21,11 @@ STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE|COMMENT) ", re.MULTILINE)
 NOISE = re.compile(r"^(SET .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;)$")
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
+WHOLES = ("table", "view", "materialized-view", "foreign-table")
 PARTS = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
+OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
 OPTIONS = re.compile(r"\bWITH \(([^()]*)\)")
 NAME = r'(?:"(?:[^"]|"")*"|[^\s;"]+)'
 ROLE = re.compile(rf"(?:CREATE|ALTER) ROLE ({NAME})")
@@ -64,13 +66,13 @@ class Difference:
         return f"{self.name} {words[self.how]}"
 
 
-def read(dsn: str, role: str = "", roles: bool = True) -> Structure:
-    """Return what the database `dsn` consists of, with the server's roles unless they are not wanted.
+def read(dsn: str, where: str = "", role: str = "", roles: bool = True) -> Structure:
+    """Return what the database `dsn` of the environment `where` consists of, with the server's roles if wanted.
 
     `role` is who applies the pack there, if it is not the role of `dsn`. Raises `Refused`, also where pg_dump's format
     is not the one that is expected.
     """
-    major = programs.server_major(dsn)
+    major = programs.server_major(dsn, where)
     structure = Structure(role or programs.variables(dsn)["PGUSER"])
     head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, major=major).stdout)
     if STATEMENT.search(head):
@@ -97,7 +99,7 @@ def _lines(body: str, role: str) -> Iterator[str]:
         if not line or NOISE.match(line):
             continue
         line = RESTORED.sub(lambda found: found[1] or found[2], line)
-        line = OPTIONS.sub(lambda found: f"WITH ({', '.join(sorted(re.split(', ?', found[1])))})", line)
+        line = OPTIONS.sub(lambda found: f"WITH ({', '.join(sorted(OPTION.findall(found[1])))})", line)
         line = line.replace(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} ", "ALTER DEFAULT PRIVILEGES ")
         yield line.rstrip(",;")
 
@@ -124,7 +126,7 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         how = EXTRA if not was else MISSING if not now else DIFFERS
         moved = ("the order of its lines",) if not less and not more else ()
         differing.append(Difference(name, how, tuple(less), tuple(more) + moved))
-    return list(_without_parts(differing))
+    return sorted(_without_parts(differing), key=lambda each: each.name)
 
 
 def _comparable(name: str, one: Structure, other: Structure) -> list[str]:
@@ -132,22 +134,21 @@ def _comparable(name: str, one: Structure, other: Structure) -> list[str]:
     owner, *lines = one.objects.get(name, [""])
     if name.startswith("acl "):  # what an owner is granted says nothing: an owner may do all
         owners = {owner, other.objects.get(name, [""])[0]}
-        return [line for line in lines if not any(line.endswith(f" TO {each};") for each in owners if each)]
+        return [line for line in lines if not any(line.endswith(f" TO {each}") for each in owners if each)]
     if lines and owner != one.role and (name.startswith("view ") or any("SECURITY DEFINER" in line for line in lines)):
         return [*lines, f"owner {owner}"]
     return lines
 
 
 def _without_parts(differing: list[Difference]) -> Iterator[Difference]:
-    gone: dict[str, list[str]] = {MISSING: [], EXTRA: []}
-    for each in differing:
-        if each.how != DIFFERS and each.name.startswith("table "):
-            gone[each.how].append(re.escape(each.name.removeprefix("table ")))
-    part_of = {how: re.compile(rf"(?<=[ ])(?:{'|'.join(names)})(?![\w$])") for how, names in gone.items() if names}
-    for each in differing:
-        is_part = each.kind in PARTS and each.how in part_of
-        if not (is_part and any(part_of[each.how].search(line) for line in (*each.expected, *each.found))):
-            yield each
+    for how in (MISSING, EXTRA, DIFFERS):
+        alike = [each for each in differing if each.how == how]
+        gone = "|".join(re.escape(each.name.partition(" ")[2]) for each in alike if each.kind in WHOLES)
+        part_of = re.compile(rf"(?<= )(?:{gone})(?![\w$])") if gone and how != DIFFERS else None
+        for each in alike:
+            lines = (*each.expected, *each.found)
+            if not (part_of and each.kind in PARTS and any(map(part_of.search, lines))):
+                yield each
 
 
 def without(structure: Structure, table: str) -> Structure:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from pyrage import x25519
+from release_tasks.schema import ledger
 
 from release_tasks import evidence, production
 from release_tasks.backups import backup, sealing, shelf, verification
@@ -30,7 +31,6 @@ from release_tasks.files import file_hashes, file_sha256
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
 from release_tasks.processes.shell import wait_until
-from release_tasks.schema import ledger
 from release_tasks.settings import Settings, load
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
 

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import conninfo
 from pyrage import x25519
+from release_tasks.schema import scratch
 
 from release_tasks.backups import backup, restore, shelf
 from release_tasks.backups.shelf import Backup
@@ -23,7 +24,6 @@ from release_tasks.database import catalog, contents, postgres
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.processes import shell
-from release_tasks.schema import scratch
 from release_tasks.settings import Settings
 from tests.backups.test_backup import (
     KEY,

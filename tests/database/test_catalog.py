@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import Connection
+from release_tasks.schema import scratch
 
 from release_tasks.database import catalog, postgres
 from release_tasks.database.catalog import DIFFERS, EXTRA, MISSING, Difference
-from release_tasks.schema import scratch
 
 BASE = """
 create schema s;

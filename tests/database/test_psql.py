@@ -1,8 +1,7 @@
-"""Files brought into a real PostgreSQL: by psycopg, one after the other, and by an application's own runner."""
+"""Files brought into a real PostgreSQL by one psql: what it prints, and what becomes of a file that fails."""
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -10,29 +9,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from release_tasks.database import postgres
-from release_tasks.environments import Environment
+from release_tasks.database import apply
+from release_tasks.database.pack import DdlFile
+from release_tasks.database.psql import Applied
+from release_tasks.database.server import Running
 from release_tasks.errors import Problem, Refused
-from release_tasks.schema import runner
-from release_tasks.schema.ddl import DdlFile
-from release_tasks.schema.sending import Applied, Notice
-from release_tasks.settings import Ddl, Settings
+from release_tasks.settings import Ddl
+
+if TYPE_CHECKING:
+    pass
 
 ROOT = Path(__file__).parents[2]
 CONCURRENTLY = "-- release: no-transaction\ncreate index concurrently if not exists {name} on t (n);\n"
 KILLED_APPLYING = """
 import sys
-import psycopg
-from release_tasks.schema import runner
-from release_tasks.schema.ddl import DdlFile
+from release_tasks.database import apply
+from release_tasks.database.pack import DdlFile
 from release_tasks.settings import Ddl
-with psycopg.connect(sys.argv[1], autocommit=True) as connection:
-    list(runner.run(connection, [DdlFile("ddl/00_a.sql", sys.argv[2].encode())], Ddl(), lambda *_: None))
+apply.apply(apply.Target("staging", sys.argv[1]), [DdlFile("ddl/00_a.sql", sys.argv[2].encode())], Ddl(), "0.1.1")
 """
 
 
@@ -47,7 +46,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def other(connection: psycopg.Connection, server: postgres.Running) -> Iterator[psycopg.Connection]:
+def other(connection: psycopg.Connection, server: Running) -> Iterator[psycopg.Connection]:
     """A second session, that of the application or of somebody with psql."""
     with psycopg.connect(server.dsn("app"), autocommit=True) as other:
         yield other
@@ -55,7 +54,8 @@ def other(connection: psycopg.Connection, server: postgres.Running) -> Iterator[
 
 def applied(connection: psycopg.Connection, *texts: str, **settings: Any) -> list[Applied]:
     """Apply files of these texts, the settings of `ddl` being `settings`."""
-    return list(runner.run(connection, pack_of(*texts), Ddl(**settings), lambda *_: None))
+    dsn = f"{connection.info.dsn} password={connection.info.password}"
+    return apply.apply(apply.Target("staging", dsn), pack_of(*texts), Ddl(**settings), "0.1.1")
 
 
 def refusal(connection: psycopg.Connection, *texts: str, **settings: Any) -> Problem:
@@ -99,7 +99,7 @@ def test_files_are_applied_in_order_and_their_notices_kept_with_them(connection:
         "do $$ begin raise warning 'a second'; end $$; insert into t select 1 where 'a%sb' like 'a\\%s_';",
         "drop table if exists none;",
     )
-    assert [(each.file.name, list(map(str, each.notices))) for each in found] == [
+    assert [(each.file.name, list(map(str, each.messages))) for each in found] == [
         ("00_a.sql", ["NOTICE: made 100%"]),
         ("01_b.sql", ["WARNING: a second"]),
         ("02_c.sql", ['NOTICE: table "none" does not exist, skipping']),
@@ -108,25 +108,11 @@ def test_files_are_applied_in_order_and_their_notices_kept_with_them(connection:
     assert all(each.seconds is not None and each.attempts == 1 for each in found)
 
 
-def test_what_is_written_with_a_file_stands_or_falls_with_it(connection: psycopg.Connection) -> None:
-    connection.execute("create table seen (name text)")
-
-    def enter(file: DdlFile, _: float) -> None:
-        connection.execute("insert into seen values (%s)", [file.name])
-        if file.name == "01_b.sql":
-            raise Refused("the second may not")
-
-    with pytest.raises(Refused, match="the second may not"):
-        list(runner.run(connection, pack_of("create table a ()", "create table b ()"), Ddl(), enter))
-    assert connection.execute("select name from seen").fetchall() == [("00_a.sql",)]
-    assert tables(connection) == ["a", "seen"]
-
-
 def test_a_failing_file_is_named_with_line_and_statement_and_leaves_nothing(connection: psycopg.Connection) -> None:
     text = "-- Größe: 数 😀\ncreate table half ();\n\nselect *\n  from nowhere; -- why\nselect 1;\n"
     problem = refusal(connection, "create table whole ();", text, "create table later ();")
     told = 'ddl/01_b.sql, line 5: relation "nowhere" does not exist (SQLSTATE 42P01). In: select * from nowhere'
-    assert problem == Problem(told, "Mend ddl/01_b.sql; once the tag is published, a fix is a new version.")
+    assert (problem.what, problem.mend.split(";")[0]) == (told, "Fix ddl/01_b.sql")
     assert tables(connection) == ["whole"]
 
 
@@ -186,49 +172,61 @@ def test_nothing_is_applied_of_a_pack_with_a_file_that_is_no_utf_8(
     connection: psycopg.Connection, content: bytes
 ) -> None:
     pack = [*pack_of("create table whole ();"), DdlFile("ddl/01_b.sql", content)]
+    dsn = f"{connection.info.dsn} password={connection.info.password}"
     with pytest.raises(Refused, match=r"ddl/01_b\.sql is not UTF-8 text"):
-        list(runner.run(connection, pack, Ddl(), lambda *_: None))
+        apply.apply(apply.Target("staging", dsn), pack, Ddl(), "0.1.1")
     assert tables(connection) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("copy t from stdin;\n1\n\\.\n", "copy t from stdin"),
-        ("\\i 01_b.sql\n", "\\i 01_b.sql"),
-        ("copy (select 1) to stdout;", "copy (select 1) to stdout"),
-    ],
-)
-@pytest.mark.parametrize("marker", ["", "-- release: no-transaction\n"])
-def test_what_only_psql_understands_is_said_so_and_the_connection_goes_on(
-    connection: psycopg.Connection, text: str, shown: str, marker: str
-) -> None:
-    problem = refusal(connection, f"{marker}create table if not exists t (n int);\n{text}")
-    line = 3 if marker else 2
-    assert problem.what == f"ddl/00_a.sql, line {line}: only psql understands this; expected plain SQL. In: {shown}"
-    assert tables(connection) == (["t"] if marker else [])
-
-
-def test_a_warning_takes_its_file_back_where_the_settings_say_so(connection: psycopg.Connection) -> None:
-    texts = ["create table whole ();", "create table half (); do $$ begin raise warning 'not so'; end $$;"]
-    problem = refusal(connection, *texts, fail_on_warning=True)
-    assert problem.what == "ddl/01_b.sql was applied with a WARNING: not so."
-    assert tables(connection) == ["whole"]
-    applied(connection, texts[1])
-    assert tables(connection) == ["half", "whole"]
-
-
-def test_a_pack_can_be_applied_any_number_of_times_over_one_connection(connection: psycopg.Connection) -> None:
-    for _ in range(8):
-        applied(connection, "create table if not exists t (n int); alter table t add column if not exists m int;")
+def test_what_psql_understands_may_be_in_a_file(connection: psycopg.Connection) -> None:
+    applied(
+        connection, "create table t (n int);\ncopy t from stdin;\n1\n2\n\\.\n\\set x 3\ninsert into t values (:x);\n"
+    )
+    assert connection.execute("select n from t").fetchall() == [(1,), (2,), (3,)]
+    problem = refusal(connection, "create table half ();\n\\nonsense\n")
+    assert problem.what == "ddl/00_a.sql, line 2: invalid command \\nonsense."
     assert tables(connection) == ["t"]
 
 
-def test_each_file_begins_with_the_timeouts_of_the_settings(connection: psycopg.Connection) -> None:
-    connection.execute("create table seen (lock text, statement text)")
-    look = "insert into seen values (current_setting('lock_timeout'), current_setting('statement_timeout'));"
-    applied(connection, f"{look} set lock_timeout = 0; set statement_timeout = 0;", look, lock_timeout=1.5)
-    assert connection.execute("select * from seen").fetchall() == [("1500ms", "10min")] * 2
+def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(connection: psycopg.Connection) -> None:
+    problem = refusal(
+        connection, "\\set ON_ERROR_STOP off\ncreate table half ();\nselect 1 / 0;\n", "create table b ();"
+    )
+    assert problem.what.startswith("ddl/00_a.sql, line 3: division by zero")
+    assert tables(connection) == []
+
+
+def test_a_warning_lets_its_file_count_as_unapplied_where_the_settings_say_so(connection: psycopg.Connection) -> None:
+    texts = ["create table whole ();", "create table loud (); do $$ begin raise warning 'not so'; end $$;"]
+    problem = refusal(connection, *texts, fail_on_warning=True)
+    assert problem.what == "ddl/01_b.sql was applied with a WARNING: not so."
+    assert [file.name for file in apply.unapplied(connection, pack_of(*texts), Ddl())] == ["01_b.sql"]
+
+
+def test_each_file_begins_with_the_settings_of_the_session(connection: psycopg.Connection) -> None:
+    """D3"""
+    connection.execute("create table seen (at serial, lock text, statement text, role text, path text, temporary text)")
+    look = """insert into public.seen (lock, statement, role, path, temporary) values (
+      current_setting('lock_timeout'),
+      current_setting('statement_timeout'), current_user, current_setting('search_path'), to_regclass('temporary'));"""
+    spoil = """set lock_timeout = 0; set statement_timeout = 0; set role pg_monitor;
+      create temporary table temporary ();
+      select set_config('search_path', '', false);"""
+    grants = "grant all on seen, seen_at_seq to pg_monitor; grant all on schema public to pg_monitor;"
+    applied(
+        connection, f"{grants} {look} {spoil}", f"set session authorization pg_monitor; {look}", look, lock_timeout=1.5
+    )
+    first, second, third = connection.execute("select lock, statement, role, path, temporary from seen order by at")
+    assert first == third == ("1500ms", "10min", "postgres", '"$user", public', None)
+    assert second == ("1500ms", "10min", "pg_monitor", '"$user", public', None)
+
+
+def test_40_000_statements_are_applied_as_psql_applies_them(connection: psycopg.Connection) -> None:
+    """D7"""
+    insert = "insert into t values ({}, 'some text that makes the file as long as such files are');\n"
+    text = "create table t (n int, text text);\n" + "".join(map(insert.format, range(40_000)))
+    applied(connection, text)
+    assert connection.execute("select count(*) from t").fetchone() == (40_000,)
 
 
 # Files that are no single transaction
@@ -240,14 +238,13 @@ def test_a_file_with_its_own_transactions_is_applied_as_it_is_and_reported(conne
     assert problem.what == "ddl/00_a.sql, line 6: division by zero (SQLSTATE 22012). In: select 1 / 0"
     assert tables(connection) == ["a"]
     (found,) = applied(connection, "begin; create table b (); commit; create table c ();")
-    what = "holds its own transactions: what it commits stays, whatever fails later"
-    assert found.notices == [Notice("NOTICE", what)]
+    assert found.messages == [], "and it makes no WARNING in the server's log"
     assert tables(connection) == ["a", "b", "c"]
 
 
 def test_a_transaction_that_a_file_leaves_open_is_taken_back(connection: psycopg.Connection) -> None:
     problem = refusal(connection, "begin; create table a (); commit; begin; create table b ();")
-    assert problem == Problem("ddl/00_a.sql begins a transaction and does not end it.", "Add COMMIT to ddl/00_a.sql.")
+    assert problem.what == "ddl/00_a.sql: it begins a transaction and does not end it (SQLSTATE P0001)."
     assert tables(connection) == ["a"]
 
 
@@ -294,9 +291,8 @@ def test_a_concurrent_index_whose_run_was_killed_is_made_anew(
         process.wait()
         until(lambda: not builds(connection))
     assert [valid for _, valid in indexes(connection)] == [False]
-    (found,) = applied(connection, text)
+    applied(connection, text)
     assert [valid for _, valid in indexes(connection)] == [True]
-    assert [notice.message.startswith("dropped the invalid index public.") for notice in found.notices] == [True]
 
 
 def builds(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
@@ -358,7 +354,9 @@ def test_the_victim_of_a_deadlock_is_tried_again(connection: psycopg.Connection,
 
 def test_a_statement_that_takes_too_long_is_told_with_the_setting(connection: psycopg.Connection) -> None:
     problem = refusal(connection, "create table s ();\n\nselect pg_sleep(60);", statement_timeout=0.1)
-    told = "ddl/00_a.sql: canceling statement due to statement timeout (SQLSTATE 57014)."
+    told = (
+        "ddl/00_a.sql, line 3: canceling statement due to statement timeout (SQLSTATE 57014). In: select pg_sleep(60)"
+    )
     assert problem.what == told
     assert problem.mend == "Run again; where it needs more than 0.1 s, set release.ddl.statement_timeout."
     assert tables(connection) == []
@@ -383,126 +381,15 @@ def test_a_connection_that_is_killed_is_told_and_nothing_of_the_file_stays(
     assert capfd.readouterr() == ("", "")
 
 
-# One release at a time
-
-
-def test_a_second_release_waits_says_for_whom_and_gives_up_in_time(
-    connection: psycopg.Connection, other: psycopg.Connection, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert runner.keep_others_out(connection, "staging", 0) is False
-    with pytest.raises(Refused) as refused:
-        runner.keep_others_out(other, "staging", 0.5)
-    holder = rf"the release of a test, role postgres, process {connection.info.backend_pid}, since 20\d\d-"
-    (problem,) = refused.value.problems
-    assert problem.what.startswith("Another release applies DDL to staging: the release of a test, role postgres, ")
-    assert problem.what.endswith("; waited 0.5 s.")
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1
-    assert re.search(holder, said[0])
-
-
-def test_a_second_release_goes_on_when_the_first_ends(
-    connection: psycopg.Connection, other: psycopg.Connection
-) -> None:
-    runner.keep_others_out(connection, "staging", 0)
-    threading.Timer(0.5, connection.close).start()
-    assert runner.keep_others_out(other, "staging", 20) is True
-
-
 # What a server must be
 
 
 def test_a_server_that_cannot_take_the_pack_is_told_with_what_it_is(connection: psycopg.Connection) -> None:
-    assert runner.server_problems(connection, "staging", Ddl(min_server=10)) == []
+    assert apply.server_problems(connection, "staging", Ddl(min_server=10)) == []
     connection.execute("set default_transaction_read_only = on")
-    found = [problem.what for problem in runner.server_problems(connection, "staging", Ddl(min_server=99))]
+    found = [problem.what for problem in apply.server_problems(connection, "staging", Ddl(min_server=99))]
     major = connection.info.server_version // 10000
     assert found == [
         "The database of staging is read-only; expected one that can be changed.",
         f"The server of staging is PostgreSQL {major}; the DDL pack needs 99 or newer.",
     ]
-
-
-# The application's own runner
-
-
-@pytest.fixture
-def by_command(dsn: str, server: postgres.Running, tmp_path: Path) -> Callable[..., list[Applied]]:
-    """Return what applies two files by a runner that does `code`, with the settings of `ddl`."""
-
-    def by_command(code: str, **settings: Any) -> list[Applied]:
-        settings = {"must_print": "(?m)^{count} files applied$", **settings}
-        made = Settings(ddl=Ddl(command=[sys.executable, "-c", code], **settings))
-        place = Environment("staging", made, tmp_path, dsn, "http://127.0.0.1:1", tmp_path, server.log)
-        return runner.run_command(place, pack_of("a", "b"), tmp_path, "0.1.1")
-
-    return by_command
-
-
-def test_a_runner_gets_the_database_the_version_and_the_timeouts(by_command: Callable[..., list[Applied]]) -> None:
-    code = """
-import os, psycopg
-with psycopg.connect("") as connection:
-    shown = [connection.execute(f"show {name}").fetchone()[0] for name in ("lock_timeout", "statement_timeout")]
-print("NOTICE", os.environ["APP_VERSION"], os.environ["PGDATABASE"], *shown)
-print("2 files applied")
-"""
-    first, second = by_command(code, lock_timeout=1.5, statement_timeout=60)
-    assert first.notices == [Notice("NOTICE", "0.1.1 app 1500ms 1min")]
-    assert (second.notices, second.seconds) == ([], None)
-
-
-def test_what_a_runner_says_is_kept_with_the_file_named_last_and_what_only_the_server_log_says_with_none(
-    by_command: Callable[..., list[Applied]],
-) -> None:
-    code = """
-import psycopg
-print("NOTICE 00_a.sql: relation exists, skipping", "applied ddl/00_a.sql (3 ms)", "NOTICE: and this", sep="\\n")
-with psycopg.connect("") as connection:
-    connection.add_notice_handler(lambda said: print(f"{said.severity} 01_b.sql: {said.message_primary}"))
-    connection.execute("do $$ begin raise warning 'so'; end $$")
-with psycopg.connect("") as connection:
-    connection.execute("do $$ begin raise warning 'only the log knows'; end $$")
-print("2 files applied")
-"""
-    first, second, log = by_command(code)
-    assert [str(notice) for notice in first.notices] == ["NOTICE: relation exists, skipping", "NOTICE: and this"]
-    assert [str(notice) for notice in second.notices] == ["WARNING: so"]
-    assert [str(notice) for notice in log.notices] == ["WARNING: only the log knows"]
-    with pytest.raises(Refused) as refused:
-        by_command(code, fail_on_warning=True)
-    assert [problem.what for problem in refused.value.problems] == [
-        "ddl/01_b.sql was applied with a WARNING: so.",
-        "the pack (server log) was applied with a WARNING: only the log knows.",
-    ]
-
-
-@pytest.mark.parametrize("said", ["", "0 files applied", "1 files applied", "12 files applied", "applied a.sql (2 ms)"])
-@pytest.mark.parametrize("must_print", ["(?m)^{count} files applied$", "{count} files applied"])
-def test_a_runner_that_does_not_say_so_is_refused(
-    by_command: Callable[..., list[Applied]], said: str, must_print: str
-) -> None:
-    with pytest.raises(Refused, match="expected it to apply 2 files"):
-        by_command(f"print({said!r})", must_print=must_print)
-
-
-def test_a_runner_without_a_word_to_say_is_no_runner() -> None:
-    with pytest.raises(ValueError, match="a command needs must_print"):
-        Ddl(command=["node", "run-ddls.mts"])
-
-
-def test_an_empty_pack_needs_no_runner(dsn: str, tmp_path: Path) -> None:
-    made = Settings(ddl=Ddl(command=["nobody"], must_print="{count} files"))
-    assert runner.run_command(Environment("dev", made, tmp_path, dsn, "", tmp_path, None), [], tmp_path, "") == []
-
-
-def test_a_runner_that_fails_is_refused_with_its_words(by_command: Callable[..., list[Applied]]) -> None:
-    with pytest.raises(Refused, match=r"(?s)exit code 1:.*failed 01_b\.sql"):
-        by_command("raise SystemExit('failed 01_b.sql')")
-
-
-def test_a_runner_that_applied_the_files_in_another_order_is_refused(by_command: Callable[..., list[Applied]]) -> None:
-    code = "print('applied 0{0}.sql applied 0{1}.sql', '2 files applied', sep=chr(10))"
-    assert [each.notices for each in by_command(code.format("0_a", "1_b"))] == [[], []]
-    with pytest.raises(Refused, match=r"another order than the locked one: 01_b\.sql before 00_a\.sql"):
-        by_command(code.format("1_b", "0_a"))

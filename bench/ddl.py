@@ -1,4 +1,4 @@
-"""How long a DDL pack takes: our runner against psql, the application's runner and dbmate; the proof; a backup.
+"""How long a DDL pack takes: our runner against psql, the application's runner and dbmate; the proof.
 
 Run by `nox -s bench`. Each round goes through all of them in turn, each on a database of its own; prints medians, and
 ratios against the baselines named in the tables. Commits are durable, as in production.
@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from release_tasks import node, screen  # noqa: E402
-from release_tasks.backups import backup, verification  # noqa: E402
 from release_tasks.database import postgres  # noqa: E402
 from release_tasks.environments import Environment  # noqa: E402
 from release_tasks.schema import applying, ddl, ledger, proof  # noqa: E402
@@ -36,7 +35,6 @@ create or replace view pack.v_{n} as select symbol, max(at) as at from pack.t_{n
 comment on table pack.t_{n} is 'One of many.';
 """
 SETTINGS = Settings()
-ROWS = 2_000_000
 Way = tuple[str, Callable[[str], None]]
 
 
@@ -52,7 +50,6 @@ def main() -> None:
             for size, rounds in ((25, times), (1000, max(times // 2, 3))):
                 compare_runners(size, rounds, server, folder / f"pack-{size}")
             compare_proof(times, server, folder / "pack-25")
-            compare_backup(max(times // 2, 3), server, folder)
         finally:
             server.stop()
             postgres.remove(folder / "postgresql")
@@ -169,35 +166,6 @@ def compare_proof(times: int, server: postgres.Running, folder: Path) -> None:
         applied.append(seconds(lambda: our_way(folder, pack)[1](new_database(server))))
         proved.append(seconds(lambda: proof.prove(pack, pack, folder, SETTINGS)))
     show_pair("ours, every file, from empty", applied, "the proof: server, 5 times the pack, rows", proved)
-
-
-def compare_backup(times: int, server: postgres.Running, folder: Path) -> None:
-    """Back up and restore a database of some size, against the bare programs into the same server."""
-    dsn = new_database(server)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for n in range(4):
-            connection.execute(
-                f"create table samples_{n} as select i as id, 'S' || i % 100 as symbol, random() as mid,"
-                f" now() - i * interval '5 s' as ts from generate_series(1, {ROWS}) i"
-            )
-            connection.execute(f"create index on samples_{n} (symbol, ts)")
-    major = postgres.major(server.bin / "postgres")
-    dump, load = (str(postgres.client_tool(name, major)) for name in ("pg_dump", "pg_restore"))
-    bare, ours = [], []
-    place = Environment("production", SETTINGS, folder, dsn, "", folder, None)
-
-    def bare_pair() -> None:
-        out = Path(tempfile.mkdtemp(dir=folder)) / "dump"
-        run([dump, "-Fd", "-j2", "-f", str(out), dsn])
-        run([load, "--exit-on-error", "-j2", "-d", new_database(server), str(out)])
-
-    def verified() -> None:
-        verification.verify(backup.take(place, "0.1.1"), place)
-
-    for _ in range(times):
-        bare.append(seconds(bare_pair))
-        ours.append(seconds(verified))
-    show_pair("pg_dump + pg_restore, 2 jobs", bare, "a backup, restored and compared", ours)
 
 
 def show_pair(baseline: str, bare: list[float], other: str, ours: list[float]) -> None:

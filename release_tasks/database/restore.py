@@ -49,10 +49,11 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
             _write_verified(taken, _restore_on_scratch(backup.read(taken.folder), environment, try_copy), [])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
-            shell.run(argv, timeout=settings.timeout, leash=True)
+            shell.run(argv, cwd=environment.root, timeout=settings.timeout, leash=True)
             _write_verified(taken, taken.verified["summary"], settings.then)
-        backup.prune(environment)
-    return str(taken.verified["summary"])
+        summary = str(taken.verified["summary"])
+        backup.prune(environment)  # which may take this one, where it is an old one
+    return summary
 
 
 def is_done(taken: Backup, settings: BackupSettings) -> bool:

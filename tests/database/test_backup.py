@@ -542,6 +542,14 @@ def test_the_newest_one_of_a_release_is_never_removed(keeping_two: Environment) 
     assert kept_in(keeping_two) == {2, 4, 5}
 
 
+def test_an_old_one_that_is_verified_late_may_go_at_once(keeping_two: Environment) -> None:
+    old = make(keeping_two, 1)
+    for day in range(2, 4):
+        make(keeping_two, day)
+    assert restore.verify(old, keeping_two) == "the same"
+    assert kept_in(keeping_two) == {2, 3}
+
+
 def test_backups_of_others_are_nobody_s_business(keeping_two: Environment) -> None:
     for day in range(1, 4):
         make(keeping_two, day)

@@ -45,7 +45,7 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
     with _target(into, root, settings) as dsn, screen.busy(f"Restoring {chosen.name} into {into}"):
         done = restore.restore(chosen, dsn, settings.backup, over or "", again, dry)
     for line in done:
-        screen.say(f"{'Would have' if dry else 'Has'} {line}.", "" if dry else "green")
+        screen.say(f"Would have {line}." if dry else f"{line[0].upper()}{line[1:]}.", "" if dry else "green")
 
 
 def _chosen(folder: Path, wanted: str | None) -> Backup:

@@ -87,8 +87,8 @@ def _hash(path: Path, _modified: int) -> str:
 
 
 @contextmanager
-def locked(file: Path, holder: str) -> Iterator[None]:
-    """Hold the lock `file`, which the end of this process releases. Raises `Refused` where another `holder` has it."""
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Hold the lock `file`, which the end of this process releases. Raises `Refused` where another `what` has it."""
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def locked(file: Path, holder: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise Refused(f"Another {holder} is under way.", f"Wait for it to end; it holds {file}.") from None
+        raise Refused(f"Another {what} is under way.", f"Wait for it to end; it holds {file}.") from None
     try:
         yield
     finally:

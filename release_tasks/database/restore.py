@@ -187,7 +187,7 @@ def _load(
 def _database_statements(chosen: Backup, name: str) -> tuple[str, str]:
     """Return what makes the database of `chosen`, called `name` (quoted), and what gives it owner, grants, settings."""
     text = (chosen.folder / backup.DATABASE).read_text(encoding="utf-8")
-    text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's, and the session's
+    text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
     text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
     before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)
     return create, before + after

@@ -425,7 +425,7 @@ def inv(little: Path, target: str, *words: str) -> subprocess.CompletedProcess[s
 def test_the_commands_take_list_and_restore(little: Path, target: str, taken: Backup, admin: str) -> None:
     ran = inv(little, target, "backup.restore", "--from", taken.name, "--into", "production")
     assert ran.returncode == 0 and "into the database target: 530 rows" in ran.stdout, ran.stdout
-    assert "Has made the role backup_reader, without a password" in ran.stdout
+    assert "Made the role backup_reader, without a password" in ran.stdout
     assert psycopg.conninfo.conninfo_to_dict(target)["password"] not in ran.stdout + ran.stderr
     ran = inv(little, target, "backup.take")
     assert ran.returncode == 0 and "530 rows are the same; no smoke is marked" in ran.stdout, ran.stdout
@@ -435,7 +435,7 @@ def test_the_commands_take_list_and_restore(little: Path, target: str, taken: Ba
     words = ("backup.restore", "--from", str(little / "off-site"), "--into", target)
     assert "--over target" in inv(little, target, *words).stdout
     ran = inv(little, target, *words, "--over", "target")
-    assert ran.returncode == 0 and "Has kept what was there before as the database target_before_" in ran.stdout
+    assert ran.returncode == 0 and "Kept what was there before as the database target_before_" in ran.stdout
     assert left_in(little / ".release") == [".gitignore", "scratch"]
 
 

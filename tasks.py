@@ -7,10 +7,9 @@ from release_tasks.executor import Survey, follow, section
 ENV = "dev, staging or production"
 JSON = "print the outcome as JSON"
 RESTORE = {
-    "from": "a backup: its name, or its folder or file",
+    "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
-    "over": "the database's name once more, where it has tables: it is kept under another name",
-    "identity": "the file of the age key, for an encrypted backup",
+    "over": "the database's name once more, where it is not empty: it is kept under another name",
 }
 
 
@@ -118,7 +117,6 @@ def production(c, version=None, yes=False):
         deployment.apply_the_ddl_pack,
         deployment.stamp_the_session,
         production.pass_the_smokes_before_the_flip,
-        production.have_a_backup_that_restores,
         deployment.run_the_release,
         where="production",
         yes=yes,
@@ -215,17 +213,17 @@ def ddl_drift(c, env="dev", json=False):
 @task(name="take", help={"env": ENV})
 def backup_take(c, env="production"):
     """Back up a database, and restore the backup to see that it is one."""
-    from release_tasks.backups import backup
+    from release_tasks import backup_tasks
 
-    backup.report(c.config, env)
+    backup_tasks.take(c.config, env)
 
 
 @task(name="restore", help=RESTORE)
-def backup_restore(c, from_=None, into=None, over=None, identity=None):
+def backup_restore(c, from_=None, into=None, over=None):
     """Restore a backup into a database."""
-    from release_tasks.backups import restore
+    from release_tasks import backup_tasks
 
-    restore.report(c.config, from_, into, over, identity)
+    backup_tasks.bring_back(c.config, from_, into, over)
 
 
 ns = Collection(

@@ -26,7 +26,7 @@ from release_tasks import screen  # noqa: E402
 from release_tasks.checks.place import Asked, Place  # noqa: E402
 from release_tasks.checks.series import look_at_gaps  # noqa: E402
 from release_tasks.checks.verdict import Seen  # noqa: E402
-from release_tasks.database import postgres  # noqa: E402
+from release_tasks.database.server import remove, start  # noqa: E402
 from release_tasks.kinds import Gaps  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
@@ -52,12 +52,12 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        server = postgres.start(folder / "postgresql", durable=False)
+        server = start(folder / "postgresql", durable=False)
         try:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:
             server.stop()
-            postgres.remove(folder / "postgresql")
+            remove(folder / "postgresql")
 
 
 def compare(dsn: str, length: int, times: int) -> None:

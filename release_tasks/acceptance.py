@@ -17,6 +17,7 @@ from release_tasks import asking, screen
 from release_tasks.checks import looking
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
+from release_tasks.database.pack import pack_at
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
@@ -24,7 +25,6 @@ from release_tasks.files import records_folder
 from release_tasks.kinds import Check, Keyed, Listed, Page, Version
 from release_tasks.processes.links import read_link
 from release_tasks.release import Release, until_live
-from release_tasks.schema import ddl
 
 SECTION = "7.2"
 BULLETS = {
@@ -144,7 +144,7 @@ def place_of(release: Release, here: Environment, wait: float | None = None) -> 
         wait = max(0.0, settings.acceptance.wait - (time.time() - deployment.get("began_unix", 0.0)))
     facts: dict[str, Any] = {}
     if deployed:
-        pack = ddl.pack_at(release.git, deployed, settings)
+        pack = pack_at(release.git, deployed, settings)
         facts = {
             "commit": deployed,
             "began": deployment["began"],

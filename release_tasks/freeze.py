@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks import notes
+from release_tasks import database_notes, notes
+from release_tasks.database import drift
+from release_tasks.database.pack import (
+    Change,
+    DdlFile,
+    Locked,
+    changes,
+    last_locked,
+    lock_of,
+    message,
+    order_disagreements,
+    pack_at,
+)
 from release_tasks.errors import Asked, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step
-from release_tasks.schema import ddl, order_lock
 
 
 def announce_the_freeze(release: Release) -> str:
@@ -43,9 +54,9 @@ def lock_the_ddl_order(release: Release) -> Step:
     if release.published:
         return "locked in the tag"
     git, settings, tip = release.git, release.settings, release.tip
-    pack, path = ddl.pack_at(git, tip, settings), settings.ddl.lock
-    lock, base = order_lock.lock_of(pack, release.tag), order_lock.last_locked(git, tip, release.tag, settings)
-    moved = order_lock.changes(base.pack, pack) if base else []
+    pack, path = pack_at(git, tip, settings), settings.ddl.lock
+    lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
+    moved = changes(base.pack, pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
         return _about(pack, release)
     shifted = _shifts_since(base, pack, release) if base and moved else []
@@ -58,21 +69,19 @@ def lock_the_ddl_order(release: Release) -> Step:
         release.journal.record("ddl-shift", reason=reason, files=[str(each) for each in moved], objects=shifted)
     elif moved:
         release.journal.record("ddl-fix", files=[str(each) for each in moved])
-    message = order_lock.message(release.tag, moved, shifted, reason)
-    git.commit_files({path: lock}, message, even_empty=True)  # a hand may have written the very same lock
+    text = message(release.tag, moved, shifted, reason)
+    git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
 
 
-def _shifts_since(base: order_lock.Locked, pack: list[ddl.DdlFile], release: Release) -> list[str]:
+def _shifts_since(base: Locked, pack: list[DdlFile], release: Release) -> list[str]:
     """Return what `pack` makes otherwise than the locked one; what cannot be compared counts as a shift."""
     try:
-        return [str(each) for each in order_lock.shifts(base.pack, pack, release.root, release.settings)]
+        return [str(each) for each in drift.shifts(base.pack, pack, release.root, release.settings)]
     except Refused as no:
         return [f"what the pack makes cannot be compared with what was locked: {no}"]
 
 
-def _shift_problems(
-    base: order_lock.Locked, moved: list[order_lock.Change], shifted: list[str], release: Release
-) -> Iterator[Problem]:
+def _shift_problems(base: Locked, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
     for change in moved:
         yield Problem(change.sentence, change.undone(base.commit))
     allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
@@ -80,10 +89,10 @@ def _shift_problems(
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 
 
-def _about(pack: list[ddl.DdlFile], release: Release) -> str:
+def _about(pack: list[DdlFile], release: Release) -> str:
     """Return a few words about the pack: its size, what is new since the last release, where rules of order differ."""
-    git, settings, since = release.git, release.settings, notes.last_release(release)
+    settings, since = release.settings, notes.last_release(release)
     words = [f"{len(pack)} files"]
     if since:
-        words.append(order_lock.since_release(git, pack, since, release.root, settings))
-    return "; ".join([*words, *ddl.order_disagreements([file.name for file in pack], release.root, settings)])
+        words.append(database_notes.since_release(pack, since, release))
+    return "; ".join([*words, *order_disagreements([file.name for file in pack], release.root, settings)])

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from fnmatch import fnmatchcase
+from functools import partial
 
-from release_tasks import acceptance, deployment, docs_pack, notes, smokes, tagging, versions
+from release_tasks import acceptance, ddl, deployment, docs_pack, environments, notes, smokes, tagging, versions
 from release_tasks.checks import browser
 from release_tasks.checks.verdict import Unknown
+from release_tasks.database.pack import pack_at, pack_problems
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.schema import ddl, proof
 from release_tasks.settings import Settings
+
+
+def keep_environments_apart(release: Release) -> str:
+    """Dev, staging and production are three: no database, folder or origin is two's."""
+    problems, unreached = environments.shared_problems(release.root, release.settings)
+    refuse(problems)
+    return f"{', '.join(unreached)} could not be reached: compared by address" if unreached else ""
 
 
 def stand_on_the_right_branch(release: Release) -> str:
@@ -152,9 +160,9 @@ def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
 
 
 def have_a_ddl_pack_in_order(release: Release) -> str:
-    """The DDL pack is there, numbered and not empty."""
-    pack = ddl.pack_at(release.git, release.commit, release.settings)
-    refuse(ddl.pack_problems(pack, release.settings.ddl))
+    """The DDL pack is there, in order, in UTF-8."""
+    pack = pack_at(release.git, release.commit, release.settings)
+    refuse(pack_problems(pack, release.settings.ddl))
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
 
@@ -176,14 +184,15 @@ def try_the_browser(settings: Settings) -> str:
 
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
-    """The DDL pack is proved on a scratch server: from empty, again, over rows, over the last release."""
+    """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
     git, settings, since = release.git, release.settings, notes.last_release(release)
-    pack = ddl.pack_at(git, release.commit, settings)
-    last = ddl.pack_at(git, f"refs/tags/{since}", settings) if since else []
-    seen = proof.proof_of(pack, last, release.root, settings)
-    release.keep_check("ddl-proof", over=since, **asdict(seen))
-    refuse(seen.problems)
-    return str(seen)
+    pack = pack_at(git, release.commit, settings)
+    last = pack_at(git, f"refs/tags/{since}", settings) if since else []
+    dev = partial(environments.database_of, "dev", release.root, settings)
+    proved = ddl.proof_of(pack, last, release.root, settings, dev)
+    release.keep_check("ddl-proof", over=since, **asdict(proved))
+    refuse(proved.problems)
+    return str(proved)
 
 
 @until_published
@@ -195,7 +204,10 @@ def validate_the_ddl_pack_on_dev(release: Release) -> Step:
 @until_published
 def pass_the_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
-    return smokes.pass_all(release, release.environment("dev"), "2")
+    dev = release.environment("dev")
+    if deployment.unapplied_files(release, dev):
+        raise NotYet("after the DDL pack is applied there")
+    return smokes.pass_all(release, dev, "2")
 
 
 @until_published

@@ -12,11 +12,12 @@ from release_tasks import asking, isolation, screen
 from release_tasks.asking import ask, place_of, problems_in
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.verdict import FAIL, Result
-from release_tasks.database import catalog
+from release_tasks.database import programs, structure
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import emptied, records_folder
-from release_tasks.kinds import Check, Command
+from release_tasks.kinds import Check, Command, Sql
 from release_tasks.processes import shell
+from release_tasks.processes.links import read_link
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -87,10 +88,9 @@ def ask_all(
     results = [result for each in free for result in ask(replace(place, asked=(each,)), section=section, words=words)]
     if not rest and not paths:
         return results
-    with environment.connect() as connection:
-        before = catalog.read(connection)
-        results += ask(replace(place, asked=rest), paths, section, words)
-        changed = catalog.differences(before, catalog.read(connection))
+    before = structure.read(environment.dsn, environment.name, roles=False)
+    results += ask(replace(place, asked=rest), paths, section, words)
+    changed = structure.differences(before, structure.read(environment.dsn, environment.name, roles=False))
     if changed:
         said = tuple(f"While they ran, {each}." for each in changed)
         mend = "Let them leave the database as it is, or say why not: release.smokes.<name>.changes"
@@ -113,6 +113,33 @@ def pass_all(
     again = f"inv smokes --env {environment.name} --only {{name}}"
     refuse(problems_in(results, environment.name, "smoke", again))
     return ", ".join(f"{result.name} {result.seconds:.1f} s" for result in results)
+
+
+def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
+    """Run the smokes that are marked `on_backup` on `dsn`, a restored copy that is read-only meanwhile.
+
+    They run in the code that is deployed in `environment`, which made the data. Returns their names, or why none ran;
+    raises `Refused` with those that do not pass.
+    """
+    every = environment.settings.smokes.items()
+    marked = {name: each for name, each in every if isinstance(each, Command | Sql) and each.on_backup is not None}
+    if not marked:
+        return "no smoke is marked on_backup"
+    code = environment.root if environment.name == "dev" else read_link(environment.current)
+    if code is None:
+        return "no smoke ran, for nothing has been deployed there yet"
+    from psycopg import sql
+
+    kept = emptied(records_folder(environment.root) / "checks" / "restored")
+    with programs.connect(dsn) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+        place = place_of(replace(environment, dsn=dsn, held=[]), version, kept, code=code)
+        results = ask(replace(place, asked=asked_of(marked, place, "8", on_backup=True)))
+        connection.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(name))
+    fix = "Correct the smoke, or its on_backup; it can only read, and runs with the code deployed there."
+    refuse(replace(each, mend=fix) for each in problems_in(results, "the restored backup", "smoke", ""))
+    return f"smokes: {', '.join(each.name for each in results)}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool, words: str | None) -> None:

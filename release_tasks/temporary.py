@@ -72,11 +72,11 @@ def _clear_after_killed_runs(locks: Path, system: Path) -> None:
 
 def _remove(folder: Path, lock: FileLock) -> None:
     """Delete `folder`, and what the servers of a rehearsal in it keep elsewhere, unless one of them still runs."""
-    from release_tasks.database import postgres
+    from release_tasks.database import server
 
     with suppress(Refused):
-        for server in folder.glob(SERVERS):
-            postgres.remove(server)
+        for left in folder.glob(SERVERS):
+            server.remove(left)
         shutil.rmtree(folder, ignore_errors=True)
     lock.release()
     if not folder.exists():

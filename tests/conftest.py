@@ -22,7 +22,8 @@ import pytest
 
 from release_tasks import temporary
 from release_tasks.checks.place import Place
-from release_tasks.database import postgres
+from release_tasks.database import programs, scratch
+from release_tasks.database.server import Running, remove, start
 from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings
@@ -197,16 +198,28 @@ def take() -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server") / "postgresql"
-    running = postgres.start(folder, durable=False)
+    running = start(folder, durable=False)
     yield running
     running.stop()
-    postgres.remove(folder)
+    remove(folder)
+
+
+def majors() -> list[int]:
+    """Return the versions of PostgreSQL that this machine has: in CI 15 from Debian, 18 from the wheel."""
+    return sorted({programs.major_of(programs.find_bin(major)) for major in (None, *range(15, 20))})
+
+
+@pytest.fixture(scope="session", params=majors(), ids=lambda major: f"PostgreSQL {major}")
+def every_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Run a server of each version that this machine has."""
+    with scratch.server(tmp_path_factory.mktemp("servers"), request.param) as running:
+        yield running
 
 
 @pytest.fixture
-def dsn(server: postgres.Running) -> str:
+def dsn(server: Running) -> str:
     """Return the URL of a database with nothing in it."""
     import psycopg
     from psycopg import sql

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks.database import pack
 from release_tasks.files import records_folder
 from release_tasks.freeze import cut_the_release_branch, lock_the_ddl_order
 from release_tasks.release import Release
-from release_tasks.schema import ddl, order_lock
 from release_tasks.steps import CHANGED, DONE, REFUSED, TO_DO, Outcome
 from tests.conftest import APP, Work
 
@@ -86,7 +86,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     assert refused.state == REFUSED
     assert what(refused.problems) == [
         f"{TABLES} was changed after the DDL order was locked.",
-        f"Structural shift since the DDL order was locked: column app.things.born is new ({TABLES}).",
+        f"Structural shift since the DDL order was locked: table app.things is changed, + born date ({TABLES}).",
     ]
     assert refused.problems[0].mend == f"git checkout {base:.9} -- {TABLES}"
     assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
@@ -96,7 +96,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert work.git("log", "-1", "--format=%(trailers)").splitlines() == [
         f"DDL-Shift: changed {TABLES}",
-        f"DDL-Shift: column app.things.born is new ({TABLES})",
+        f"DDL-Shift: table app.things is changed, + born date ({TABLES})",
         "DDL-Shift-Reason: a law came over night",
     ]
     (record,) = locked.journal.records()
@@ -109,7 +109,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     work.git("clone", "--quiet", "--branch", locked.branch, str(work.remote), str(clone.root))
     release = clone.release()
     assert take(lock_the_ddl_order, release).state == DONE
-    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
+    (told,) = pack.recorded(release.git, "HEAD", "v0.1.1")
     assert told.startswith("shift in the freeze, allowed because “a law came over night”: changed ddl/01_tables.sql; ")
     release.close()
 
@@ -134,7 +134,7 @@ def test_another_name_and_another_order_that_make_the_same_are_no_shift(work: Wo
     release = work.release(branch="", ddl={"order": "javascript"})
     assert take(lock_the_ddl_order, release).state == CHANGED
     assert take(lock_the_ddl_order, release).state == DONE
-    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
+    (told,) = pack.recorded(release.git, "HEAD", "v0.1.1")
     assert told.startswith(f"critical fix in the freeze: renamed {TABLES} to ddl/03_tables.sql; reordered ddl/02_")
     assert told.endswith("; reordered ddl/03_tables.sql")
 
@@ -148,7 +148,7 @@ def test_a_lock_that_a_hand_changed_is_written_anew(locked: Release, work: Work,
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert take(lock_the_ddl_order, locked).state == DONE
     assert work.git("show", f"HEAD:{LOCK}") + "\n" == good
-    assert list(order_lock.recorded(locked.git, "HEAD", "v0.1.1")) == [] and journal(locked) == []
+    assert list(pack.recorded(locked.git, "HEAD", "v0.1.1")) == [] and journal(locked) == []
 
 
 @pytest.mark.parametrize("removed", [False, True])
@@ -157,7 +157,7 @@ def test_a_lock_that_a_hand_made_fit_hides_no_shift(locked: Release, work: Work,
     if removed:
         work.git("rm", "--quiet", LOCK)
     else:
-        work.write({LOCK: order_lock.lock_of(ddl.pack_at(locked.git, "HEAD", locked.settings), "v0.1.1").decode()})
+        work.write({LOCK: pack.lock_of(pack.pack_at(locked.git, "HEAD", locked.settings), "v0.1.1").decode()})
     work.commit({}, "release: tidy up")
     refused = take(lock_the_ddl_order, locked)
     assert refused.state == REFUSED
@@ -166,12 +166,12 @@ def test_a_lock_that_a_hand_made_fit_hides_no_shift(locked: Release, work: Work,
     assert take(lock_the_ddl_order, locked).state == CHANGED
     locked.options = {}
     assert take(lock_the_ddl_order, locked).state == DONE
-    assert len(list(order_lock.recorded(locked.git, "HEAD", "v0.1.1"))) == 1
+    assert len(list(pack.recorded(locked.git, "HEAD", "v0.1.1"))) == 1
 
 
 def test_a_lock_written_before_ours_is_made_ours(work: Work, take: Take) -> None:
     release = work.release()
-    lock = order_lock.lock_of(ddl.pack_at(release.git, "HEAD", release.settings), "v0.1.1")
+    lock = pack.lock_of(pack.pack_at(release.git, "HEAD", release.settings), "v0.1.1")
     work.commit({LOCK: lock.decode()})
     assert take(lock_the_ddl_order, release).state == CHANGED
     assert take(lock_the_ddl_order, release).state == DONE
@@ -197,13 +197,13 @@ def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(wo
     assert take(lock_the_ddl_order, release).state == CHANGED
     words = (
         "3 files; since v0.1.0: 1 renamed, 1 added, 1 removed, 1 changed; renamed ddl/00_schemas.sql to "
-        "ddl/00_first.sql; removed ddl/02_old.sql; objects: 2 new, 1 dropped"
+        "ddl/00_first.sql; removed ddl/02_old.sql; objects: 1 new, 1 changed, 1 dropped"
     )
     assert take(lock_the_ddl_order, release).text == words
 
 
 def test_a_last_release_that_cannot_be_applied_is_no_hindrance(work: Work, take: Take) -> None:
-    work.commit({"ddl/02_late.sql": "\\echo for psql only\n"})
+    work.commit({"ddl/02_late.sql": "select nothing from nowhere;\n"})
     work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
     work.commit(LATE)
     look = take(lock_the_ddl_order, work.release(), change=False)

@@ -22,7 +22,7 @@ from release_tasks import asking, smokes
 from release_tasks.checks.place import Asked, Place
 from release_tasks.checks.rotation import positions
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.kinds import KINDS, SQL_TROUBLE, Check, Command, Fresh, Gaps, Http, Log, Page, Sql, Version
 from release_tasks.settings import Settings
@@ -283,7 +283,7 @@ def assert_caught(lie: Lie, result: Result) -> None:
 
 
 @pytest.fixture(scope="module")
-def healthy(server: postgres.Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healthy]:
+def healthy(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healthy]:
     """The world before it is broken; its web app answers with all lies as well."""
     lies = {path_of(LIES[name]): LIES[name].world for name in of(Served)}
     with web_app({**WELL, **lies}) as origin:

@@ -11,7 +11,7 @@ import pytest
 from release_tasks import asking
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from tests.conftest import Web
 
 TEAM = """
@@ -91,9 +91,7 @@ BECAME = {
 
 
 @pytest.fixture
-def results(
-    place: Callable[..., Place], dsn: str, server: postgres.Running, web: Web, tmp_path: Path
-) -> dict[str, Result]:
+def results(place: Callable[..., Place], dsn: str, server: Running, web: Web, tmp_path: Path) -> dict[str, Result]:
     with psycopg.connect(dsn) as connection:
         connection.execute(
             "create schema app; create table app.coins (symbol text); insert into app.coins values ('BTC')"

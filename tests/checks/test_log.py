@@ -21,7 +21,7 @@ from release_tasks.checks import log, rotation
 from release_tasks.checks.place import Place
 from release_tasks.checks.rotation import Reading, positions, written_since
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from release_tasks.kinds import Log
 
 TROUBLE = "2026-01-01 WARNING:  there is no transaction in progress\n"
@@ -353,7 +353,7 @@ def test_a_command_is_told_since_when(deployed, look):
 
 
 @pytest.fixture
-def staging(server: postgres.Running, dsn: str, place: Callable[..., Place]) -> Place:
+def staging(server: Running, dsn: str, place: Callable[..., Place]) -> Place:
     kept = positions([str(server.log)], "/")
     return place(dsn=dsn, log=str(server.log), positions=kept, began="2026-01-01T00:00:00+00:00")
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from release_tasks.kinds import Sql
 
 
@@ -129,7 +129,7 @@ def test_every_error_is_one_sentence_with_its_mend_and_is_not_asked_again(
     ],
 )
 def test_a_role_that_may_not_read_is_told_what_to_grant(
-    ask: Callable[..., Result], dsn: str, server: postgres.Running, query: str, mend: str
+    ask: Callable[..., Result], dsn: str, server: Running, query: str, mend: str
 ) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("create schema vault; create table vault.gold (id int)")

@@ -24,7 +24,7 @@ from outside import (
 )
 
 from release_tasks import isolation
-from release_tasks.database.postgres_home import Home
+from release_tasks.database.server import data_directory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 WHOLE = 1500.0  # seconds
@@ -114,7 +114,7 @@ def test_a_rehearsal_killed_midway_leaves_no_process_and_the_next_run_removes_it
         process.wait()
         assert until(lambda: not processes_of(temporary)), processes_of(temporary)
     servers = list(temporary.glob("release-*/rehearsal-*/clone/.release/environments/*/postgresql"))
-    homes = [Home.of(server).path for server in servers]
+    homes = [data_directory(server).parent for server in servers]
     assert len(homes) == 3 and all(home.exists() for home in homes)
     with running(clone, "rehearse", "--version", "none") as process:
         process.communicate(timeout=WHOLE)

@@ -31,7 +31,7 @@ from outside import (
 from psycopg import sql
 
 from release_tasks import temporary
-from release_tasks.database.postgres import Running
+from release_tasks.database.server import Running
 from release_tasks.processes.ports import free_port
 
 LITTLE = Path(__file__).with_name("little")

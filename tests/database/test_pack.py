@@ -1,0 +1,323 @@
+"""The DDL pack: its files, its order, the lock on both, and what became of it since."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks.database import pack as packs
+from release_tasks.database.pack import CHANGED, REMOVED, RENAMED, REORDERED, Change, DdlFile
+from release_tasks.errors import Refused
+from release_tasks.files import checksum_lines
+from release_tasks.settings import Ddl, Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+HASHES = st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from("012")), unique_by=lambda each: each[0]).map(
+    dict
+)
+PATHS = st.lists(st.from_regex(r"ddl/[0-9]{2}[ _()a-zA-Z-]{0,8}\.sql", fullmatch=True), unique=True)
+NAMES = ["02_a.sql", "02-a.sql", "10_z.sql", "02_B.sql", "9_y.sql"]
+
+
+def pack_of(**files: str) -> list[DdlFile]:
+    return [DdlFile(f"ddl/{name}.sql", text.encode()) for name, text in files.items()]
+
+
+def listing(*lines: str) -> Settings:
+    """Return settings with a command that prints `lines` as the order."""
+    return Settings(ddl=Ddl(order=[sys.executable, "-c", f"print({chr(10).join(lines)!r})"]))
+
+
+# Order
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("bytes", ["02-a.sql", "02_B.sql", "02_a.sql", "10_z.sql", "9_y.sql"]),
+        ("javascript", ["02_a.sql", "02_B.sql", "02-a.sql", "10_z.sql", "9_y.sql"]),
+    ],
+)
+def test_names_are_ordered_as_the_runner_orders_them(tmp_path: Path, order: Any, expected: list[str]) -> None:
+    assert packs.in_order(NAMES, tmp_path, Settings(ddl=Ddl(order=order))) == expected
+    assert packs.in_order(NAMES[::-1], tmp_path, Settings(ddl=Ddl(order=order))) == expected
+
+
+def test_a_command_that_lists_the_files_says_their_order(tmp_path: Path) -> None:
+    settings = listing(
+        "to apply:", "1. ddl/9_y.sql (new)", "2. 02_B.sql", "3: 02_a.sql", "02-a.sql", "10_z.sql", "9_y.sql?"
+    )
+    assert packs.in_order(NAMES, tmp_path, settings) == ["9_y.sql", "02_B.sql", "02_a.sql", "02-a.sql", "10_z.sql"]
+
+
+def test_a_command_runs_where_the_application_is_with_its_node(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "list.mts").write_text("const name: string = '1_b.sql'; console.log(name, '1_a.sql')")
+    settings = Settings(folder="app", ddl=Ddl(order=["node", "list.mts"]))
+    assert packs.in_order(["1_a.sql", "1_b.sql"], tmp_path, settings) == ["1_b.sql", "1_a.sql"]
+
+
+def test_a_command_that_leaves_files_out_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    settings = listing("02_a.sql", "02_B.sql.disabled", "x9_y.sql", "2-02-a.sql")
+    with pytest.raises(Refused, match=r"missing: 02-a\.sql, 02_B\.sql, 10_z\.sql, 9_y\.sql\.$"):
+        packs.in_order(NAMES, tmp_path, settings)
+
+
+@given(st.lists(st.from_regex(r"[0-9]{1,2}[ _().a-z-]{0,6}\.sql", fullmatch=True), min_size=1, unique=True))
+def test_names_are_found_as_they_are_listed_also_where_one_ends_another(names: list[str]) -> None:
+    assert packs.mention_of(sorted(names)).findall("\n".join(f"applied {name}: 3 ms" for name in names)) == names
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ("bytes", ["in the order set (bytes) 02-a.sql comes before 02_a.sql, by javascript after it"]),
+        ("javascript", ["in the order set (javascript) 02_a.sql comes before 02-a.sql, by bytes after it"]),
+    ],
+)
+def test_where_two_rules_would_differ_is_told_with_the_files(tmp_path: Path, order: Any, told: list[str]) -> None:
+    settings = Settings(ddl=Ddl(order=order), install=["pnpm", "install"])
+    assert packs.order_disagreements(NAMES, tmp_path, settings) == told
+    assert packs.order_disagreements(["00_a.sql", "01_b.sql"], tmp_path, settings) == []
+
+
+def test_without_node_only_bytes_and_a_command_can_differ(tmp_path: Path) -> None:
+    assert packs.order_disagreements(NAMES, tmp_path, Settings()) == []
+    (told,) = packs.order_disagreements(["1.sql", "2.sql", "3.sql"], tmp_path, listing("1.sql", "3.sql", "2.sql"))
+    assert told.endswith("3.sql comes before 2.sql, by bytes after it")
+
+
+def test_the_pack_is_what_is_committed_in_its_folder(work: Work) -> None:
+    work.commit(
+        {"ddl/99_off.sql.disabled": "x", "ddl/README.md": "x", "ddl/old/01_x.sql": "x", "ddl/02 b (1).sql": "x"}
+    )
+    work.write({"ddl/01_tables.sql": "not committed", "ddl/03_new.sql": "not committed"})
+    pack = packs.pack_at(work.layer(), "HEAD", Settings())
+    assert [file.path for file in pack] == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02 b (1).sql"]
+    assert pack[1].content == b"create table if not exists app.things (name text);\n"
+
+
+def test_dev_gets_the_files_as_they_lie_here_the_others_what_is_committed(work: Work) -> None:
+    work.write({"ddl/01_tables.sql": "select 1"})
+    assert packs.pack_for("dev", work.root, Settings())[1].content == b"select 1"
+    assert packs.pack_for("staging", work.root, Settings())[1].content.startswith(b"create table")
+
+
+def locked(work: Work, tag: str, *paths: str) -> None:
+    lock = f"# {tag}: the DDL pack in the order in which it is applied\n"
+    work.commit({"ddl/ORDER.lock": lock + checksum_lines(dict.fromkeys(paths, "0" * 64)).decode()})
+
+
+def test_a_released_pack_has_the_order_it_was_locked_in_whatever_the_rule_is_now(work: Work) -> None:
+    locked(work, "v0.1.0", "ddl/01_tables.sql", "ddl/00_schemas.sql")
+    before = [file.name for file in packs.pack_at(work.layer(), "HEAD", Settings())]
+    work.git("tag", "--annotate", "v0.1.0", "--message", "x")
+    released = [file.name for file in packs.pack_at(work.layer(), "refs/tags/v0.1.0", listing("nothing"))]
+    work.commit({}, "After it")
+    after = [file.name for file in packs.pack_at(work.layer(), "HEAD", Settings())]
+    assert (before, released) == (["00_schemas.sql", "01_tables.sql"], ["01_tables.sql", "00_schemas.sql"])
+    assert after == before, "the next release is ordered as the settings say, not as the last one was"
+
+
+def test_a_lock_that_is_not_of_these_files_orders_nothing(work: Work) -> None:
+    locked(work, "v0.1.0", "ddl/01_tables.sql")
+    work.git("tag", "v0.1.0")
+    pack = packs.pack_at(work.layer(), "refs/tags/v0.1.0", Settings())
+    assert [file.name for file in pack] == ["00_schemas.sql", "01_tables.sql"]
+
+
+# What a file says of itself
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("select 1;", True),
+        ("-- release: no-transaction\ncreate index concurrently i on t (n);", False),
+        ("\ufeff-- Release:no-transaction, for it is big\r\nselect 1;", False),
+        ("-- the marker release: no-transaction is not for this one\nselect 1;", True),
+        ("select '-- release: no-transaction';", True),
+        ("-- release: no-transactions-please\nselect 1;", True),
+        ("begin;\nselect 1;\ncommit;", False),
+        ("select 1;\n  START  TRANSACTION isolation level serializable;\n\nEND work;", False),
+        ("do $$\nbegin\n  perform 1;\nend $$; create function f() returns int begin atomic select 1; end;", True),
+        ("-- begin;\nselect 1;", True),
+        ("create procedure p() language plpgsql as $$ begin commit; end $$;", True),
+    ],
+)
+def test_a_file_is_one_transaction_unless_it_says_otherwise_or_has_its_own(text: str, whole: bool) -> None:
+    assert DdlFile("ddl/0.sql", text.encode()).in_transaction is whole
+
+
+@pytest.mark.parametrize(
+    ("pack", "expected"),
+    [
+        ([], ["No *.sql file is committed in ddl"]),
+        (pack_of(**{"00_a": " \n", "V1__a": "select 1", "migration-1-0001": "select 1"}), []),
+        (pack_of(**{"00_a": "select 1"}), []),
+    ],
+)
+def test_names_need_no_number_and_an_empty_file_is_no_problem(pack: list[DdlFile], expected: list[str]) -> None:
+    """D8"""
+    problems = packs.pack_problems(pack, Ddl())
+    assert len(problems) == len(expected)
+    assert all(problem.what.startswith(start) for problem, start in zip(problems, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"select 1;\n-- Gr\xf6\xdfe\n", "is not UTF-8 text: found the byte 0xf6 in line 2."),
+        ("select 1;".encode("utf-16"), "is not UTF-8 text: found the byte 0xff in line 1."),
+        ("select 1;".encode("utf-16-le"), "is not UTF-8 text: found the byte 0x00 in line 1."),
+        ("\ufeffselect 'Größe 😀';".encode(), ""),
+    ],
+)
+def test_a_file_that_is_no_utf_8_is_known_before_it_is_applied(content: bytes, expected: str) -> None:
+    problems = packs.pack_problems([DdlFile("ddl/00_a.sql", content)], Ddl())
+    assert [problem.what for problem in problems] == ([f"ddl/00_a.sql {expected}"] if expected else [])
+
+
+# The order lock
+
+
+@given(PATHS)
+def test_a_lock_is_of_one_release_and_says_the_pack_s_order(paths: list[str]) -> None:
+    lock = packs.lock_of([DdlFile(path, path.encode()) for path in paths], "v0.1.1")
+    assert [line.partition("  ")[2] for line in lock.decode().splitlines()[1:]] == paths
+    assert packs.locked_for(lock, "v0.1.1")
+    assert not packs.locked_for(lock, "v0.1.10") and not packs.locked_for(lock, "v0.1")
+    assert not packs.locked_for(None, "v0.1.1")
+
+
+def test_sha256sum_verifies_the_lock_from_the_root(work: Work) -> None:
+    work.commit({"ddl/02 b (1).sql": "select 1;\n"})
+    settings = Settings()
+    lock = packs.lock_of(packs.pack_at(work.layer(), "HEAD", settings), "v0.1.1")
+    work.write({settings.ddl.lock: lock.decode()})
+    check = ["sha256sum", "--check", "--strict", "--quiet", settings.ddl.lock]
+    assert subprocess.run(check, cwd=work.root, check=False).returncode == 0
+    work.write({"ddl/02 b (1).sql": "select 2;\n"})
+    assert subprocess.run(check, cwd=work.root, check=False, capture_output=True).returncode == 1
+
+
+# What happened to the files
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        ({"a": "1", "b": "2", "c": "3"}, []),
+        ({"a": "1", "b": "2", "c": "3", "d": "4"}, ["added d"]),
+        ({"a": "1", "c": "3"}, ["removed b"]),
+        ({"a": "1", "B": "2", "c": "3"}, ["renamed b to B"]),
+        ({"a": "1", "b": "x", "c": "3"}, ["changed b"]),
+        ({"b": "2", "c": "3", "a": "1"}, ["reordered a"]),
+        ({"a": "1", "c": "3", "z": "2"}, ["renamed b to z", "reordered z"]),
+        ({"c": "x", "a": "1", "d": "4"}, ["added d", "removed b", "changed c", "reordered a"]),
+        ({}, ["removed a", "removed b", "removed c"]),
+    ],
+)
+def test_what_happened_to_each_file_is_told(new: dict[str, str], told: list[str]) -> None:
+    found = packs.changes_between({"a": "1", "b": "2", "c": "3"}, new)
+    assert [str(change) for change in found] == told
+
+
+@given(HASHES, HASHES)
+def test_changes_lead_from_one_pack_to_the_other(old: dict[str, str], new: dict[str, str]) -> None:
+    found = packs.changes_between(old, new)
+    assert (found == []) == (list(old.items()) == list(new.items()))
+    files = dict(old)
+    for change in found:
+        if change.kind in (RENAMED, REMOVED):
+            content = files.pop(change.was or change.path)
+            assert change.kind == REMOVED or content == new[change.path]
+        assert (change.path in files) == (change.kind in (CHANGED, REORDERED))
+        if change.kind != REMOVED:
+            files[change.path] = new[change.path]
+    assert files == new
+
+
+@given(st.permutations(list("abcdef")))
+def test_the_fewest_files_are_told_to_stand_out_of_order(names: list[str]) -> None:
+    old, new = dict.fromkeys("abcdef", "1"), dict.fromkeys(names, "1")
+    moved = {change.path for change in packs.changes_between(old, new)}
+    assert [name for name in old if name not in moved] == [name for name in new if name not in moved]
+    for fewer in combinations("abcdef", max(len(moved) - 1, 0)):
+        kept = [name for name in names if name not in fewer]
+        assert not moved or kept != sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        (Change("added", "ddl/02 b.sql"), "git rm 'ddl/02 b.sql'"),
+        (Change("removed", "ddl/02.sql"), "git checkout 012345678 -- ddl/02.sql"),
+        (Change("changed", "ddl/02.sql"), "git checkout 012345678 -- ddl/02.sql"),
+        (Change("renamed", "ddl/03.sql", "ddl/02.sql"), "git mv ddl/03.sql ddl/02.sql"),
+        (Change("reordered", "ddl/02.sql"), ""),
+    ],
+)
+def test_each_change_comes_with_what_undoes_it(change: Change, mend: str) -> None:
+    assert change.undone("0123456789abcdef") == mend
+
+
+# What we committed
+
+
+def commit_of_ours(work: Work, trailers: str = "", **files: str) -> str:
+    """Commit `files` of the pack, then a lock of them as section 3 does; return the commit."""
+    work.commit({f"ddl/{name}.sql": text for name, text in files.items()})
+    lock = packs.lock_of(packs.pack_at(work.layer(), "HEAD", Settings()), "v0.1.1")
+    return work.commit({"ddl/ORDER.lock": lock.decode()}, f"release: lock the DDL order for v0.1.1\n\n{trailers}")
+
+
+def test_the_newest_lock_of_ours_is_found_in_the_history(work: Work) -> None:
+    assert packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings()) is None
+    commit_of_ours(work)
+    newest = commit_of_ours(work, **{"02_b": "select 1;"})
+    work.commit({"ddl/ORDER.lock": "# v0.1.1: by hand\n"}, "Mend the lock")
+    work.commit({"ddl/02_b.sql": "select 2;"}, "release: lock the DDL order for v0.1.10")
+    found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
+    assert found and found.commit == newest
+    assert [file.path for file in found.pack] == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02_b.sql"]
+    assert found.pack[-1].content == b"select 1;"
+
+
+@pytest.mark.parametrize("lock", ["# v0.1.1: x\n", "# v0.1.1: \xff\n", "# v0.1.0: x\n", "", "# v0.1.1:\nno line\n"])
+def test_a_lock_that_does_not_fit_its_pack_is_not_ours_whatever_the_message(work: Work, lock: str) -> None:
+    ours = commit_of_ours(work)
+    (work.root / "ddl" / "ORDER.lock").write_bytes(lock.encode("latin-1"))
+    work.commit({}, "release: lock the DDL order for v0.1.1")
+    found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
+    assert found and found.commit == ours
+
+
+def test_fixes_and_shifts_are_read_back_from_the_messages_oldest_first(work: Work) -> None:
+    moved = [Change("added", "ddl/02_b.sql"), Change("renamed", "ddl/1.sql", "ddl/0.sql")]
+    commit_of_ours(work)
+    _, _, fix = packs.message("v0.1.1", moved, [], "not needed").partition("\n\n")
+    commit_of_ours(work, fix, **{"02_b": "1"})
+    _, _, shift = packs.message("v0.1.1", moved[:1], ["table b is new"], "a law:\n came\nDDL-Fix: x").partition("\n\n")
+    commit_of_ours(work, shift, **{"02_b": "2"})
+    work.commit({}, "release: lock the DDL order for v0.1.10\n\nDDL-Fix: of another release")
+    work.commit({}, 'Revert "release: lock the DDL order for v0.1.1"\n\nDDL-Fix: of nobody')
+    assert list(packs.recorded(work.layer(), "HEAD", "v0.1.1")) == [
+        "critical fix in the freeze: added ddl/02_b.sql; renamed ddl/0.sql to ddl/1.sql",
+        "shift in the freeze, allowed because “a law: came DDL-Fix: x”: added ddl/02_b.sql; table b is new",
+    ]
+
+
+def test_a_message_stays_short_enough_for_an_argument() -> None:
+    moved = [Change("added", f"ddl/{number}.sql") for number in range(1000)]
+    text = packs.message("v0.1.1", moved, [], "")
+    assert len(text.splitlines()) == 2 + 101 and text.endswith("DDL-Fix: and 900 more")

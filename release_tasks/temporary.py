@@ -51,7 +51,10 @@ def folder_of_run(root: Path) -> Iterator[None]:
         os.environ.pop(SYSTEM, None)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-        _remove(folder, lock)
+        from release_tasks import screen
+
+        with screen.busy("Removing the temporary files of this run"):
+            _remove(folder, lock)
 
 
 def of_the_system() -> dict[str, str]:

@@ -73,6 +73,7 @@ def compare_applying(pack: list[DdlFile], rounds: int, server: Running, folder: 
         (folder / file.path).write_bytes(file.content)
     psql = [str(programs.client("psql", programs.major_of(server.bin))), "-qX", "-v", "ON_ERROR_STOP=1"]
     files = [word for file in pack for word in ("-f", str(folder / file.path))]
+    files += ["--single-transaction"] if len(pack) == 1 else []
     ways: dict[str, Callable[[str], object]] = {
         "psql, one process": lambda dsn: subprocess.run([*psql, *files, dsn], check=True, capture_output=True),
         "ours": lambda dsn: apply.apply(apply.Target("bench", dsn), pack, Ddl(), "0.1.1"),

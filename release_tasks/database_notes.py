@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from release_tasks import ddl
 from release_tasks.database import drift
-from release_tasks.database.pack import ADDED, CHANGED, REMOVED, RENAMED, DdlFile, changes, counted, pack_at, recorded
+from release_tasks.database.pack import ADDED, CHANGED, REMOVED, RENAMED, DdlFile, changes, pack_at, recorded
 from release_tasks.errors import Refused
 from release_tasks.release import Release
 
@@ -61,14 +62,18 @@ def since_release(pack: list[DdlFile], since: str, release: Release) -> str:
     moved = changes(last, pack)
     if not moved:
         return f"nothing since {since}"
-    words = [f"since {since}: {counted(change.kind for change in moved)}"]
+    words = [f"since {since}: {_counted(change.kind for change in moved)}"]
     words += [str(change) for change in moved if change.kind in (RENAMED, REMOVED)]
     try:
         found = drift.shifts(last, pack, release.root, release.settings)
-        words.append(f"objects: {counted(shift.how for shift in found) or 'the same'}")
+        words.append(f"objects: {_counted(shift.how for shift in found) or 'the same'}")
     except Refused as no:
         words.append(f"objects cannot be compared: {no}")
     return "; ".join(words)
+
+
+def _counted(words: Iterable[str]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())
 
 
 def deployment(release: Release, since: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import screen, versions
-from release_tasks.database import apply, drift, pack, programs, proof, psql, scratch
+from release_tasks.database import apply, drift, pack, programs, proof, psql, runner, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import DIFFERS, EXTRA, Difference
 from release_tasks.errors import Problem, Refused, refuse
@@ -21,6 +21,17 @@ from release_tasks.git import Git, listed
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
     from release_tasks.settings import Settings
+
+
+def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
+    if where == "dev":
+        return pack.pack_in(root, root, settings)
+    git = Git.open(root, settings.remote)
+    try:
+        return pack.pack_at(git, "HEAD", settings)
+    finally:
+        git.close()
 
 
 def apply_to(environment: Environment, files: list[DdlFile], code: Path, version: str) -> list[psql.Applied]:
@@ -84,7 +95,9 @@ def _runner(files: list[DdlFile], root: Path, settings: Settings) -> Any:
         place.install(root)
         with place.connect() as connection:
             options = apply.options(connection, settings.ddl)
-        apply.run_command(target_of(place, root, ""), files, settings.ddl, options)
+        variables = {**place.variables(""), "PGOPTIONS": options}
+        applied = runner.run(files, settings.ddl, root / settings.folder, variables, log)
+        apply.refuse_warnings(applied, settings.ddl)
 
     return run
 
@@ -151,7 +164,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     from release_tasks.release import environment_of, project_root, settings_of, version_here
 
     root, settings = project_root(config), settings_of(config)
-    files, version = pack.pack_for(where, root, settings), version_here(root)
+    files, version = pack_for(where, root, settings), version_here(root)
     refuse([*pack.pack_problems(files, settings.ddl), *_uncommitted(where, root, settings)])
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
@@ -233,7 +246,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
 
     screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
-    files = pack.pack_for(where, root, settings)
+    files = pack_for(where, root, settings)
     with (
         environment_of(config, where) as environment,
         screen.busy(f"Comparing {where} with a scratch server"),

@@ -10,7 +10,6 @@ from release_tasks.database import drift
 from release_tasks.database.pack import (
     Change,
     DdlFile,
-    Locked,
     changes,
     last_locked,
     lock_of,
@@ -56,13 +55,13 @@ def lock_the_ddl_order(release: Release) -> Step:
     git, settings, tip = release.git, release.settings, release.tip
     pack, path = pack_at(git, tip, settings), settings.ddl.lock
     lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
-    moved = changes(base.pack, pack) if base else []
+    moved = changes(base[1], pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
         return _about(pack, release)
-    shifted = _shifts_since(base, pack, release) if base and moved else []
+    shifted = _shifts_since(base[1], pack, release) if base and moved else []
     reason = (release.options.get("allow_shift") or "").strip()
     if base and shifted and not reason:
-        refuse(_shift_problems(base, moved, shifted, release))
+        refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
     yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(map(str, moved))}' if moved else ''})"
     if shifted:
@@ -73,17 +72,17 @@ def lock_the_ddl_order(release: Release) -> Step:
     git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
 
 
-def _shifts_since(base: Locked, pack: list[DdlFile], release: Release) -> list[str]:
+def _shifts_since(locked: list[DdlFile], pack: list[DdlFile], release: Release) -> list[str]:
     """Return what `pack` makes otherwise than the locked one; what cannot be compared counts as a shift."""
     try:
-        return [str(each) for each in drift.shifts(base.pack, pack, release.root, release.settings)]
+        return [str(each) for each in drift.shifts(locked, pack, release.root, release.settings)]
     except Refused as no:
         return [f"what the pack makes cannot be compared with what was locked: {no}"]
 
 
-def _shift_problems(base: Locked, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
+def _shift_problems(commit: str, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
     for change in moved:
-        yield Problem(change.sentence, change.undone(base.commit))
+        yield Problem(f"Since the DDL order was locked: {change}.", change.undone(commit))
     allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)

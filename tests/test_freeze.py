@@ -85,7 +85,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     refused = take(lock_the_ddl_order, locked)
     assert refused.state == REFUSED
     assert what(refused.problems) == [
-        f"{TABLES} was changed after the DDL order was locked.",
+        f"Since the DDL order was locked: changed {TABLES}.",
         f"Structural shift since the DDL order was locked: table app.things is changed, + born date ({TABLES}).",
     ]
     assert refused.problems[0].mend == f"git checkout {base:.9} -- {TABLES}"
@@ -118,8 +118,8 @@ def test_everything_that_shifted_is_told_at_once(locked: Release, work: Work, ta
     work.git("rm", "--quiet", TABLES)
     work.commit(LATE)
     assert what(take(lock_the_ddl_order, locked).problems) == [
-        "ddl/02_late.sql was added after the DDL order was locked.",
-        f"{TABLES} was removed after the DDL order was locked.",
+        "Since the DDL order was locked: added ddl/02_late.sql.",
+        f"Since the DDL order was locked: removed {TABLES}.",
         "Structural shift since the DDL order was locked: table app.late is new (ddl/02_late.sql).",
         f"Structural shift since the DDL order was locked: table app.things is dropped ({TABLES}).",
     ]
@@ -161,7 +161,7 @@ def test_a_lock_that_a_hand_made_fit_hides_no_shift(locked: Release, work: Work,
     work.commit({}, "release: tidy up")
     refused = take(lock_the_ddl_order, locked)
     assert refused.state == REFUSED
-    assert "ddl/02_late.sql was added after the DDL order was locked." in what(refused.problems)
+    assert "Since the DDL order was locked: added ddl/02_late.sql." in what(refused.problems)
     locked.options = {"allow_shift": "it has to be"}
     assert take(lock_the_ddl_order, locked).state == CHANGED
     locked.options = {}

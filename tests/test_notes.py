@@ -210,7 +210,7 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
     assert sections(text)["Database Changes"].splitlines() == [
         "- function app.one() is new (ddl/03_new.sql)",
         "- table app.late is new (ddl/03_new.sql)",
-        "- table app.things is changed, - name text; + name text NOT NULL (ddl/01_tables.sql)",
+        "- table app.things is changed, - name text; + name text NOT NULL (ddl/03_new.sql)",
         "- view app.old is dropped (ddl/02_old.sql)",
         "- files: added ddl/03_new.sql; removed ddl/02_old.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
         "- critical fix in the freeze: changed ddl/00_schemas.sql",

@@ -6,7 +6,6 @@ The ledger there makes "is this pack applied?" a look. A runner's word counts on
 from __future__ import annotations
 
 import random
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks.database import programs, psql, structure
-from release_tasks.database.pack import DdlFile, encoding_problems, mention_of
+from release_tasks.database import programs, psql, runner, structure
+from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.database.psql import Applied, Message
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import listed
-from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 
 if TYPE_CHECKING:
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
 LOST = ("57P01", "57P02", "57P03", "08")  # the server ends, or the connection
 COLUMNS = {"file", "sha256", "version", "applied_at"}
-PRINTED = re.compile(r"\b(NOTICE|WARNING|ERROR|FATAL|PANIC)\b[:\s]*(.*)")
-LOGGED = re.compile(r"\b(WARNING|ERROR|FATAL|PANIC): +(.*)")
-SERVER_LOG = "the pack (server log)"  # no line of the log says of which file it is
 # So that a server sees that its client was killed while a statement runs; one on Windows cannot.
 WATCHES_CLIENT = """select name from pg_settings
   where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|visual c'"""
@@ -78,7 +73,7 @@ def server_problems(connection: Connection, where: str, ddl: Ddl) -> list[Proble
         problems.append(Problem(what, "alter database … reset default_transaction_read_only   # or of the role"))
     if found < ddl.min_server:
         what = f"The server of {where} is PostgreSQL {found}; the DDL pack needs {ddl.min_server} or newer."
-        problems.append(Problem(what, "Upgrade the server, or lower release.ddl.min_server if the pack allows it."))
+        problems.append(Problem(what, "Upgrade the server, or lower release.ddl.min_server."))
     return problems
 
 
@@ -98,7 +93,7 @@ def apply(
     """
     import psycopg
 
-    refuse(encoding_problems(pack))
+    refuse(pack_problems(pack, ddl))
     wait = _waiting(target.name, ddl.lock_wait, tell)
     with programs.connect(target.dsn, target.name) as connection:
         try:
@@ -184,8 +179,7 @@ def failure(error: Message, file: DdlFile | None, ddl: Ddl, attempts: int, serve
     if error.state.startswith(LOST) or "server was lost" in error.text or "closed the connection" in error.text:
         what = f"The connection was lost while {file.path} was applied: {error.text}."
         return Problem(what, "Run the same command again.")
-    shown = f" In: {error.shown}" if error.shown else ""
-    tried = f" Tried {attempts} times." if attempts > 1 else ""
+    more = f" In: {error.shown}" * bool(error.shown) + f" Tried {attempts} times." * (attempts > 1)
     marker = f"Where it has to be: write -- release: no-transaction into {file.path}, on a line of its own."
     others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
     newer = f"Fix {file.path}; where it needs a server newer than PostgreSQL {server}, set release.ddl.min_server."
@@ -197,7 +191,7 @@ def failure(error: Message, file: DdlFile | None, ddl: Ddl, attempts: int, serve
     }
     hint = hints.get(error.state, f"Fix {file.path}; once the tag is published, a fix is a new version.")
     line = f", line {error.at}" if error.line else ""
-    return Problem(f"{file.path}{line}: {error}.{shown}{tried}", hint)
+    return Problem(f"{file.path}{line}: {error}.{more}", hint)
 
 
 def refuse_warnings(applied: Iterable[Applied], ddl: Ddl) -> None:
@@ -220,7 +214,9 @@ def _by_command(
     if _wait_for_lock(connection, wait) and not unapplied(connection, pack, ddl):
         return []
     connection.execute(psql.ledger(pack, ddl).encode())
-    applied = run_command(target, pack, ddl, options(connection, ddl, target.variables.get("PGOPTIONS", "")))
+    pgoptions = options(connection, ddl, target.variables.get("PGOPTIONS", ""))
+    applied = runner.run(pack, ddl, target.folder, {**target.variables, "PGOPTIONS": pgoptions}, target.log)
+    refuse_warnings(applied, ddl)
     found = structure.read(target.dsn, target.name, roles=False)
     differing = structure.differences(expected, found) if expected else []
     missing = [
@@ -252,61 +248,3 @@ def _wait_for_lock(connection: Connection, wait: Callable[[str], None]) -> bool:
         except errors.ObjectInUse as error:
             wait(error.diag.message_primary or "")
             waited = True
-
-
-def run_command(target: Target, pack: Sequence[DdlFile], ddl: Ddl, pgoptions: str) -> list[Applied]:
-    """Run the application's own runner in the folder of `target`, and check what it prints.
-
-    It passes with exit code 0, `must_print`, and the files that it names in the locked order. What only the server's
-    log got meanwhile, from WARNING on, comes last, as of no file. Raises `Refused`.
-    """
-    if not pack:
-        return []
-    printable, names = " ".join(ddl.command), [file.name for file in pack]
-    env = {**target.variables, "PGOPTIONS": pgoptions}
-    log = target.log if target.log and target.log.exists() else None
-    offset = log.stat().st_size if log else 0
-    ran = shell.run(ddl.command, cwd=target.folder, env=env, timeout=ddl.timeout, leash=True)
-    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
-        raise Refused(
-            f"{printable} ended without an error, but did not print "
-            f"{ddl.must_print.replace('{count}', str(len(pack)))!r}: "
-            f"expected it to apply {len(pack)} files. It printed: {ran.tail(3)}",
-            "Run it by hand with --dry-run and compare with the order lock.",
-        )
-    named = list(dict.fromkeys(mention_of(names).findall(ran.stdout)))
-    if len(named) == len(names) and named != names:
-        found, instead = next(pair for pair in zip(named, names, strict=True) if pair[0] != pair[1])
-        raise Refused(
-            f"{printable} applied the files in another order than the locked one: {found} before {instead}.",
-            "Let release.ddl.order in invoke.yaml say how the runner sorts.",
-        )
-    applied = _by_file(pack, ran.output.splitlines())
-    printed = [warning.text for each in applied for warning in each.warnings]
-    logged = [each for each in _logged_since(log, offset) if not any(each.text in text for text in printed)]
-    if logged:
-        applied.append(Applied(DdlFile(SERVER_LOG, b""), messages=logged))
-    refuse_warnings(applied, ddl)
-    return applied
-
-
-def _logged_since(log: Path | None, offset: int) -> list[Message]:
-    if not log:
-        return []
-    with log.open("rb") as file:
-        file.seek(offset if log.stat().st_size >= offset else 0)
-        lines = file.read().decode(errors="replace").splitlines()
-    return [Message("", 0, found[1], "", found[2]) for line in lines if (found := LOGGED.search(line))]
-
-
-def _by_file(pack: Sequence[DdlFile], lines: Iterable[str]) -> list[Applied]:
-    """Give each NOTICE and WARNING among `lines` to the file that was named last."""
-    applied = {file.name: Applied(file) for file in pack}
-    owner, mention = next(iter(applied.values())), mention_of(applied)
-    for line in lines:
-        if named := mention.search(line):
-            owner = applied[named.group()]
-        if found := PRINTED.search(line):
-            text = found[2].removeprefix(owner.file.name).lstrip(": ") or line.strip()
-            owner.messages.append(Message("", 0, found[1], "", text))
-    return list(applied.values())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from release_tasks.database import programs, proof, psql, scratch, structure
+from release_tasks.database import programs, psql, scratch, structure, watch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import EXTRA, MISSING, Difference, Structure
 from release_tasks.errors import refuse
@@ -41,7 +41,7 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
         scratch.server(records_folder(root) / "scratch", major) as running,
         scratch.database(running, settings.app) as dsn,
     ):
-        found = proof.watched(dsn, pack, settings.ddl)
+        found = watch.watched(dsn, pack, settings.ddl)
         refuse(list(found.failed.values())[:1])
         made = structure.read(dsn)
         made.objects.pop(f"role {made.role}")  # the scratch server's own
@@ -52,7 +52,7 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
 
 def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *more: object) -> Path:
     """Return the file in which what is known of `pack` is kept; another one for any other file, server or reader."""
-    readers = [file_sha256(Path(module.__file__ or "")) for module in (structure, psql, proof)]
+    readers = [file_sha256(Path(module.__file__ or "")) for module in (structure, psql, watch)]
     key = [settings.app, *map(str, more), *readers, *(f"{file.sha256} {file.path}" for file in pack)]
     return records_folder(root) / "cache" / f"{kind}-{sha256(chr(10).join(key).encode())[:16]}.json"
 

@@ -6,8 +6,8 @@ import json
 import re
 import shlex
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,7 +21,7 @@ from release_tasks.settings import Ddl, Settings
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
 LOCKED_FOR = re.compile(r"# (\S+):")
 NO_TRANSACTION = re.compile(rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)", re.MULTILINE | re.IGNORECASE)
-# A line that begins a transaction. PL/pgSQL has no BEGIN with a semicolon; in a comment or a string it does no harm.
+# PL/pgSQL has no BEGIN with a semicolon; in a comment or a string it does no harm.
 OWN_TRANSACTION = re.compile(
     rb"^\s*(?:begin(?:\s+work|\s+transaction)?|start\s+transaction)(?:\s+(?:isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
     re.MULTILINE | re.IGNORECASE,
@@ -74,9 +74,8 @@ def _released_order(git: Git, commit: str, settings: Settings) -> list[str]:
     """Return the base names in the lock of `commit`, when it is part of the release that the lock was made for."""
     lock = git.text_at(commit, settings.ddl.lock) or ""
     tag = LOCKED_FOR.match(lock)
-    if not (tag and git.contains(f"refs/tags/{tag[1]}", commit)):
-        return []
-    return [PurePosixPath(path).name for path in read_checksums(lock.encode())]
+    released = tag and git.contains(f"refs/tags/{tag[1]}", commit)
+    return [PurePosixPath(path).name for path in read_checksums(lock.encode())] if released else []
 
 
 def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
@@ -86,23 +85,9 @@ def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
     return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
 
 
-def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
-    if where == "dev":
-        return pack_in(root, root, settings)
-    git = Git.open(root, settings.remote)
-    try:
-        return pack_at(git, "HEAD", settings)
-    finally:
-        git.close()
-
-
-def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
-    """Return base names in the order of the setting: by bytes, by Node's localeCompare, or as a command lists them."""
-    return _ordered(names, settings.ddl.order, root, settings)
-
-
-def _ordered(names: list[str], rule: str | list[str], root: Path, settings: Settings) -> list[str]:
+def in_order(names: list[str], root: Path, settings: Settings, rule: str | list[str] = "") -> list[str]:
+    """Return base names in the order of `rule`, the setting's if none: bytes, Node's localeCompare, or a command's."""
+    rule = rule or settings.ddl.order
     names, folder = sorted(names), root / settings.folder
     if rule == "bytes" or not names:
         return names
@@ -128,70 +113,56 @@ def mention_of(names: Iterable[str]) -> re.Pattern[str]:
 def order_disagreements(names: list[str], root: Path, settings: Settings) -> list[str]:
     """Return, for each other rule that would order this pack differently, in which files that shows first."""
     rule, ours = settings.ddl.order, in_order(names, root, settings)
-    found = []
+    shown, found = rule if isinstance(rule, str) else " ".join(rule), []
     for other in ("bytes", "javascript") if settings.uses_node else ("bytes",):
-        theirs = _ordered(names, other, root, settings)
-        if theirs != ours:
-            first, instead = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
-            shown = rule if isinstance(rule, str) else " ".join(rule)
+        both = zip(ours, in_order(names, root, settings, other), strict=True)
+        for first, instead in [pair for pair in both if pair[0] != pair[1]][:1]:
             found.append(f"in the order set ({shown}) {first} comes before {instead}, by {other} after it")
     return found
 
 
-def pack_problems(pack: list[DdlFile], ddl: Ddl) -> list[Problem]:
+def pack_problems(pack: Sequence[DdlFile], ddl: Ddl) -> list[Problem]:
     """Return why a pack cannot be applied anywhere: it has no file, or one that is no UTF-8 text."""
+    problems = []
     if not pack:
-        return [
-            Problem(f"No *.sql file is committed in {ddl.folder}; expected the DDL pack.", "Set release.ddl.folder.")
-        ]
-    return list(encoding_problems(pack))
-
-
-def encoding_problems(pack: Iterable[DdlFile]) -> Iterator[Problem]:
-    """Yield the files that are no UTF-8 text: PostgreSQL would refuse them, or read them only up to a NUL."""
+        what = f"No *.sql file is committed in {ddl.folder}; expected the DDL pack."
+        problems.append(Problem(what, "Set release.ddl.folder."))
     for file in pack:
         try:
             file.content.decode()
-            at = file.content.find(0)
+            at = file.content.find(0)  # PostgreSQL would read up to it
         except UnicodeDecodeError as wrong:
             at = wrong.start
         if at >= 0:
             line = file.content.count(b"\n", 0, at) + 1
             found = f"found the byte 0x{file.content[at]:02x} in line {line}"
-            yield Problem(f"{file.path} is not UTF-8 text: {found}.", f"Save {file.path} as UTF-8.")
+            problems.append(Problem(f"{file.path} is not UTF-8 text: {found}.", f"Save {file.path} as UTF-8."))
+    return problems
 
 
 # The order lock of section 3: what counts is the lock in the history of the release branch, in a commit of ours
 
 
-@dataclass(frozen=True)
-class Locked:
-    """The pack that section 3 locked in `commit`, in its order."""
-
-    commit: str
-    pack: list[DdlFile]
-
-
 def lock_of(pack: list[DdlFile], tag: str) -> bytes:
     """Return the order lock: `sha256sum --check` reads it, and its lines stand in application order."""
-    title = f"# {tag}: the DDL pack in the order in which it is applied\n".encode()
-    return title + checksum_lines({file.path: file.sha256 for file in pack})
+    lines = checksum_lines({file.path: file.sha256 for file in pack})
+    return f"# {tag}: the DDL pack in the order in which it is applied\n".encode() + lines
 
 
 def locked_for(lock: bytes | None, tag: str) -> bool:
-    """Tell whether `lock` was made for the release `tag`, and not for one before."""
+    """Tell whether `lock` was made for the release `tag`."""
     return (lock or b"").startswith(f"# {tag}:".encode())
 
 
-def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> Locked | None:
-    """Return the newest pack in the history of `tip` that section 3 locked for `tag`, None before it did."""
+def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, list[DdlFile]] | None:
+    """Return commit and pack of the newest lock in the history of `tip` that section 3 made for `tag`, None before."""
     for commit, _ in git.commits_titled(title_for(tag), tip):
         lock = git.bytes_at(commit, settings.ddl.lock) or b""
         there = git.files_in(commit, settings.ddl.folder)
         paths = [line.partition("  ")[2] for line in lock.decode(errors="replace").split("\n")]
         pack = [DdlFile(path, git.bytes_at(commit, path) or b"") for path in paths if path in there]
         if lock_of(pack, tag) == lock:
-            return Locked(commit, pack)
+            return commit, pack
     return None
 
 
@@ -235,31 +206,19 @@ class Change:
     def __str__(self) -> str:
         return f"{self.kind} {self.was} to {self.path}" if self.was else f"{self.kind} {self.path}"
 
-    @property
-    def sentence(self) -> str:
-        to = f" to {self.path}" if self.was else ""
-        return f"{self.was or self.path} was {self.kind}{to} after the DDL order was locked."
-
     def undone(self, commit: str) -> str:
         """Return the command that brings back what `commit` has; "" where another change has to be undone for it."""
-        path, was = shlex.quote(self.path), shlex.quote(self.was)
-        commands = {ADDED: f"git rm {path}", RENAMED: f"git mv {path} {was}", REORDERED: ""}
+        path = shlex.quote(self.path)
+        commands = {ADDED: f"git rm {path}", RENAMED: f"git mv {path} {shlex.quote(self.was)}", REORDERED: ""}
         return commands.get(self.kind, f"git checkout {commit:.9} -- {path}")
 
 
-def changes(old: list[DdlFile], new: list[DdlFile]) -> list[Change]:
-    """Return what happened to the files between two packs, see `changes_between`."""
-    return changes_between(*({file.path: file.sha256 for file in pack} for pack in (old, new)))
-
-
-def changes_between(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
-    """Return what makes the pack `new` of the pack `old` (path → SHA-256, in order); nothing when they are the same.
-
-    A file of the same content under another name was renamed. Of the files that are in both, those that stand out of
-    their order are the fewest whose moving explains it.
-    """
+def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[Change]:
+    """Return what makes the pack `now` of the pack `before`: the same content under another name was renamed, and the
+    files that count as reordered are the fewest whose moving explains the order."""
+    old, new = ({file.path: file.sha256 for file in pack} for pack in (before, now))
     was = _renamed(old, new)
-    names = {before: now for now, before in was.items()} | {path: path for path in old if path in new}
+    names = {old_path: path for path, old_path in was.items()} | {path: path for path in old if path in new}
     kept = {names[path]: None for path in old if path in names}
     place = {path: number for number, path in enumerate(path for path in new if path in kept)}
     in_place = _longest_rise([place[path] for path in kept])
@@ -288,8 +247,3 @@ def _longest_rise(numbers: list[int]) -> set[int]:
         length = bisect_left([rise[-1] for rise in rises], number)
         rises[length : length + 1] = [(*(rises[length - 1] if length else ()), number)]
     return set(rises[-1]) if rises else set()
-
-
-def counted(words: Iterable[str]) -> str:
-    """Return how often each of `words` comes, as "1 added, 2 changed"."""
-    return ", ".join(f"{count} {word}" for word, count in Counter(words).items())

@@ -60,7 +60,7 @@ class Running:
         return ""
 
     def stop(self) -> None:
-        """Shut the server down (fast: open transactions are rolled back), if it was us who started it."""
+        """Shut the server down (open transactions are rolled back), if it was us who started it."""
         if self.kept:
             self.kept.stop()
 
@@ -70,8 +70,8 @@ def start(
 ) -> Running:
     """Return a server for `folder` that has `databases`: the one that runs already, else one that ends with us.
 
-    `durable=False` is for what is thrown away: faster, and what was written may be lost with the machine. A new one is
-    of version `major`, where this machine has that. Raises `Refused`.
+    `durable=False` is for what is thrown away. A new one is of version `major`, where this machine has that. Raises
+    `Refused`.
     """
     from filelock import FileLock, Timeout
 
@@ -91,8 +91,7 @@ def remove(folder: Path) -> None:
     """Delete the server's data of `folder`, wherever it is, and the folder itself. Refused while the server runs."""
     data = data_directory(folder)
     if (port := _recorded_port(data)) and _listens(port):
-        pid = (data / "postmaster.pid").read_text(encoding="utf-8").split()[0]
-        raise Refused(f"The PostgreSQL of {folder} still runs, on port {port}.", f"kill -INT {pid}")
+        raise Refused(f"The PostgreSQL of {folder} still runs, on port {port}.", f"head -1 {data}/postmaster.pid")
     for path in (data.parent, folder):
         if path.exists():
             shutil.rmtree(path)
@@ -107,8 +106,7 @@ def data_directory(folder: Path) -> Path:
 
 
 def _shared() -> Path:
-    """Return a folder that all users reach and that outlives a restart: /var/tmp, or what RELEASE_SERVERS names."""
-    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp")
+    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp")  # all users reach it, and it outlives a restart
 
 
 def _running(folder: Path, programs: Path) -> Running | None:
@@ -132,7 +130,7 @@ def _launch(folder: Path, programs: Path, durable: bool) -> Running:
     data, log = data_directory(folder), folder / "postgres.log"
     programs = _reachable_by_all(programs) if USER else programs
     _initialise(data, programs)
-    # Nothing of ours listens on its port, so the file is stale; PostgreSQL would not start if its process id is in use.
+    # Nothing of ours listens there, so it is stale; PostgreSQL would not start if its process id is in use.
     (data / "postmaster.pid").unlink(missing_ok=True)
     port = _port(data)
     options = [word for each in (*OPTIONS, *(() if durable else THROW_AWAY)) for word in ("-c", each)]
@@ -164,7 +162,7 @@ def _initialise(data: Path, programs: Path) -> None:
         found, wanted = (data / "PG_VERSION").read_text(encoding="utf-8").strip(), major_of(programs)
         if int(found) != wanted:
             what = f"{data} was made by PostgreSQL {found}, the programs in {programs} are {wanted}."
-            raise Refused(what, f"export PG_BIN=…   # of a PostgreSQL {found}; or, to lose the data: rm -r {data}")
+            raise Refused(what, f"export PG_BIN=…   # of a PostgreSQL {found}")
         return
     incomplete = data.with_name("data.new")
     shutil.rmtree(incomplete, ignore_errors=True)
@@ -226,16 +224,12 @@ def _create_missing(running: Running, databases: Sequence[str]) -> None:
 
     with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
         there = {name for (name,) in connection.execute("select datname from pg_database")}
-        for name in dict.fromkeys(databases):
-            if name not in there:
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        for name in {*databases} - there:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
 def _reachable_by_all(programs: Path) -> Path:
-    """Return `programs`, or those of a copy of their installation where other users cannot reach them (/root/…).
-
-    The copy is made once for an installation, and appears whole or not at all.
-    """
+    """Return `programs`, or where other users cannot reach them (/root/…) those of a copy, which is made once."""
     postgres, prefix = (programs / "postgres").resolve(), programs.resolve().parent
     if all(path.stat().st_mode & stat.S_IXOTH for path in {postgres, *postgres.parents, *programs.absolute().parents}):
         return programs

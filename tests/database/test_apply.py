@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from release_tasks import ddl
-from release_tasks.database import apply, psql
+from release_tasks.database import apply, psql, runner
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.database.psql import Applied
 from release_tasks.database.server import Running
@@ -342,6 +342,13 @@ def test_it_needs_no_more_rights_than_to_read_and_write_it_once_it_is_made(outsi
 OPTIONS = "-c lock_timeout=1500 -c statement_timeout=60000"
 
 
+def run(place: Environment, settings: Ddl, pack: list[DdlFile]) -> list[Applied]:
+    variables = {**place.variables("0.1.1"), "PGOPTIONS": OPTIONS}
+    applied = runner.run(pack, settings, place.root, variables, place.log)
+    apply.refuse_warnings(applied, settings)
+    return applied
+
+
 def pack_of(*texts: str) -> list[DdlFile]:
     return [DdlFile(f"ddl/{number:02}_{'abc'[number]}.sql", text.encode()) for number, text in enumerate(texts)]
 
@@ -354,7 +361,7 @@ def by_command(dsn: str, server: Running, tmp_path: Path) -> Callable[..., list[
         settings = {"must_print": "(?m)^{count} files applied$", **settings}
         made = Settings(ddl=Ddl(command=[sys.executable, "-c", code], **settings))
         place = Environment("staging", made, tmp_path, dsn, "http://127.0.0.1:1", tmp_path, server.log)
-        return apply.run_command(ddl.target_of(place, tmp_path, "0.1.1"), pack_of("a", "b"), made.ddl, OPTIONS)
+        return run(place, made.ddl, pack_of("a", "b"))
 
     return by_command
 
@@ -413,7 +420,7 @@ def test_a_runner_without_a_word_to_say_is_no_runner() -> None:
 
 def test_an_empty_pack_needs_no_runner(dsn: str, tmp_path: Path) -> None:
     made = Settings(ddl=Ddl(command=["nobody"], must_print="{count} files"))
-    assert apply.run_command(apply.Target("dev", dsn), [], made.ddl, "") == []
+    assert runner.run([], made.ddl, tmp_path, {}, None) == []
 
 
 def test_a_runner_that_fails_is_refused_with_its_words(by_command: Callable[..., list[Applied]]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from release_tasks import ddl
 from release_tasks.database import pack as packs
 from release_tasks.database.pack import CHANGED, REMOVED, RENAMED, REORDERED, Change, DdlFile
 from release_tasks.errors import Refused
@@ -108,8 +109,8 @@ def test_the_pack_is_what_is_committed_in_its_folder(work: Work) -> None:
 
 def test_dev_gets_the_files_as_they_lie_here_the_others_what_is_committed(work: Work) -> None:
     work.write({"ddl/01_tables.sql": "select 1"})
-    assert packs.pack_for("dev", work.root, Settings())[1].content == b"select 1"
-    assert packs.pack_for("staging", work.root, Settings())[1].content.startswith(b"create table")
+    assert ddl.pack_for("dev", work.root, Settings())[1].content == b"select 1"
+    assert ddl.pack_for("staging", work.root, Settings())[1].content.startswith(b"create table")
 
 
 def locked(work: Work, tag: str, *paths: str) -> None:
@@ -190,6 +191,11 @@ def test_a_file_that_is_no_utf_8_is_known_before_it_is_applied(content: bytes, e
 # The order lock
 
 
+def changed(old: dict[str, str], new: dict[str, str]) -> list[Change]:
+    """Return the changes between two packs, given as path → content."""
+    return packs.changes(*([DdlFile(path, text.encode()) for path, text in each.items()] for each in (old, new)))
+
+
 @given(PATHS)
 def test_a_lock_is_of_one_release_and_says_the_pack_s_order(paths: list[str]) -> None:
     lock = packs.lock_of([DdlFile(path, path.encode()) for path in paths], "v0.1.1")
@@ -228,13 +234,13 @@ def test_sha256sum_verifies_the_lock_from_the_root(work: Work) -> None:
     ],
 )
 def test_what_happened_to_each_file_is_told(new: dict[str, str], told: list[str]) -> None:
-    found = packs.changes_between({"a": "1", "b": "2", "c": "3"}, new)
+    found = changed({"a": "1", "b": "2", "c": "3"}, new)
     assert [str(change) for change in found] == told
 
 
 @given(HASHES, HASHES)
 def test_changes_lead_from_one_pack_to_the_other(old: dict[str, str], new: dict[str, str]) -> None:
-    found = packs.changes_between(old, new)
+    found = changed(old, new)
     assert (found == []) == (list(old.items()) == list(new.items()))
     files = dict(old)
     for change in found:
@@ -250,7 +256,7 @@ def test_changes_lead_from_one_pack_to_the_other(old: dict[str, str], new: dict[
 @given(st.permutations(list("abcdef")))
 def test_the_fewest_files_are_told_to_stand_out_of_order(names: list[str]) -> None:
     old, new = dict.fromkeys("abcdef", "1"), dict.fromkeys(names, "1")
-    moved = {change.path for change in packs.changes_between(old, new)}
+    moved = {change.path for change in changed(old, new)}
     assert [name for name in old if name not in moved] == [name for name in new if name not in moved]
     for fewer in combinations("abcdef", max(len(moved) - 1, 0)):
         kept = [name for name in names if name not in fewer]
@@ -288,9 +294,9 @@ def test_the_newest_lock_of_ours_is_found_in_the_history(work: Work) -> None:
     work.commit({"ddl/ORDER.lock": "# v0.1.1: by hand\n"}, "Mend the lock")
     work.commit({"ddl/02_b.sql": "select 2;"}, "release: lock the DDL order for v0.1.10")
     found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
-    assert found and found.commit == newest
-    assert [file.path for file in found.pack] == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02_b.sql"]
-    assert found.pack[-1].content == b"select 1;"
+    assert found and found[0] == newest
+    assert [file.path for file in found[1]] == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02_b.sql"]
+    assert found[1][-1].content == b"select 1;"
 
 
 @pytest.mark.parametrize("lock", ["# v0.1.1: x\n", "# v0.1.1: \xff\n", "# v0.1.0: x\n", "", "# v0.1.1:\nno line\n"])
@@ -299,7 +305,7 @@ def test_a_lock_that_does_not_fit_its_pack_is_not_ours_whatever_the_message(work
     (work.root / "ddl" / "ORDER.lock").write_bytes(lock.encode("latin-1"))
     work.commit({}, "release: lock the DDL order for v0.1.1")
     found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
-    assert found and found.commit == ours
+    assert found and found[0] == ours
 
 
 def test_fixes_and_shifts_are_read_back_from_the_messages_oldest_first(work: Work) -> None:

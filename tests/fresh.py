@@ -50,6 +50,7 @@ BY_CHROOT = 'set -- chroot "$system" "$@"\n'
 RUN = """
 code=0
 "$@" || code=$?
+sleep 15  # in which what cleans up after a run has ended as well
 for process in "$system"/proc/[0-9]*; do
   [ "${process##*/}" = 1 ] || { printf 'LEFT BEHIND: '; tr '\\0' ' ' < "$process/cmdline"; echo; } 2> /dev/null
 done
@@ -107,7 +108,7 @@ def clone(system: Path) -> None:
     (system / HOME).mkdir(parents=True)
     bare = system / "srv" / "project.git"
     shutil.rmtree(bare, ignore_errors=True)
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(bare)], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", "--no-hardlinks", str(ROOT), str(bare)], check=True)
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(bare), str(system / HOME / "project")], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     git = ["git", "-C", str(system / HOME / "project")]

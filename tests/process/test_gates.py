@@ -44,13 +44,17 @@ def test_all_that_fails_on_staging_is_told_at_once_when_it_is_looked_at_again(li
     [("fails", "the smoke saw smoke"), ("hangs", "did not end within 1 s"), ("says nothing", "did not print")],
 )
 def test_a_smoke_that_does_not_pass_stops_the_release(little: World, fault: str, said: str) -> None:
-    little.set(('writing$", timeout: 10', 'writing$", timeout: 1'))
+    if fault == "hangs":
+        little.set(('writing$", timeout: 10', 'writing$", timeout: 1'))
     little.let_smoke("writing", fault)
     before = little.look()
     ran = little.release()
     assert ran.refuses("The smoke writing fails on dev", said)
     assert until(lambda: not processes_of(little.folder), 30)
-    assert little.look() == before
+    after = little.look()
+    for look in (before, after):
+        look["schemas"].pop("dev")  # it gets the pack, before the smokes are judged there
+    assert after == before
 
 
 def test_a_smoke_that_fails_on_staging_stops_before_the_stamp(little: World) -> None:

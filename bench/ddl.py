@@ -46,8 +46,8 @@ def main() -> None:
         folder = Path(name).resolve()
         server = start(folder / "postgresql")
         try:
-            for size, rounds in ((25, times), (1000, max(times // 2, 3))):
-                for pair in compare_applying(make_pack(size), rounds, server, folder / f"{size}"):
+            for size in (25, 1000):
+                for pair in compare_applying(make_pack(size), times, server, folder / f"{size}"):
                     show(*pair)
             inserts = "create table if not exists t (n int, text text);\n" + "".join(
                 INSERT.format(n=n) for n in range(40_000)

@@ -194,6 +194,7 @@ class Proving:
             return
         found = over_rows(dsn, self.pack, self.ddl)
         self.proof.rows, self.proof.told = found.rows, [*self.proof.told, *found.told]
+        self.proof.excepted |= found.excepted
         for problem in found.problems:
             self._add(f"Over real rows: {problem.what}", problem.mend)
 

@@ -145,8 +145,8 @@ def _without_ddl(little: World) -> None:
     little.settle("feat: no tables", files)
 
 
-def _with_an_empty_ddl_file(little: World) -> None:
-    little.settle("feat: an empty file", {"ddl/03_empty.sql": "\n"})
+def _with_a_ddl_file_that_is_no_text(little: World) -> None:
+    little.settle("feat: a broken file", {"ddl/03_broken.sql": "select 1;\0\n"})
 
 
 def _with_a_document_missing(little: World) -> None:
@@ -177,7 +177,7 @@ REFUSED: dict[Callable[[World], None], str] = {
     _with_a_version_that_is_none: "VERSION says 'soon'",
     _with_a_later_release: "lower than the last release, 0.2.0",
     _without_ddl: "No *.sql file is committed in ddl",
-    _with_an_empty_ddl_file: "ddl/03_empty.sql is empty",
+    _with_a_ddl_file_that_is_no_text: "ddl/03_broken.sql is not UTF-8 text",
     _with_a_document_missing: "docs/ARCHITECTURE.md",
     _without_highlights: "--highlights",
     _without_a_notes_template: "docs/RELEASE_NOTES_TEMPLATE.md",

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import screen, versions
-from release_tasks.database import apply, drift, pack, programs, proof, psql, runner, scratch
+from release_tasks.database import apply, drift, pack, programs, proof, psql, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import DIFFERS, EXTRA, Difference
 from release_tasks.errors import Problem, Refused, refuse
@@ -41,13 +41,13 @@ def apply_to(environment: Environment, files: list[DdlFile], code: Path, version
     if settings.ddl.command:
         major = programs.server_major(environment.dsn)
         expected = drift.made_by(files, environment.root, settings, major).structure
-    return apply.apply(target, files, settings.ddl, version, expected, screen.say)
+    return apply.apply(target, files, settings.ddl, version, expected)
 
 
 def target_of(environment: Environment, code: Path, version: str) -> apply.Target:
     """Return what applying needs to know of `environment`."""
     folder = code / environment.settings.folder
-    return apply.Target(environment.name, environment.dsn, folder, environment.variables(version), environment.log)
+    return apply.Target(environment.name, environment.dsn, folder, environment.variables(version))
 
 
 # inv ddl.validate, and section 2
@@ -93,11 +93,8 @@ def _runner(files: list[DdlFile], root: Path, settings: Settings) -> Any:
     def run(dsn: str, log: Path) -> None:
         place = Environment("scratch", settings, root, dsn, "", root, log)
         place.install(root)
-        with place.connect() as connection:
-            options = apply.options(connection, settings.ddl)
-        variables = {**place.variables(""), "PGOPTIONS": options}
-        applied = runner.run(files, settings.ddl, root / settings.folder, variables, log)
-        apply.refuse_warnings(applied, settings.ddl)
+        variables = {**place.variables(""), "PGOPTIONS": psql.options(dsn, settings.ddl)}
+        apply.run_command(files, settings.ddl, root / settings.folder, variables)
 
     return run
 
@@ -188,10 +185,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
         began = time.monotonic()
         with screen.busy(f"Applying the DDL pack to {where}"):
             applied = apply_to(environment, files, root, version)
-    if applied:
-        _show_applied(applied, f"Applied {len(files)} files to {where} in {time.monotonic() - began:.1f} s")
-    else:
-        screen.say(f"The other release has applied all {len(files)} files to {where}.")
+    _show_applied(applied, f"Applied {len(files)} files to {where} in {time.monotonic() - began:.1f} s")
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -220,13 +214,12 @@ def _show_applied(applied: Sequence[psql.Applied], title: str) -> None:
         (
             each.file.name,
             _milliseconds(each.seconds),
-            len(each.messages) - len(each.warnings),
+            each.notices,
             len(each.warnings),
-            each.attempts,
         )
         for each in applied
     ]
-    screen.table(title, ["file", "took", "notices", "warnings", "attempts"], rows)
+    screen.table(title, ["file", "took", "notices", "warnings"], rows)
     for each in applied:
         for warning in each.warnings:
             screen.say(f"  {each.file.name}: {warning}", "yellow")

@@ -38,7 +38,7 @@ def reach_the_environment(release: Release) -> str:
     here = release.here
     with here.connect() as connection:
         server = connection.info.server_version // 10000
-        refuse(apply.server_problems(connection, here.name, here.settings.ddl))
+        refuse(apply.server_problems(connection, here.name))
     here.variables(release.version)
     return f"{'embedded ' if here.is_embedded else ''}PostgreSQL {server}, {here.origin}"
 

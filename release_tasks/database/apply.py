@@ -6,40 +6,38 @@ The ledger there makes "is this pack applied?" a look. A runner's word counts on
 from __future__ import annotations
 
 import random
+import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks.database import programs, psql, runner, structure
+from release_tasks.database import programs, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.database.psql import Applied, Message
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import listed
+from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
-LOST = ("57P01", "57P02", "57P03", "08")  # the server ends, or the connection
+ATTEMPTS = 6  # of a pack that meets a lock or a deadlock: within some ten seconds the others have ended
 COLUMNS = {"file", "sha256", "version", "applied_at"}
-# So that a server sees that its client was killed while a statement runs; one on Windows cannot.
-WATCHES_CLIENT = """select name from pg_settings
-  where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|visual c'"""
+WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A database that gets a pack: its name in messages; for the application's runner its folder, variables, log."""
+    """A database that gets a pack, and its name in messages; for the application's runner its folder and variables."""
 
     name: str
     dsn: str
     folder: Path = Path()
     variables: Mapping[str, str] = field(default_factory=dict)
-    log: Path | None = None
 
 
 def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
@@ -61,20 +59,16 @@ def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
-def server_problems(connection: Connection, where: str, ddl: Ddl) -> list[Problem]:
-    """Return why nothing can be applied here: a standby, a read-only database, a server older than the pack needs."""
+def server_problems(connection: Connection, where: str) -> list[Problem]:
+    """Return why nothing can be applied here: a standby, or a read-only database."""
     row = connection.execute("select pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
-    found, problems = connection.info.server_version // 10000, []
     if row and row[0]:
         what = f"The database of {where} is a read-only standby; expected the primary."
-        problems.append(Problem(what, "Set its dsn to the primary."))
-    elif row and row[1] == "on":
+        return [Problem(what, "Set its dsn to the primary.")]
+    if row and row[1] == "on":
         what = f"The database of {where} is read-only; expected one that can be changed."
-        problems.append(Problem(what, "alter database … reset default_transaction_read_only   # or of the role"))
-    if found < ddl.min_server:
-        what = f"The server of {where} is PostgreSQL {found}; the DDL pack needs {ddl.min_server} or newer."
-        problems.append(Problem(what, "Upgrade the server, or lower release.ddl.min_server."))
-    return problems
+        return [Problem(what, "alter database … reset default_transaction_read_only   # or of the role")]
+    return []
 
 
 def apply(
@@ -83,122 +77,43 @@ def apply(
     ddl: Ddl,
     version: str,
     expected: structure.Structure | None = None,
-    tell: Callable[[str], object] = lambda _: None,
 ) -> list[Applied]:
     """Apply the whole `pack` to `target`; `expected` is what it makes, needed for the application's runner.
 
-    Returns each file with its time and messages, last what only the server's log has; nothing when another release
-    that was waited for has applied them meanwhile. Whom it waits for goes to `tell`. Raises `Refused`; what was not
-    applied to its end is then not in the ledger, and the same command goes on.
+    Returns each file with its seconds and messages. Raises `Refused`, also where another release applies DDL there;
+    what was not applied to its end is then not in the ledger, and the same command goes on.
     """
-    import psycopg
+    from psycopg import Error
 
     refuse(pack_problems(pack, ddl))
-    wait = _waiting(target.name, ddl.lock_wait, tell)
     with programs.connect(target.dsn, target.name) as connection:
+        refuse(server_problems(connection, target.name))
+        unapplied(connection, pack, ddl)  # refuses a table that is no ledger
         try:
-            refuse(server_problems(connection, target.name, ddl))
-            unapplied(connection, pack, ddl)  # refuses a table that is no ledger
-            if not ddl.command:
-                return _by_psql(connection, target, pack, ddl, version, wait)
-            return _by_command(connection, target, pack, ddl, version, wait, expected)
-        except psycopg.Error as error:
-            reason = " ".join((error.diag.message_primary or str(error)).split())
+            if ddl.command:
+                applied = _by_command(connection, target, pack, ddl, version, expected)
+            else:
+                applied = _by_psql(target, pack, ddl, version)
+        except Error as error:
+            reason = error.diag.message_primary or shell.mask(" ".join(str(error).split()))
             what = f"The DDL pack was not applied to {target.name}: {reason}."
-            raise Refused(what, "Run the same command again.") from None
+            raise Refused(what, "Once that has ended, run the same command again.") from None
+        if left := unapplied(connection, pack, ddl):
+            names = listed(file.path for file in left)
+            raise Refused(f"The ledger of {target.name} has no entry of {names}.", "Take \\connect out of the pack.")
+    return applied
 
 
-def _waiting(where: str, limit: float, tell: Callable[[str], object]) -> Callable[[str], None]:
-    """Return what waits a moment for the holder of the lock; it raises `Refused` after `limit` seconds in all."""
-    deadline, known = time.monotonic() + limit, ""
-
-    def wait(holder: str) -> None:
-        nonlocal known
-        if time.monotonic() > deadline:
-            what = f"Another release applies DDL to {where}: {holder}; waited {limit:g} s."
-            raise Refused(what, "Wait for it, then run again.")
-        if holder != known:
-            tell(f"waiting up to {limit:g} s for another release on {where}: {holder}")
-            known = holder
-        time.sleep(random.uniform(0.2, 0.6))
-
-    return wait
-
-
-def _by_psql(
-    connection: Connection,
-    target: Target,
-    pack: Sequence[DdlFile],
-    ddl: Ddl,
-    version: str,
-    wait: Callable[[str], None],
-) -> list[Applied]:
-    """Apply `pack` by psql, and again from the file that met a lock or a deadlock, for the others may have ended."""
-    rest, done, attempts, pgoptions = list(pack), list[Applied](), 1, options(connection, ddl)
-    while rest:
-        applied, failed, error = psql.run(target.dsn, psql.script(rest, ddl, version), rest, pgoptions, ddl.timeout)
-        done, rest = [*done, *applied], rest[len(applied) :]
-        if applied:
-            applied[0].attempts, attempts = attempts, 1
-        if error is None:
+def _by_psql(target: Target, pack: Sequence[DdlFile], ddl: Ddl, version: str) -> list[Applied]:
+    """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
+    for attempt in range(ATTEMPTS):
+        ran = psql.run(target.dsn, pack, ddl, version)
+        if ran.error is None or ran.error.state not in psql.RETRIED:
             break
-        if failed is None and error.state == psql.LOCKED:
-            _wait_for_lock(connection, wait)
-            if not unapplied(connection, pack, ddl):
-                return []
-            connection.execute("select pg_advisory_unlock(%s)", [psql.ADVISORY_LOCK])
-        elif failed and error.state in RETRIED and attempts <= ddl.retries:
-            attempts += 1
-            time.sleep(random.uniform(0.1, 0.3) * 2 ** min(attempts, 5))
-        else:
-            if failed and not failed.in_transaction:
-                psql.run(target.dsn, psql.drop_invalid(failed), [], pgoptions, ddl.timeout)
-            refuse([failure(error, failed, ddl, attempts, connection.info.server_version // 10000)])
-    psql.note_seconds(connection, done, ddl)
-    if ddl.fail_on_warning:
-        warned = [each.file.path for each in done if each.warnings]
-        connection.execute(f"update {ddl.ledger} set applied_at = null where file = any(%s)", [warned])
-        refuse_warnings(done, ddl)
-    if left := unapplied(connection, pack, ddl):
-        names = listed(file.path for file in left)
-        raise Refused(f"The ledger of {target.name} has no entry of {names}.", "Take \\connect out of the pack.")
-    return done
-
-
-def options(connection: Connection, ddl: Ddl, given: str = "") -> str:
-    """Return PGOPTIONS with the timeouts of the settings, for the clients of libpq."""
-    check = "-c client_connection_check_interval=1000" if connection.execute(WATCHES_CLIENT).fetchone() else ""
-    timeouts = f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.statement_timeout * 1000:.0f}"
-    return " ".join(f"{check} {timeouts} {given}".split())
-
-
-def failure(error: Message, file: DdlFile | None, ddl: Ddl, attempts: int, server: int) -> Problem:
-    """Return why `file` could not be applied: line, message, SQLSTATE, statement, and what to do about it."""
-    if file is None:
-        return Problem(f"The DDL pack could not be begun: {error}.", "Let the owner of the database release.")
-    if error.state.startswith(LOST) or "server was lost" in error.text or "closed the connection" in error.text:
-        what = f"The connection was lost while {file.path} was applied: {error.text}."
-        return Problem(what, "Run the same command again.")
-    more = f" In: {error.shown}" * bool(error.shown) + f" Tried {attempts} times." * (attempts > 1)
-    marker = f"Where it has to be: write -- release: no-transaction into {file.path}, on a line of its own."
-    others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
-    newer = f"Fix {file.path}; where it needs a server newer than PostgreSQL {server}, set release.ddl.min_server."
-    hints = {
-        **dict.fromkeys(("25001", "2D000"), marker),
-        **dict.fromkeys(RETRIED, others),
-        **dict.fromkeys(("42883", "42601", "42704"), newer),
-        "57014": f"Run again; where it needs more than {ddl.statement_timeout:g} s, set release.ddl.statement_timeout.",
-    }
-    hint = hints.get(error.state, f"Fix {file.path}; once the tag is published, a fix is a new version.")
-    line = f", line {error.at}" if error.line else ""
-    return Problem(f"{file.path}{line}: {error}.{more}", hint)
-
-
-def refuse_warnings(applied: Iterable[Applied], ddl: Ddl) -> None:
-    """Refuse warnings, where the settings want that."""
-    found = [(each.file.path, warning) for each in applied for warning in each.warnings] if ddl.fail_on_warning else []
-    hint = "Fix the pack, or allow warnings: release.ddl.fail_on_warning: false"
-    refuse(Problem(f"{path} was applied with a {warning}.", hint) for path, warning in found)
+        time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
+    if ran.error:
+        refuse([psql.problem(ran, ddl, target.name)])
+    return ran.applied
 
 
 def _by_command(
@@ -207,16 +122,13 @@ def _by_command(
     pack: Sequence[DdlFile],
     ddl: Ddl,
     version: str,
-    wait: Callable[[str], None],
     expected: structure.Structure | None,
 ) -> list[Applied]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
-    if _wait_for_lock(connection, wait) and not unapplied(connection, pack, ddl):
-        return []
+    connection.execute(psql.LOCK)
     connection.execute(psql.ledger(pack, ddl).encode())
-    pgoptions = options(connection, ddl, target.variables.get("PGOPTIONS", ""))
-    applied = runner.run(pack, ddl, target.folder, {**target.variables, "PGOPTIONS": pgoptions}, target.log)
-    refuse_warnings(applied, ddl)
+    variables = {**target.variables, "PGOPTIONS": psql.options(target.dsn, ddl, target.variables.get("PGOPTIONS", ""))}
+    messages = run_command(pack, ddl, target.folder, variables)
     found = structure.read(target.dsn, target.name, roles=False)
     differing = structure.differences(expected, found) if expected else []
     missing = [
@@ -233,18 +145,20 @@ def _by_command(
     with connection.transaction():
         for file in pack:
             connection.execute(psql.enter(file, ddl, version, "null", ddl.command[0]).encode())
-    return applied
+    return [Applied(file, messages=messages if file is pack[-1] else []) for file in pack]
 
 
-def _wait_for_lock(connection: Connection, wait: Callable[[str], None]) -> bool:
-    """Take the lock for as long as `connection` lives; return whether another release had it before."""
-    from psycopg import errors
+def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[Message]:
+    """Run the application's own runner in `folder` with `variables`; return its warnings.
 
-    waited = False
-    while True:
-        try:
-            connection.execute(psql.LOCK.encode())
-            return waited
-        except errors.ObjectInUse as error:
-            wait(error.diag.message_primary or "")
-            waited = True
+    It passes with exit code 0 and `must_print`, {count} being the number of files. Raises `Refused`.
+    """
+    ran = shell.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, leash=True)
+    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
+        raise Refused(
+            f"{shlex.join(ddl.command)} ended without an error, but did not print "
+            f"{ddl.must_print.replace('{count}', str(len(pack)))!r}: "
+            f"expected it to apply {len(pack)} files. It printed: {ran.tail(3)}",
+            "Run it by hand with --dry-run and compare with the order lock.",
+        )
+    return [Message("", 0, "WARNING", "01000", text) for text in WARNING.findall(ran.output)]

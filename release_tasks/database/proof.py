@@ -5,7 +5,6 @@ Each pass is a pack applied under watch (watch.py), and what is there then, comp
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,30 +128,19 @@ class Proving:
     def _from_empty(self, dsn: str) -> None:
         with programs.connect(dsn) as connection:
             self.proof.server = connection.info.server_version // 10000
-            refuse(apply.server_problems(connection, "the scratch server", self.ddl))
+            refuse(apply.server_problems(connection, "the scratch server"))
         found = watched(dsn, self.pack, self.ddl)
         for each, file in zip(self.proof.files, self.pack, strict=True):
             for applied in found.applied:
                 if applied.file == file:
                     each.seconds, each.warnings = applied.seconds, len(applied.warnings)
-                    each.notices = len(applied.messages) - each.warnings
+                    each.notices = applied.notices
         if found.failed:
-            first, problem = next(iter(found.failed.items()))
-            refuse([Problem(problem.what + self._made_later(dsn, first, found), problem.mend)])
-        apply.refuse_warnings(found.applied, self.ddl)
+            problem = next(iter(found.failed.values()))
+            refuse([problem])
         self.made = structure.read(dsn)
         self.files = found.makers(self.made.objects)
         self._again(dsn, self.made)
-
-    def _made_later(self, dsn: str, path: str, found: Watched) -> str:
-        """Return that a later file makes what `path` misses, where it can be applied now that all the others were."""
-        file = next(each for each in self.pack if each.path == path)
-        if found.states[path] not in ABSENT or watched(dsn, [file], self.ddl).failed:
-            return ""
-        named = re.findall(r'"(?:[^".]*\.)*([^".]+)"|function (?:\w+\.)*(\w+)\(', found.failed[path].what)
-        missing = {name for names in named for name in names if name}
-        makers = (by for by, what, made in found.seen if what == "makes" and missing & set(re.split(r"[.(]", made)))
-        return f" What is missing is made by {next(makers, 'a file')}, which comes later."
 
     def _again(self, dsn: str, before: Structure) -> None:
         """Apply the pack again: each file that fails, and each that changes something, is named."""

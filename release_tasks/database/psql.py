@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from release_tasks.database import programs
 from release_tasks.database.pack import DdlFile
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Ddl
 
-if TYPE_CHECKING:
-    from psycopg import Connection
-
 ADVISORY_LOCK = 0x11EA5E  # any number will do, as long as every release takes the same
-LOCKED = "55006"  # PostgreSQL's object_in_use
+SLACK = 60.0  # seconds for psql beyond the time limit of a statement
+RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
+LOST = ("57P01", "57P02", "57P03", "08")  # the server ends, or the connection
 OPENING = """\\set ON_ERROR_STOP on
-\\set ECHO errors
 \\set VERBOSITY verbose
 \\set SHOW_CONTEXT never
 """
+# It is tried, not waited for: in PostgreSQL's queue for it, CREATE INDEX CONCURRENTLY would be a deadlock.
 LOCK = f"""do $$ begin
   if not pg_try_advisory_lock({ADVISORY_LOCK}) then
-    raise exception using errcode = 'object_in_use', message = coalesce((
+    raise exception using errcode = 'object_in_use', message = 'another release applies DDL here: ' || coalesce((
       select format('%s, role %s, process %s, since %s', application_name, usename, pid, backend_start::timestamptz(0))
       from pg_locks join pg_stat_activity using (pid) where locktype = 'advisory' and granted
         and objid = {ADVISORY_LOCK} and datname = current_database() limit 1), 'it has just ended');
@@ -50,85 +48,90 @@ update {ledger} set applied_at = null where file in ({paths});
 ENTER = """insert into {ledger} (file, sha256, version, applied_at, duration, runner)
   values ({path}, {sha256}, {version}, clock_timestamp(), {duration}, {runner})
   on conflict (file) do update set sha256 = excluded.sha256, version = excluded.version, by = current_user,
-    applied_at = excluded.applied_at, duration = excluded.duration, runner = excluded.runner;
-"""
-CONCURRENTLY = re.compile(
-    r'index\s+concurrently\s+(?:if\s+not\s+exists\s+)?("(?:[^"]|"")+"|[\w$]+)'
-    r'\s+on\s+(?:only\s+)?((?:"(?:[^"]|"")+"|[\w$.])+)',
-    re.IGNORECASE,
-)
+    applied_at = excluded.applied_at, duration = excluded.duration, runner = excluded.runner"""
 # What a stopped CREATE INDEX CONCURRENTLY leaves: `if not exists` would pass over it.
 DROP_INVALID = """select format('drop index concurrently %I.%I', nspname, relname) from pg_index
   join pg_class c on c.oid = indexrelid join pg_namespace n on n.oid = relnamespace
-  join (values {made}) as made (name, of) on relname = (parse_ident(name))[1] and indrelid = to_regclass(of)
-  where not indisvalid and not exists (select from pg_stat_progress_create_index where index_relid = indexrelid)
+  where relkind = 'i' and not indisvalid
+    and not exists (select from pg_stat_progress_create_index where index_relid = indexrelid)
 \\gexec
 """
 ENDED = """do $$ begin
   if now() <> statement_timestamp() then raise exception 'it begins a transaction and does not end it'; end if;
 end $$;
 """
+SCRIPT = "apply.sql"
+FILE = """
+-- {path}
+set session authorization default; reset all; discard temp; deallocate all;
+{watched}{before}select extract(epoch from clock_timestamp()) as release_began \\gset
+{begin}\\ir {quoted}
+\\set ON_ERROR_STOP on
+{ended}set session authorization default; reset role;
+{watch}{enter}
+  returning extract(epoch from duration)::numeric(10, 3) as release_seconds \\gset
+{commit}\\echo release: applied {quoted} :release_seconds
+"""
 MESSAGE = re.compile(
     r"^psql:(?P<path>[^\n]+?):(?P<line>\d+): (?:(?P<severity>\w+):  (?P<state>\w{5}): )?(?P<text>.*(?:\n(?!psql:).*)*)",
     re.MULTILINE,
 )
-FIELD = re.compile(r"^(LINE \d+|DETAIL|HINT|QUERY|LOCATION|[A-Z ]+ NAME): ", re.MULTILINE)
-PASSWORD = re.compile(r"\bpassword\b.*", re.IGNORECASE | re.DOTALL)
+DETAIL = re.compile(r"^DETAIL:  (.*)$", re.MULTILINE)
+FIELD = re.compile(r"^(?:LINE \d+|[A-Z ]+):  ?", re.MULTILINE)
+APPLIED = re.compile(r"^release: applied (.+) ([\d.]+)$", re.MULTILINE)
+# So that a server sees that its client was killed while a statement runs; one on Windows cannot.
+WATCHES_CLIENT = """select 1 from pg_settings
+  where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|visual c'"""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Message:
-    """One of psql's messages: the file and line it names, PostgreSQL's severity, SQLSTATE and text, the statement."""
+    """One of psql's messages: the file and line it names, PostgreSQL's severity, SQLSTATE and text."""
 
     path: str
     line: int
     severity: str
     state: str
     text: str
-    fields: str = ""
-    statement: str = ""
-
-    @property
-    def warns(self) -> bool:
-        return self.severity == "WARNING" or self.state[:2] == "01"
 
     @property
     def is_error(self) -> bool:
         return self.severity not in ("WARNING", "NOTICE", "INFO", "LOG", "DEBUG") and self.state[:2] not in ("00", "01")
 
-    @property
-    def at(self) -> int:
-        """The line where it went wrong: psql names that in which the statement ends."""
-        lines = self.statement.splitlines()
-        position = re.search(r"^LINE (\d+):", self.fields, re.MULTILINE)
-        code = (number for number, line in enumerate(lines) if line.strip() and not line.strip().startswith("--"))
-        return self.line - max(0, len(lines) - 1) + (int(position[1]) - 1 if position else next(code, 0))
-
     def __str__(self) -> str:
-        detail = re.search(r"^DETAIL:  (.*?)\.?$", self.fields, re.MULTILINE)
         state = f" (SQLSTATE {self.state})" if self.state and self.is_error else ""
-        severity = "" if self.is_error else f"{self.severity}: "
-        return f"{severity}{' '.join(self.text.split())}{f': {detail[1]}' if detail else ''}{state}"
-
-    @property
-    def shown(self) -> str:
-        """The statement in one line, without what follows the word password."""
-        text = " ".join(PASSWORD.sub("password …", self.statement).rstrip(";").split())
-        return text if len(text) <= 100 else f"{text[:99]}…"
+        return f"{'' if self.is_error else f'{self.severity}: '}{self.text}{state}"
 
 
 @dataclass
 class Applied:
-    """One applied file: its seconds (None where unknown), PostgreSQL's messages, and how often it was tried."""
+    """A file that was applied to its end: its seconds (None where unknown) and PostgreSQL's messages."""
 
     file: DdlFile
     seconds: float | None = None
     messages: list[Message] = field(default_factory=list)
-    attempts: int = 1
 
     @property
-    def warnings(self) -> list[Message]:
-        return [each for each in self.messages if each.warns]
+    def warnings(self) -> list[str]:
+        return [str(each) for each in self.messages if each.severity == "WARNING"]
+
+    @property
+    def notices(self) -> int:
+        return len(self.messages) - len(self.warnings)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How far psql came: the files applied to their end, then the file (None: none yet) and the error that stopped."""
+
+    applied: list[Applied]
+    file: DdlFile | None = None
+    error: Message | None = None
+
+
+def literal(text: str) -> str:
+    """Return `text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> str:
@@ -143,17 +146,20 @@ def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> 
     ]
     for file in pack:
         path = literal(file.path)
-        duration = "clock_timestamp() - now()" if file.in_transaction else "clock_timestamp() - :'began'::timestamptz"
-        began = "begin;\n" if file.in_transaction else "select now() as began \\gset\n" + drop_invalid(file)
-        parts += [
-            f"\n-- {file.path}\nset session authorization default; reset all; discard temp; deallocate all;\n",
-            f"set release.file = {path};\n" if watch else "",
-            f"{began}\\ir {path}\n\\set ON_ERROR_STOP on\n",
-            "" if file.in_transaction else ENDED,
-            f"set session authorization default; reset role; set datestyle = iso;\n{watch}",
-            enter(file, ddl, version, duration, "psql"),
-            "commit;\n" if file.in_transaction else "",
-        ]
+        duration = "make_interval(secs => extract(epoch from clock_timestamp()) - :release_began)"
+        parts.append(
+            FILE.format(
+                path=file.path,
+                quoted=path,
+                watched=f"set release.file = {path};\n" if watch else "",
+                before="" if file.in_transaction else DROP_INVALID,
+                begin="begin;\n" if file.in_transaction else "",
+                ended="" if file.in_transaction else ENDED,
+                watch=watch,
+                enter=enter(file, ddl, version, duration, "psql"),
+                commit="commit;\n" if file.in_transaction else "",
+            )
+        )
     return "".join(parts)
 
 
@@ -166,83 +172,86 @@ def ledger(pack: Sequence[DdlFile], ddl: Ddl) -> str:
 def enter(file: DdlFile, ddl: Ddl, version: str, duration: str, runner: str) -> str:
     """Return the SQL that enters `file` into the ledger; `duration` is an expression."""
     texts = {"path": file.path, "sha256": file.sha256, "version": version, "runner": runner}
-    quoted = {name: literal(text) for name, text in texts.items()}
-    return ENTER.format(ledger=ddl.ledger, duration=duration, **quoted)
+    return ENTER.format(ledger=ddl.ledger, duration=duration, **{name: literal(text) for name, text in texts.items()})
 
 
-def note_seconds(connection: Connection, applied: Iterable[Applied], ddl: Ddl) -> None:
-    """Note how long each of the applied files took, by the ledger."""
-    query = f"select file, extract(epoch from duration)::float8 from {ddl.ledger}"
-    took: dict[str, float] = dict(connection.execute(query.encode()).fetchall())
-    for each in applied:
-        each.seconds = took.get(each.file.path)
+def options(dsn: str, ddl: Ddl, given: str = "") -> str:
+    """Return PGOPTIONS with the timeouts of the settings, for the clients of libpq."""
+    with programs.connect(dsn) as connection:
+        check = "-c client_connection_check_interval=1000" if connection.execute(WATCHES_CLIENT).fetchone() else ""
+    timeouts = f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.timeout * 1000:.0f}"
+    return " ".join(f"{check} {timeouts} {given}".split())
 
 
-def literal(text: str) -> str:
-    """Return `text` as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def drop_invalid(file: DdlFile) -> str:
-    """Return the script that drops the invalid indexes a stopped run of `file` has left."""
-    made = CONCURRENTLY.findall(file.content.decode(errors="replace"))
-    values = ", ".join(f"({literal(index)}, {literal(table)})" for index, table in made)
-    return DROP_INVALID.format(made=values) if made else ""
-
-
-def run(
-    dsn: str, text: str, pack: Sequence[DdlFile], pgoptions: str, timeout: float
-) -> tuple[list[Applied], DdlFile | None, Message | None]:
-    """Run the script `text` over the files of `pack`; return those applied to their end, the next one, and its error.
-
-    A lock that another release holds is an error of no file. Raises `Refused` where psql cannot connect.
-    """
+def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> Ran:
+    """Apply `pack` to the database `dsn` by one psql; it stops at the first error. Raises `Refused` without psql."""
+    text = script(pack, ddl, version, watch)
     with TemporaryDirectory(prefix="release-ddl-") as name:
         folder = Path(name)
-        for path, content in {"apply.sql": text.encode(), **{file.path: file.content for file in pack}}.items():
+        for path, content in {SCRIPT: text.encode(), **{file.path: file.content for file in pack}}.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-        env = {"PGOPTIONS": pgoptions, "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
-        argv = ("--no-psqlrc", "--quiet", "--file", folder / "apply.sql")
-        ran = programs.run("psql", dsn, *argv, env=env, timeout=timeout, check=False)
-    files, found, failed = {file.path: Applied(file) for file in pack}, list(messages(ran.stderr)), None
-    for message in found:
-        path = Path(message.path).relative_to(folder).as_posix()
-        if path not in files:  # of the script itself: of the file that it has come to, as at a commit
-            path, message.line, message.statement = _file_at(text, message.line, files), 0, ""
-        if not message.is_error and path in files:
-            files[path].messages.append(message)
-        elif message.is_error and not failed:
-            failed = path, message
+        env = {"PGOPTIONS": options(dsn, ddl), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
+        argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
+        ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
+        printed = list(messages(ran.stderr, folder))
+    seconds = {path: float(took) for path, took in APPLIED.findall(ran.stdout)}
+    files = {file.path: file for file in pack}
+    applied = [
+        Applied(files[path], took, [each for each in printed if each.path == path and not each.is_error])
+        for path, took in seconds.items()
+    ]
     if ran.code == 0:
-        return list(files.values()), None, None
-    if not failed:
+        return Ran(applied)
+    error = next((each for each in printed if each.is_error), None)
+    if error is None:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
-    path, message = failed
-    if path not in files:
-        return [], None, message
-    return list(files.values())[: list(files).index(path)], files[path].file, message
+    opening = text[: text.index(f"\n-- {pack[0].path}\n")].count("\n")
+    begun = error.path != SCRIPT or error.line > opening
+    return Ran(applied, next((file for file in pack if file.path not in seconds), None) if begun else None, error)
 
 
-def messages(printed: str) -> Iterator[Message]:
-    """Yield psql's messages, each with the statement that psql prints after an error."""
-    last: Message | None = None
+def messages(printed: str, folder: Path) -> Iterator[Message]:
+    """Yield psql's messages; `folder` is where the script lies. Of an error's fields, DETAIL is kept."""
     for found in MESSAGE.finditer(printed):
-        if last and found["text"].startswith("STATEMENT:"):
-            last.statement = found["text"].removeprefix("STATEMENT:").strip()
-            continue
-        if last:
-            yield last
-        text, _, fields = found["text"].strip().partition("\n")
-        if more := FIELD.search(found["text"]):
-            text, fields = found["text"][: more.start()].strip(), found["text"][more.start() :]
-        severity, state = found["severity"] or "", found["state"] or ""
-        last = Message(found["path"], int(found["line"]), severity, state, text.removeprefix("error: "), fields)
-    if last:
-        yield last
+        first = FIELD.split(found["text"], maxsplit=1)[0].removeprefix("error: ")
+        text = ": ".join(" ".join(part.split()).rstrip(".") for part in (first, *DETAIL.findall(found["text"])))
+        path = Path(found["path"]).relative_to(folder).as_posix()
+        yield Message(path, int(found["line"]), found["severity"] or "", found["state"] or "", text)
 
 
-def _file_at(text: str, line: int, files: Container[str]) -> str:
-    """Return the path of the file whose part of the script the line is in, "" before the first."""
-    comments = (each.removeprefix("-- ") for each in text.splitlines()[line - 1 :: -1] if each.startswith("-- "))
-    return next((path for path in comments if path in files), "")
+def problem(ran: Ran, ddl: Ddl, where: str) -> Problem:
+    """Return why psql stopped: file, line, message and SQLSTATE, and what to do about it."""
+    error, file = ran.error, ran.file
+    assert error is not None, "only a run that was stopped has a problem"
+    if file is None:
+        fix = "Wait for it to end" if error.state == "55006" else "Let the owner of the database release"
+        return Problem(f"The DDL pack was not applied to {where}: {error}.", f"{fix}, then run again.")
+    if error.state.startswith(LOST) or "server was lost" in error.text or "closed the connection" in error.text:
+        what = f"The connection was lost while {file.path} was applied: {error.text}."
+        return Problem(what, "Run the same command again.")
+    marker = f"Where it has to be: write -- release: no-transaction into {file.path}, on a line of its own."
+    others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
+    hints = {
+        **dict.fromkeys(("25001", "2D000"), marker),
+        **dict.fromkeys(RETRIED, others),
+        "42883": f"Fix {file.path}, or use the version of PostgreSQL that it is written for.",
+        "57014": f"Run again; where it needs more than {ddl.timeout:g} s, set release.ddl.timeout.",
+    }
+    hint = hints.get(error.state, f"Fix {file.path}; once the tag is published, a fix is a new version.")
+    line = f", line {error.line}" if error.path == file.path else ""
+    return Problem(f"{file.path}{line}: {error}.", hint)
+
+
+def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tuple[list[Applied], dict[str, Problem]]:
+    """Apply each file of `pack` in its turn, for a proof: one that fails is left out, and why is in path → problem."""
+    applied, failed, rest = list[Applied](), dict[str, Problem](), list(pack)
+    while rest:
+        ran = run(dsn, rest, ddl, "proof", watch)
+        applied += ran.applied
+        rest = rest[len(ran.applied) + 1 :]
+        if ran.error and ran.file is None:
+            refuse([problem(ran, ddl, "the scratch server")])
+        elif ran.error and ran.file:
+            failed[ran.file.path] = problem(ran, ddl, "the scratch server")
+    return applied, failed

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from release_tasks.database import apply, programs, psql
+from release_tasks.database import programs, psql
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.psql import Applied
-from release_tasks.errors import Problem, refuse
+from release_tasks.errors import Problem
 from release_tasks.settings import Ddl
 
 if TYPE_CHECKING:
@@ -118,27 +118,13 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
 
     A file that fails is left out, and the next one is tried.
     """
-    found, rest = Watched(), list(pack)
+    found = Watched()
     ours = ddl.model_copy(update={"ledger": "release_proof.ledger"})
     with programs.connect(dsn) as connection:
-        server = connection.info.server_version // 10000
         found.before = rows(connection)
         connection.execute(WATCH)
         try:
-            while rest:
-                text = psql.script(rest, ours, "proof", AFTER_FILE)
-                options = apply.options(connection, ddl)
-                applied, file, error = psql.run(dsn, text, rest, options, ddl.timeout)
-                found.applied += applied
-                rest = rest[len(applied) + 1 :]
-                if error:
-                    problem = apply.failure(error, file, ddl, 1, server)
-                    if file is None:
-                        refuse([problem])
-                    else:
-                        found.failed[file.path], found.states[file.path] = problem, error.state
-            if found.applied:
-                psql.note_seconds(connection, found.applied, ours)
+            found.applied, found.failed = psql.run_each(dsn, pack, ours, AFTER_FILE)
             query = "select coalesce(file, 'a file'), what, object from release_proof.seen order by id"
             found.seen = connection.execute(query).fetchall()
         finally:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from release_tasks import ddl
-from release_tasks.database import apply, psql, runner
+from release_tasks.database import apply, psql
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.database.psql import Applied
 from release_tasks.database.server import Running
@@ -167,8 +167,6 @@ def test_a_read_only_database_is_refused_before_anything_is_tried(
             bring(environment())
     finally:
         outside.execute("alter database app reset default_transaction_read_only")
-    with pytest.raises(Refused, match="the DDL pack needs 99 or newer"):
-        bring(environment(min_server=99))
     assert outside.execute("select to_regclass('ops.ddl_ledger')").fetchone() == (None,)
 
 
@@ -177,7 +175,7 @@ def test_a_role_that_may_not_make_the_ledger_is_told_so(
 ) -> None:
     outside.execute("drop role if exists weak; create role weak login password 'weak'")
     weak = f"postgresql://weak:weak@{dsn.partition('@')[2]}"
-    told = r"^The DDL pack could not be begun: permission denied for database app \(SQLSTATE 42501\)\.$"
+    told = r"^The DDL pack was not applied to staging: permission denied for database app \(SQLSTATE 42501\)\.$"
     with pytest.raises(Refused, match=told):
         bring(environment(weak))
     outside.execute("drop role weak")
@@ -186,34 +184,22 @@ def test_a_role_that_may_not_make_the_ledger_is_told_so(
 # One release at a time
 
 
-def test_the_second_of_two_waits_and_finds_that_the_first_has_done_it(
+@pytest.mark.parametrize("settings", [{}, command()], ids=["psql", "the application's runner"])
+def test_the_second_of_two_is_refused_with_the_name_of_the_first(
     work: Work,
     environment: Callable[..., Environment],
     bring: Callable[..., Any],
     outside: psycopg.Connection,
-    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
 ) -> None:
     outside.execute("create table slow ()")
-    found: dict[str, list[Applied]] = {}
-    threads = [
-        threading.Thread(
-            target=lambda name=name, wait=wait: found.update({name: bring(environment(lock_wait=wait))}), daemon=True
-        )
-        for name, wait in (("first", 0), ("second", 30))
-    ]
-    threads[0].start()
+    first = threading.Thread(target=lambda: bring(environment()), daemon=True)
+    first.start()
     until(lambda: asleep(outside))
-    threads[1].start()
-    until(lambda: "waiting up to 30 s for another release on staging: release by " in capsys.readouterr().out)
-    with pytest.raises(Refused, match=r"Another release applies DDL to staging: release by .*; waited 0 s\."):
-        bring(environment(lock_wait=0))
+    with pytest.raises(Refused, match=r"staging: another release applies DDL here: release by .*, role postgres, pro"):
+        bring(environment(**settings))
     outside.execute("drop table slow")
-    for thread in threads:
-        thread.join()
-    assert {name: [each.file.name for each in applied] for name, applied in found.items()} == {
-        "first": ["00_schemas.sql", "01_tables.sql", "02_more.sql"],
-        "second": [],
-    }
+    first.join()
     assert unapplied(work, outside) == []
 
 
@@ -306,7 +292,7 @@ def test_a_ledger_of_the_first_versions_is_read_and_brought_up_to_date(outside: 
     assert entered_not(outside, A, B) == [B]
     outside.execute(
         (
-            psql.ledger([A, B], Ddl()) + "".join(psql.enter(file, Ddl(), "0.1.1", "null", "psql") for file in (A, B))
+            psql.ledger([A, B], Ddl()) + ";".join(psql.enter(file, Ddl(), "0.1.1", "null", "psql") for file in (A, B))
         ).encode()
     )
     assert entered_not(outside, A, B) == []
@@ -339,75 +325,37 @@ def test_it_needs_no_more_rights_than_to_read_and_write_it_once_it_is_made(outsi
 
 # What the application's runner prints
 
-OPTIONS = "-c lock_timeout=1500 -c statement_timeout=60000"
-
-
-def run(place: Environment, settings: Ddl, pack: list[DdlFile]) -> list[Applied]:
-    variables = {**place.variables("0.1.1"), "PGOPTIONS": OPTIONS}
-    applied = runner.run(pack, settings, place.root, variables, place.log)
-    apply.refuse_warnings(applied, settings)
-    return applied
-
-
-def pack_of(*texts: str) -> list[DdlFile]:
-    return [DdlFile(f"ddl/{number:02}_{'abc'[number]}.sql", text.encode()) for number, text in enumerate(texts)]
-
 
 @pytest.fixture
-def by_command(dsn: str, server: Running, tmp_path: Path) -> Callable[..., list[Applied]]:
-    """Return what applies two files by a runner that does `code`, with the settings of `ddl`."""
+def by_command(dsn: str, tmp_path: Path) -> Callable[..., list[str]]:
+    """Return what lets a runner that does `code` apply two files, and returns its warnings."""
 
-    def by_command(code: str, **settings: Any) -> list[Applied]:
-        settings = {"must_print": "(?m)^{count} files applied$", **settings}
-        made = Settings(ddl=Ddl(command=[sys.executable, "-c", code], **settings))
-        place = Environment("staging", made, tmp_path, dsn, "http://127.0.0.1:1", tmp_path, server.log)
-        return run(place, made.ddl, pack_of("a", "b"))
+    def by_command(code: str, must_print: str = "(?m)^{count} files applied$") -> list[str]:
+        made = Settings(
+            ddl=Ddl(command=[sys.executable, "-c", code], must_print=must_print, lock_timeout=1.5, timeout=60)
+        )
+        place = Environment("staging", made, tmp_path, dsn, "http://127.0.0.1:1", tmp_path, None)
+        variables = {**place.variables("0.1.1"), "PGOPTIONS": psql.options(dsn, made.ddl)}
+        return [str(each) for each in apply.run_command([A, B], made.ddl, tmp_path, variables)]
 
     return by_command
 
 
-def test_a_runner_gets_the_database_the_version_and_the_timeouts(by_command: Callable[..., list[Applied]]) -> None:
+def test_a_runner_gets_the_database_the_version_and_the_timeouts(by_command: Callable[..., list[str]]) -> None:
     code = """
 import os, psycopg
 with psycopg.connect("") as connection:
     shown = [connection.execute(f"show {name}").fetchone()[0] for name in ("lock_timeout", "statement_timeout")]
-print("NOTICE", os.environ["APP_VERSION"], os.environ["PGDATABASE"], *shown)
+print("WARNING", os.environ["APP_VERSION"], os.environ["PGDATABASE"], *shown)
 print("2 files applied")
 """
-    first, second = by_command(code)
-    assert [str(message) for message in first.messages] == ["NOTICE: 0.1.1 app 1500ms 1min"]
-    assert (second.messages, second.seconds) == ([], None)
-
-
-def test_what_a_runner_says_is_kept_with_the_file_named_last_and_what_only_the_server_log_says_with_none(
-    by_command: Callable[..., list[Applied]],
-) -> None:
-    code = """
-import psycopg
-print("NOTICE 00_a.sql: relation exists, skipping", "applied ddl/00_a.sql (3 ms)", "NOTICE: and this", sep="\\n")
-with psycopg.connect("") as connection:
-    connection.add_notice_handler(lambda said: print(f"{said.severity} 01_b.sql: {said.message_primary}"))
-    connection.execute("do $$ begin raise warning 'so'; end $$")
-with psycopg.connect("") as connection:
-    connection.execute("do $$ begin raise warning 'only the log knows'; end $$")
-print("2 files applied")
-"""
-    first, second, log = by_command(code)
-    assert [str(notice) for notice in first.messages] == ["NOTICE: relation exists, skipping", "NOTICE: and this"]
-    assert [str(notice) for notice in second.messages] == ["WARNING: so"]
-    assert [str(notice) for notice in log.messages] == ["WARNING: only the log knows"]
-    with pytest.raises(Refused) as refused:
-        by_command(code, fail_on_warning=True)
-    assert [problem.what for problem in refused.value.problems] == [
-        "ddl/01_b.sql was applied with a WARNING: so.",
-        "the pack (server log) was applied with a WARNING: only the log knows.",
-    ]
+    assert by_command(code) == ["WARNING: 0.1.1 app 1500ms 1min"]
 
 
 @pytest.mark.parametrize("said", ["", "0 files applied", "1 files applied", "12 files applied", "applied a.sql (2 ms)"])
 @pytest.mark.parametrize("must_print", ["(?m)^{count} files applied$", "{count} files applied"])
 def test_a_runner_that_does_not_say_so_is_refused(
-    by_command: Callable[..., list[Applied]], said: str, must_print: str
+    by_command: Callable[..., list[str]], said: str, must_print: str
 ) -> None:
     with pytest.raises(Refused, match="expected it to apply 2 files"):
         by_command(f"print({said!r})", must_print=must_print)
@@ -418,21 +366,9 @@ def test_a_runner_without_a_word_to_say_is_no_runner() -> None:
         Ddl(command=["node", "run-ddls.mts"])
 
 
-def test_an_empty_pack_needs_no_runner(dsn: str, tmp_path: Path) -> None:
-    made = Settings(ddl=Ddl(command=["nobody"], must_print="{count} files"))
-    assert runner.run([], made.ddl, tmp_path, {}, None) == []
-
-
-def test_a_runner_that_fails_is_refused_with_its_words(by_command: Callable[..., list[Applied]]) -> None:
+def test_a_runner_that_fails_is_refused_with_its_words(by_command: Callable[..., list[str]]) -> None:
     with pytest.raises(Refused, match=r"(?s)exit code 1:.*failed 01_b\.sql"):
         by_command("raise SystemExit('failed 01_b.sql')")
-
-
-def test_a_runner_that_applied_the_files_in_another_order_is_refused(by_command: Callable[..., list[Applied]]) -> None:
-    code = "print('applied 0{0}.sql applied 0{1}.sql', '2 files applied', sep=chr(10))"
-    assert [each.messages for each in by_command(code.format("0_a", "1_b"))] == [[], []]
-    with pytest.raises(Refused, match=r"another order than the locked one: 01_b\.sql before 00_a\.sql"):
-        by_command(code.format("1_b", "0_a"))
 
 
 # From a shell
@@ -442,7 +378,6 @@ INVOKE = """
 tasks: {{executor_class: release_tasks.executor.ReleaseExecutor}}
 release:
   app: app
-  ddl: {{lock_wait: 10}}
   environments:
     {name}: {{dsn: "{dsn}", origin: "http://127.0.0.1:1", folder: place, restart: ["true"], log: log}}
 """
@@ -498,19 +433,6 @@ def test_applying_an_unchanged_pack_is_a_look_unless_asked_again(
 def test_a_file_that_commits_by_itself_is_told_on_the_screen(work: Work, inv: Callable[..., Any]) -> None:
     work.commit({"ddl/03_own.sql": "begin; create table if not exists own (); commit;\n"})
     assert "  03_own.sql holds its own transactions" in said(inv("ddl.apply"))
-
-
-def test_who_waited_for_another_release_reads_that_it_has_done_it(
-    work: Work, inv: Callable[..., Any], outside: psycopg.Connection
-) -> None:
-    outside.execute(psql.LOCK.encode())
-    process = inv("ddl.apply")
-    assert any("for another release on staging" in line for line in process.stdout)
-    outside.execute(psql.ledger(pack(work), Ddl()).encode())
-    for file in pack(work):
-        outside.execute(psql.enter(file, Ddl(), "0.1.1", "null", "psql").encode())
-    outside.execute("select pg_advisory_unlock_all()")
-    assert said(process).endswith("The other release has applied all 3 files to staging.\n")
 
 
 def test_a_dry_run_and_production_without_a_yes_change_nothing(

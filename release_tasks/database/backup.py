@@ -128,9 +128,8 @@ def _dump(environment: Environment, target: Path) -> dict[str, Any]:
         run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={dump}")
         run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={target / ROLES}")
         contents = OF_THE_DATABASE.findall(run("pg_restore", "--create", "--list", dump))
-        database.write_text("\n".join(contents), encoding="utf-8")
-        statements = run("pg_restore", "--create", f"--use-list={database}", "--file=-", dump)
-        files.write_aside(database, statements.encode())
+        files.write_aside(database, "\n".join(contents).encode())
+        files.write_aside(database, run("pg_restore", "--create", f"--use-list={database}", "--file=-", dump).encode())
         return {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
 
 

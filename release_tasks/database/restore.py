@@ -22,6 +22,7 @@ from release_tasks.processes import shell
 from release_tasks.settings import Backup as BackupSettings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
+NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
 ENDING = 2.0  # seconds in which a session may end whose program has just ended
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
 ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
@@ -71,7 +72,7 @@ def _restore_on_scratch(taken: Backup, environment: Environment, try_copy: Calla
     with scratch.server(records_folder(environment.root) / "scratch", facts.server) as server:
         dsn = server.dsn(facts.database)
         with _administrator(dsn, settings.timeout, f"{taken.name} cannot be restored") as admin:
-            _load(taken, admin, dsn, settings, any_locale=True)
+            _load(taken, admin, dsn, settings, *NO_SUCH_LOCALE)
         summary = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
         summary += f": {len(facts.rows)} tables and {sum(facts.rows.values())} rows are the same"
         return "; ".join(filter(None, [summary, try_copy(dsn)]))
@@ -108,22 +109,21 @@ def check_target(dsn: str, over: str, again: str) -> bool:
     command for such hints.
     """
     name, problems = programs.database_of(dsn), []
-    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
     with _administrator(dsn, 60, f"{name} cannot be checked") as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
 
         def sessions() -> str:
             return "; ".join(session for (session,) in admin.execute(SESSIONS, [name]).fetchall())
 
-        shell.wait_until(lambda: not sessions(), time.monotonic() + ENDING, every=0.1)
-        if found := sessions():
-            problems = [Problem(f"Somebody is connected to {name}: {found}.", "End what runs there, then run again.")]
-    if over not in ("", name):
-        problems.append(Problem(f"--over says {over}, but the database is {name}.", again))
-    if there and not over:
-        with programs.connect(dsn) as connection:
-            if connection.execute(NOT_EMPTY).fetchone() == (True,):
-                problems.append(Problem(f"The database {name} is not empty.", again))
+        if not shell.wait_until(lambda: not sessions(), time.monotonic() + ENDING, every=0.1):
+            what = f"Somebody is connected to {name}: {sessions()}."
+            problems.append(Problem(what, "End what runs there, then run again."))
+        if there and over != name:
+            with programs.connect(dsn) as connection:
+                if connection.execute(NOT_EMPTY).fetchone() == (True,):
+                    what = f"The database {name} is not empty, and --over names {over or 'nothing'}."
+                    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
+                    problems.append(Problem(what, again))
     refuse(problems)
     return there
 
@@ -143,18 +143,19 @@ def _administrator(dsn: str, timeout: float, failed: str) -> Iterator[psycopg.Co
 
 
 def _load(
-    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, any_locale: bool = False
+    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, *accepted: type[psycopg.Error]
 ) -> list[str]:
-    """Make the database `dsn` and the missing roles, load `chosen` and compare its rows. Return the roles made."""
+    """Make the database `dsn` and the missing roles, load `chosen` and compare its rows. Return the roles made.
+
+    After an error that is `accepted` the database is made with the locale C.
+    """
     name, expected = programs.database_of(dsn), chosen.facts.rows
     create, properties = _database_statements(chosen, sql.Identifier(name).as_string(admin))
     _drop(admin, name)
     roles = _make_roles(admin, chosen)
     try:
         admin.execute(create.encode())
-    except (errors.WrongObjectType, errors.FeatureNotSupported):  # a locale that this machine does not have
-        if not any_locale:
-            raise
+    except accepted:
         admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
     argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=", chosen.folder / backup.DUMP)
     major = max(admin.info.server_version // 10000, chosen.facts.server)

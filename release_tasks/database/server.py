@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from release_tasks.database.programs import connect, find_bin, major_of
 from release_tasks.errors import Refused
-from release_tasks.files import sha256
+from release_tasks.files import locked, sha256
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import rename_unless_there
 from release_tasks.processes.ports import free_port
@@ -63,21 +63,16 @@ def start(
     `durable=False` is for what is thrown away. A new one is of version `major`, where this machine has that. Raises
     `Refused`.
     """
-    from filelock import FileLock, Timeout
     from psycopg import sql
 
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "start.lock", timeout=TIMEOUT):
-            programs = find_bin(major)
-            running = _running(folder, programs) or _launch(folder, programs, durable)
-            with connect(running.dsn("postgres")) as connection:
-                there = {name for (name,) in connection.execute("select datname from pg_database")}
-                for name in {*databases} - there:
-                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    except Timeout:
-        raise Refused(f"Another process has been starting PostgreSQL in {folder} for {TIMEOUT:g} s.") from None
+    with locked(folder / "start.lock", f"start of the PostgreSQL in {folder}", TIMEOUT):
+        programs = find_bin(major)
+        running = _running(folder, programs) or _launch(folder, programs, durable)
+        with connect(running.dsn("postgres")) as connection:
+            there = {name for (name,) in connection.execute("select datname from pg_database")}
+            for name in {*databases} - there:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     return running
 
 
@@ -109,14 +104,13 @@ def _running(folder: Path, programs: Path) -> Running | None:
     if not (port := _listening(data)):
         return None
     running = Running(programs, folder / "postgres.log", port, _password(data), kept=None)
-    deadline = time.monotonic() + TIMEOUT
-    while why := _refusal(running):
-        if "authentication failed" in why or not _listening(data):
-            return None  # ours was killed, and another server has its port now; or it has just ended
-        if time.monotonic() > deadline:
-            raise Refused(f"PostgreSQL on port {port} neither serves nor ends: {why}", f"less {running.log}")
-        time.sleep(0.1)
-    return running
+
+    def is_another_s_or_ends() -> bool:
+        return "authentication failed" in _refusal(running) or not _listening(data)
+
+    if wait_until(lambda: not _refusal(running) or is_another_s_or_ends(), time.monotonic() + TIMEOUT, every=0.1):
+        return None if _refusal(running) else running
+    raise Refused(f"PostgreSQL on port {port} neither serves nor ends: {_refusal(running)}", f"tail {running.log}")
 
 
 def _launch(folder: Path, programs: Path, durable: bool) -> Running:
@@ -209,8 +203,5 @@ def _reachable_by_all(programs: Path) -> Path:
 
 def _check_owner(folder: Path) -> None:
     """Raise `Refused` where a folder in /var/tmp, which is open to all, is neither root's nor the server's."""
-    if sys.platform != "win32":
-        import pwd
-
-        if folder.lstat().st_uid not in (0, pwd.getpwnam(USER or "").pw_uid):
-            raise Refused(f"{folder} belongs to somebody else.", f"ls -ld {folder}")
+    if folder.is_symlink() or folder.owner() not in ("root", USER):
+        raise Refused(f"{folder} belongs to somebody else.", f"ls -ld {folder}")

@@ -198,7 +198,7 @@ def test_a_database_that_holds_something_is_kept_and_only_when_named_twice(
     with pytest.raises(Refused, match="The database target is not empty") as no:
         restored(taken, target)
     assert no.value.problems[0].mend.startswith(f"inv backup.restore --from {taken.name} --over target ")
-    with pytest.raises(Refused, match="--over says taget, but the database is target"):
+    with pytest.raises(Refused, match="target is not empty, and --over names taget"):
         restored(taken, target, over="taget")
     assert structure(target) == before and databases(admin) == ["target"] and execute(admin, ROLES) == []
     kept = kept_as(restored(taken, target, over="target"))

@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.database import programs
+from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, data_directory, remove, start
 from release_tasks.errors import Refused
 from release_tasks.processes.shell import mask
@@ -106,15 +106,16 @@ def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
 
 
 def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
-    running: Running, folder: Path, server: Running
+    running: Running, folder: Path, tmp_path: Path
 ) -> None:
     pid_file = data_directory(folder) / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     running.stop()
-    pid_file.write_text("\n".join([*lines[:3], str(server.port), *lines[4:]]) + "\n")
-    again = start(folder, durable=False)
-    assert again.kept and again.port != server.port
-    again.stop()
+    with scratch.server(tmp_path) as other:
+        pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
+        again = start(folder, durable=False)
+        assert again.kept and again.port != other.port
+        again.stop()
 
 
 def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Running, folder: Path) -> None:

@@ -39,12 +39,14 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
     found = [path for path in (folder / str(from_), Path(str(from_))) if (path / backup.SUMS).is_file()]
     if not (found and into):
         names = "\n  ".join(sorted(path.parent.name for path in folder.glob(f"[!.]*/{backup.FACTS}"))) or "none"
-        what = f"--from {from_ or '(nothing)'} --into {into or '(nothing)'}: expected a backup and a database."
+        what = "--into names no database." if found else f"--from names no backup: {from_ or 'nothing'}."
         raise Refused(f"{what} Backups in {folder}:\n  {names}", "inv backup.restore --from NAME --into dev")
     chosen = backup.read(found[0].resolve())
-    again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", mask(into)])
-    with ExitStack() as stack, screen.busy(f"Restoring {chosen.name} into {into}"):
+    with ExitStack() as stack:
         dsn = _dsn_of(into, root, settings, stack)
+        into = mask(into)
+        again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", into])
+        stack.enter_context(screen.busy(f"Restoring {chosen.name} into {into}"))
         if config.run.dry:
             restore.check_target(dsn, over or "", again)
             done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]

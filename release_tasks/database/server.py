@@ -105,10 +105,11 @@ def _running(folder: Path, programs: Path) -> Running | None:
         return None
     running = Running(programs, folder / "postgres.log", port, _password(data), kept=None)
 
-    def is_another_s_or_ends() -> bool:
-        return "authentication failed" in _refusal(running) or not _listening(data)
+    def is_settled() -> bool:  # it serves, or another server has its port since it was killed, or it has ended
+        why = _refusal(running)
+        return not why or "authentication failed" in why or not _listening(data)
 
-    if wait_until(lambda: not _refusal(running) or is_another_s_or_ends(), time.monotonic() + TIMEOUT, every=0.1):
+    if wait_until(is_settled, time.monotonic() + TIMEOUT, every=0.1):
         return None if _refusal(running) else running
     raise Refused(f"PostgreSQL on port {port} neither serves nor ends: {_refusal(running)}", f"tail {running.log}")
 
@@ -184,9 +185,10 @@ def _listening(data: Path) -> int | None:
 
 def _reachable_by_all(programs: Path) -> Path:
     """Return `programs`, or where other users cannot reach them (/root/…) those of a copy, which is made once."""
-    prefix, name = programs.resolve().parent, programs.resolve().name
-    if all(path.stat().st_mode & stat.S_IXOTH for path in (prefix / name / "postgres", *prefix.parents, prefix)):
-        return prefix / name
+    programs = programs.resolve()
+    prefix = programs.parent
+    if all(path.stat().st_mode & stat.S_IXOTH for path in (programs / "postgres", programs, *programs.parents)):
+        return programs
     copy = _reachable_folder(f"{prefix} {prefix.stat().st_mtime_ns}")
     if not copy.exists():
         incomplete = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}-"))
@@ -198,7 +200,7 @@ def _reachable_by_all(programs: Path) -> Path:
             path.chmod(0o755)
         rename_unless_there(incomplete, copy)
     _check_owner(copy)
-    return copy / prefix.relative_to(prefix.parent.parent) / name
+    return copy / programs.relative_to(prefix.parent.parent)
 
 
 def _check_owner(folder: Path) -> None:

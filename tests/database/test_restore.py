@@ -447,8 +447,9 @@ def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(
         return ran.stdout
 
     assert taken.name in refused()
-    assert "--from nothing --into dev: expected a backup" in refused("--from", "nothing", "--into", "dev")
-    assert "--into (nothing): expected a backup and a database" in refused("--from", taken.name)
+    refusal = refused("--from", "nothing", "--into", "host=127.0.0.1 dbname=target password=open-sesame")
+    assert "--from names no backup: nothing" in refusal and "open-sesame" not in refusal
+    assert "--into names no database" in refused("--from", taken.name)
     assert "no environment 'nowhere'" in refused("--from", taken.name, "--into", "nowhere")
     assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://127.0.0.1")
     assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://[")

@@ -162,11 +162,9 @@ def _load(
     programs.run("pg_restore", dsn, *argv, major=major, timeout=settings.timeout)
     with backup.connect(dsn, settings.timeout) as connection:
         found = backup.rows(connection)
-        refuse(
-            Problem(f"{chosen.name}, restored: {table} has {found.get(table, 'no')} rows, expected {count}.")
-            for table, count in expected.items()
-            if found.get(table) != count
-        )
+        differ = [table for table, count in expected.items() if found.get(table) != count]
+        what = "{}, restored: {} has {} rows, expected {}."
+        refuse(Problem(what.format(chosen.name, each, found.get(each, "no"), expected[each])) for each in differ)
         for (analyze,) in connection.execute(ANALYZE).fetchall():
             connection.execute(analyze)
     admin.execute(properties.encode())

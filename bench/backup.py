@@ -43,7 +43,7 @@ def main() -> None:
             fill(running.dsn("samples"))
             for jobs in (1, 2):
                 bare, ours = compare(running, folder, jobs, times)
-                kind = "one file" if jobs == 1 else f"a folder, {jobs} jobs"
+                kind = f"{jobs} jobs"
                 rows.append((f"pg_dump and pg_restore, {kind}", f"{bare:.1f}", "1.00"))
                 rows.append((f"a verified backup, {kind}", f"{ours:.1f}", f"{ours / bare:.2f}"))
         finally:
@@ -74,7 +74,7 @@ def by_hand(running: server.Running, folder: Path, jobs: int) -> None:
     major = programs.major_of(running.bin)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         dump = str(Path(name) / "dump")
-        kind = ["-Fc"] if jobs == 1 else ["-Fd", f"-j{jobs}"]
+        kind = ["-Fd", f"-j{jobs}"]
         run([str(programs.client("pg_dump", major)), *kind, "-f", dump], running.dsn("samples"))
         with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
             connection.execute("drop database if exists restored")

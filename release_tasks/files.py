@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
@@ -99,23 +98,20 @@ def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[s
     except (OSError, ValueError):
         return [sums]
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    found = {name: _hash(path, path.stat().st_mtime_ns) for name, path in paths.items() if name not in (sums, *ignored)}
+    found = {name: file_sha256(path) for name, path in paths.items() if name not in (sums, *ignored)}
     return sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
 
 
-@functools.lru_cache(maxsize=4096)
-def _hash(path: Path, _modified: int) -> str:
-    """Return the hash of `path`, read once while the file stays as it is: a release looks often at what is large."""
-    return file_sha256(path)
-
-
 @contextmanager
-def locked(file: Path, what: str) -> Iterator[None]:
-    """Hold the lock `file`, which the end of this process releases. Raises `Refused` where another `what` has it."""
+def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock `file`, which the end of this process releases.
+
+    Raises `Refused` where another `what` has it for `timeout` seconds.
+    """
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=timeout)
     try:
         lock.acquire()
     except Timeout:

@@ -95,7 +95,7 @@ class Backup(Model):
 
     folder: str = ".release/backups"
     keep: int = Field(5, ge=1, description="verified backups that are kept")
-    jobs: int = Field(1, ge=1, description="1: the dump is one file; more: a folder, so many tables at once")
+    jobs: int = Field(1, ge=1, description="tables that are dumped and restored at once")
     then: list[str] = Field([], description="command that gets a verified backup, as [restic, backup, '{folder}']")
     timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
 

@@ -1,6 +1,6 @@
 """A backup of a database: taken whole or not at all, and kept (docs/BACKUP_AND_RECOVERY.md). It is a folder with
 
-dump            by pg_dump: a file in custom format, or a folder in directory format
+dump/           by pg_dump, in directory format
 roles.sql       by pg_dumpall: the roles of the server, without passwords
 database.sql    by pg_restore: the database itself, with encoding, locale, owner, grants, settings
 backup.json     when, by whom, for which release, and the rows of each table in the dump's own snapshot
@@ -10,9 +10,7 @@ verified.json   what was found when it was restored (restore.py); without it the
 
 from __future__ import annotations
 
-import getpass
 import json
-import platform
 import re
 import shlex
 import shutil
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from release_tasks import files
@@ -42,21 +39,11 @@ RUN_AGAIN = "Fix what it says (df -h shows a full disk), then run the same comma
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
-# Roles that own something here, are granted something or have settings here, with their groups and members.
-# PostgreSQL does not record what the first superuser (oid 10) owns.
-ROLES_USED = """with recursive here as (select oid from pg_database where datname = current_database()),
-  used (oid) as (
-    select refobjid from pg_shdepend, here where refclassid = 'pg_authid'::regclass and here.oid in (dbid, objid)
-    union select setrole from pg_db_role_setting, here where setdatabase = here.oid
-    union select relowner from pg_class where relowner = 10 and oid >= 16384
-    union select case u.oid when roleid then member else roleid end
-      from used u join pg_auth_members on u.oid in (roleid, member) where u.oid >= 16384)
-  select quote_ident(rolname) from pg_roles join used using (oid) where rolname !~ '^pg_' order by 1"""
 OF_THE_DATABASE = re.compile(r"(?m)^\d+; \d+ \d+ (?:DATABASE|DATABASE PROPERTIES|[A-Z ]+ - DATABASE) .*$")
 
 
 class Facts(BaseModel):
-    """The content of backup.json; `server` is a major version, names of roles and tables are quoted where need be."""
+    """The content of backup.json; `server` is a major version, names of tables are quoted where need be."""
 
     app: str
     environment: str
@@ -66,7 +53,6 @@ class Facts(BaseModel):
     at: AwareDatetime
     database: str
     server: int
-    roles: list[str]
     rows: dict[str, int]
 
 
@@ -84,9 +70,9 @@ class Backup:
     @property
     def verified(self) -> dict[str, Any]:
         """What was found when exactly these files were restored; empty when that has not been done."""
-        with suppress(OSError, ValueError):
-            found = json.loads((self.folder / VERIFIED).read_bytes())
-            if isinstance(found, dict) and found.get(SUMS) == files.file_sha256(self.folder / SUMS):
+        with suppress(OSError, ValueError, TypeError):
+            found = dict(json.loads((self.folder / VERIFIED).read_bytes()))
+            if found.get(SUMS) == files.file_sha256(self.folder / SUMS):
                 return found
         return {}
 
@@ -106,16 +92,15 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
 
     `version` and `commit` say for which release. Raises `Refused`; nothing is left then.
     """
+    app = environment.settings.app
     with locked(environment) as folder:
-        name = f"{environment.settings.app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        name = f"{app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         incomplete = folder / f".{name}{INCOMPLETE}"
         try:
             incomplete.mkdir(mode=0o700)
-            with environment.connect() as connection:
-                found = _dump(connection, environment, incomplete)
-            about = {"app": environment.settings.app, "environment": environment.name, "version": version}
-            about |= {"commit": commit, "by": f"{getpass.getuser()} on {platform.node()}"}
-            facts = Facts.model_validate({**about, **found, "at": datetime.now(UTC)})
+            found = _dump(environment, incomplete)
+            about = {"app": app, "environment": environment.name, "version": version, "commit": commit}
+            facts = Facts.model_validate({**about, **found, "by": programs.who(), "at": datetime.now(UTC)})
             files.write_aside(incomplete / FACTS, facts.model_dump_json(indent=1).encode())
             files.write_aside(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
             incomplete.rename(folder / name)
@@ -126,30 +111,33 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
     return Backup(folder / name, facts)
 
 
-def _dump(connection: psycopg.Connection, environment: Environment, target: Path) -> dict[str, Any]:
+def _dump(environment: Environment, target: Path) -> dict[str, Any]:
     """Write dump, roles and database into `target`; return what was counted in the snapshot of the dump."""
-    settings, name, major = environment.settings.backup, connection.info.dbname, connection.info.server_version // 10000
+    settings, dump, database = environment.settings.backup, target / DUMP, target / DATABASE
+    with connect(environment.dsn, settings.timeout, environment.name) as connection:
+        major = connection.info.server_version // 10000
 
-    def run(tool: str, *argv: str | Path) -> str:
-        return programs.run(tool, environment.dsn, *argv, major=major, timeout=settings.timeout).stdout
+        def run(tool: str, *argv: str | Path) -> str:
+            return programs.run(tool, environment.dsn, *argv, major=major, timeout=settings.timeout).stdout
 
-    def write(file: Path, text: str) -> None:
-        files.write_aside(file, text.encode())
+        connection.execute("begin isolation level repeatable read read only")
+        connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
+        connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
+        ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
+        flags = ("--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces")
+        run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={dump}")
+        run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={target / ROLES}")
+        contents = OF_THE_DATABASE.findall(run("pg_restore", "--create", "--list", dump))
+        files.write_aside(database, "\n".join(contents).encode())
+        files.write_aside(database, run("pg_restore", "--create", f"--use-list={database}", "--file=-", dump).encode())
+        return {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
 
-    connection.execute("begin isolation level repeatable read read only")
-    connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
-    connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
-    connection.execute("select set_config('statement_timeout', %s, true)", [f"{settings.timeout * 1000:.0f}"])
-    ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
-    dump, database = target / DUMP, target / DATABASE
-    kind = ["--format=custom"] if settings.jobs == 1 else ["--format=directory", f"--jobs={settings.jobs}"]
-    run("pg_dump", *kind, "--compress=1", "--no-tablespaces", f"--snapshot={snapshot}", f"--file={dump}")
-    dbname = conninfo.make_conninfo(dbname=name)  # a name with "=" would be read as a connection string
-    write(target / ROLES, run("pg_dumpall", "--roles-only", "--no-role-passwords", f"--database={dbname}"))
-    write(database, "\n".join(OF_THE_DATABASE.findall(run("pg_restore", "--create", "--list", dump))))
-    write(database, run("pg_restore", "--create", f"--use-list={database}", "--file=-", dump))
-    roles = [role for (role,) in connection.execute(ROLES_USED).fetchall()]
-    return {"database": name, "server": major, "roles": roles, "rows": rows(connection)}
+
+def connect(dsn: str, timeout: float, where: str = "") -> psycopg.Connection:
+    """Return a connection as `programs.connect` does, whose statements may take `timeout` seconds."""
+    connection = programs.connect(dsn, where)
+    connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
+    return connection
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:
@@ -189,7 +177,7 @@ def all_of(environment: Environment) -> list[Backup]:
 
 def made_for(environment: Environment, commit: str | None) -> Backup | None:
     """Return the newest undamaged backup of `environment` that the release of `commit` made, None without one."""
-    mine = [each for each in all_of(environment) if commit and each.facts.commit == commit]
+    mine = (each for each in all_of(environment) if commit and each.facts.commit == commit)
     return next((each for each in mine if not damaged_files(each.folder)), None)
 
 
@@ -200,9 +188,8 @@ def prune(environment: Environment) -> None:
     """
     there, keep = all_of(environment), environment.settings.backup.keep
     counting = [each for each in there if each.verified and not damaged_files(each.folder)]
-    of_a_release = [each for each in counting if each.facts.commit]
-    older = there[there.index(counting[keep - 1]) + 1 :] if len(counting) >= keep else []
-    for each in [each for each in older if each not in of_a_release[:1]]:
-        incomplete = each.folder.with_name(f".{each.name}{INCOMPLETE}")
-        each.folder.rename(incomplete)  # so that no half of it is ever taken for a backup
-        shutil.rmtree(incomplete)
+    of_a_release = [each for each in counting if each.facts.commit][:1]
+    for each in there[there.index(counting[keep - 1]) + 1 :] if len(counting) >= keep else []:
+        if each not in of_a_release:
+            # Renamed first, so that no half of it is ever taken for a backup.
+            shutil.rmtree(each.folder.rename(each.folder.with_name(f".{each.name}{INCOMPLETE}")))

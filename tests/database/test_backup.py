@@ -66,7 +66,7 @@ alter database {database} set "app.title" to 'it''s {{a}} title';
 grant connect on database {database} to backup_reader;
 """.replace("create table heir () inherits (parted_1_like);\n", "")
 EMPTY = Facts.model_validate({"app": "app", "environment": "", "version": "", "commit": "", "by": "", "database": "x",
-    "at": datetime.now(UTC), "server": 15, "roles": [], "rows": {}})  # fmt: skip
+    "at": datetime.now(UTC), "server": 15, "rows": {}})  # fmt: skip
 
 
 @contextmanager
@@ -171,16 +171,14 @@ def test_a_backup_is_whole_private_and_checked_by_sha256sum(environment: Environ
     facts = taken.facts
     assert (facts.app, facts.environment, facts.version, facts.commit) == ("app", "production", "0.1.1", "abc")
     assert facts.rows == {'"Odd Schema"."Upper Case"': 500, "public.parted_1": 30}
-    assert facts.roles == ['"Backup Owner"', "backup_reader", "postgres"]
     assert left_in(taken.folder) == [SUMS, FACTS, "database.sql", "dump", "roles.sql"]
-    assert (taken.folder / "dump").is_file()
+    assert (taken.folder / "dump" / "toc.dat").is_file()
     assert not re.search("(?i)password '|scram-sha", (taken.folder / "roles.sql").read_text())
 
 
-def test_with_jobs_the_dump_is_a_folder_and_verifies(source: str, tmp_path: Path) -> None:
+def test_a_dump_with_jobs_verifies(source: str, tmp_path: Path) -> None:
     environment = environment_at(source, tmp_path, backup={"jobs": 2})
     taken = backup.take(environment, "")
-    assert (taken.folder / "dump" / "toc.dat").is_file()
     assert restore.verify(taken, environment) and backup.damaged_files(taken.folder) == []
 
 
@@ -298,7 +296,6 @@ def test_what_a_killed_run_left_is_tidied_by_the_next(environment: Environment) 
 
 
 def test_each_kind_of_damage_is_named(environment: Environment) -> None:
-    environment.settings = Settings.model_validate({"backup": {"jobs": 2}})
     taken = backup.take(environment, "")
     dump = taken.folder / "dump"
     toc, (data, *_) = dump / "toc.dat", sorted(dump.glob("*.dat.*"))
@@ -336,8 +333,8 @@ def test_a_damaged_backup_is_not_restored_and_counts_no_more(environment: Enviro
 
 def test_a_truncated_dump_with_checksums_of_its_own_is_refused_in_a_sentence(environment: Environment) -> None:
     taken = backup.take(environment, "")
-    dump = taken.folder / "dump"
-    dump.write_bytes(dump.read_bytes()[:-900])
+    largest = max((taken.folder / "dump").glob("*.dat.*"), key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-9])
     resum(taken)
     with pytest.raises(Refused, match=r"(?s)cannot be restored: .*pg_restore: error"):
         restore.verify(taken, environment)
@@ -394,7 +391,7 @@ def test_a_backup_that_restores_with_other_rows_does_not_count_and_each_table_is
     taken = tell(taken, rows=taken.facts.rows | {"public.parted_1": 31, "public.gone": 1})
     with pytest.raises(Refused) as no:
         restore.verify(taken, environment)
-    assert [each.what.partition("restored, is not what was dumped: ")[2] for each in no.value.problems] == [
+    assert [each.what.partition("restored: ")[2] for each in no.value.problems] == [
         "public.parted_1 has 30 rows, expected 31.",
         "public.gone has no rows, expected 1.",
     ]

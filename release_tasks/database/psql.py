@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from release_tasks.database import programs
 from release_tasks.database.pack import DdlFile
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Ddl
 
 if TYPE_CHECKING:
@@ -130,6 +130,10 @@ class Applied:
     def warnings(self) -> list[Message]:
         return [each for each in self.messages if each.warns]
 
+    @property
+    def notices(self) -> int:
+        return len(self.messages) - len(self.warnings)
+
 
 def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> str:
     """Return the script that applies `pack`; it lies in the folder from where the files' paths begin.
@@ -246,3 +250,24 @@ def _file_at(text: str, line: int, files: Container[str]) -> str:
     """Return the path of the file whose part of the script the line is in, "" before the first."""
     comments = (each.removeprefix("-- ") for each in text.splitlines()[line - 1 :: -1] if each.startswith("-- "))
     return next((path for path in comments if path in files), "")
+
+
+def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tuple[list[Applied], dict[str, Problem]]:
+    """Apply each file of `pack` in its turn; one that fails is left out, and why is in path → problem."""
+    from release_tasks.database import apply
+
+    done, failed, rest = list[Applied](), dict[str, Problem](), list(pack)
+    with programs.connect(dsn) as connection:
+        while rest:
+            options = apply.options(connection, ddl)
+            applied, file, error = run(dsn, script(rest, ddl, "proof", watch), rest, options, ddl.timeout)
+            done, rest = [*done, *applied], rest[len(applied) + 1 :]
+            if error:
+                problem = apply.failure(error, file, ddl, 1, connection.info.server_version // 10000)
+                if file is None:
+                    refuse([problem])
+                else:
+                    failed[file.path] = problem
+        if done:
+            note_seconds(connection, done, ddl)
+    return done, failed

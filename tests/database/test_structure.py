@@ -342,7 +342,7 @@ def test_names_may_hold_dots_blanks_and_upper_case(dsn: str) -> None:
 
 
 def test_what_a_function_sets_is_part_of_it(dsn: str) -> None:
-    body = "create or replace procedure s.act() language plpgsql as $$ begin\n set local work_mem = {};\nend $$"
+    body = "create or replace procedure s.act() language plpgsql as $$ begin\n SET LOCAL work_mem = {};\nend $$"
     execute(dsn, body.format("'4MB'"))
     before = structure.read(dsn)
     execute(dsn, body.format("'8MB'"))

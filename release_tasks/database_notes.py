@@ -47,7 +47,7 @@ def _counts(pack: list[DdlFile], release: Release) -> list[str]:
         made = drift.made_by(pack, release.root, release.settings)
     except Refused as no:
         return [first, f"what it makes is not known: {no}"]
-    kinds = Counter(name.partition(" ")[0] for name in made.structure.objects if not name.startswith("acl "))
+    kinds = Counter(name.partition(" ")[0] for name in made if not name.startswith("acl "))
     return [first, ", ".join(_plural(kind, count) for kind, count in sorted(kinds.items()))]
 
 
@@ -85,8 +85,8 @@ def deployment(release: Release, since: str | None) -> list[str]:
     touched = [each.path for each in moved if each.kind in (ADDED, CHANGED, RENAMED)]
     runner = " ".join(release.settings.ddl.command) or "inv deploy.staging"
     which = f"; new or changed: {', '.join(f'`{path}`' for path in touched)}" if since and touched else ""
-    files = ddl.proof_of(now, before, release.root, release.settings).files if before else []
-    done = [(f"`{file.path}` {each}", each.startswith(UNDONE)) for file in files for each in file.does]
+    files = ddl.proof_of(now, before, release.root, release.settings).files if before else {}
+    done = [(f"`{path}` {each}", each.startswith(UNDONE)) for path, does in files.items() for each in does]
     return [
         f"the DDL pack has changed: it is applied by `{runner}`, after a backup{which}",
         *(f"lock: {line} (ACCESS EXCLUSIVE)" for line, _ in done if " locks " in line),

@@ -40,7 +40,7 @@ def apply_to(environment: Environment, files: list[DdlFile], code: Path, version
     target = target_of(environment, code, version)
     if settings.ddl.command:
         major = programs.server_major(environment.dsn)
-        expected = drift.made_by(files, environment.root, settings, major).structure
+        expected = drift.made_by(files, environment.root, settings, major)
     return apply.apply(target, files, settings.ddl, version, expected)
 
 
@@ -71,14 +71,14 @@ def proof_of(
     path = next((each for each in [with_rows, *([] if real else [without])] if remembered and each.exists()), None)
     if path:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return proof.Proof(**{**found, "files": [proof.FileProof(**file) for file in found["files"]]})
+        return proof.Proof(**found)
     runner = _runner(files, root, settings) if settings.ddl.command else None
     with (
         screen.busy("Proving the DDL pack"),
         real() if real else nullcontext("") as dsn,
         scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running,
     ):
-        proved = proof.Proving(files, last, settings.ddl, settings.app, running, runner, dsn).prove()
+        proved = proof.prove(files, last, settings.ddl, settings.app, running, runner, dsn)
     if real and not dsn:
         proved.told.append("Not proved over real rows: dev has no database yet.")
     if not proved.problems:
@@ -107,7 +107,7 @@ def validate(config: Any, as_json: bool) -> None:
     root, settings = project_root(config), settings_of(config)
     files, (since, last) = pack.pack_in(root, root, settings), _last_released(root, settings)
     if problems := pack.pack_problems(files, settings.ddl):
-        proved = proof.Proof([proof.FileProof(file.path) for file in files], problems=problems)
+        proved = proof.Proof(problems=problems)
     else:
         proved = proof_of(files, last, root, settings, remembered=False)
         proved.told += pack.order_disagreements([file.name for file in files], root, settings)
@@ -129,11 +129,8 @@ def _last_released(root: Path, settings: Settings) -> tuple[str | None, list[Ddl
 
 
 def _show_proof(proved: proof.Proof, since: str | None) -> None:
-    cells = [
-        (PurePosixPath(file.path).name, _milliseconds(file.seconds), file.notices, file.warnings, "; ".join(file.does))
-        for file in proved.files
-    ]
-    screen.table("The DDL pack from empty", ["file", "took", "notices", "warnings", "to what is there"], cells)
+    cells = [(PurePosixPath(path).name, "; ".join(does)) for path, does in proved.files.items()]
+    screen.table("The DDL pack", ["file", "to what is there"], cells)
     screen.say(f"\n{proved}")
     screen.say(f"Over {since}." if since else "No release came before: there is no upgrade to prove.")
     for line in proved.told:

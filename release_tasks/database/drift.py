@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from release_tasks.database import programs, psql, scratch, structure, watch
+from release_tasks.database import programs, proof, scratch, structure
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import EXTRA, MISSING, Difference, Structure
+from release_tasks.database.structure import DIFFERS, EXTRA, MISSING, Difference, Structure
 from release_tasks.errors import refuse
 from release_tasks.files import file_sha256, records_folder, sha256, write_aside
 from release_tasks.settings import Settings
 
-SERVER_WIDE = ("role", "membership")
+SHIFTS = {MISSING: "dropped", DIFFERS: "changed", EXTRA: "new"}
 # What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
 MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a pack makes from empty, and object → path of the file that made or changed it last, where that is known."""
-
-    structure: Structure
-    files: dict[str, str] = field(default_factory=dict)
-
-
-def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Made:
+def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
     """Return what `pack` makes, by psql, on a server of version `major` where this machine has that.
 
     It is remembered for exactly these files. The database has the name of the app, which packs know. Raises `Refused`
@@ -35,54 +27,32 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
     """
     remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
     if remembered.exists():
-        found = json.loads(remembered.read_text(encoding="utf-8"))
-        return Made(Structure(**found["structure"]), found["files"])
+        return dict(json.loads(remembered.read_text(encoding="utf-8")))
     with (
         scratch.server(records_folder(root) / "scratch", major) as running,
         scratch.database(running, settings.app) as dsn,
     ):
-        found = watch.watched(dsn, pack, settings.ddl)
-        refuse(list(found.failed.values())[:1])
+        refuse(list(proof.watched(dsn, pack, settings.ddl).failed.values())[:1])
         made = structure.read(dsn)
-        made.objects.pop(f"role {made.role}")  # the scratch server's own
-    result = Made(made, found.makers(made.objects))
-    write_aside(remembered, json.dumps({"structure": vars(made), "files": result.files}).encode())
-    return result
+        made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
+    write_aside(remembered, json.dumps(made).encode())
+    return made
 
 
 def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *more: object) -> Path:
-    """Return the file in which what is known of `pack` is kept; another one for any other file, server or reader."""
-    readers = [file_sha256(Path(module.__file__ or "")) for module in (structure, psql, watch)]
-    key = [settings.app, *map(str, more), *readers, *(f"{file.sha256} {file.path}" for file in pack)]
+    """Return the file in which what is known of `pack` is kept; another one for any other file, server or layer."""
+    layer = [file_sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    key = [settings.app, *map(str, more), *layer, *(f"{file.sha256} {file.path}" for file in pack)]
     return records_folder(root) / "cache" / f"{kind}-{sha256(chr(10).join(key).encode())[:16]}.json"
 
 
-@dataclass(frozen=True)
-class Shift:
-    """An object that two packs make differently, and the file it comes from."""
-
-    difference: Difference
-    file: str
-
-    @property
-    def how(self) -> str:
-        return {MISSING: "dropped", EXTRA: "new"}.get(self.difference.how, "changed")
-
-    def __str__(self) -> str:
-        detail = f", {self.difference.detail}" if self.how == "changed" else ""
-        return f"{self.difference.name} is {self.how}{detail}{f' ({self.file})' if self.file else ''}"
-
-
-def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Shift]:
-    """Return what the pack `new` makes differently than `old`; equal objects are no shift, whatever the text.
+def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
+    """Return what is new, changed or dropped in what the pack `new` makes; equal objects are no shift.
 
     Raises `Refused` where a pack cannot be applied.
     """
     before, now = (made_by(pack, root, settings) for pack in (old, new))
-    return [
-        Shift(each, (before if each.how == MISSING else now).files.get(each.name, ""))
-        for each in structure.differences(before.structure, now.structure)
-    ]
+    return [replace(each, how=SHIFTS[each.how]) for each in structure.differences(before, now)]
 
 
 def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
@@ -92,21 +62,12 @@ def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings
     """
     ledger = settings.ddl.ledger
     with programs.connect(dsn, where) as connection:
-        major = connection.info.server_version // 10000
+        made = made_by(pack, root, settings, connection.info.server_version // 10000)
         query = "select tableowner from pg_tables where format('%%s.%%s', schemaname, tablename) = %s"
         owner = connection.execute(query, [ledger]).fetchone()
-    made = made_by(pack, root, settings, major).structure
-    found = structure.without(structure.read(dsn, where, role=owner[0] if owner else ""), ledger)
-    schema = f"schema {ledger.partition('.')[0]}"
-    objects = {
-        name: lines
-        for name, lines in found.objects.items()
-        if name in made.objects
-        or (name != schema and name.partition(" ")[0] not in SERVER_WIDE)
-        or (
-            name.startswith("membership ")
-            and f"role {name.rpartition(' ')[2]}" in made.objects
-            and not any(MAKER in line for line in lines)
-        )
-    }
-    return structure.differences(made, replace(found, objects=objects))
+    found = structure.read(dsn, where, role=owner[0] if owner else "", without=ledger)
+    for name in found.keys() - made.keys():
+        of_pack = f"role {name.rpartition(' ')[2]}" in made and MAKER not in found[name][0]
+        if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not of_pack):
+            del found[name]
+    return structure.differences(made, found)

@@ -1,6 +1,7 @@
 """The proof of a DDL pack on a scratch server: from empty, again, over the last release, over a copy of real rows.
 
-Each pass is a pack applied under watch (watch.py), and what is there then, compared with what has to be.
+PostgreSQL itself says what each file drops, rewrites, empties and locks (PostgreSQL, "Event Triggers"); rows are
+counted and hashed before and after.
 """
 
 from __future__ import annotations
@@ -10,38 +11,68 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from release_tasks.database import apply, programs, scratch, structure
+from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
-from release_tasks.database.structure import Structure
-from release_tasks.database.watch import Watched, watched
+from release_tasks.database.structure import EXTRA, MISSING, Structure
 from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.git import listed
 from release_tasks.settings import Ddl
 
-if TYPE_CHECKING:
-    pass
-
-ABSENT = ("42P01", "42883", "42704", "42703", "3F000")  # undefined table, function, object, column, schema
-
-
-@dataclass
-class FileProof:
-    """One file: seconds from empty (None: not reached), messages, and what it does to tables of the last release."""
-
-    path: str
-    seconds: float | None = None
-    notices: int = 0
-    warnings: int = 0
-    does: list[str] = field(default_factory=list)
+WATCH = """create schema release_proof;
+create unlogged table release_proof.done (id serial, file text, what text, object text, unique (file, what, object));
+create unlogged table release_proof.was as
+  select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
+  where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
+create function release_proof.note() returns event_trigger language plpgsql security definer set search_path = '' as $$
+begin
+  insert into release_proof.done (file, what, object) select current_setting('release.file', true), what, object from (
+    select 'alters', object_identity from pg_catalog.pg_event_trigger_ddl_commands() where tg_event = 'ddl_command_end'
+    union select 'rewrites', name from release_proof.was
+      where case tg_event when 'table_rewrite' then oid = pg_catalog.pg_event_trigger_table_rewrite_oid() end
+    union select 'drops', object_type || ' ' || object_identity from pg_catalog.pg_event_trigger_dropped_objects()
+      where tg_event = 'sql_drop' and original and not is_temporary
+      and object_type in ('table', 'table column', 'materialized view', 'schema', 'sequence', 'type')
+  ) as found (what, object) where object is not null on conflict do nothing;
+end $$;
+create event trigger release_proof_alter on ddl_command_end execute function release_proof.note();
+create event trigger release_proof_drop on sql_drop execute function release_proof.note();
+create event trigger release_proof_rewrite on table_rewrite execute function release_proof.note();
+"""
+AFTER_FILE = """insert into release_proof.done (file, what, object)
+  select current_setting('release.file', true), what, name from (
+    select 'locks', relation from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'
+    union select 'changes rows of', relid from pg_stat_xact_user_tables where n_tup_upd + n_tup_del > 0
+    union select 'empties', oid from release_proof.was join pg_class c using (oid)
+      where relkind = 'r' and c.relfilenode <> was.relfilenode
+      and not exists (select from release_proof.done where done.what = 'rewrites' and object = name)
+  ) as found (what, oid) join release_proof.was using (oid) on conflict do nothing;
+update release_proof.was set relfilenode = c.relfilenode from pg_class c where c.oid = was.oid;
+select pg_stat_force_next_flush();
+"""
+DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
+TABLES = """select relnamespace::regnamespace || '.' || quote_ident(relname),
+    coalesce(json_object_agg(quote_ident(attname), atttypid::regtype order by attnum) filter (where attnum > 0), '{}')
+  from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
+  where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' group by c.oid"""
+Rows = dict[str, tuple[int, dict[str, str], object]]  # table → number of rows, column → type, hash of the rows
+FROM_EMPTY, BY_RUNNER = "From empty", "By the application's runner"
+LOSES = ("drops", "empties", "changes rows of")
+EXCEPT = "or give a reason in release.ddl.exceptions."
+IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
+UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
+RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
 
 
 @dataclass
 class Proof:
-    """The outcome: `problems` block, `told` does not, `excepted` would but for a reason in the settings."""
+    """The outcome: `problems` block, `told` does not, `excepted` would but for a reason in the settings.
 
-    files: list[FileProof] = field(default_factory=list)
+    `files` is path → what the file does to tables of the last release, as "locks public.t"; `rows` are real ones.
+    """
+
+    files: dict[str, list[str]] = field(default_factory=dict)
     server: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     rows: int = 0
@@ -61,169 +92,159 @@ class Proof:
             self.problems.append(problem)
 
 
-EXCEPT = "or give a reason in release.ddl.exceptions."
+def prove(
+    pack: Sequence[DdlFile],
+    last: Sequence[DdlFile],
+    ddl: Ddl,
+    app: str,
+    running: Running,
+    runner: Callable[[str, Path], object] | None = None,
+    real: str = "",
+) -> Proof:
+    """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`.
 
-
-@dataclass
-class Proving:
-    """The passes of a proof of `pack` over `last` (empty: there is none) on the scratch server `running`.
-
-    `runner` applies the pack as the application does, given the DSN and log of a database; `real` is the DSN of
-    another one that has real rows, "" where there is none.
+    `runner` applies the pack as the application does, given the DSN and log of a database; `real` is the DSN of a
+    database with real rows, "" where there is none. A pass that fails does not keep the others from being made.
     """
-
-    pack: Sequence[DdlFile]
-    last: Sequence[DdlFile]
-    ddl: Ddl
-    app: str
-    running: Running
-    runner: Callable[[str, Path], object] | None = None
-    real: str = ""
-    proof: Proof = field(default_factory=Proof)
-    made: Structure | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-    def prove(self) -> Proof:
-        """Make all passes; what stops one is a problem of the proof, and the others are made all the same."""
-        self.proof.files = [FileProof(file.path) for file in self.pack]
-        self.proof.told += [f"{file.path} is empty." for file in self.pack if not file.content.strip()]
-        with self._pass("from empty", "") as dsn:
-            self._from_empty(dsn)
-        if self.made is None:
-            return self.proof
-        if self.runner:
-            with self._pass("by the application's runner", "By the application's runner") as dsn:
-                self.runner(dsn, self.running.log)
-                self._compare(dsn, "By the application's runner")
-                self.runner(dsn, self.running.log)
-                self._compare(dsn, "By the application's runner, applied again,")
-        if self.last:
-            with self._pass("over the last release", "Over the last release") as dsn:
-                self._over_the_last_release(dsn)
-            if self.runner:
-                with self._pass("by its runner", "Over the last release, by the application's runner") as dsn:
-                    watched(dsn, self.last, self.ddl)
-                    self.runner(dsn, self.running.log)
-                    self._compare(dsn, "Over the last release, by the application's runner,")
-        if self.real:
-            with self._pass("over real rows", "Over real rows") as dsn:
-                self._over_real_rows(dsn)
-        return self.proof
+    proof, made = Proof({file.path: [] for file in pack}), Structure()
+    proof.told += [f"{file.path} is empty." for file in pack if not file.content.strip()]
 
     @contextmanager
-    def _pass(self, name: str, how: str) -> Iterator[str]:
+    def one_pass(how: str) -> Iterator[str]:
         """Yield an empty database; note the seconds, and what is refused meanwhile."""
         began = time.monotonic()
         try:
-            with scratch.database(self.running, self.app) as dsn:
+            with scratch.database(running, app) as dsn:
                 yield dsn
-            self.proof.seconds[name] = time.monotonic() - began
+            proof.seconds[how] = time.monotonic() - began
         except Refused as no:
             for problem in no.problems:
-                self._add(f"{how}: {problem.what}" if how else problem.what, problem.mend)
+                proof.add(Problem(f"{how}: {problem.what}" if how != FROM_EMPTY else problem.what, problem.mend), ddl)
 
-    def _add(self, what: str, hint: str) -> None:
-        self.proof.add(Problem(what, hint), self.ddl)
+    def apply_last(dsn: str) -> None:
+        failed = watched(dsn, last, ddl).failed.values()
+        refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
 
-    def _from_empty(self, dsn: str) -> None:
-        with programs.connect(dsn) as connection:
-            self.proof.server = connection.info.server_version // 10000
-            refuse(apply.server_problems(connection, "the scratch server"))
-        found = watched(dsn, self.pack, self.ddl)
-        for each, file in zip(self.proof.files, self.pack, strict=True):
-            for applied in found.applied:
-                if applied.file == file:
-                    each.seconds, each.warnings = applied.seconds, len(applied.warnings)
-                    each.notices = applied.notices
-        if found.failed:
-            problem = next(iter(found.failed.values()))
-            refuse([problem])
-        self.made = structure.read(dsn)
-        self.files = found.makers(self.made.objects)
-        self._again(dsn, self.made)
+    def compare(dsn: str) -> None:
+        """Refuse what is not as it is made from empty; what is there besides is told."""
+        differing = structure.differences(made, structure.read(dsn))
+        proof.told += [f"There, but not made from empty: {each.name}." for each in differing if each.how == EXTRA]
+        what = "the pack does not make what it makes from empty"
+        refuse(Problem(f"{what}: {each}.", UPGRADE) for each in differing if each.how != EXTRA)
 
-    def _again(self, dsn: str, before: Structure) -> None:
-        """Apply the pack again: each file that fails, and each that changes something, is named."""
-        began, found = time.monotonic(), watched(dsn, self.pack, self.ddl)
-        self.proof.seconds["again"] = time.monotonic() - began
-        hint = f"Make it idempotent (if not exists, or replace), {EXCEPT}"
-        for problem in found.failed.values():
-            self._add(f"Applied again: {problem.what}", hint)
-        for file, what, name in found.did("drops", "empties"):
-            self._add(f"Applied again, {file} {what} {name}: what it holds is lost.", hint)
-        for loss in found.losses():
-            self._add(f"Applied again, the pack changes rows: {loss}.", f"Take the statement out, {EXCEPT}")
-        now = structure.read(dsn)
-        files = self.files | found.makers(now.objects)
-        for each in structure.differences(before, now):
-            did = {structure.MISSING: "drops", structure.EXTRA: "makes"}.get(each.how, "changes")
-            by = f" ({files[each.name]})" if each.name in files else ""
-            detail = f": {each.detail}" if did == "changes" else ""
-            self._add(f"Applied again, the pack {did} {each.name}{detail}{by}.", hint)
-        for table, (count, _) in found.after.items():
-            if count > found.before.get(table, (count, {}))[0]:
-                self.proof.told.append(f"Applied again, the pack adds rows to {table}.")
+    with one_pass(FROM_EMPTY) as dsn:
+        proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
+        proof.told += [f"{each.file.path}: {warning}" for each in found.applied for warning in each.warnings]
+        refuse(list(found.failed.values())[:1])  # others may follow from it
+        made = structure.read(dsn)
+        refuse(_again(dsn, pack, ddl, made, proof.told))
+    if not made:
+        return proof
+    if runner:
+        for how in (BY_RUNNER, f"Over the last release, {BY_RUNNER.lower()}")[: 2 if last else 1]:
+            with one_pass(how) as dsn:
+                if how != BY_RUNNER:
+                    apply_last(dsn)
+                for _ in range(2):  # and again
+                    runner(dsn, running.log)
+                    compare(dsn)
+    if last:
+        with one_pass("Over the last release") as dsn:
+            apply_last(dsn)
+            found = watched(dsn, pack, ddl)
+            refuse(found.failed.values())
+            for file, what, name in found.done:
+                if what != "alters" and file in proof.files:
+                    proof.files[file].append(f"{what} {name}")
+            compare(dsn)
+    if real:
+        with one_pass("Over real rows") as dsn:
+            try:
+                scratch.copy(real, dsn)
+            except Refused as no:
+                proof.told.append(f"Not proved over real rows, for they could not be copied: {no}")
+                return proof
+            there = over_rows(dsn, pack, ddl)
+            proof.rows, proof.excepted = there.rows, proof.excepted | there.excepted
+            refuse(there.problems)
+    return proof
 
-    def _over_the_last_release(self, dsn: str) -> None:
-        """Apply the pack over the last release's: what it makes from empty has to come about here too."""
-        before = watched(dsn, self.last, self.ddl)
-        released = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
-        refuse(Problem(f"the last release's {problem.what}", released) for problem in before.failed.values())
-        found = watched(dsn, self.pack, self.ddl)
-        refuse(found.failed.values())
-        self._note(found)
-        self._compare(dsn, "Over the last release")
 
-    def _over_real_rows(self, dsn: str) -> None:
-        try:
-            scratch.copy(self.real, dsn)
-        except Refused as no:
-            self.proof.told.append(f"Not proved over real rows, for they could not be copied: {no}")
-            return
-        found = over_rows(dsn, self.pack, self.ddl)
-        self.proof.rows, self.proof.told = found.rows, [*self.proof.told, *found.told]
-        self.proof.excepted |= found.excepted
-        for problem in found.problems:
-            self._add(f"Over real rows: {problem.what}", problem.mend)
+def _again(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, made: Structure, told: list[str]) -> Iterator[Problem]:
+    """Apply the pack again, and yield each file that fails, and what each changes; added rows are told."""
+    found = watched(dsn, pack, ddl)
+    for problem in found.failed.values():
+        yield Problem(f"Applied again: {problem.what}", IDEMPOTENT)
+    for file, what, name in found.done:
+        if what in ("drops", "empties"):
+            yield Problem(f"Applied again, {file} {what} {name}: what it holds is lost.", IDEMPOTENT)
+    for loss in found.losses():
+        yield Problem(f"Applied again, the pack changes rows: {loss}.", KEEP)
+    for each in structure.differences(made, structure.read(dsn)):
+        did = {MISSING: "drops", EXTRA: "makes"}.get(each.how, "changes")
+        by = {file for file, _, name in found.done if name.removeprefix("table ") == each.name.partition(" ")[2]}
+        detail = f": {each.detail}" if each.detail else ""
+        yield Problem(f"Applied again, {listed(sorted(by)) or 'the pack'} {did} {each.name}{detail}.", IDEMPOTENT)
+    grown = [table for table, (count, *_) in found.before.items() if found.after.get(table, (0,))[0] > count]
+    told += [f"Applied again, the pack adds rows to {table}." for table in grown]
 
-    def _note(self, found: Watched) -> None:
-        """Note what each file does to tables that were there before."""
-        files = {each.path: each for each in self.proof.files}
-        for path, what, name in found.did("locks", "rewrites", "drops", "empties", "changes rows of"):
-            if path in files:
-                files[path].does.append(f"{what} {name}")
 
-    def _compare(self, dsn: str, how: str) -> None:
-        assert self.made is not None
-        for each in structure.differences(self.made, structure.read(dsn)):
-            if each.how == structure.EXTRA:
-                self.proof.told.append(f"{how} the pack leaves what it does not make from empty: {each.name}.")
-                continue
-            hint = f"Add what brings an existing database there (alter table …), {EXCEPT}"
-            self._add(f"{how} the pack does not make what it makes from empty: {each}.", hint)
+def over_rows(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Proof:
+    """Apply `pack` to the copy `dsn` of a real database, on a scratch server, and see what becomes of its rows."""
+    found = watched(dsn, pack, ddl)
+    proof = Proof(rows=sum(count for count, *_ in found.before.values()))
+    for problem in [*found.failed.values(), *(Problem(f"{loss}.", KEEP) for loss in found.losses())]:
+        proof.add(problem, ddl)
+    return proof
 
 
 @dataclass
-class OverRows:
-    """What a pack does to a copy of real rows: `problems` block, unless the settings except them."""
+class Watched:
+    """A pack applied under watch: its files, why some failed, (file, does, what), rows before and after."""
 
-    rows: int = 0
-    tables: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-    excepted: dict[str, str] = field(default_factory=dict)
+    applied: list[psql.Applied]
+    failed: dict[str, Problem]
+    done: list[tuple[str, str, str]]
+    before: Rows
+    after: Rows
+
+    def losses(self) -> Iterator[str]:
+        """Yield which rows, values and columns that were there before are gone or others now."""
+        for table, (count, columns, hashed) in self.before.items():
+            files = {file for file, what, name in self.done if what in LOSES and name.removeprefix("table ") == table}
+            now, columns_now, hashed_now = self.after.get(table, (0, {}, None))
+            same = hashed == hashed_now if columns.items() <= columns_now.items() else not files
+            if now < count:
+                yield f"table {table} had {count} rows and has {now} now ({listed(sorted(files))})"
+            elif 0 < count == now and not same:
+                yield f"values in table {table} change ({listed(sorted(files))})"
+            for file, what, name in self.done:
+                if count and what == "drops" and name.startswith(f"table column {table}."):
+                    yield f"{name.removeprefix('table ')} is dropped, with the values of {count} rows ({file})"
 
 
-def over_rows(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> OverRows:
-    """Apply `pack` to the copy `dsn` of a real database, on a scratch server, and see what becomes of its rows."""
-    found = watched(dsn, pack, ddl)
-    result = OverRows(sum(count for count, _ in found.before.values()), len(found.before))
-    hint = f"Take the statement out, {EXCEPT}"
-    lost = [Problem(f"{loss}.", hint) for loss in found.losses()]
-    for problem in [*found.failed.values(), *lost]:
-        if reason := ddl.excepts(problem.what):
-            result.excepted[problem.what] = reason
-        else:
-            result.problems.append(problem)
-    result.told = [f"{file} {what} {name}" for file, what, name in found.did("locks", "rewrites", "drops", "empties")]
-    return result
+def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
+    """Apply `pack` by psql to a database of a scratch server, and watch what becomes of it; no trace is left there."""
+    ours = ddl.model_copy(update={"ledger": "release_proof.ledger"})
+    with programs.connect(dsn) as connection:
+
+        def rows(before: Rows) -> Rows:
+            """Hash the rows of each table in the columns that it had `before`, where it has them still."""
+            found: Rows = {}
+            for table, columns in connection.execute(TABLES).fetchall():
+                _, was, _ = before.get(table, (0, columns, None))
+                hashed = ", ".join(was if was.items() <= columns.items() else columns)
+                query = f"select count(*), sum(hashtextextended(row({hashed})::text, 0)) from only {table}"
+                ((count, total),) = connection.execute(query.encode()).fetchall()
+                found[table] = count, columns, total
+            return found
+
+        connection.execute("set statement_timeout = 0")
+        before = rows({})
+        connection.execute(WATCH)
+        try:
+            applied, failed = psql.run_each(dsn, pack, ours, AFTER_FILE)
+            done = connection.execute(DONE).fetchall()
+        finally:
+            connection.execute("drop schema release_proof cascade")
+        return Watched(applied, failed, done, before, rows(before))

@@ -2,118 +2,84 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks.database import programs
 from release_tasks.database.server import Running, remove, start
 from release_tasks.errors import Refused
-from release_tasks.processes.shell import wait_until
 
 MOST_COPIED = 4_000_000_000  # bytes; a larger database would take too long to copy
-ENDING = 10.0  # seconds for a server to end whose owner was killed
+# They would not let the database be dropped.
+DROP_SUBSCRIPTIONS = """do $$ declare one name; begin
+  for one in select subname from pg_subscription loop
+    execute format('alter subscription %1$I disable; alter subscription %1$I set (slot_name = none)', one);
+    execute format('drop subscription %I', one);
+  end loop;
+end $$"""
 
 
 @contextmanager
 def server(folder: Path, major: int | None = None) -> Iterator[Running]:
     """Run a new server below `folder` for the length of the block, of version `major` where this machine has that.
 
-    What a killed run left there is removed first. Raises `Refused`.
+    What a killed run left there, and nobody uses, is removed first. Raises `Refused`.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     for lock in folder.glob("*.lock"):
-        _remove_if_abandoned(lock)
-    home = folder / secrets.token_hex(4)
-    lock = home.with_suffix(".lock")
-    with FileLock(lock):
-        try:
-            running = start(home, [], durable=False, major=major)
-            try:
-                yield running
-            finally:
-                running.stop()
-        finally:
-            remove(home)
-            lock.unlink()
-
-
-def _remove_if_abandoned(lock: Path) -> None:
-    """Remove what a killed run left, unless that is in use, or its server does not end."""
-    from filelock import FileLock, Timeout
-
-    def removed() -> bool:
-        with contextlib.suppress(Refused):
-            remove(lock.with_suffix(""))
-            return True
-        return False
-
-    with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
-        if wait_until(removed, time.monotonic() + ENDING, every=0.1):
+        with suppress(Timeout, Refused):  # in use, or its server has not ended yet: the next run removes it
+            with FileLock(lock, timeout=0):
+                remove(lock.with_suffix(""))
             lock.unlink(missing_ok=True)
+    home = folder / secrets.token_hex(4)
+    with ExitStack() as stack:
+        stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
+        stack.enter_context(FileLock(home.with_suffix(".lock")))
+        stack.callback(remove, home)
+        running = start(home, [], durable=False, major=major)
+        stack.callback(running.stop)
+        yield running
 
 
 @contextmanager
 def database(running: Running, name: str = "scratch") -> Iterator[str]:
     """Make an empty database on a scratch server and yield its URL; afterwards it and the roles made since are gone."""
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
+    roles, dsn = "select rolname from pg_roles", running.dsn(name)
+    with programs.connect(running.dsn("postgres")) as connection:
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
-        there = {role for (role,) in connection.execute("select rolname from pg_roles")}
+        there = set(connection.execute(roles))
         try:
-            yield running.dsn(name)
+            yield dsn
         finally:
-            _drop_subscriptions(running.dsn(name))
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-            roles = {role for (role,) in connection.execute("select rolname from pg_roles")} - there
-            if roles:
-                names = sql.SQL(", ").join(map(sql.Identifier, roles))
-                connection.execute(sql.SQL("drop owned by {} cascade").format(names))
-                connection.execute(sql.SQL("drop role {}").format(names))
+            with programs.connect(dsn) as inside:
+                inside.execute(DROP_SUBSCRIPTIONS)
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            if made := [sql.Identifier(role) for (role,) in set(connection.execute(roles)) - there]:
+                for statement in ("drop owned by {} cascade", "drop role {}"):
+                    connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(made)))
 
 
-def _drop_subscriptions(dsn: str) -> None:
-    """Drop what would not let the database be dropped."""
-    import psycopg
-    from psycopg import sql
-
-    with contextlib.suppress(psycopg.Error), psycopg.connect(dsn, autocommit=True) as connection:
-        for (name,) in connection.execute("select subname from pg_subscription").fetchall():
-            for statement in ("alter subscription {} disable", "alter subscription {} set (slot_name = none)"):
-                connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
-            connection.execute(sql.SQL("drop subscription {}").format(sql.Identifier(name)))
-
-
-def copy(source: str, target: str, timeout: float = 600) -> None:
+def copy(source: str, target: str) -> None:
     """Copy the database `source` with its roles and rows into the empty database `target` of a scratch server.
 
     Raises `Refused` where it is too large, or not all of it can be restored there.
     """
     with programs.connect(source) as connection:
-        major = connection.info.server_version // 10000
-        row = connection.execute("select pg_database_size(current_database())").fetchone()
-    if row and row[0] > MOST_COPIED:
-        raise Refused(f"it has {row[0] / 1e9:.0f} GB, of which at most {MOST_COPIED / 1e9:.0f} are copied.")
+        ((size,),) = connection.execute("select pg_database_size(current_database())").fetchall()
+    if size > MOST_COPIED:
+        raise Refused(f"it has {size / 1e9:.0f} GB, of which at most {MOST_COPIED / 1e9:.0f} are copied.")
     with TemporaryDirectory(prefix="release-copy-") as folder:
-        roles, dump = Path(folder) / "roles.sql", Path(folder) / "dump"
-        server_wide = ("--roles-only", "--no-role-passwords", f"--database={programs.database_of(source)}")
-        programs.run("pg_dumpall", source, *server_wide, f"--file={roles}", major=major, timeout=timeout)
-        programs.run(
-            "pg_dump", source, "--format=custom", "--compress=0", f"--file={dump}", major=major, timeout=timeout
-        )
-        programs.run("psql", target, "--no-psqlrc", "--quiet", f"--file={roles}", timeout=timeout)  # some are there
-        flags = (
-            "--exit-on-error",
-            "--no-tablespaces",
-            "--no-subscriptions",
-            f"--dbname={programs.database_of(target)}",
-        )
-        programs.run("pg_restore", target, *flags, dump, timeout=timeout)
+        roles, dump, run = f"--file={folder}/roles.sql", f"{folder}/dump", partial(programs.run, timeout=600)
+        there, here = (programs.database_of(dsn) for dsn in (source, target))
+        run("pg_dumpall", source, "--roles-only", "--no-role-passwords", f"--database={there}", roles)
+        run("pg_dump", source, "--format=custom", "--compress=0", f"--file={dump}")
+        run("psql", target, "--no-psqlrc", "--quiet", roles)  # some are there: no error ends it
+        run("pg_restore", target, "--exit-on-error", "--no-tablespaces", "--no-subscriptions", f"--dbname={here}", dump)

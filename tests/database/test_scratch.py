@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from release_tasks.database import scratch
 from release_tasks.database.server import Running, data_directory
 from release_tasks.errors import Refused
+from release_tasks.processes.shell import wait_until
 from tests.processes.test_shell import alive
 
 
@@ -57,6 +59,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
         left, used = (Path(each.stdout.readline().strip()) for each in (killed, using))
         killed.kill()
         killed.wait()
+        data = data_directory(left)
+        assert wait_until(lambda: not (data / "postmaster.pid").exists(), time.monotonic() + 30), "its server ends"
         with scratch.server(tmp_path) as running:
             assert not left.exists() and not data_directory(left).parent.exists()
             assert left_in(tmp_path) == sorted(
@@ -69,10 +73,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
     assert left_in(tmp_path) == []
 
 
-def test_a_left_over_whose_port_another_server_has_is_no_obstacle(
-    tmp_path: Path, server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scratch, "ENDING", 0.0)
+def test_a_left_over_whose_port_another_server_has_is_no_obstacle(tmp_path: Path, server: Running) -> None:
     folder = tmp_path / "left"
     data = data_directory(folder)
     data.mkdir(parents=True)

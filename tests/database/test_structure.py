@@ -309,7 +309,7 @@ def test_a_table_that_is_missing_says_it_all(dsn: str) -> None:
     after = structure.read(dsn)
     assert names(after, before) == [f"table s.whole {MISSING}", f"table s.whole_not {MISSING}"]
     assert names(before, after) == [f"table s.whole {EXTRA}", f"table s.whole_not {EXTRA}"]
-    assert names(before, structure.without(after, "s.whole")) == [f"table s.whole_not {EXTRA}"]
+    assert names(before, structure.read(dsn, without="s.whole_not")) == [f"table s.whole {EXTRA}"]
 
 
 def test_a_policy_is_named_also_where_its_table_is_extra(dsn: str) -> None:
@@ -329,8 +329,8 @@ def test_owners_count_where_they_decide_whose_rights_are_used(dsn: str) -> None:
     execute(dsn, "alter view s.v owner to writer; alter function s.asks owner to writer")
     differing = structure.differences(before, structure.read(dsn))
     assert [(each.name, each.how, each.detail) for each in differing] == [
-        ("function s.asks()", DIFFERS, "+ owner writer"),
-        ("view s.v", DIFFERS, "+ owner writer"),
+        ("function s.asks()", DIFFERS, "+ its owner is writer"),
+        ("view s.v", DIFFERS, "+ its owner is writer"),
     ]
     assert names(before, structure.read(dsn, role="writer")) == [], "where writer is who applies the pack"
 
@@ -339,6 +339,14 @@ def test_names_may_hold_dots_blanks_and_upper_case(dsn: str) -> None:
     before = structure.read(dsn)
     execute(dsn, 'create table s."C to d" (id integer, "e.f" text); create index "i.j" on s."C to d" ("e.f")')
     assert f"table s.C to d {EXTRA}" in names(before, structure.read(dsn))
+
+
+def test_what_a_function_sets_is_part_of_it(dsn: str) -> None:
+    body = "create or replace procedure s.act() language plpgsql as $$ begin\n SET LOCAL work_mem = {};\nend $$"
+    execute(dsn, body.format("'4MB'"))
+    before = structure.read(dsn)
+    execute(dsn, body.format("'8MB'"))
+    assert names(before, structure.read(dsn)) == [f"procedure s.act() {DIFFERS}"]
 
 
 def test_no_password_is_in_a_difference(dsn: str) -> None:
@@ -360,4 +368,4 @@ def test_a_role_without_rights_is_told_what_it_lacks(dsn: str) -> None:
     with pytest.raises(Refused, match="permission denied"):
         structure.read(make_conninfo(dsn, user="looker", password="looks"))
     execute(dsn, "grant pg_read_all_data to looker")
-    assert "table s.t" in structure.read(make_conninfo(dsn, user="looker", password="looks")).objects
+    assert "table s.t" in structure.read(make_conninfo(dsn, user="looker", password="looks"))

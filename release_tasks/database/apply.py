@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
+RETRIES = 5  # of a file, after one of these
+LOCK_WAIT = 60.0  # seconds for another release that applies DDL here
 LOST = ("57P01", "57P02", "57P03", "08")  # the server ends, or the connection
 COLUMNS = {"file", "sha256", "version", "applied_at"}
 # So that a server sees that its client was killed while a statement runs; one on Windows cannot.
@@ -62,18 +64,15 @@ def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list
 
 
 def server_problems(connection: Connection, where: str, ddl: Ddl) -> list[Problem]:
-    """Return why nothing can be applied here: a standby, a read-only database, a server older than the pack needs."""
+    """Return why nothing can be applied here: a standby, or a read-only database."""
     row = connection.execute("select pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
-    found, problems = connection.info.server_version // 10000, []
+    problems = []
     if row and row[0]:
         what = f"The database of {where} is a read-only standby; expected the primary."
         problems.append(Problem(what, "Set its dsn to the primary."))
     elif row and row[1] == "on":
         what = f"The database of {where} is read-only; expected one that can be changed."
         problems.append(Problem(what, "alter database … reset default_transaction_read_only   # or of the role"))
-    if found < ddl.min_server:
-        what = f"The server of {where} is PostgreSQL {found}; the DDL pack needs {ddl.min_server} or newer."
-        problems.append(Problem(what, "Upgrade the server, or lower release.ddl.min_server."))
     return problems
 
 
@@ -94,7 +93,7 @@ def apply(
     import psycopg
 
     refuse(pack_problems(pack, ddl))
-    wait = _waiting(target.name, ddl.lock_wait, tell)
+    wait = _waiting(target.name, LOCK_WAIT, tell)
     with programs.connect(target.dsn, target.name) as connection:
         try:
             refuse(server_problems(connection, target.name, ddl))
@@ -147,7 +146,7 @@ def _by_psql(
             if not unapplied(connection, pack, ddl):
                 return []
             connection.execute("select pg_advisory_unlock(%s)", [psql.ADVISORY_LOCK])
-        elif failed and error.state in RETRIED and attempts <= ddl.retries:
+        elif failed and error.state in RETRIED and attempts <= RETRIES:
             attempts += 1
             time.sleep(random.uniform(0.1, 0.3) * 2 ** min(attempts, 5))
         else:
@@ -155,10 +154,6 @@ def _by_psql(
                 psql.run(target.dsn, psql.drop_invalid(failed), [], pgoptions, ddl.timeout)
             refuse([failure(error, failed, ddl, attempts, connection.info.server_version // 10000)])
     psql.note_seconds(connection, done, ddl)
-    if ddl.fail_on_warning:
-        warned = [each.file.path for each in done if each.warnings]
-        connection.execute(f"update {ddl.ledger} set applied_at = null where file = any(%s)", [warned])
-        refuse_warnings(done, ddl)
     if left := unapplied(connection, pack, ddl):
         names = listed(file.path for file in left)
         raise Refused(f"The ledger of {target.name} has no entry of {names}.", "Take \\connect out of the pack.")
@@ -168,7 +163,7 @@ def _by_psql(
 def options(connection: Connection, ddl: Ddl, given: str = "") -> str:
     """Return PGOPTIONS with the timeouts of the settings, for the clients of libpq."""
     check = "-c client_connection_check_interval=1000" if connection.execute(WATCHES_CLIENT).fetchone() else ""
-    timeouts = f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.statement_timeout * 1000:.0f}"
+    timeouts = f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.timeout * 1000:.0f}"
     return " ".join(f"{check} {timeouts} {given}".split())
 
 
@@ -182,23 +177,16 @@ def failure(error: Message, file: DdlFile | None, ddl: Ddl, attempts: int, serve
     more = f" In: {error.shown}" * bool(error.shown) + f" Tried {attempts} times." * (attempts > 1)
     marker = f"Where it has to be: write -- release: no-transaction into {file.path}, on a line of its own."
     others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
-    newer = f"Fix {file.path}; where it needs a server newer than PostgreSQL {server}, set release.ddl.min_server."
+    newer = f"Fix {file.path}; or use a server newer than PostgreSQL {server}."
     hints = {
         **dict.fromkeys(("25001", "2D000"), marker),
         **dict.fromkeys(RETRIED, others),
         **dict.fromkeys(("42883", "42601", "42704"), newer),
-        "57014": f"Run again; where it needs more than {ddl.statement_timeout:g} s, set release.ddl.statement_timeout.",
+        "57014": f"Run again; where it needs more than {ddl.timeout:g} s, set release.ddl.timeout.",
     }
     hint = hints.get(error.state, f"Fix {file.path}; once the tag is published, a fix is a new version.")
     line = f", line {error.at}" if error.line else ""
     return Problem(f"{file.path}{line}: {error}.{more}", hint)
-
-
-def refuse_warnings(applied: Iterable[Applied], ddl: Ddl) -> None:
-    """Refuse warnings, where the settings want that."""
-    found = [(each.file.path, warning) for each in applied for warning in each.warnings] if ddl.fail_on_warning else []
-    hint = "Fix the pack, or allow warnings: release.ddl.fail_on_warning: false"
-    refuse(Problem(f"{path} was applied with a {warning}.", hint) for path, warning in found)
 
 
 def _by_command(
@@ -216,7 +204,6 @@ def _by_command(
     connection.execute(psql.ledger(pack, ddl).encode())
     pgoptions = options(connection, ddl, target.variables.get("PGOPTIONS", ""))
     applied = runner.run(pack, ddl, target.folder, {**target.variables, "PGOPTIONS": pgoptions}, target.log)
-    refuse_warnings(applied, ddl)
     found = structure.read(target.dsn, target.name, roles=False)
     differing = structure.differences(expected, found) if expected else []
     missing = [

@@ -70,7 +70,7 @@ class Shift:
 
     def __str__(self) -> str:
         detail = f", {self.difference.detail}" if self.how == "changed" else ""
-        return f"{self.difference.name} is {self.how}{detail}{f' ({self.file})' if self.file else ''}"
+        return f"{self.difference.name} is {self.how}{detail}"
 
 
 def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Shift]:

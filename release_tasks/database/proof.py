@@ -139,7 +139,6 @@ class Proving:
         if found.failed:
             first, problem = next(iter(found.failed.items()))
             refuse([Problem(problem.what + self._made_later(dsn, first, found), problem.mend)])
-        apply.refuse_warnings(found.applied, self.ddl)
         self.made = structure.read(dsn)
         self.files = found.makers(self.made.objects)
         self._again(dsn, self.made)

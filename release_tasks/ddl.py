@@ -184,9 +184,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
     if not found:
         screen.say(f"No drift: {where} is what its {len(files)} files make.", "bold green")
     elif there != here:
-        screen.say(
-            f"{where} is PostgreSQL {there}, the scratch server {here}: they may write the same object differently."
-        )
+        screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
@@ -194,9 +192,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
 
 
 def _drift_problem(where: str, each: Difference) -> Problem:
-    fixes = {
-        MISSING: f"inv ddl.apply --env {where} --again   # or",
-        EXTRA: f"Drop {each.name}, bring it into the pack, or",
-    }
-    fix = fixes.get(each.how, f"Alter {each.name} by hand, bring the change into the pack, or")
+    missing, extra = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
+    differs = f"Alter {each.name} by hand, bring the change into the pack, or"
+    fix = {MISSING: missing, EXTRA: extra}.get(each.how, differs)
     return Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions")

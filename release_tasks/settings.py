@@ -63,7 +63,7 @@ class Ddl(Model):
     command: list[str] = Field(default=[], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
-    timeout: float = Field(600, gt=0, description="seconds for the whole run, and so for one statement")
+    timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
     exceptions: dict[Pattern, Reason] = Field(
         default={}, description="pattern of a problem or difference → why it may be"

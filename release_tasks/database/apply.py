@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
 RETRIES = 5  # of a file, after one of these
+GRACE = 10.0  # seconds more for psql than for a statement, whose own end names file and line
 LOCK_WAIT = 60.0  # seconds for another release that applies DDL here
 LOST = ("57P01", "57P02", "57P03", "08")  # the server ends, or the connection
 COLUMNS = {"file", "sha256", "version", "applied_at"}
@@ -135,7 +136,8 @@ def _by_psql(
     """Apply `pack` by psql, and again from the file that met a lock or a deadlock, for the others may have ended."""
     rest, done, attempts, pgoptions = list(pack), list[Applied](), 1, options(connection, ddl)
     while rest:
-        applied, failed, error = psql.run(target.dsn, psql.script(rest, ddl, version), rest, pgoptions, ddl.timeout)
+        text, limit = psql.script(rest, ddl, version), ddl.timeout + GRACE
+        applied, failed, error = psql.run(target.dsn, text, rest, pgoptions, limit)
         done, rest = [*done, *applied], rest[len(applied) :]
         if applied:
             applied[0].attempts, attempts = attempts, 1

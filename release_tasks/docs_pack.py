@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from release_tasks.database.pack import locked_for, pack_at
+from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
@@ -20,7 +20,7 @@ def write_the_docs_pack(release: Release) -> Step:
         return f"in {release.published:.9}"
     tip = release.tip
     refuse(include_problems(release, tip))
-    if not locked_for(release.git.bytes_at(tip, release.settings.ddl.lock), release.tag):
+    if tag_of(release.git.text_at(tip, release.settings.ddl.lock) or "") != release.tag:
         raise NotYet("after the DDL order is locked")
     pack = expected_pack(release, tip)
     stale = differing(pack, release.git, tip)

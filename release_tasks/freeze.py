@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks import database_notes, notes
-from release_tasks.database import drift
-from release_tasks.database.pack import (
-    Change,
-    DdlFile,
-    changes,
-    last_locked,
-    lock_of,
-    message,
-    order_disagreements,
-    pack_at,
-)
-from release_tasks.errors import Asked, Problem, Refused, refuse
+from release_tasks import notes
+from release_tasks.database.pack import TITLE, Change, DdlFile, changes, last_locked, lock_of, pack_at
+from release_tasks.database_notes import objects_changed
+from release_tasks.errors import Asked, Problem, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step
+
+MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
 
 def announce_the_freeze(release: Release) -> str:
@@ -52,46 +46,51 @@ def lock_the_ddl_order(release: Release) -> Step:
     """Lock the order of the DDL pack."""
     if release.published:
         return "locked in the tag"
-    git, settings, tip = release.git, release.settings, release.tip
-    pack, path = pack_at(git, tip, settings), settings.ddl.lock
+    git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
+    pack = pack_at(git, tip, settings)
     lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
     moved = changes(base[1], pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
         return _about(pack, release)
-    shifted = _shifts_since(base[1], pack, release) if base and moved else []
+    shifted = objects_changed(base[1], pack, release) if base and moved else []
     reason = (release.options.get("allow_shift") or "").strip()
     if base and shifted and not reason:
         refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
     yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(map(str, moved))}' if moved else ''})"
-    if shifted:
-        release.journal.record("ddl-shift", reason=reason, files=[str(each) for each in moved], objects=shifted)
-    elif moved:
-        release.journal.record("ddl-fix", files=[str(each) for each in moved])
-    text = message(release.tag, moved, shifted, reason)
+    if moved:
+        event, files = "ddl-shift" if shifted else "ddl-fix", [str(each) for each in moved]
+        release.journal.record(event, reason=reason, files=files, objects=shifted)
+    text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
     git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
 
 
-def _shifts_since(locked: list[DdlFile], pack: list[DdlFile], release: Release) -> list[str]:
-    """Return what `pack` makes otherwise than the locked one; what cannot be compared counts as a shift."""
-    try:
-        return [str(each) for each in drift.shifts(locked, pack, release.root, release.settings)]
-    except Refused as no:
-        return [f"what the pack makes cannot be compared with what was locked: {no}"]
-
-
 def _shift_problems(commit: str, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
-    for change in moved:
-        yield Problem(f"Since the DDL order was locked: {change}.", change.undone(commit))
+    paths = [path for change in moved for path in (change.was, change.path) if path]
+    undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", *paths])
+    yield Problem(f"Since the DDL order was locked: {'; '.join(map(str, moved))}.", undo)
     allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 
 
+def _body(moved: list[Change], shifted: list[str], reason: str) -> str:
+    """Return the body of the commit's message, which the notes repeat: fixes, or a shift and why, a line for each."""
+    kind = f"shift in the freeze, allowed because “{reason}”:" if shifted else "critical fix in the freeze:"
+    lines = [" ".join(line.split()) for line in (kind, *map(str, moved), *shifted)]
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
+    return "\n".join(lines)
+
+
 def _about(pack: list[DdlFile], release: Release) -> str:
-    """Return a few words about the pack: its size, what is new since the last release, where rules of order differ."""
-    settings, since = release.settings, notes.last_release(release)
-    words = [f"{len(pack)} files"]
-    if since:
-        words.append(database_notes.since_release(pack, since, release))
-    return "; ".join([*words, *order_disagreements([file.name for file in pack], release.root, settings)])
+    """Return a few words about the pack: its size, and what became of it since the last release."""
+    size, since = f"{len(pack)} files", notes.last_release(release)
+    if not since:
+        return size
+    last = pack_at(release.git, f"refs/tags/{since}", release.settings)
+    moved = changes(last, pack)
+    if not moved:
+        return f"{size}; nothing since {since}"
+    objects = listed(objects_changed(last, pack, release)) or "the same objects"
+    return f"{size}; since {since}: {listed(map(str, moved))}; {objects}"

@@ -63,13 +63,8 @@ class Ddl(Model):
     command: list[str] = Field(default=[], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
-    timeout: float = Field(600, gt=0, description="seconds for psql, or the application's runner")
-    statement_timeout: float = Field(600, gt=0, description="seconds for one statement")
+    timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
-    retries: int = Field(5, ge=0, description="how often a file is tried again after a lock timeout or a deadlock")
-    lock_wait: float = Field(60, ge=0, description="seconds to wait for another release that applies DDL here")
-    fail_on_warning: bool = False
-    min_server: int = Field(0, ge=0, description="the oldest major version of PostgreSQL that the pack is made for")
     exceptions: dict[Pattern, Reason] = Field(
         default={}, description="pattern of a problem or difference → why it may be"
     )

@@ -208,17 +208,16 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
     assert take(freeze.lock_the_ddl_order, release).state == CHANGED
     text = notes.draft(release, "Faster.")
     assert sections(text)["Database Changes"].splitlines() == [
-        "- function app.one() is new (ddl/03_new.sql)",
-        "- table app.late is new (ddl/03_new.sql)",
-        "- table app.things is changed, - name text; + name text NOT NULL (ddl/03_new.sql)",
-        "- view app.old is dropped (ddl/02_old.sql)",
-        "- files: added ddl/03_new.sql; removed ddl/02_old.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
+        "- function app.one() is new",
+        "- table app.late is new",
+        "- table app.things is changed, - name text; + name text NOT NULL",
+        "- view app.old is dropped",
+        "- files: removed ddl/02_old.sql; added ddl/03_new.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
         "- critical fix in the freeze: changed ddl/00_schemas.sql",
     ]
     *told, final = sections(text)["Deployment Notes"].splitlines()
     assert told == [
-        "- the DDL pack has changed: it is applied by `inv deploy.staging`, after a backup; new or changed: "
-        "`ddl/03_new.sql`, `ddl/00_schemas.sql`, `ddl/01_tables.sql`",
+        "- the DDL pack has changed: it is applied by `inv deploy.staging`, after a backup",
         "- lock: `ddl/01_tables.sql` locks app.things (ACCESS EXCLUSIVE)",
         "- lock: `ddl/03_new.sql` locks app.things (ACCESS EXCLUSIVE)",
     ]
@@ -235,18 +234,15 @@ def test_a_shift_that_was_allowed_in_the_freeze_is_told_with_its_reason(
     release.options = {"allow_shift": "a law came"}
     assert take(freeze.lock_the_ddl_order, release).state == CHANGED
     assert sections(notes.draft(release, "First."))["Database Changes"].splitlines() == [
-        "- first release of the pack: 3 files, `00_schemas.sql` to `02_late.sql`",
-        "- 1 schema, 1 table, 1 type",
-        "- shift in the freeze, allowed because “a law came”: added ddl/02_late.sql; "
-        "type app.kind is new (ddl/02_late.sql)",
+        "- first release of the pack: 3 files, 3 objects",
+        "- shift in the freeze, allowed because “a law came”: added ddl/02_late.sql; type app.kind is new",
     ]
 
 
 def test_packs_that_cannot_be_applied_here_are_told_by_their_files(work: Work) -> None:
     work.commit({"ddl/02_late.sql": "select nothing from nowhere;\n"})
-    first, told = sections(notes.draft(work.release(), "First."))["Database Changes"].splitlines()
-    assert first == "- first release of the pack: 3 files, `00_schemas.sql` to `02_late.sql`"
-    assert told.startswith("- what it makes is not known: ddl/02_late.sql, line 1: ")
+    told = sections(notes.draft(work.release(), "First."))["Database Changes"]
+    assert told.startswith("- first release of the pack: 3 files, what they make is not known: ddl/02_late.sql, line 1")
     tagged(work, "v0.1.0")
     work.commit({"ddl/02_late.sql": "select 1;\n"})
     told, files = sections(notes.draft(work.release(), "x"))["Database Changes"].splitlines()

@@ -87,7 +87,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     assert refused.state == REFUSED
     assert what(refused.problems) == [
         f"Since the DDL order was locked: changed {TABLES}.",
-        "Structural shift since the DDL order was locked: table app.things is changed, + born date.",
+        "Structural shift since the DDL order was locked: table app.things is changed: + born date.",
     ]
     assert refused.problems[0].mend == f"git restore --source {base:.9} --staged --worktree -- {TABLES}"
     assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
@@ -98,7 +98,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     assert work.git("log", "-1", "--format=%b").splitlines() == [
         "shift in the freeze, allowed because “a law came over night”:",
         f"changed {TABLES}",
-        "table app.things is changed, + born date",
+        "table app.things is changed: + born date",
     ]
     (record,) = locked.journal.records()
     assert (record["event"], record["reason"]) == ("ddl-shift", "a law came\nover night")
@@ -213,7 +213,7 @@ def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(wo
     words = (
         "3 files; since v0.1.0: renamed ddl/00_schemas.sql to ddl/00_first.sql, removed ddl/02_old.sql, "
         "added ddl/02_late.sql, changed ddl/01_tables.sql; table app.late is new, "
-        "table app.things is changed, + born date, view app.old is dropped"
+        "table app.things is changed: + born date, view app.old is dropped"
     )
     assert take(lock_the_ddl_order, release).text == words
 

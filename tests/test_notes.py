@@ -210,7 +210,7 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
     assert sections(text)["Database Changes"].splitlines() == [
         "- function app.one() is new",
         "- table app.late is new",
-        "- table app.things is changed, - name text; + name text NOT NULL",
+        "- table app.things is changed: - name text; + name text NOT NULL",
         "- view app.old is dropped",
         "- files: removed ddl/02_old.sql; added ddl/03_new.sql; changed ddl/00_schemas.sql; changed ddl/01_tables.sql",
         "- critical fix in the freeze: changed ddl/00_schemas.sql",

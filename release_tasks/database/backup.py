@@ -1,4 +1,4 @@
-"""A backup of a database: taken whole or not at all, and kept (docs/BACKUP_AND_RECOVERY.md). It is a folder with
+"""A backup of a database: taken whole or not at all, and kept. It is a folder with
 
 dump/           by pg_dump, in directory format
 roles.sql       by pg_dumpall: the roles of the server, without passwords

@@ -202,8 +202,8 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         assert both.returncode == 1 and "Traceback" not in both.stderr
         assert "dev: table app.more was made by no file." in both.stdout
         assert "dev: table app.things differs: - name text; + name text NOT NULL." in both.stdout
-        assert "psql …   # drop table app.more, or bring it into the pack, or say why in" in both.stdout
-        assert "psql …   # alter table …, or say why in release.ddl.exceptions" in both.stdout
+        assert "Drop table app.more, bring it into the pack, or say why in release.ddl.exceptions" in both.stdout
+        assert "Alter table app.things by hand, bring the change into the pack, or say why in" in both.stdout
         assert "ddl.apply" not in both.stdout, "it cannot change a column"
         as_json = inv("--json", settings=settings.replace("EXCEPT", "more"), LIVE=dsn)
         found = json.loads(as_json.stdout)

@@ -351,7 +351,8 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
         return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     ran = validate()
-    assert ran.returncode == 0 and "00_t.sql" in ran.stdout and ran.stdout.rstrip().endswith("Proved.")
+    assert ran.returncode == 0 and ran.stdout.startswith("1 files on PostgreSQL ")
+    assert ran.stdout.rstrip().endswith("there is no release before, so no upgrade to prove.\nProved.")
     found = json.loads(validate("--json").stdout)
     assert found["problems"] == [] and found["files"] == {"ddl/00_t.sql": []}
     (tmp_path / "ddl" / "01_x.sql").write_bytes("-- Größe".encode("cp1252"))

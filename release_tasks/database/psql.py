@@ -49,6 +49,7 @@ ENTER = """insert into {ledger} (file, sha256, version, applied_at, duration, ru
   values ({path}, {sha256}, {version}, clock_timestamp(), {duration}, {runner})
   on conflict (file) do update set sha256 = excluded.sha256, version = excluded.version, by = current_user,
     applied_at = excluded.applied_at, duration = excluded.duration, runner = excluded.runner"""
+DURATION = "make_interval(secs => extract(epoch from clock_timestamp()) - :release_began)"
 # What a stopped CREATE INDEX CONCURRENTLY leaves: `if not exists` would pass over it.
 DROP_INVALID = """select format('drop index concurrently %I.%I', nspname, relname) from pg_index
   join pg_class c on c.oid = indexrelid join pg_namespace n on n.oid = relnamespace
@@ -115,10 +116,6 @@ class Applied:
     def warnings(self) -> list[str]:
         return [str(each) for each in self.messages if each.severity == "WARNING"]
 
-    @property
-    def notices(self) -> int:
-        return len(self.messages) - len(self.warnings)
-
 
 @dataclass(frozen=True)
 class Ran:
@@ -139,28 +136,23 @@ def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> 
 
     `watch` is SQL that is run in the transaction of each file, whose path is then the setting release.file.
     """
-    parts = [
-        OPENING,
-        f"\n-- One release at a time; the lock ends with this session.\n{LOCK}",
-        f"\n-- A file counts as applied when it is so to its end.\n{ledger(pack, ddl)}",
-    ]
-    for file in pack:
-        path = literal(file.path)
-        duration = "make_interval(secs => extract(epoch from clock_timestamp()) - :release_began)"
-        parts.append(
-            FILE.format(
-                path=file.path,
-                quoted=path,
-                watched=f"set release.file = {path};\n" if watch else "",
-                before="" if file.in_transaction else DROP_INVALID,
-                begin="begin;\n" if file.in_transaction else "",
-                ended="" if file.in_transaction else ENDED,
-                watch=watch,
-                enter=enter(file, ddl, version, duration, "psql"),
-                commit="commit;\n" if file.in_transaction else "",
-            )
+    opening = f"{OPENING}\n-- One release at a time; the lock ends with this session.\n{LOCK}"
+    opening += f"\n-- A file counts as applied when it is so to its end.\n{ledger(pack, ddl)}"
+    files = [
+        FILE.format(
+            path=file.path,
+            quoted=literal(file.path),
+            watched=f"set release.file = {literal(file.path)};\n" if watch else "",
+            before="" if file.in_transaction else DROP_INVALID,
+            begin="begin;\n" if file.in_transaction else "",
+            ended="" if file.in_transaction else ENDED,
+            watch=watch,
+            enter=enter(file, ddl, version, DURATION, "psql"),
+            commit="commit;\n" if file.in_transaction else "",
         )
-    return "".join(parts)
+        for file in pack
+    ]
+    return "".join([opening, *files])
 
 
 def ledger(pack: Sequence[DdlFile], ddl: Ddl) -> str:

@@ -208,8 +208,9 @@ def messages(printed: str, folder: Path) -> Iterator[Message]:
     for found in MESSAGE.finditer(printed):
         first = FIELD.split(found["text"], maxsplit=1)[0].removeprefix("error: ")
         text = ": ".join(" ".join(part.split()).rstrip(".") for part in (first, *DETAIL.findall(found["text"])))
-        path = Path(found["path"]).relative_to(folder).as_posix()
-        yield Message(path, int(found["line"]), found["severity"] or "", found["state"] or "", text)
+        path = Path(found["path"])
+        path = path.relative_to(folder) if path.is_relative_to(folder) else path  # a file may include others by \i
+        yield Message(path.as_posix(), int(found["line"]), found["severity"] or "", found["state"] or "", text)
 
 
 def problem(ran: Ran, ddl: Ddl, where: str) -> Problem:

@@ -186,6 +186,15 @@ def test_what_psql_understands_may_be_in_a_file(connection: psycopg.Connection) 
     assert tables(connection) == ["t"]
 
 
+def test_an_error_in_a_file_that_another_one_includes_is_a_sentence(
+    connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "other.sql").write_text("do $$ begin raise notice 'here'; end $$;\nselect 1 / 0;\n")
+    problem = refusal(connection, f"create table half ();\n\\i '{tmp_path}/other.sql'\n")
+    assert problem.what == "ddl/00_a.sql: division by zero (SQLSTATE 22012)."
+    assert tables(connection) == []
+
+
 def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(connection: psycopg.Connection) -> None:
     problem = refusal(
         connection, "\\set ON_ERROR_STOP off\ncreate table half ();\nselect 1 / 0;\n", "create table b ();"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Files, folders and links that appear whole or not at all, and the hashes of files."""
 
 from __future__ import annotations
 
@@ -134,3 +134,39 @@ def ignored_by_git(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         ignore.write_text("*\n", encoding="utf-8")
     return folder
+
+
+# Links to folders, switched in one atomic step
+
+
+def read_link(link: Path) -> Path | None:
+    """Return the folder that `link` names, a symlink or a text file holding a path, or None when there is none."""
+    try:
+        target = link.readlink() if link.is_symlink() else link.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return (link.parent / target).resolve()
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` name the folder `target` in one atomic step, whether it is there already or not.
+
+    Where symlinks need a privilege (Windows) the link is a text file that holds the path.
+    """
+    incomplete = link.with_name(f".{link.name}.{os.getpid()}")
+    incomplete.unlink(missing_ok=True)
+    try:
+        incomplete.symlink_to(target, target_is_directory=True)
+    except OSError:
+        incomplete.write_text(f"{target}\n", encoding="utf-8")
+    incomplete.replace(link)
+
+
+def rename_unless_there(incomplete: Path, folder: Path) -> None:
+    """Let `incomplete` become `folder`; when another process was as fast, its work stands and ours is deleted."""
+    try:
+        incomplete.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(incomplete)

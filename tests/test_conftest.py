@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.processes.test_shell import alive, posix, until
 
 HANGS = """

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from tests.processes.test_shell import alive, until
 
 from release_tasks import asking, smokes
 from release_tasks.checks.place import Asked, Place
@@ -27,7 +28,6 @@ from release_tasks.environments import Environment
 from release_tasks.kinds import KINDS, SQL_TROUBLE, Check, Command, Fresh, Gaps, Http, Log, Page, Sql, Version
 from release_tasks.settings import Settings
 from tests.lies.worlds import WELL, Database, Healthy, Logged, Program, Served, Suite, web_app
-from tests.processes.test_shell import alive, until
 
 
 def runs(*argv: str, **told: Any) -> Command:

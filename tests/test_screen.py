@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.processes.test_shell import until
 
 from release_tasks import masks, screen
 from release_tasks.errors import Problem
 from release_tasks.processes import shell
 from release_tasks.steps import CHANGED, DONE, REFUSED, Outcome
-from tests.processes.test_shell import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
 SECTION = "5. Tag the Release"

@@ -14,13 +14,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from tests.processes.test_shell import alive, until
 
 from release_tasks import node
 from release_tasks.checks import browser
 from release_tasks.checks.place import Place
 from release_tasks.checks.verdict import UNKNOWN, Result, Unknown
 from release_tasks.kinds import Page
-from tests.processes.test_shell import alive, until
 
 ROOT = Path(__file__).resolve().parents[2]
 # What was said on a bare Debian 12, in a container where nobody but root may make namespaces.

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.processes.test_shell import alive, until
 
 from release_tasks import asking
 from release_tasks.checks.place import TOLD, Asked, Place
 from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
 from release_tasks.kinds import Command
-from tests.processes.test_shell import alive, until
 from tests.test_conftest import FAILS, LONG
 
 TEAM = '''"""What the team wants to know."""

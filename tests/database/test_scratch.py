@@ -11,12 +11,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.processes.test_shell import alive
 
 from release_tasks.database import scratch
 from release_tasks.database.server import Running, data_directory
 from release_tasks.errors import Refused
 from release_tasks.processes.shell import wait_until
-from tests.processes.test_shell import alive
 
 
 def left_in(root: Path) -> list[str]:

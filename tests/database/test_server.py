@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.processes.test_shell import alive, until
 
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, data_directory, remove, start
 from release_tasks.errors import Refused
 from release_tasks.processes.shell import mask
-from tests.processes.test_shell import alive, until
 
 AS_ROOT = sys.platform != "win32" and os.geteuid() == 0
 

@@ -1,4 +1,4 @@
-"""What a keeper holds lives exactly as long as its parent, and follows the link."""
+"""What a supervisor runs lives exactly as long as its parent, and follows the link."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.processes.keeper import Command, Spec
-from release_tasks.processes.leash import Kept
-from release_tasks.processes.links import point_link, read_link, rename_unless_there
-from tests.processes.test_shell import alive, posix, until
+from release_tasks.files import point_link, read_link, rename_unless_there
+from release_tasks.supervisor import Command, Spec, Supervised
+from tests.test_process import alive, posix, until
 
 # A service that tells its process id and folder, a line each time it is started.
 SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
@@ -35,36 +34,33 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keep() -> Iterator[list[Kept]]:
-    kept: list[Kept] = []
-    yield kept
-    for each in kept:
+def running() -> Iterator[list[Supervised]]:
+    started: list[Supervised] = []
+    yield started
+    for each in started:
         each.stop()
 
 
-def test_a_spec_survives_its_way_through_the_pipe() -> None:
-    spec = Spec([Command(["a", "ü\n"], env={"X": "1"})], follow="x", stop="INT", once=True)
-    assert spec.line().count(b"\n") == 1 and Spec.read(spec.line()) == spec
-
-
-def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
-    kept = Kept.start(Spec([service(log, cwd=str(tmp_path))]))
-    keep.append(kept)
-    assert until(lambda: starts(log)) and kept.alive and alive(kept.pid)
-    kept.stop()
-    kept.stop()
-    assert not kept.alive
+def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
+    services = Supervised.start(Spec([service(log, cwd=str(tmp_path))]))
+    running.append(services)
+    assert until(lambda: starts(log)) and services.alive and alive(services.process.pid)
+    services.stop()
+    services.stop()
+    assert not services.alive
     assert not alive(starts(log)[0][0])
 
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_keeper_ends_the_service(log: Path, tmp_path: Path, keep: list[Kept], number: int) -> None:
-    kept = Kept.start(Spec([service(log, cwd=str(tmp_path))]))
-    keep.append(kept)
+def test_a_signal_to_the_supervisor_ends_the_service(
+    log: Path, tmp_path: Path, running: list[Supervised], number: int
+) -> None:
+    services = Supervised.start(Spec([service(log, cwd=str(tmp_path))]))
+    running.append(services)
     assert until(lambda: starts(log))
-    os.kill(kept.pid, number)
-    assert until(lambda: not kept.alive)
+    os.kill(services.process.pid, number)
+    assert until(lambda: not services.alive)
     assert not alive(starts(log)[0][0])
 
 
@@ -72,9 +68,9 @@ def test_a_signal_to_the_keeper_ends_the_service(log: Path, tmp_path: Path, keep
 def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_path: Path) -> None:
     children = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVICE!r}]); " + SERVICE
     code = (
-        "import time; from release_tasks.processes.leash import *; "
+        "import time; from release_tasks.supervisor import *; "
         f"services = [Command([{sys.executable!r}, '-c', {children!r}], log={str(log)!r})]; "
-        "kept = Kept.start(Spec(services)); time.sleep(600)"
+        "services = Supervised.start(Spec(services)); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     assert until(lambda: len(starts(log)) == 2)
@@ -84,33 +80,33 @@ def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_p
 
 
 @posix
-def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     deaf = "import signal; signal.signal(15, signal.SIG_IGN); " + SERVICE
-    kept = Kept.start(Spec([service(log, deaf, str(tmp_path))], grace=0.2))
-    keep.append(kept)
+    services = Supervised.start(Spec([service(log, deaf, str(tmp_path))], grace=0.2))
+    running.append(services)
     assert until(lambda: starts(log))
-    kept.stop()
+    services.stop()
     assert not alive(starts(log)[0][0])
 
 
 @posix
-def test_a_service_that_dies_is_started_again(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
-    keep.append(Kept.start(Spec([service(log, cwd=str(tmp_path))])))
+def test_a_service_that_dies_is_started_again(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
+    running.append(Supervised.start(Spec([service(log, cwd=str(tmp_path))])))
     assert until(lambda: starts(log))
     os.kill(starts(log)[0][0], signal.SIGKILL)
     assert until(lambda: len(starts(log)) == 2)
 
 
-def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
-    keep.append(Kept.start(Spec([Command(["no-such-program"], str(tmp_path), log=str(log))])))
+def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
+    running.append(Supervised.start(Spec([Command(["no-such-program"], str(tmp_path), log=str(log))])))
     assert until(lambda: log.exists() and "no-such-program cannot be started" in log.read_text())
 
 
-def test_services_follow_the_link(log: Path, tmp_path: Path, keep: list[Kept]) -> None:
+def test_services_follow_the_link(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     blue, green, current = tmp_path / "blue", tmp_path / "green", tmp_path / "current"
     for folder in (blue / "api", green / "api"):
         folder.mkdir(parents=True)
-    keep.append(Kept.start(Spec([service(log, cwd="api")], follow=str(current))))
+    running.append(Supervised.start(Spec([service(log, cwd="api")], follow=str(current))))
     point_link(current, blue)
     assert until(lambda: len(starts(log)) == 1)
     point_link(current, green)

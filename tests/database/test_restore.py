@@ -151,11 +151,11 @@ def test_every_kind_of_object_comes_back_on_the_same_version_and_a_newer_one(
         taken = backup.take(environment, "")
         assert restore.verify(taken, environment).endswith(": 6 tables and 541 rows are the same")
     with scratch.server(tmp_path / "scratch", major) as other:
-        if programs.major_of(other.bin) != major or major < taken.facts.server:
+        if programs.major_of(other.bin) != major or major < taken.server:
             pytest.skip(f"PostgreSQL {major} is not here, or older than the server of these tests")
         restored(taken, other.dsn("target"))
         assert execute(other.dsn("target"), VALUES) == [(7, 2, 2, 7, "large", "an object", 1, True, "of\ntwo lines")]
-        if major == taken.facts.server:
+        if major == taken.server:
             assert structure(other.dsn("target")) == before
 
 
@@ -231,7 +231,7 @@ def test_a_role_that_is_there_stays_as_it_is(taken: Backup, target: str, admin: 
 def test_too_few_rights_are_said_by_postgresql_and_leave_nothing(taken: Backup, target: str, admin: str) -> None:
     execute(admin, "create role backup_poor login password 'poor'")
     poor = conninfo.make_conninfo(target, user="backup_poor", password="poor")
-    with pytest.raises(Refused, match=r"was not restored, and target is as it was: permission denied to create role"):
+    with pytest.raises(Refused, match=r"was not restored, and target is as it was: .*permission denied to create role"):
         restored(taken, poor)
     execute(admin, "alter role backup_poor createrole")
     with pytest.raises(Refused, match="permission denied to create database"):
@@ -286,7 +286,7 @@ def test_a_damaged_or_truncated_dump_leaves_the_target_as_it_was(
     execute(admin, "create database target")
     execute(target, "create table old ()")
     subprocess.run(["cp", "-r", taken.folder, tmp_path / "damaged"], check=True)
-    damaged = Backup(tmp_path / "damaged", taken.facts)
+    damaged = taken.model_copy(update={"folder": tmp_path / "damaged"})
     toc = damaged.folder / "dump" / "toc.dat"
     toc.write_bytes(toc.read_bytes()[: toc.stat().st_size // 2])
     with pytest.raises(Refused, match=r"/dump/toc\.dat is not what SHA256SUMS says"):

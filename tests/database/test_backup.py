@@ -130,7 +130,7 @@ def make(environment: Environment, day: int, verified: bool = True, damaged: boo
 
 
 def mark_verified(taken: Backup) -> None:
-    found = {SUMS: file_sha256(taken.folder / SUMS), "at": "", "summary": "the same", "then": []}
+    found = {SUMS: file_sha256(taken.folder / SUMS), "summary": "the same", "then": []}
     (taken.folder / VERIFIED).write_text(json.dumps(found))
 
 
@@ -528,13 +528,6 @@ def test_the_last_verified_one_is_never_removed(keeping_two: Environment) -> Non
         make(keeping_two, day, verified=False)
     backup.prune(keeping_two)
     assert kept_in(keeping_two) == {1, 2, 3, 4, 5, 6, 7, 8}
-
-
-def test_the_newest_one_of_a_release_is_never_removed(keeping_two: Environment) -> None:
-    for day, commit in enumerate(["old", "new", "", "", ""], 1):
-        make(keeping_two, day, commit=commit)
-    backup.prune(keeping_two)
-    assert kept_in(keeping_two) == {2, 4, 5}
 
 
 def test_an_old_one_that_is_verified_late_may_go_at_once(keeping_two: Environment) -> None:

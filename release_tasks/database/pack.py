@@ -57,16 +57,16 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
     lock = git.text_at(commit, settings.ddl.lock) or ""
     ordered = list(read_checksums(lock.encode()))
     if sorted(ordered) != paths or not git.contains(f"refs/tags/{tag_of(lock)}", commit):
-        by_name = {PurePosixPath(path).name: path for path in paths}
-        ordered = [by_name[name] for name in in_order(list(by_name), git.root, settings)]
+        names = in_order([PurePosixPath(path).name for path in paths], git.root, settings)
+        ordered = [f"{settings.ddl.folder}/{name}" for name in names]
     return [DdlFile(path, git.bytes_at(commit, path) or b"") for path in ordered]
 
 
 def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack as it lies in the folder `code`, in the order in which it is applied."""
-    files = {path.name: path for path in (code / settings.ddl.folder).glob("*.sql")}
-    names = in_order(list(files), root, settings)
-    return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
+    folder = code / settings.ddl.folder
+    names = in_order([path.name for path in folder.glob("*.sql")], root, settings)
+    return [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
 
 
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
@@ -137,22 +137,7 @@ def recorded(git: Git, tip: str, tag: str) -> Iterator[str]:
             yield f"{kind} {'; '.join(lines.splitlines())}"
 
 
-# What became of the files between two packs
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happened to the file `path` of a pack; `was` is its path before it was renamed."""
-
-    kind: str
-    path: str
-    was: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.was} to {self.path}" if self.was else f"{self.kind} {self.path}"
-
-
-def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[Change]:
+def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[str]:
     """Return what makes the pack `now` of the pack `before`; the same content under another name was renamed."""
     old, new = ({file.path: file.sha256 for file in pack} for pack in (before, now))
     gone = {digest: path for path, digest in old.items() if path not in new}
@@ -162,9 +147,9 @@ def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[Change]:
     stayed, order = [path for path in old if path in new], [path for path in new if path in old]
     moves = SequenceMatcher(None, stayed, order, autojunk=False).get_opcodes()
     return [
-        *(Change("renamed", path, old_path) for path, old_path in was.items()),
-        *(Change("removed", path) for path in old if path not in new),
-        *(Change("added", path) for path in new if path not in old),
-        *(Change("changed", path) for path in order if old[path] != new[path]),
-        *(Change("reordered", path) for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
+        *(f"renamed {old_path} to {path}" for path, old_path in was.items()),
+        *(f"removed {path}" for path in old if path not in new),
+        *(f"added {path}" for path in new if path not in old),
+        *(f"changed {path}" for path in order if old[path] != new[path]),
+        *(f"reordered {path}" for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
     ]

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from release_tasks import screen, versions
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import EXTRA, MISSING, Difference
+from release_tasks.database.structure import MISSING, NEW, Difference
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder, write_aside
@@ -124,9 +124,9 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
                 applied = apply.apply(environment, files, root, version)
-            for each in applied:
-                screen.say(each.file.name)
-                for warning in each.warnings:
+            for file in files:
+                screen.say(file.name)
+                for warning in applied[file.path]:
                     screen.say(f"  {warning}", "yellow")
             screen.say(f"Applied {len(files)} files to {where}.")
 
@@ -167,7 +167,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
 
 
 def _drift_problem(where: str, each: Difference) -> Problem:
-    missing, extra = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
-    differs = f"Alter {each.name} by hand, bring the change into the pack, or"
-    fix = {MISSING: missing, EXTRA: extra}.get(each.how, differs)
+    missing, new = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
+    changed = f"Alter {each.name} by hand, bring the change into the pack, or"
+    fix = {MISSING: missing, NEW: new}.get(each.how, changed)
     return Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions")

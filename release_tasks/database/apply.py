@@ -11,34 +11,30 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from psycopg import Connection, errors
 
 from release_tasks.database import drift, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
-from release_tasks.database.psql import Applied
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.git import listed
 from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 
-if TYPE_CHECKING:
-    from psycopg import Connection
-
 ATTEMPTS = 6  # of a pack that meets a lock or a deadlock: within some ten seconds the others have ended
-COLUMNS = {"file", "sha256", "version", "applied_at"}
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
 def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
     """Return the files that were not applied to their end with their present content, in order. Raises `Refused`."""
-    query = "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped"
-    columns, entered = {name for (name,) in connection.execute(query, [ddl.ledger])}, dict[str, str]()
-    if lacking := columns and COLUMNS - columns:
-        what = f"{ddl.ledger} is another table, no ledger: it has no column {', '.join(sorted(lacking))}."
-        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.")
-    if columns:
-        entered = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+    if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
+        return list(pack)
+    try:
+        entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+    except errors.UndefinedColumn:
+        what = f"{ddl.ledger} is another table, no ledger: it has no columns file and sha256."
+        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
@@ -51,11 +47,11 @@ def server_problems(connection: Connection, where: str) -> list[Problem]:
     return [Problem(what, f"Set release.environments.{where}.dsn to the primary.")]
 
 
-def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> list[Applied]:
+def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> dict[str, list[str]]:
     """Apply the whole `pack` to `environment`; the application's runner is that in the folder `code`.
 
-    Returns each file with its warnings. Raises `Refused`, also where another release applies DDL there; what was not
-    applied to its end is then not in the ledger, and the same command goes on.
+    Returns file → its warnings. Raises `Refused`, also where another release applies DDL there; what was not applied
+    to its end is then not in the ledger, and the same command goes on.
     """
     where, ddl = environment.name, environment.settings.ddl
     refuse(pack_problems(pack, ddl))
@@ -72,22 +68,20 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
     return applied
 
 
-def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> list[Applied]:
+def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> dict[str, list[str]]:
     """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
-    ddl = environment.settings.ddl
     for attempt in range(ATTEMPTS):
-        ran = psql.run(environment.dsn, pack, ddl, version)
-        if ran.error is None or ran.error.state not in psql.RETRIED:
+        ran = psql.run(environment.dsn, pack, environment.settings.ddl, version, environment.name)
+        if ran.state not in psql.RETRIED:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
-    if ran.error:
-        refuse([psql.problem(ran, ddl, environment.name)])
+    refuse([ran.problem] if ran.problem else [])
     return ran.applied
 
 
 def _by_command(
     connection: Connection, environment: Environment, pack: Sequence[DdlFile], code: Path, version: str
-) -> list[Applied]:
+) -> dict[str, list[str]]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
     settings, ddl = environment.settings, environment.settings.ddl
     made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
@@ -109,7 +103,7 @@ def _by_command(
             "See which database it reaches: it has to read DATABASE_URL or PG*.",
         )
     connection.execute("".join(psql.enter(file, ddl, version) for file in pack).encode())
-    return [Applied(file, warnings if file is pack[-1] else []) for file in pack]
+    return {file.path: warnings if file is pack[-1] else [] for file in pack}
 
 
 def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,6 @@ import pytest
 
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.psql import Applied
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused
@@ -60,7 +59,7 @@ def staging(dsn: str, **settings: Any) -> Environment:
     return Environment("staging", Settings(ddl=Ddl(**settings)), Path(), dsn, "", Path(), None)
 
 
-def applied(connection: psycopg.Connection, *texts: str, **settings: Any) -> list[Applied]:
+def applied(connection: psycopg.Connection, *texts: str, **settings: Any) -> dict[str, list[str]]:
     """Apply files of these texts, the settings of `ddl` being `settings`."""
     dsn = f"{connection.info.dsn} password={connection.info.password}"
     return apply.apply(staging(dsn, **settings), pack_of(*texts), Path(), "0.1.1")
@@ -107,11 +106,7 @@ def test_files_are_applied_in_order_and_their_warnings_kept_with_them(connection
         "do $$ begin raise warning 'a second'; end $$; insert into t select 1 where 'a%sb' like 'a\\%s_';",
         "drop table if exists none;",
     )
-    assert [(each.file.name, each.warnings) for each in found] == [
-        ("00_a.sql", []),
-        ("01_b.sql", ["WARNING: a second"]),
-        ("02_c.sql", []),
-    ]
+    assert found == {"ddl/00_a.sql": [], "ddl/01_b.sql": ["WARNING: a second"], "ddl/02_c.sql": []}
     assert connection.execute("select n from t").fetchall() == [(1,)]
 
 
@@ -202,6 +197,24 @@ def test_an_error_in_a_file_that_another_one_includes_is_a_sentence(
     assert tables(connection) == []
 
 
+def test_comments_may_be_nested(connection: psycopg.Connection) -> None:
+    applied(connection, "/* one /* two; */ select 1 / 0; */ create table t ();\n/* /* */ ; -- /*\n*/ */\n")
+    assert tables(connection) == ["t"]
+    problem = refusal(connection, "/* /* */\n*/ create table half ();\n/* /* */ select 1;")
+    assert problem.what.startswith("ddl/00_a.sql") and "unterminated /* comment" in problem.what
+    assert tables(connection) == ["t"]
+
+
+def test_a_pack_of_1_500_files_is_applied_and_its_last_file_named_when_it_fails(connection: psycopg.Connection) -> None:
+    pack = [DdlFile(f"ddl/{n:04}_t.sql", f"create table if not exists t_{n} (n int);\n".encode()) for n in range(1500)]
+    here = staging(f"{connection.info.dsn} password={connection.info.password}")
+    assert list(apply.apply(here, pack, Path(), "0.1.1")) == [file.path for file in pack]
+    assert len(tables(connection)) == 1500
+    assert connection.execute("select count(*) from ops.ddl_ledger").fetchone() == (1500,)
+    with pytest.raises(Refused, match=r"^ddl/1499_t\.sql, line 2: division by zero"):
+        apply.apply(here, [*pack[:-1], DdlFile("ddl/1499_t.sql", b"\nselect 1 / 0;")], Path(), "0.1.1")
+
+
 def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(connection: psycopg.Connection) -> None:
     problem = refusal(
         connection, "\\set ON_ERROR_STOP off\ncreate table half ();\nselect 1 / 0;\n", "create table b ();"
@@ -244,8 +257,8 @@ def test_a_file_with_its_own_transactions_is_applied_as_it_is_and_reported(conne
     problem = refusal(connection, text)
     assert problem.what == "ddl/00_a.sql, line 6: division by zero (SQLSTATE 22012)."
     assert tables(connection) == ["a"]
-    (found,) = applied(connection, "begin; create table b (); commit; create table c ();")
-    assert found.warnings == [], "and it makes no WARNING in the server's log"
+    found = applied(connection, "begin; create table b (); commit; create table c ();")
+    assert found == {"ddl/00_a.sql": []}, "and it makes no WARNING in the server's log"
     assert tables(connection) == ["a", "b", "c"]
 
 
@@ -375,8 +388,8 @@ def test_a_connection_that_is_killed_is_told_and_nothing_of_the_file_stays(
     thread.start()
     problem = refusal(connection, "create table whole ();", f"{marker}create table half (); select pg_sleep(60);")
     thread.join()
-    told = "terminating connection due to administrator command"
-    assert problem.what == f"The connection was lost while ddl/01_b.sql was applied: {told}."
+    told = "terminating connection due to administrator command (SQLSTATE 57P01)."
+    assert problem.what == f"ddl/01_b.sql, line {2 if marker else 1}: {told}"
     assert problem.mend == "Run the same command again."
     assert tables(other) == (["half", "whole"] if marker else ["whole"])
     assert capfd.readouterr() == ("", "")

@@ -144,9 +144,11 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
         programs.run("pg_restore", dsn, *argv, taken.folder / backup.DUMP, major=major, timeout=settings.timeout)
         with programs.connect(dsn, timeout=settings.timeout) as connection:
             found = backup.rows(connection)
-            differ = [table for table, count in taken.rows.items() if found.get(table) != count]
-            what = "{}, restored, has {} rows, expected {}."
-            refuse(Problem(what.format(each, found.get(each, "no"), taken.rows[each]), "inv backup.take") for each in differ)
+            refuse(
+                Problem(f"{table}, restored, has {found.get(table, 'no')} rows, expected {count}.", "inv backup.take")
+                for table, count in taken.rows.items()
+                if found.get(table) != count
+            )
             for (analyze,) in connection.execute(ANALYZE).fetchall():
                 connection.execute(analyze)
         admin.execute(properties.encode())

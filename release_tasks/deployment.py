@@ -111,9 +111,8 @@ def apply_missing(release: Release, here: Environment, code: Callable[[], Path])
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for applied in ddl.apply_to(here, pack, folder, release.version):
-        notices = [str(message) for message in applied.messages]
-        release.journal.record("ddl", where=here.name, file=applied.file.path, seconds=applied.seconds, notices=notices)
+    for file, warnings in apply.apply(here, pack, folder, release.version).items():
+        release.journal.record("ddl", where=here.name, file=file, warnings=warnings)
 
 
 def unapplied_files(release: Release, here: Environment) -> list[DdlFile]:

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import ddl
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
@@ -74,7 +73,7 @@ def _apply_the_working_tree_s_pack(environment: Environment) -> None:
     with environment.connect() as connection:
         missing = apply.unapplied(connection, pack, settings.ddl)
     if missing:
-        ddl.apply_to(environment, pack, root, "dev")
+        apply.apply(environment, pack, root, "dev")
 
 
 def _port(folder: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,8 +73,8 @@ class Environment:
             "PORT": str(urlsplit(origin).port or ""),
         }
 
-    def connect(self) -> Connection:
-        """Return a connection in autocommit; raises `Refused` when the server cannot be reached or refuses us."""
+    def connect(self) -> AbstractContextManager[Connection]:
+        """Connect in autocommit for the block; raises `Refused` when the server cannot be reached or refuses us."""
         return programs.connect(self.dsn, self.name)
 
     def running_version(self, origin: str = "") -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from release_tasks import acceptance, notes, screen, settling, smokes
 from release_tasks.database import backup, pack, proof, restore
 from release_tasks.deployment import placed, shown, unapplied_files
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import read_link
 from release_tasks.processes.ports import free_port
@@ -67,7 +67,7 @@ def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here = release.here
     there = backup.made_for(here, release.published)
-    if there and (datetime.now(UTC) - there.facts.at < RECENT or not unapplied_files(release, here)):
+    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, here)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")
@@ -90,9 +90,11 @@ def verify_the_backup(release: Release) -> Step:
 def _try_copy(release: Release, dsn: str) -> str:
     """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
     ran = smokes.pass_on_copy(release.here, release.version, dsn)
-    settings = release.settings
-    found = proof.over_rows(dsn, pack.pack_at(release.git, release.commit, settings), settings.ddl)
-    refuse(Problem(f"Tried on a copy of production: {each.what}", each.mend) for each in found.problems)
+    settings, found = release.settings, proof.Proof()
+    with found.one_pass("On a copy of production", settings.ddl):
+        files = pack.pack_at(release.git, release.commit, settings)
+        refuse(proof.watched(dsn, files, settings.ddl).problems())
+    refuse(found.problems)
     excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in found.excepted.items())
     return f"{ran}; the DDL pack keeps all rows there{excepted}"
 

@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import ddl, isolation, node, preconditions, screen, settling, temporary, versions
+from release_tasks import isolation, node, preconditions, screen, settling, temporary, versions
+from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
@@ -123,7 +124,7 @@ def deploy_previous(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    ddl.apply_to(environment, pack_in(code, git.root, environment.settings), code, "before")
+    apply.apply(environment, pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
     settling.settle(environment)
 

@@ -8,13 +8,15 @@ noxfile_local.py.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
     raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    python3.11 noxfile.py")
@@ -51,21 +53,33 @@ if requirements.problems():
     restart_in_the_layers_environment()
 
 import nox  # noqa: E402
+from invoke.config import Config  # noqa: E402
 
 if __name__ == "__main__":
     nox.main()  # which reads this file again, as a module
 
-from invoke.vendor import yaml  # noqa: E402
-
-from release_tasks import isolation, node  # noqa: E402
+from release_tasks import smokes as section_2  # noqa: E402
+from release_tasks.checks import document, runner  # noqa: E402
 from release_tasks.errors import Refused  # noqa: E402
+
+# What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
+STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "requests")
+GATE = [line for line in requirements.FILE.read_text(encoding="utf-8").splitlines() if line.split(" ")[0] in STANDS_ON]
 
 nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.envdir = os.environ.get(isolation.FOLDER, ".nox")
+nox.options.envdir = os.environ.get("RELEASE_NOX", ".nox")
+logging.getLogger("invoke").setLevel(logging.WARNING)  # nox shows what any library logs
 # uv is optional; this line of nox reads like an error.
 nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
+
+
+def settings() -> Config:
+    """Return what `inv` reads: invoke.yaml, and what overrides it."""
+    config = Config(project_location=HERE)
+    config.load_project()
+    return config
 
 
 def inv(session: nox.Session, *words: str) -> None:
@@ -75,52 +89,47 @@ def inv(session: nox.Session, *words: str) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
-    """Run all smokes at once, each in an environment of its own; `-- --env staging` for another than dev."""
-    inv(session, "smokes", *session.posargs)
+    """Run all smokes; `-- --env staging` for another environment than dev."""
+    where, options = section_2.words(session.posargs)
+    with refusals_told(session):
+        section_2.report(settings(), where, None, False, options)
 
 
-def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
-    """Add the session of one smoke: an environment with what it needs, and then a run of it alone."""
+@contextmanager
+def refusals_told(session: nox.Session) -> Iterator[None]:
+    """End the session with the sentences of a refusal."""
+    try:
+        yield
+    except Refused as no:
+        session.error("\n".join(map(str, no.problems)))
+
+
+def add_smoke(name: str, file: Path) -> None:
+    """Add the session of one smoke, in an environment with the packages that its file names (PEP 723)."""
+    packages = nox.project.load_toml(file).get("dependencies", []) if runner.OWN_PACKAGES in file.read_text() else []
 
     def run(session: nox.Session) -> None:
-        home = Path(session.virtualenv.location).resolve()
-        isolation.remember_home(name, HERE, home)
-        if not isolation.is_made(home, needs):
-            session.virtualenv.reuse_existing = False
-            session.virtualenv.create()  # anew: what it had for other needs is none of its own
-            if needs.for_pip:
-                session.install(*needs.for_pip)
-            if needs.npm:
-                path = node.runtime(HERE, HERE / ".release")["PATH"]
-                npm = shutil.which("npm", path=path) or "npm"  # nox does not look for programs in `env`
-                install = [npm, "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
-                session.run_install(*install, env={"PATH": path}, external=True)
-            (home / isolation.INSTALLED).write_text(isolation.told(needs), encoding="utf-8")
-        inv(session, "smokes", "--only", name, *session.posargs)
+        if packages:
+            install_exactly(session, [*GATE, *packages])
+        with refusals_told(session), section_2.command_of(settings(), file, session.posargs) as (arguments, variables):
+            session.run("python" if packages else sys.executable, *arguments, env=variables, external=not packages)
 
-    run.__doc__ = why or f"The smoke {name}."
-    nox.session(name=f"smokes({name})", python=needs.python or None, default=False)(run)
+    run.__doc__ = document.purpose(file) or f"The smoke {name}."
+    nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
 
 
-def settings_here() -> dict[str, Any]:
-    """Return `release:` of invoke.yaml; what is no setting at all is for `inv` to refuse, with its key path."""
-    try:
-        told = yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SystemExit(f"invoke.yaml cannot be read: {' '.join(str(error).split())}") from None
-    found = told.get("release") if isinstance(told, dict) else None
-    return found if isinstance(found, dict) else {}
+def install_exactly(session: nox.Session, packages: list[str]) -> None:
+    """Install `packages`, in a new environment where the present one was made for others."""
+    mark, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join(packages)
+    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+        session.virtualenv.reuse_existing = False
+        session.virtualenv.create()
+        session.install(*packages)
+        mark.write_text(wanted, encoding="utf-8")
 
 
-named = settings_here().get("smokes")
-for smoke, told in named.items() if isinstance(named, dict) else ():
-    told = told if isinstance(told, dict) else {}
-    add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
-for smoke, file in isolation.files_in(HERE).items():
-    try:
-        add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))
-    except Refused as no:
-        raise SystemExit("\n".join(map(str, no.problems))) from None
+for smoke, file in document.smokes_in(HERE).items():
+    add_smoke(smoke, file)
 
 
 @nox.session(default=False, venv_backend="none")

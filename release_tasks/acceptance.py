@@ -1,102 +1,39 @@
-"""Section 7.2: the release proceeds only if these hold on staging; one gate a bullet of the process.
-
-A bullet is made of the checks of its kind. All of them are asked at once, by the first gate that needs them, and again
-only after something has changed.
-"""
+"""Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
-from release_tasks import asking, screen
-from release_tasks.checks import looking
-from release_tasks.checks.place import Asked, Place
-from release_tasks.checks.verdict import PASS, Result, Unknown, Wrong
+from release_tasks import screen
+from release_tasks.checks import document, runner
+from release_tasks.checks.runner import Result
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
-from release_tasks.files import records_folder
-from release_tasks.kinds import Check, Keyed, Listed, Page, Version
+from release_tasks.files import emptied, records_folder
 from release_tasks.processes.links import read_link
 from release_tasks.release import Release, until_live
 from release_tasks.schema import ddl
 
-SECTION = "7.2"
-BULLETS = {
-    "version": "API OK",
-    "http": "API OK",
-    "page": "UI renders all views",
-    "fresh": "Sampling and matrices are fresh",
-    "gaps": "No gaps in ingest",
-    "log": "No SQL warnings in server logs",
-}
-KINDS = get_args(Listed)
-MEND = "to look again; then the same command goes on, and nothing is deployed again"
-BETWEEN = 2.0  # seconds between two looks of a watch
+AGAIN = "to check again; then the same command goes on, and nothing is deployed again"
 
 
 @until_live
-def answer_api_ok(release: Release) -> str:
-    """API OK."""
-    return hold(release, "http")
-
-
-@until_live
-def render_all_views(release: Release) -> str:
-    """UI renders all views."""
-    return hold(release, "page")
-
-
-@until_live
-def have_fresh_data(release: Release) -> str:
-    """Sampling and matrices are fresh."""
-    return hold(release, "fresh")
-
-
-@until_live
-def have_no_gaps(release: Release) -> str:
-    """No gaps in ingest."""
-    return hold(release, "gaps")
-
-
-@until_live
-def log_no_sql_warnings(release: Release) -> str:
-    """No SQL warnings in server logs."""
-    return hold(release, "log")
-
-
-def hold(release: Release, kind: Listed) -> str:
-    """Pass the checks of the bullet that `kind` belongs to; return what they saw in a few words.
-
-    A kind that has nothing to look at is refused before anything changes, unless it is waived with a reason.
-    """
-    refuse_an_empty_list(release, kind)
-    verdict = verdict_on(release, release.here)
-    mine = [each for each in verdict.results if each.bullet == BULLETS[kind]]
-    refuse(asking.problems_in(mine, release.here.name, "check", f"inv accept --env {release.here.name}   # {MEND}"))
-    words = [f"{each.name}: {each.words}" if each.words else each.name for each in mine]
-    reason = release.settings.acceptance.waived.get(kind)
-    return "; ".join([*words, *([f"waived: {reason}"] if reason else [])])
-
-
-def refuse_an_empty_list(release: Release, kind: Listed) -> None:
-    """Raise `Refused` where no check of `kind` is set, and nobody said why."""
-    settings = release.settings.acceptance
-    if not getattr(settings, kind) and kind not in settings.waived:
-        raise Refused(
-            f"release.acceptance.{kind} is empty; a check on nothing passes nothing.",
-            f"Set it in invoke.yaml, or say why not: release.acceptance.waived.{kind}",
-        )
+def meet_the_conditions(release: Release) -> str:
+    """All conditions of section 7.2 hold."""
+    here = release.here
+    found = acceptance_on(release, here)
+    refuse(runner.problems_of(found.results, here.name, "condition", f"inv accept --env {here.name}   # {AGAIN}"))
+    return "; ".join(found.in_words())
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What section 7.2 came to: of which commit, when, and each check's result."""
+class Acceptance:
+    """What section 7.2 came to: of which commit, when, and each result."""
 
     commit: str
     at: str
@@ -104,101 +41,93 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        return bool(self.results) and all(each.verdict == PASS for each in self.results)
+        return bool(self.results) and all(each.is_pass for each in self.results)
 
     @property
-    def essence(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What a person's word on it is about: the commit, and each check with its verdict."""
-        return self.commit, tuple((each.name, each.verdict) for each in self.results)
+    def confirmed_by(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """What a person's confirmation is about: the commit, and each condition with its outcome."""
+        return self.commit, tuple((each.name, each.outcome) for each in self.results)
+
+    def in_words(self) -> list[str]:
+        """Say of each condition what was observed, or why it is waived."""
+        waived = [f"{each.name}: waived, {each.message}" for each in self.results if each.outcome == runner.WAIVED]
+        return waived + [f"{each.name} {each.seconds:.1f} s" for each in self.results if each.outcome == runner.PASSED]
 
     def __str__(self) -> str:
-        passed = sum(each.verdict == PASS for each in self.results)
-        return f"{passed} of {len(self.results)} checks of section 7.2 pass at {self.at}, on commit {self.commit:.9}"
+        passed = sum(each.is_pass for each in self.results)
+        waived = [f"{each.name} (waived: {each.message})" for each in self.results if each.outcome == runner.WAIVED]
+        text = f"{passed} of {len(self.results)} checks of section 7.2 pass at {self.at}, on commit {self.commit:.9}"
+        return "; ".join([text, *waived])
 
 
-def verdict_on(release: Release, here: Environment) -> Verdict:
-    """Return what all checks of section 7.2 say of the release that runs here; asked once until something changes."""
-    if release.verdict is None:
+def acceptance_on(release: Release, here: Environment) -> Acceptance:
+    """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
+    if release.acceptance is None:
         if not here.runs(release):
             raise NotYet(f"after the release runs on {here.name}")
         if release.settings.stamp.command and not stamped_at(release, here):
             raise NotYet(f"after the session is stamped on {here.name}")
-        place = place_of(release, here)
-        results = tuple(asking.ask(place, section=SECTION))
+        evidence, commit = release.kept(f"acceptance-{here.name}"), deployment_of(release, here)["commit"]
+        results = check(release, here, evidence)
         at = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        release.verdict = Verdict(place.commit, at, results)
-        release.keep_results(f"acceptance-{here.name}", here.name, results, commit=place.commit, at=at)
-    found: Verdict = release.verdict
+        release.acceptance = Acceptance(commit or "", at, tuple(results))
+        release.keep_results(f"acceptance-{here.name}", here.name, results, commit=commit, at=at)
+    found: Acceptance = release.acceptance
     return found
 
 
-def place_of(release: Release, here: Environment, wait: float | None = None) -> Place:
-    """Return `here` with the checks of section 7.2, and what should run there.
+def check(release: Release, here: Environment, evidence: Path, wait: float | None = None, **facts: Any) -> list[Result]:
+    """Check the conditions `here`, in the document's order, and before and after them that the release runs.
 
-    Each check may wait for what is left of the time that a deployment gets to settle, or `wait` seconds.
+    Each may wait until the deployment has had its time to settle, or `wait` seconds from now. Raises `Refused`.
     """
-    settings = release.settings
-    deployment = deployment_of(release, here)
-    deployed = deployment["commit"]
-    if wait is None:
-        wait = max(0.0, settings.acceptance.wait - (time.time() - deployment.get("began_unix", 0.0)))
-    facts: dict[str, Any] = {}
-    if deployed:
-        pack = ddl.pack_at(release.git, deployed, settings)
-        facts = {
-            "commit": deployed,
-            "began": deployment["began"],
-            "positions": deployment.get("positions", {}),
-            "stamp_log": settings.stamp.log if settings.stamp.command else "",
-            "stamp_flags": settings.stamp.flags,
+    settings, deployment = release.settings, deployment_of(release, here)
+    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
+    if commit := deployment["commit"]:
+        facts |= {
+            "commit": commit,
+            "deployed_at": deployment["began"],
+            "log_positions": deployment.get("positions", {}),
+            "session_log": settings.stamp.log if settings.stamp.command else "",
+            "session_flags": settings.stamp.flags,
             "ledger": settings.ddl.ledger,
-            "pack": {file.path: file.sha256 for file in pack},
+            "pack": {file.path: file.sha256 for file in ddl.pack_at(release.git, commit, settings)},
         }
-    place = asking.place_of(here, release.version, release.kept(f"acceptance-{here.name}"), **facts)
-    return replace(place, asked=tuple(_asked(release, wait)))
+    target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
+    code = Path(target.code)
+    refuse(document.condition_problems(code))
+    files = sorted((code / "acceptance").glob("test_*.py"))
+    results = runner.run(target, [runner.THE_RELEASE, *files] if not target.only_queries else files, evidence)
+    order = {f"test_{document.slug(item)}": item for item in document.conditions(code)}
+    named = [replace(each, name=_named(each.name, order)) for each in results]
+    if target.only_queries:
+        return named
+    ran = {each.name.partition("[")[0] for each in results}
+    missing = [item for test, item in order.items() if test not in ran]
+    return [*named, *(Result(item, runner.INCONCLUSIVE, "Its test did not run.") for item in missing)]
 
 
-def _asked(release: Release, wait: float) -> Iterator[Asked]:
-    """Yield the checks of section 7.2 as they are asked, under names that differ."""
-    acceptance = release.settings.acceptance
-    entries = [Version(), *(entry for kind in KINDS for entry in getattr(acceptance, kind))]
-    names: list[str] = []
-    for entry in entries:
-        for check in _singles(entry):
-            for turn in check.turns:
-                name = check.why or check.title
-                names.append(name)
-                again = ", again" if turn == max(check.turns) > min(check.turns) else ""
-                again = again or (f" ({names.count(name)})" if names.count(name) > 1 else "")
-                patience = wait if check.wait is None else check.wait
-                yield Asked(name + again, SECTION, BULLETS[check.kind], check, patience, turn)
+def _named(test: str, conditions: dict[str, str]) -> str:
+    """Return the condition that `test` is named like, with its parameter; a test of no condition in its own words."""
+    name, bracket, parameter = test.partition("[")
+    own = conditions.get(name, name.removeprefix("test_").replace("_", " "))
+    return f"{own} {bracket}{parameter}" if parameter else own
 
 
-def _singles(check: Check) -> list[Check]:
-    """Return a check for each view that one entry names."""
-    if isinstance(check, Page) and len(check.path) > 1:
-        return [check.model_copy(update={"path": [path], "why": ""}) for path in check.path]
-    return [check]
+def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
+    """Return what section 7.2 lacks, and which of its queries cannot be run, as far as dev can tell.
 
-
-def asking_problems(release: Release, dev: Environment) -> list[Problem]:
-    """Return why checks of section 7.2 cannot be asked, as far as dev can tell; what they answer there is no matter."""
-    problems = []
-    place = asking.place_of(dev, release.version, release.kept("acceptance-dev"))
-    for asked in _asked(release, 0.0):
-        if isinstance(asked.check, Keyed):
-            try:
-                with suppress(Wrong):
-                    looking.look_of(asked.check)(asked.check, place, {}, asked)
-            except Unknown as no:
-                problems.append(Problem(f"{asked.name} cannot be asked on dev: {no}", no.mend))
-    return problems
+    What the queries answer on dev is no matter.
+    """
+    results = check(release, dev, release.kept("acceptance-dev"), wait=0.0, only_queries=True)
+    unclear = [each for each in results if each.outcome == runner.INCONCLUSIVE]
+    return runner.problems_of(unclear, "dev", "condition", "inv accept --env dev")
 
 
 def report(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
-    """Ask the checks of section 7.2 in the environment `where`, outside a release, and show a table.
+    """Check section 7.2 in the environment `where`, outside a release, and show a table.
 
-    With `watch` they are asked again until all pass or that many seconds are over. Raises `Refused` otherwise.
+    With `watch` each condition may take that many seconds to hold. Raises `Refused` when one does not.
     """
     from release_tasks.release import project_root, settings_of, version_here
 
@@ -210,44 +139,24 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
             release.options, release.only_looks = {"where": where}, True
             if version is None and where != "dev" and (code := read_link(release.here.current)):
                 release.version = code.name.removeprefix("v")
+            evidence = emptied(records_folder(root) / "checks" / f"acceptance-{where}")
             title = f"Section 7.2 on {where}, version {release.version}"
-            results = _asked_again(release, title, seconds)
+            with screen.busy(f"Checking {title}"):
+                results = check(release, release.here, evidence, seconds)
         finally:
             release.close()
-    asking.keep(records_folder(root) / "checks" / f"acceptance-{where}", results)
-    if as_json:
-        screen.as_json(results)
-    else:
-        asking.show(title, results)
-        for kind, reason in settings.acceptance.waived.items():
-            screen.say(f"Waived: {BULLETS[kind]} ({kind}): {reason}")
-    refuse(asking.problems_in(results, where, "check", f"inv accept --env {where}"))
+    runner.keep(evidence, results)
+    runner.show(title, results, as_json)
+    refuse(runner.problems_of(results, where, "condition", f"inv accept --env {where}"))
 
 
-def _seconds(watch: str | None) -> float:
-    """Return the seconds that `--watch` names, 0 without it. Raises `Refused`."""
+def _seconds(watch: str | None) -> float | None:
+    """Return the seconds that `--watch` names, None without it. Raises `Refused`."""
     if watch is None:
-        return 0.0
-    with suppress(ValueError):
+        return None
+    try:
         if 0 < float(watch) < float("inf"):
             return float(watch)
-    raise Refused(f"--watch says {watch!r}; expected seconds.", "--watch 120")
-
-
-def _asked_again(release: Release, title: str, seconds: float) -> Sequence[Result]:
-    """Ask until all pass or `seconds` are over, with a table that follows; once where there are none."""
-    for kind in KINDS:
-        refuse_an_empty_list(release, kind)
-    if not seconds:
-        with screen.busy(f"Asking {title}"):
-            return asking.ask(place_of(release, release.here), section=SECTION)
-    deadline = time.monotonic() + seconds
-    with screen.live(title, asking.COLUMNS) as draw:
-        while True:
-            results = asking.ask(place_of(release, release.here, wait=0.0), section=SECTION)
-            left = [each.name for each in results if each.verdict != PASS]
-            if not left or time.monotonic() + BETWEEN > deadline:
-                return results
-            passed = len(results) - len(left)
-            draw(asking.rows_of(results), f"{passed} of {len(results)} pass, not yet {', '.join(left)}")
-            time.sleep(BETWEEN)
+    except ValueError:
+        pass
+    raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")

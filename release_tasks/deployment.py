@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import asking, settling, smokes, temporary
-from release_tasks.checks import rotation
+from release_tasks import smokes, temporary
+from release_tasks.checks.runner import noted_logs
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import extract, write_aside
@@ -84,8 +84,7 @@ def _moment(here: Environment) -> dict[str, Any]:
     with here.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    positions = rotation.positions(asking.logs_of(here), here.root)
-    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": positions}
+    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": noted_logs(here)}
 
 
 def placed(release: Release) -> Path:
@@ -140,7 +139,7 @@ def run_the_release(release: Release) -> Step:
             f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
-    settling.settle(here)
+    here.wait_until_ready()
 
 
 @until_live
@@ -148,7 +147,7 @@ def pass_the_smokes(release: Release) -> str:
     """The smokes pass."""
     if not release.here.runs(release):
         raise NotYet("after the release runs here")
-    return smokes.pass_all(release, release.here, "7.1")
+    return smokes.pass_all(release, release.here)
 
 
 @until_live
@@ -167,7 +166,7 @@ def stamp_the_session(release: Release) -> Step:
 
 
 def stamped_at(release: Release, here: Environment) -> str | None:
-    """Return when this deployment was stamped, None before: its row in the session log is the marker."""
+    """Return when this deployment was stamped; None before, and where another version was stamped since."""
     deployment, log = deployment_of(release, here), release.settings.stamp.log
     if not deployment["commit"]:
         return None
@@ -176,10 +175,10 @@ def stamped_at(release: Release, here: Environment) -> str | None:
         if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
             return None
         row = connection.execute(
-            f"select min(opened_at) from {log} where app_name = %s and app_version = %s and opened_at >= %s",
-            [release.settings.app, release.version, deployment["began"]],
+            f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1",
+            [release.settings.app, deployment["began"]],
         ).fetchone()
-    return row[0].isoformat(timespec="seconds") if row and row[0] else None
+    return row[1].isoformat(timespec="seconds") if row and row[0] == release.version else None
 
 
 def shown(path: Path, release: Release) -> str:

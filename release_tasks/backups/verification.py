@@ -11,13 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from release_tasks import asking, smokes
+from release_tasks import smokes
 from release_tasks.backups import backup, restoring
 from release_tasks.backups.shelf import FACTS, VERIFIED, Backup, held, prune
 from release_tasks.database import postgres
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import emptied, file_sha256, records_folder, write_aside
-from release_tasks.kinds import Command, Sql
+from release_tasks.files import file_sha256, write_aside
 from release_tasks.processes.links import read_link
 from release_tasks.schema import scratch
 
@@ -131,17 +130,7 @@ def _smokes(taken: Backup, restored: Environment) -> tuple[list[str], str]:
 
     Raises `Refused` with those that do not pass.
     """
-    every = restored.settings.smokes.items()
-    marked = {name: each for name, each in every if isinstance(each, Command | Sql) and each.on_backup is not None}
-    if not marked:
-        return [], "none is marked on_backup"
     code = restored.root if restored.name == "dev" else read_link(restored.current)
     if code is None:
         return [], "none ran, for nothing has been deployed there yet"
-    where = f"the restored {taken.name}"
-    kept = emptied(records_folder(restored.root) / "checks" / "restored")
-    place = asking.place_of(restored, taken.facts["version"], kept, code=code)
-    results = asking.ask(replace(place, asked=smokes.asked_of(marked, place, "8", on_backup=True)))
-    mend = "Mend the smoke, or what it needs in its on_backup; it can only read, and runs with the code deployed there."
-    refuse(replace(each, mend=mend) for each in asking.problems_in(results, where, "smoke", ""))
-    return [each.name for each in results], ""
+    return smokes.pass_on_backup(restored, taken.facts["version"], code, f"the restored {taken.name}")

@@ -22,7 +22,6 @@ from outside import (
     until,
 )
 
-from release_tasks import isolation
 from release_tasks.database.postgres_home import Home
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -51,7 +50,7 @@ def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         env={
             **os.environ,
             "TMPDIR": str(clone.parent / "tmp"),
-            isolation.FOLDER: str(LAYER / ".nox"),
+            "RELEASE_NOX": str(LAYER / ".nox"),
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
         },

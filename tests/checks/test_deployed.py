@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from release_tasks.checks.place import Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result
+from release_tasks.checks.deployed import check_release
+from release_tasks.checks.runner import FAILED, INCONCLUSIVE, PASSED
+from release_tasks.checks.target import Target
 from release_tasks.deployment import unpack_commit
-from release_tasks.kinds import Version
+from tests.checks.conftest import Came, came_to
 
 BEGAN = "2026-01-02T10:00:00+00:00"
 PACK = {f"ddl/0{number}.sql": hashlib.sha256(bytes([number])).hexdigest() for number in range(3)}
@@ -37,8 +39,8 @@ FILES = {"app.js": "run();\n", "win.bat": "echo\n", "docs/a (1).md": "# A\n", ".
 
 
 @pytest.fixture
-def staging(web, dsn, work, place, tmp_path) -> Place:
-    """A place where all four say 0.1.1."""
+def staging(web, dsn, work, target, tmp_path) -> Target:
+    """A target where all four say 0.1.1."""
     web.be("0.1.1")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(STAMP)
@@ -52,49 +54,48 @@ def staging(web, dsn, work, place, tmp_path) -> Place:
     unpack_commit(work.layer(), commit, code)
     (code / "node_modules").mkdir()
     (code / "node_modules" / "extra.js").write_text("no business of ours\n")
-    return place(
+    return target(
         dsn=dsn,
         origin=web.origin,
         root=str(work.root),
         code=str(code),
         commit=commit,
-        began=BEGAN,
-        stamp_log="ops.session_log",
-        stamp_flags="ops.session_flags",
+        deployed_at=BEGAN,
+        session_log="ops.session_log",
+        session_flags="ops.session_flags",
         ledger="ops.ddl_ledger",
         pack=PACK,
     )
 
 
 @pytest.fixture
-def seen_on(look: Callable[..., Result]) -> Callable[..., Result]:
-    """Return what asks for the version: `seen_on(place, **facts)`."""
+def checked() -> Callable[..., Came]:
+    """Return what checks that the release runs: `checked(target, **facts)`."""
 
-    def seen_on(place: Place, **facts: Any) -> Result:
-        return look(Version(timeout=60), Place(**{**vars(place), **facts}))
+    def checked(target: Target, **facts: Any) -> Came:
+        return came_to(lambda record: check_release(replace(target, **facts), record))
 
-    return seen_on
+    return checked
 
 
-def sql(place: Place, statement: str) -> None:
-    with psycopg.connect(place.dsn, autocommit=True) as connection:
+def sql(target: Target, statement: str) -> None:
+    with psycopg.connect(target.dsn, autocommit=True) as connection:
         connection.execute(statement)
 
 
-def test_where_all_four_say_the_same_it_passes_in_a_few_words(staging, seen_on):
-    result = seen_on(staging)
-    assert (result.verdict, result.said) == (PASS, ())
-    assert result.words.startswith("0.1.1 by API, stamp of ")
-    assert f"3 DDL files, 12 files of {staging.commit:.9}" in result.words
-    assert result.seen["flags"] == "2 compared, with the session they point to"
+def test_where_all_four_say_the_same_it_passes_in_a_few_words(staging, checked):
+    result = checked(staging)
+    assert result.outcome == PASSED, result
+    assert result.recorded[0] == "0.1.1 by API" and result.recorded[1].startswith("stamp of ")
+    assert result.recorded[2:] == ["3 DDL files", f"12 files of {staging.commit:.9}"]
 
 
-def test_what_a_place_does_not_have_is_not_asked_and_no_proxy_stands_between(web, place, seen_on, monkeypatch):
+def test_what_a_target_does_not_have_is_not_asked_and_no_proxy_stands_between(web, target, checked, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     web.be("0.1.1")
-    result = seen_on(place(origin=web.origin))
-    assert (result.verdict, result.words) == (PASS, "0.1.1 by API")
+    assert checked(target(origin=web.origin)) == Came(PASSED, recorded=["0.1.1 by API"])
+    assert checked(target(origin=web.origin, version_path="")) == Came(PASSED)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,12 @@ def test_what_a_place_does_not_have_is_not_asked_and_no_proxy_stands_between(web
         ((302, '{"version": "0.1.1"}'), "answers 302"),
     ],
 )
-def test_another_version_that_still_runs_is_caught(staging, seen_on, web, answer, said):
+def test_another_version_that_still_runs_is_caught(staging, checked, web, answer, said):
     web.headers["Location"] = "/api/other"
     web.answers["/api/other"] = (200, '{"version": "0.1.1"}')
     web.answers["/api/version"] = answer
-    result = seen_on(staging)
-    assert result.verdict == FAIL and said in result.said[0] and len(result.said) == 1
+    result = checked(staging)
+    assert result.outcome == FAILED and said in result.message
 
 
 LIES = {
@@ -145,24 +146,20 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_what_the_database_says_is_caught(staging, seen_on, lie):
+def test_what_the_database_says_is_caught(staging, checked, lie):
     statement, said = LIES[lie]
     sql(staging, statement)
-    result = seen_on(staging)
-    assert result.verdict == FAIL and len(result.said) == 1 and said in result.said[0], result.said
+    result = checked(staging)
+    assert result.outcome == FAILED and said in result.message, result
 
 
 @pytest.mark.parametrize(
-    ("change", "seen"),
-    [
-        ("drop table ops.session_flags", "there are none"),
-        ("alter table ops.session_log drop column session_id cascade", "2 compared, without the session they point to"),
-    ],
+    "change",
+    ["drop table ops.session_flags", "alter table ops.session_log drop column session_id cascade"],
 )
-def test_what_could_not_be_compared_is_told(staging, seen_on, change, seen):
+def test_flags_that_are_not_there_are_not_compared(staging, checked, change):
     sql(staging, change)
-    result = seen_on(staging)
-    assert (result.verdict, result.seen["flags"]) == (PASS, seen)
+    assert checked(staging).outcome == PASSED
 
 
 @pytest.mark.parametrize(
@@ -179,56 +176,58 @@ def test_what_could_not_be_compared_is_told(staging, seen_on, change, seen):
         (shutil.rmtree, "There is no folder"),
     ],
 )
-def test_a_file_edited_by_hand_on_the_server_is_caught(staging, seen_on, change, said):
+def test_a_file_edited_by_hand_on_the_server_is_caught(staging, checked, change, said):
     change(Path(staging.code))
-    result = seen_on(staging)
-    assert result.verdict == FAIL and len(result.said) == 1 and said in result.said[0], result.said
-    assert "git -C" in result.mend
+    result = checked(staging)
+    assert result.outcome == FAILED and said in result.message, result
+    assert "git -C" in result.hint or said == "There is no folder"
 
 
-def test_a_file_that_a_build_rewrites_may_be_excepted_with_a_reason(staging, seen_on):
+def test_a_file_that_a_build_rewrites_may_be_excepted_with_a_reason(staging, checked):
     code = Path(staging.code)
     code.joinpath("app.js").write_text("built();\n")
     why = {r"^app\.js$": "the build writes it"}
-    result = seen_on(staging, rewritten=why)
-    assert result.verdict == PASS and "1 excepted: the build writes it" in result.seen["in_words"]
+    result = checked(staging, rewritten=why)
+    assert result.outcome == PASSED and "1 excepted: the build writes it" in result.recorded[-1]
     code.joinpath("app.js").unlink()
-    assert "missing" in seen_on(staging, rewritten=why).words
+    assert "missing" in checked(staging, rewritten=why).message
 
 
-def test_a_submodule_and_what_is_not_archived_are_no_business_of_ours(staging, seen_on, work):
+def test_a_submodule_and_what_is_not_archived_are_no_business_of_ours(staging, checked, work):
     work.add_submodule("docs2", {"a.md": "a\n"})
     commit = work.commit({".gitattributes": "*.bat eol=crlf\nVERSION export-ignore\n"})
     shutil.rmtree(staging.code)
     unpack_commit(work.layer(), commit, Path(staging.code))
-    assert seen_on(staging, commit=commit).verdict == PASS
+    assert checked(staging, commit=commit).outcome == PASSED
 
 
-def test_yesterdays_deployment_is_told_whole(staging, seen_on, web, work):
+def test_yesterdays_deployment_is_told_whole(staging, checked, web, work):
     web.be("0.1.0")
     sql(staging, "delete from ops.session_flags; delete from ops.session_log where app_version = '0.1.1'")
     sql(staging, "update ops.ddl_ledger set sha256 = 'beef'")
     commit = work.commit({"app.js": "run(2);\n", "new.js": "\n"})
-    result = seen_on(staging, commit=commit)
-    assert result.verdict == FAIL and len(result.said) == 6, result.said
-    assert result.mend == "inv deploy.staging"
+    result = checked(staging, commit=commit)
+    assert result.outcome == FAILED, result
+    said = ("answers as 0.1.0", "is of 0.1.0", "no row", "applied as another", "missing", "not as")
+    assert [words for words in said if words not in result.message] == []
+    assert result.hint == "inv deploy.staging"
 
 
-def test_what_cannot_be_asked_is_unknown(staging, seen_on, web):
-    nowhere = seen_on(staging, origin="http://127.0.0.1:9")
-    assert nowhere.verdict == UNKNOWN and "could not be reached" in nowhere.said[0]
-    closed = seen_on(staging, dsn="postgresql://nobody@127.0.0.1:9/none")
-    assert closed.verdict == UNKNOWN and "cannot be used" in closed.said[0]
-    shallow = seen_on(staging, commit="0" * 40)
-    assert shallow.verdict == UNKNOWN and "git archive" in shallow.said[0]
-    other = seen_on(staging, ledger="ops.session_flags")
-    assert other.verdict == UNKNOWN and "does not say its version" in other.said[0]
+def test_what_cannot_be_asked_is_unknown(staging, checked, web):
+    nowhere = checked(staging, origin="http://127.0.0.1:9")
+    assert nowhere.outcome == INCONCLUSIVE and "could not be reached" in nowhere.message
+    closed = checked(staging, dsn="postgresql://nobody@127.0.0.1:9/none")
+    assert closed.outcome == INCONCLUSIVE and "cannot be used" in closed.message
+    shallow = checked(staging, commit="0" * 40)
+    assert shallow.outcome == INCONCLUSIVE and "git archive" in shallow.message
+    other = checked(staging, ledger="ops.session_flags")
+    assert other.outcome == INCONCLUSIVE and "A query fails" in other.message
 
 
-def test_what_cannot_be_asked_does_not_hide_what_is_wrong(staging, seen_on):
+def test_what_cannot_be_asked_does_not_hide_what_is_wrong(staging, checked):
     (Path(staging.code) / "app.js").write_text("hack;\n")
-    result = seen_on(staging, origin="http://127.0.0.1:9")
-    assert result.verdict == FAIL and "app.js" in result.said[0] and "could not be reached" in result.said[1]
+    result = checked(staging, origin="http://127.0.0.1:9")
+    assert result.outcome == FAILED and "app.js" in result.message and "could not be reached" in result.message
 
 
 @pytest.mark.parametrize(
@@ -239,25 +238,27 @@ def test_what_cannot_be_asked_does_not_hide_what_is_wrong(staging, seen_on):
         "grant usage on schema ops to reader; grant select on ops.session_log to reader",
     ],
 )
-def test_a_role_that_may_not_read_is_told_which_grant_mends_it(staging, seen_on, granted):
+def test_a_role_that_may_not_read_is_told_which_grant_mends_it(staging, checked, granted):
     sql(staging, f"create role reader login password 'secret-of-reader'; {granted}")
     parts = psycopg.conninfo.conninfo_to_dict(staging.dsn)
     dsn = psycopg.conninfo.make_conninfo(**{**parts, "user": "reader", "password": "secret-of-reader"})
     try:
-        result = seen_on(staging, dsn=dsn)
+        result = checked(staging, dsn=dsn)
     finally:
         sql(staging, "drop owned by reader; drop role reader")
-    assert result.verdict == UNKNOWN and "reader of staging may not read ops." in result.said[0], result.said
-    assert "grant usage on schema ops to reader; grant select on ops." in result.mend
+    assert result.outcome == INCONCLUSIVE and "permission denied" in result.message, result
+    assert result.hint.startswith("grant usage on schema ops to reader" if not granted else "grant select on ops.")
 
 
-def test_a_flag_that_may_not_be_read_does_not_hide_the_wrong_stamp(staging, seen_on):
+def test_a_flag_that_may_not_be_read_does_not_hide_the_wrong_stamp(staging, checked):
     sql(staging, "update ops.session_log set app_version = '0.1.2' where app_version = '0.1.1'")
     sql(staging, "create role reader login password 'secret-of-reader'; grant usage on schema ops to reader")
     sql(staging, "grant select on ops.session_log, ops.ddl_ledger to reader")
     dsn = psycopg.conninfo.make_conninfo(staging.dsn, user="reader", password="secret-of-reader")
     try:
-        result = seen_on(staging, dsn=dsn)
+        result = checked(staging, dsn=dsn)
     finally:
         sql(staging, "drop owned by reader; drop role reader")
-    assert result.verdict == FAIL and "is of 0.1.2" in result.said[0] and "may not read" in result.said[1], result.said
+    assert result.outcome == FAILED and "is of 0.1.2" in result.message and "permission denied" in result.message, (
+        result
+    )

@@ -1,6 +1,6 @@
 """How long the sample's smokes and section 7.2 take against their slowest member, on an embedded dev.
 
-Run by `nox -s bench`. Each round runs all, as `inv smokes` and `inv accept` do: new processes of pytest, and a new browser.
+Run by `nox -s bench`. Each round runs all, as `inv smokes` and `inv accept` do, in new processes of pytest.
 Prints medians, and the ratio of the whole to its slowest test, the baseline.
 """
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
-from release_tasks.checks.series import GAPS, Series  # noqa: E402
+from release_tasks.checks.series import GAPS, UNITS, Series  # noqa: E402
 from release_tasks.database import postgres  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
@@ -119,9 +119,11 @@ def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
 
 def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
-    spans = {"window": window, "apart": EVERY * 1.5, "apart_and_late": EVERY * 1.5 + LATE, "most": 10}
+    spans = {"window": window, "every": EVERY, "late": LATE, "most": 10}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(f"explain {series(connection)._with_parts(GAPS)}".encode(), spans)
+        rows = connection.execute(
+            f"explain {series(connection)._filled(GAPS, *UNITS['timestamptz'][1:])}".encode(), spans
+        )
         return [line for (line,) in rows]
 
 

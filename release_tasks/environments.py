@@ -103,15 +103,11 @@ class Environment:
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        from requests import JSONDecodeError
-
         from release_tasks.checks import CheckFailed, Inconclusive
-        from release_tasks.checks.api import Api
+        from release_tasks.checks.api import Api, version_in
 
-        with suppress(Inconclusive, CheckFailed, JSONDecodeError), Api(origin or self.origin) as api:
-            found = api.get(self.settings.acceptance.version, timeout=ANSWER).json()
-            version = found.get("version") if isinstance(found, dict) else None
-            return str(version) if version else None
+        with suppress(Inconclusive, CheckFailed), Api(origin or self.origin) as api:
+            return version_in(api.get(self.settings.acceptance.version, timeout=ANSWER)) or None
         return None
 
     def wait_until_ready(self) -> None:

@@ -176,13 +176,13 @@ LIES = {
     "a suite that returns False": Lie(Suite("def test_a(): return 'BTC' == 'ETH'"), "it", UNCLEAR, "returned"),
     "a suite that fails in a thread": Lie(Suite(IN_A_THREAD), "it", UNCLEAR, "thread"),
     # Answers with status 200, or that lead to one
-    "health that answers 200 with ok: false": http("/sick", '{"ok": false}', {"ok": True}, "ok is false"),
+    "health that answers 200 with ok: false": http("/sick", '{"ok": false}', {"ok": True}, 'says {"ok": false}'),
     "health that says ok with the database down": http(
-        "/half", '{"ok": true, "database": {"ok": false}}', {"database": {"ok": True}}, "database.ok is false"
+        "/half", '{"ok": true, "database": {"ok": false}}', {"database": {"ok": True}}, '{"ok": false}}'
     ),
     "health that says nothing of its database":
-        http("/mute", '{"ok": true}', {"database": {"ok": True}}, "there is no database"),
-    "health of yesterday's version": http("/old", '{"version": "0.1.0"}', {"version": "0.1.1"}, 'expected "0.1.1"'),
+        http("/mute", '{"ok": true}', {"database": {"ok": True}}, "says {}"),
+    "health of yesterday's version": http("/old", '{"version": "0.1.0"}', {"version": "0.1.1"}, '"0.1.1"}'),
     "an API behind a redirect to login":
         Lie(Served(status=302, location="/login?next=/prices"), "api.expect('/prices')", FAILED, "a login page"),
     "an answer that comes too late":

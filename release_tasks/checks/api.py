@@ -53,7 +53,7 @@ class Api(requests.Session):
     ) -> requests.Response:
         """Return the answer, which has to come `within` seconds with `status` and, where given, hold `json`.
 
-        Of an object only the expected keys are compared; true is neither "true" nor 1, but 1 is 1.0 (RFC 8259).
+        Of an object only the expected keys are compared; true is neither "true" nor 1.
         """
         began = time.monotonic()
         answer = self.request(method, path, timeout=within, **how)
@@ -71,28 +71,33 @@ class Api(requests.Session):
                 found = answer.json()
             except ValueError:
                 raise CheckFailed(f"{path} answered with no JSON: {short(answer.text) or 'nothing'}") from None
-            if problems := differences(found, json):
-                raise CheckFailed(f"{path}: {'; '.join(problems)}. It said: {short(found)}")
+            said = expected_part(found, json)
+            if as_text(said) != as_text(json):
+                raise CheckFailed(f"{path} says {short(as_text(said))}, expected {as_text(json)}.")
         return answer
 
 
-def differences(found: Any, expected: Any, at: str = "") -> list[str]:
-    """Return where JSON `found` is not as `expected`; of an object only the expected keys count."""
+def expected_part(found: Any, expected: Any) -> Any:
+    """Return of JSON `found` what `expected` names: of an object only the expected keys."""
     if isinstance(expected, dict) and isinstance(found, dict):
-        missing = [f"there is no {at}{key}" for key in expected if key not in found]
-        there = (key for key in expected if key in found)
-        return missing + [each for key in there for each in differences(found[key], expected[key], f"{at}{key}.")]
+        return {key: expected_part(found[key], expected[key]) for key in expected if key in found}
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        pairs = enumerate(zip(found, expected, strict=True))
-        return [each for n, (one, other) in pairs for each in differences(one, other, f"{at}{n}.")]
-    same = isinstance(found, bool) == isinstance(expected, bool) and type(found) in _alike(expected)
-    if same and found == expected:
-        return []
-    return [f"{at.rstrip('.') or 'it'} is {short(json.dumps(found))}, expected {json.dumps(expected)}"]
+        return [expected_part(*pair) for pair in zip(found, expected, strict=True)]
+    return found
 
 
-def _alike(value: Any) -> tuple[type, ...]:
-    return (int, float) if type(value) in (int, float) else (type(value),)
+def as_text(value: Any) -> str:
+    """Return JSON by which true is neither "true" nor 1, whatever the order of keys."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def version_in(answer: requests.Response) -> str:
+    """Return the version that a version route answers with, "" for any other answer."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return ""
+    return str(said.get("version") or "") if answer.status_code == 200 and isinstance(said, dict) else ""
 
 
 def own_url(path: str, origin: str) -> str:

@@ -11,33 +11,32 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks.checks import HINT, CheckFailed, Inconclusive
-from release_tasks.checks.api import Api, short
+from release_tasks.checks.api import Api, short, version_in
 from release_tasks.checks.target import Target
 from release_tasks.errors import Refused
 from release_tasks.processes import shell
 
 SHOWN = 10  # names
+Record = Callable[[str, object], None]
 
 
-def check_release(target: Target, record: Callable[[str, object], None]) -> None:
+def check_release(target: Target, record: Record) -> None:
     """Compare what each of the four says with the release; raise `CheckFailed` with all that differs, at once.
 
     What this target does not have (stamp, ledger, commit) is left out. Raises `Inconclusive` where one of them cannot
     be read, if nothing else is wrong.
     """
-    problems, unread, hints = list[str](), list[str](), list[str]()
+    problems, unread, hint = list[str](), list[str](), ""
     for source in (_api, _stamp, _ledger, _tree):
         try:
             for problem in source(target, record):
                 problems.append(problem)
-                hints.append(_hint(target, source is _tree))
+                hint = hint or _hint(target, source is _tree)
         except Inconclusive as no:
-            said, _, hint = str(no).partition(HINT)
-            unread.append(said)
-            hints.append(hint)
+            said, _, more = str(no).partition(HINT)
+            unread, hint = [*unread, said], hint or more
         except Refused as no:
-            unread += [each.what for each in no.problems]
-    hint = next(filter(None, hints), "")
+            unread.append(str(no))
     if problems:
         raise CheckFailed(" ".join([*problems, *unread]), hint)
     if unread:
@@ -52,24 +51,20 @@ def _hint(target: Target, tree: bool) -> str:
     return restore if tree else f"inv deploy.{target.name}"
 
 
-def _api(target: Target, record: Callable[[str, object], None]) -> Iterator[str]:
+def _api(target: Target, record: Record) -> Iterator[str]:
     if not target.version_path:
         return
     with Api(target.origin) as api:
         answer = api.get(target.version_path, headers={"Cache-Control": "no-cache"})
-    try:
-        said = answer.json()
-    except ValueError:
-        said = None
-    found, url = said.get("version") if isinstance(said, dict) else None, f"{target.origin}{target.version_path}"
+    url, found = f"{target.origin}{target.version_path}", version_in(answer)
     record("api", f"{found} by API")
-    if answer.status_code != 200 or not found:
+    if not found:
         yield f"{url} answers {answer.status_code} and no version; expected {target.version}."
     elif found != target.version:
         yield f"{url} answers as {short(found)}; expected {target.version}."
 
 
-def _stamp(target: Target, record: Callable[[str, object], None]) -> Iterator[str]:
+def _stamp(target: Target, record: Record) -> Iterator[str]:
     if not (log := target.session_log):
         return
     query = (
@@ -81,43 +76,31 @@ def _stamp(target: Target, record: Callable[[str, object], None]) -> Iterator[st
         yield f"{log} has no stamp of {target.app}; expected one of {target.version}."
         return
     version, opened, is_of_this_deployment, session = newest[0]
-    record("stamp", f"stamp of {opened.astimezone():%H:%M}" if opened else "stamp")
+    record("stamp", f"stamp of {opened:%H:%M}" if opened else "stamp")
     if version != target.version:
         yield f"The newest stamp of {target.app} is of {version}, at {opened}; expected {target.version}."
     elif not is_of_this_deployment:
         yield f"The newest stamp of {target.app}, at {opened}, is older than the deployment, of {target.deployed_at}."
-    if target.session_flags:
-        yield from _flags(target, session)
+    if flags := target.session_flags:
+        rows = _rows(target, f"select schema_name, is_open, to_jsonb(f)->>'opened_by' from {flags} f order by 1", flags)
+        yield from [f"{flags} has no row; expected the schemas that were opened."] if rows == [] else []
+        yield from _named(f"{flags}: these are not open", [name for name, is_open, _ in rows or [] if not is_open])
+        others = [name for name, _, opened_by in rows or [] if session and opened_by != session]
+        yield from _named(f"{flags}: these point to another session than {session}", others)
 
 
-def _flags(target: Target, session: str | None) -> Iterator[str]:
-    flags = target.session_flags
-    query = f"select schema_name, is_open, to_jsonb(f)->>'opened_by' from {flags} f order by 1"
-    rows = _rows(target, query, flags)
-    if rows == []:
-        yield f"{flags} has no row; expected the schemas that were opened."
-    if closed := [name for name, is_open, _ in rows or [] if not is_open]:
-        yield f"{flags}: these are not open: {_named(closed)}."
-    if others := [name for name, _, opened_by in rows or [] if session and opened_by != session]:
-        yield f"{flags}: these point to another session than {session}: {_named(others)}."
-
-
-def _ledger(target: Target, record: Callable[[str, object], None]) -> Iterator[str]:
+def _ledger(target: Target, record: Record) -> Iterator[str]:
     if not target.pack:
         return
     query = f"select file, sha256, applied_at is not null from {target.ledger}"
     held = {file: (sha256, applied) for file, sha256, applied in _rows(target, query, target.ledger) or []}
     record("ledger", f"{len(target.pack)} DDL files")
-    for how, files in (
-        ("not in it", [file for file in target.pack if file not in held]),
-        (
-            "applied as another file",
-            [file for file, sha in target.pack.items() if file in held and held[file][0] != sha],
-        ),
-        ("not applied to the end", [file for file, sha in target.pack.items() if held.get(file) == (sha, False)]),
-    ):
-        if files:
-            yield f"The ledger {target.ledger}, {how}: {_named(files)}."
+    yield from _named(f"Not in the ledger {target.ledger}", [file for file in target.pack if file not in held])
+    there = {file: held[file] for file in target.pack if file in held}
+    other = [file for file, (sha256, _) in there.items() if sha256 != target.pack[file]]
+    begun = [file for file, (_, applied) in there.items() if not applied and file not in other]
+    yield from _named(f"In the ledger {target.ledger}, applied as another file", other)
+    yield from _named(f"In the ledger {target.ledger}, not applied to the end", begun)
 
 
 def _rows(target: Target, query: str, table: str, values: Sequence[Any] = ()) -> list[Any] | None:
@@ -128,7 +111,7 @@ def _rows(target: Target, query: str, table: str, values: Sequence[Any] = ()) ->
         return connection.execute(query.encode(), values).fetchall()
 
 
-def _tree(target: Target, record: Callable[[str, object], None]) -> Iterator[str]:
+def _tree(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with what `git archive` gives, as it did for the deployment: line ends and all."""
     code = Path(target.code)
     if not code.is_dir():
@@ -150,9 +133,10 @@ def _tree(target: Target, record: Callable[[str, object], None]) -> Iterator[str
     known = {name: why for name in changed for pattern, why in target.rewritten.items() if re.search(pattern, name)}
     excepted = f", {len(known)} excepted: {'; '.join(dict.fromkeys(known.values()))}" if known else ""
     record("tree", f"{len(members)} files of {target.commit:.9}{excepted}")
-    for how, names in (("missing", missing), ("not as committed", [name for name in changed if name not in known])):
-        if names:
-            yield f"Files of {target.commit:.9} that are {how} in {code}: {_named(names)}."
+    yield from _named(f"Missing in {code}, of {target.commit:.9}", missing)
+    yield from _named(
+        f"Not as committed in {code}, of {target.commit:.9}", [each for each in changed if each not in known]
+    )
 
 
 def _is_same(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bool:
@@ -165,6 +149,6 @@ def _is_same(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bool:
     return runs and path.read_bytes() == content.read()
 
 
-def _named(names: list[str]) -> str:
+def _named(what: str, names: list[str]) -> list[str]:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return [f"{what}: {', '.join(names[:SHOWN])}{more}."] if names else []

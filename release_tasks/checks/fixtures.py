@@ -87,9 +87,8 @@ def api(target: Target, record_property: Record) -> Iterator[Api]:
     """HTTP on ORIGIN: a session of requests, and `api.expect(path, json={…}, status=200, within=5)`."""
 
     def record(answer: Any, **_: Any) -> None:
-        record_property(
-            "request", f"{answer.status_code} in {answer.elapsed.total_seconds():.2f} s, {answer.request.path_url}"
-        )
+        took = answer.elapsed.total_seconds()
+        record_property("request", f"{answer.status_code} in {took:.2f} s, {answer.request.path_url}")
 
     with Api(target.origin) as session:
         session.hooks["response"] = [record]
@@ -177,8 +176,12 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 
 @pytest.fixture(scope="session")
-def _pw_api_request_contexts() -> None:
-    browser.use_a_node_that_starts()  # the first that pytest-playwright needs
+def playwright() -> Iterator[Any]:
+    browser.use_a_node_that_starts()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started
 
 
 @pytest.fixture(scope="session", name="browser")

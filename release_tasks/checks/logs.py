@@ -136,16 +136,15 @@ class Log:
 
 def _of_database(entries: Iterable[str], prefix: str, database: str) -> Iterator[str]:
     """Yield the entries of `database` and of none, where the log says which: in JSON, or by %d in log_line_prefix."""
-    begin, found, _ = prefix.partition("%d")
-    before = re.sub(r"%-?\d*[a-zA-Z]", ".*?", re.escape(begin).replace(r"\%", "%").replace(r"\-", "-"))
-    after = re.escape(prefix[len(begin) + 2 :][:1])
-    named = re.compile(f"{before}(?P<name>[^{after}]*){after}" if after else f"{before}(?P<name>\\S*)")
+    ends = prefix.partition("%d")[2][:1]  # what stands behind the database's name
+    shape = re.sub(r"%-?\d*[a-zA-Z]", ".*?", re.sub(r"([^\w%-])", r"\\\1", prefix.partition("%d")[0]))
+    named = re.compile(rf"{shape}(?P<name>[^{re.escape(ends or ' ')}]*)") if "%d" in prefix else None
     for entry in entries:
         if entry.startswith("{"):
             row = json.loads(entry)
             name, entry = row.get("dbname", ""), f"{row.get('error_severity')}:  {row.get('message')}"
         else:
-            name = match["name"] if found and (match := named.match(entry)) else ""
+            name = match["name"] if named and (match := named.match(entry)) else ""
         if name in ("", "[unknown]", database):
             yield entry
 

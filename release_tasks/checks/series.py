@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from release_tasks.checks import CheckFailed, Inconclusive
 
@@ -17,57 +17,35 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # keys or gaps
 AHEAD = 1.0  # seconds that a row may be ahead of the database's clock
-SLACK = 1.5  # times `every`: rows further apart have a gap between them
 
 
-class Clock(NamedTuple):
-    """How a unit of time says now, a span of seconds, and what a moment is in seconds since 1970."""
-
-    type: str
-    types: tuple[str, ...]  # that a column of such times may be of
-    now: str
-    span: str
-    seconds: str
-
-
-CLOCKS = {
-    "timestamptz": Clock(
-        "timestamptz", ("timestamptz",), "now()", "make_interval(secs => {})", "extract(epoch from {})::float8"
-    ),
-    "ms": Clock(
-        "bigint",
+# unit → types that a column of such times may be of; the moment {} seconds ago, as the column has it; the column {} as
+# seconds since 1970
+UNITS = {
+    "timestamptz": (("timestamptz",), "now() - make_interval(secs => {})", "extract(epoch from {})::float8"),
+    "ms": (
         ("int8", "int4", "numeric", "float8", "float4"),
-        "(extract(epoch from now()) * 1000)::bigint",
-        "({} * 1000)::bigint",
+        "((extract(epoch from now()) - {}) * 1000)::bigint",
         "{} / 1000::float8",
     ),
 }
+NOW = "extract(epoch from now())::float8"
 FRESH = """
-select {names}, extract(epoch from now())::float8 - {newest_in_seconds}
-from expected left join lateral (
+select {name}, {now} - {seconds} from expected left join lateral (
   select {time} as at from {table} where {same_key} and {time} is not null order by {time} desc limit 1
 ) as newest on true"""
-# A row that is not more than {apart} older than the window is the first mark, else the window's beginning is.
-GAPS = """,
-gaps as materialized (
-  select {names} as names, gap.* from expected cross join lateral (
-    select before, at, false as last from (
-      select at, lag(at, 1, {begin}) over (order by at) as before from (
-        select ({time})::{type} as at from {table}
-        where {same_key} and {time} >= {begin} - {apart} and {time} <= {now}
-      ) as rows
-    ) as steps where at > {begin} and at - before > {apart}
-    union all
-    select at, {now}, true from (
-      select coalesce((
-        select ({time})::{type} from {table} where {same_key} and {time} > {begin} and {time} <= {now}
-        order by {time} desc limit 1
-      ), {begin}) as at
-    ) as newest where {now} - at > {apart_and_late}
-  ) as gap
-)
-select names, {before_in_seconds}, {at_in_seconds}, last or before = {begin}, (select count(*) from gaps)
-from gaps order by at - before desc, names, before limit %(most)s"""
+# The window's beginning is a mark as a row is; the last row is compared with now, from which `late` is taken.
+GAPS = """
+select *, count(*) over () from (
+  select {name} as name, at,
+    coalesce(lead(at) over (partition by {columns} order by at), {now} - %(late)s) - at as length
+  from expected cross join lateral (
+    select {seconds} as at from (
+      select {time} as at from {table} where {same_key} and {time} > {begin} and {time} <= {end}
+    ) as rows
+    union all select {now} - %(window)s
+  ) as marks
+) as steps where length > %(every)s * 1.5 order by length desc, name, at limit %(most)s"""
 
 
 class Series:
@@ -89,11 +67,11 @@ class Series:
     ) -> None:
         self.db, self.record, self.table, self.keys = db, record, table, keys.strip().rstrip(";")
         self.key = [key] if isinstance(key, str) else list(key)
-        self.time, self.unit, self.clock = time, unit, CLOCKS[unit]
+        self.time, self.unit = time, unit
 
     def is_fresh(self, within: float) -> None:
         """Raise `CheckFailed` with each expected key whose newest row is older than `within`, missing or future."""
-        ages = {_name(names): age for names, age in self._query(FRESH, {})}
+        ages = dict(self._query(FRESH, {}))
         there = {name: age for name, age in ages.items() if age is not None}
         problems = [f"{self.table} has no row for {name}." for name in ages if name not in there]
         for name, age in sorted(there.items(), key=lambda each: -each[1]):
@@ -111,18 +89,16 @@ class Series:
         Rows come `every` seconds; 1.5 times as much is a gap. The window's edges count, too; until now `late` seconds
         more are allowed.
         """
-        apart = every * SLACK
-        if window <= apart + late:
-            raise ValueError(f"window is {window:g} s; expected more than {apart + late:g} s: a dead key would pass")
-        spans = {"window": window, "apart": apart, "apart_and_late": apart + late}
+        if window <= every * 1.5 + late:
+            least = every * 1.5 + late
+            raise ValueError(f"window is {window:g} s; expected more than {least:g} s: a dead key would pass")
         problems, total = [], 0
-        for names, before, at, at_an_edge, count in self._query(GAPS, {**spans, "most": SHOWN}):
-            length, total = at - before, count
-            start = datetime.fromtimestamp(before, UTC).isoformat(timespec="milliseconds")
-            missing = max(int(length / every) if at_an_edge else round(length / every) - 1, 1)
-            many = "1 row is" if missing == 1 else f"{missing} rows are"
-            gap = f"{_name(names)} has a gap of {_seconds(length)} s from {start}"
-            problems.append(f"{self.table}: {gap}: {many} missing.")
+        spans = {"every": every, "window": window, "late": late, "most": SHOWN}
+        for name, at, length, total in self._query(GAPS, spans):  # noqa: B007
+            start = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+            missing = max(round(length / every) - 1, 1)
+            gap = f"{name} has a gap of {_seconds(length)} s from {start}, of about {missing} rows"
+            problems.append(f"{self.table}: {gap}.")
         self._conclude(problems, total, "gaps", f"{self.table}: no gap in {window:g} s")
 
     def _conclude(self, problems: list[str], total: int, noun: str, observed: str) -> None:
@@ -133,44 +109,38 @@ class Series:
 
     def _query(self, question: str, spans: Mapping[str, float]) -> list[Any]:
         """Return the rows of `question`. Raises where there are no keys to ask about, or times that are no moments."""
-        counted = self.db.execute(f"select count(*) over (), keys.* from (\n{self.keys}\n) as keys limit 1")
+        counted = self.db.execute(f"select count(*) over (), keys.* from (\n{self.keys}\n) as keys limit 1".encode())
         if (columns := len(counted.description or ()) - 1) != len(self.key):
             said = f"The query for the expected keys gives {columns} columns; expected {len(self.key)}"
             raise Inconclusive(f"{said}: {', '.join(self.key)}.", final=True)
         if counted.fetchone() is None:
             raise CheckFailed(f"No keys are expected: {self.keys!r} gives no row; a check on nothing passes nothing.")
-        moment = self.db.execute(f"select {self.time} from {self.table} limit 0".replace("%", "%%"))
-        if (found := (moment.description or [])[0].type_display) not in self.clock.types:
+        moment = self.db.execute(f"select {self.time} from {self.table} limit 0".replace("%", "%%").encode())
+        types, ago, seconds = UNITS[self.unit]
+        if (found := (moment.description or [])[0].type_display) not in types:
             said = f"{self.time} of {self.table} is of type {found}; expected {self.unit}."
             hint = 'unit="ms" for milliseconds; for another zone, time="ts at time zone \'UTC\'"'
             raise Inconclusive(said, hint, final=True)
-        return self.db.execute(self._with_parts(question), spans).fetchall()
+        return self.db.execute(self._filled(question, ago, seconds).encode(), spans).fetchall()
 
-    def _with_parts(self, question: str) -> str:
+    def _filled(self, question: str, ago: str, seconds: str) -> str:
         """Return `question` about the table, for each of the expected keys."""
-        clock, columns = self.clock, [f"key_{number}" for number in range(len(self.key))]
+        columns = [f"key_{number}" for number in range(len(self.key))]
         keys, table, time, *names = (text.replace("%", "%%") for text in (self.keys, self.table, self.time, *self.key))
-        spans = {name: clock.span.format(f"%({name})s") for name in ("window", "apart", "apart_and_late")}
         body = question.format(
-            **spans,
-            begin=f"({clock.now} - {spans['window']})",
-            now=clock.now,
-            type=clock.type,
-            newest_in_seconds=clock.seconds.format("newest.at"),
-            before_in_seconds=clock.seconds.format("before"),
-            at_in_seconds=clock.seconds.format("at"),
             table=table,
             time=time,
-            same_key=" and ".join(f"({name}) = expected.{column}" for name, column in zip(names, columns, strict=True)),
-            names=f"array[{', '.join(f'expected.{column}::text' for column in columns)}]",
+            now=NOW,
+            seconds=seconds.format("at"),
+            begin=ago.format("%(window)s"),
+            end=ago.format(0),
+            columns=", ".join(columns),
+            name=" || '/' || ".join(f"coalesce({column}::text, 'NULL')" for column in columns),
+            same_key=" and ".join(f"({name}) = {column}" for name, column in zip(names, columns, strict=True)),
         )
         return (
             f"with expected({', '.join(columns)}) as materialized (select distinct * from (\n{keys}\n) as keys){body}"
         )
-
-
-def _name(names: list[str | None]) -> str:
-    return "/".join("NULL" if name is None else name for name in names)
 
 
 def _seconds(length: float) -> str:

@@ -129,7 +129,8 @@ class CheckCursor(psycopg.Cursor[Any]):
                 full = next((word for word in str(query).replace('"', "").split() if word.endswith(f".{name}")), name)
                 hint = f"grant {right} {full} to {self.connection.info.user}"
             again = isinstance(error, psycopg.OperationalError) and not isinstance(error, errors.QueryCanceled)
-            raise Inconclusive(f"A query fails: {said}. It is: {query}", hint, final=not again) from None
+            text = query.decode() if isinstance(query, bytes) else query
+            raise Inconclusive(f"A query fails: {said}. It is: {text}", hint, final=not again) from None
 
 
 def one_line(error: object) -> str:

@@ -20,12 +20,8 @@ ERROR_WORDS = (
     r"an error (has )?occurred|failed to (fetch|load)|(service|temporarily) unavailable|bad gateway|gateway timeout|"
     r"cannot (GET|POST) /|Traceback \(most recent call last\))"
 )
-SOON = 1.0  # seconds in which what is to be visible may still come, once something has failed
-LATE = 2.0  # seconds in which what scripts request may still come, once all else is there
-QUIET = 0.1  # seconds without a request, after which a page has settled
+IDLE = 2000  # milliseconds in which what scripts request may still come; a page that polls is never idle
 GRACE = 4.0  # seconds beyond its time after which a page that answers nothing is closed
-PARTS = {"document", "stylesheet", "script", "image", "font"}
-ENDLESS = {"eventsource", "websocket", "ping"}
 UNREACHABLE = re.compile(r"ERR_(UNSAFE_PORT|CONNECTION_(REFUSED|TIMED_OUT)|NAME_|ADDRESS_|INTERNET_|CERT_|SSL_)\w*")
 # What the console says of requests, which are judged as such; with a URL, those to other origins, which may fail.
 OF_REQUESTS = re.compile(r"Failed to load resource|(?:Access to .+? at|WebSocket connection to) '(?P<url>[^']+)'")
@@ -62,22 +58,56 @@ class View:
         size, began = {"width": viewport[0], "height": viewport[1]}, time.monotonic()
         context = self.new_context(viewport=size, color_scheme="dark" if dark else "light")
         context.add_cookies([{"name": k, "value": v, "url": self.origin} for k, v in (cookies or {}).items()])
-        visit = Visit(context.new_page(), self.origin, path, time.monotonic() + timeout, timeout)
+        page, problems = context.new_page(), list[str]()
+        page.set_default_timeout(timeout * 1000)
+        watch = Watch(page, self.origin, path, problems.append)
         try:
-            with closed_when_stuck(visit.page, timeout + stay + GRACE):
-                visit.look(status, shows, [*must_not_show, *filter(None, [error_words])], stay)
+            with closed_when_stuck(page, timeout + stay + GRACE):
+                if answer := watch.go(path, status, timeout):
+                    look(page, self.origin, path, answer.url, shows, problems)
+                    page.wait_for_timeout(stay * 1000)
+                    problems += shown(page, self.origin, path, [*must_not_show, *filter(None, [error_words])])
         except Error as error:
-            stuck = time.monotonic() > visit.until
+            stuck = page.is_closed() and time.monotonic() > began + timeout
             why = f"keeps its page busy for {timeout:g} s." if stuck else f"ends: {short(error.message)}"
-            visit.problems.append(f"{path} {why}")
+            problems.append(f"{path} {why}")
         finally:
             with suppress(Error):
                 context.close()
-        if visit.problems:
-            login = any(", a login page" in problem for problem in visit.problems)
+        if problems:
+            login = any(", a login page" in problem for problem in problems)
             hint = 'Give the view a session: view(…, cookies={"session": os.environ["SESSION"]})' if login else ""
-            raise CheckFailed(" ".join(dict.fromkeys(visit.problems)), hint)
+            raise CheckFailed(" ".join(dict.fromkeys(problems)), hint)
         self.record("view", f"{path} in {time.monotonic() - began:.1f} s")
+
+
+def look(page: Page, origin: str, path: str, url: str, selector: str, problems: list[str]) -> None:
+    """Wait until the selector is visible and the page is idle; add what is wrong to `problems`."""
+    try:
+        page.locator(selector).locator("visible=true").first.wait_for()
+        page.wait_for_load_state("load")
+    except TimeoutError as late:
+        there = "it is there, but hidden" if page.locator(selector).count() else "there is none"
+        visible = "load state" in late.message or page.locator(selector).locator("visible=true").count()
+        problems.append(f"{path} is not loaded in time." if visible else f"{path} does not show {selector}: {there}.")
+    except Error as error:
+        if "selector" in error.message.lower():
+            raise Inconclusive(f"{selector!r} is no selector: {short(error.message)}", final=True) from None
+        raise
+    with suppress(TimeoutError):
+        page.wait_for_load_state("networkidle", timeout=IDLE)
+    if address(page.url) != address(url):
+        problems.append(f"{path} goes on to {leads_to(page.url)}; expected that it stays.")
+    broken = [short(picture) for picture in page.evaluate(BROKEN) if is_own(picture, origin)]
+    problems += [f"{path} has a picture that cannot be drawn: {picture}" for picture in broken]
+
+
+def shown(page: Page, origin: str, path: str, patterns: Sequence[str]) -> list[str]:
+    """Return what the text of the page and of its own frames must not show."""
+    frames = [frame for frame in page.frames if frame == page.main_frame or is_own(frame.url, origin)]
+    text = "\n".join(frame.evaluate(TEXT) for frame in frames)
+    found = [(pattern, match) for pattern in patterns if (match := re.search(pattern, text))]
+    return [f"{path} shows what it must not, {pattern!r}: {short(match[0])}" for pattern, match in found]
 
 
 @contextmanager
@@ -96,149 +126,54 @@ def closed_when_stuck(page: Page, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-class Visit:
-    """One visit of a path: `problems` gets a sentence for each thing that is wrong."""
-
-    def __init__(self, page: Page, origin: str, path: str, until: float, timeout: float) -> None:
-        self.page, self.origin, self.path, self.until, self.timeout = page, origin, path, until, timeout
-        self.problems: list[str] = []
-        self.watch = Watch(page, origin, path, self.problems.append)
-
-    def look(self, status: int, shows: str, must_not_show: Sequence[str], stay: float) -> None:
-        answer = self._go()
-        if answer is None:
-            return
-        if answer.status != status:
-            self.problems.append(f"{self.path} answered with status {answer.status}, expected {status}.")
-            return
-        if self._is_visible(shows, answer.url):
-            self._settle()
-            self.page.wait_for_timeout(stay * 1000)
-        if address(self.page.url) != address(answer.url):
-            self.problems.append(f"{self.path} goes on to {leads_to(self.page.url)}; expected that it stays.")
-        pictures = [short(url) for url in self.page.evaluate(BROKEN) if is_own(url, self.origin)]
-        self.problems += [f"{self.path} has a picture that cannot be drawn: {url}" for url in pictures]
-        frames = [each for each in self.page.frames if each == self.page.main_frame or is_own(each.url, self.origin)]
-        text = "\n".join(frame.evaluate(TEXT) for frame in frames)
-        for pattern in must_not_show:
-            if found := re.search(pattern, text):
-                self.problems.append(f"{self.path} shows what it must not, {pattern!r}: {short(found[0])}")
-
-    def _go(self) -> Any:
-        """Return the answer for the page itself; None where that is none, or a redirect, which is a problem."""
-        url = own_url(self.path, self.origin)
-        try:
-            answer = self.page.goto(url, wait_until="commit", timeout=self._left())
-        except Error as error:
-            if not self.watch.redirect:
-                if refused := UNREACHABLE.search(error.message):
-                    said = f"{url} could not be reached: {refused[0]}."
-                    raise Inconclusive(said, f"curl --head {url}") from None
-                late = isinstance(error, TimeoutError)
-                why = f"did not answer within {self.timeout:g} s" if late else f"gives no page: {short(error.message)}"
-                self.problems.append(f"{self.path} {why}.")
-                return None
-        if self.watch.redirect:
-            self.problems.append(
-                f"{self.path} is redirected to {leads_to(self.watch.redirect)}; expected the page itself."
-            )
-            return None
-        return answer
-
-    def _is_visible(self, selector: str, url: str) -> bool:
-        """Wait until the selector is visible; not for long once something has failed, or the page has moved on."""
-        end = self.until
-        while True:
-            try:
-                if self.page.locator(selector).locator("visible=true").count():
-                    return True
-            except Error as error:  # of a page that has just moved on, unless it is of the selector
-                if "selector" in error.message.lower():
-                    raise Inconclusive(f"{selector!r} is no selector: {short(error.message)}", final=True) from None
-                if self.page.is_closed():
-                    raise
-            if self.problems or address(self.page.url) != address(url):
-                end = min(end, time.monotonic() + SOON)
-            if time.monotonic() > end:
-                break
-            self.page.wait_for_timeout(30)
-        there = "it is there, but hidden" if self.page.locator(selector).count() else "there is none"
-        slow = f"; it still waits for {self.watch.slow()}" if self.watch.pending else ""
-        within = f" within {self.timeout:g} s" if end == self.until else ""
-        self.problems.append(f"{self.path} does not show {selector}{within}: {there}{slow}.")
-        return False
-
-    def _settle(self) -> None:
-        """Wait for the parts of the page that are still on their way, and a little for what its scripts request."""
-        began = time.monotonic()
-        while (now := time.monotonic()) < self.until:
-            quiet = not self.watch.pending and now > max(self.watch.last, began) + QUIET
-            if quiet or (now > began + LATE and not self.watch.lacks_parts()):
-                return
-            self.page.wait_for_timeout(20)
-        self.problems.append(f"{self.path} is not loaded after {self.timeout:g} s: {self.watch.slow()}.")
-
-    def _left(self) -> float:
-        return max(self.until - time.monotonic(), 0.001) * 1000
-
-
 class Watch:
-    """Hears what fails in a page, and what is on its way to it; `tell` gets each sentence.
-
-    Failing are an exception, an error on the console, a request to `origin` (that for the page itself is the caller's).
-    """
+    """Hears what fails in a page: an exception, an error on the console, a request to `origin`; `tell` gets it."""
 
     def __init__(self, page: Page, origin: str, name: str, tell: Callable[[str], None]) -> None:
         self.page, self.origin, self.name, self.tell = page, origin, name, tell
-        self.pending: set[Any] = set()
         self.redirect = ""  # where the page itself is redirected to
-        self.last = time.monotonic()  # when a request last began or ended
-        page.on("request", self._begins)
-        page.on("requestfinished", self._ends)
-        page.on("requestfailed", self._fails)
-        page.on("response", self._answered)
+        page.on("request", self._requested)
+        page.on("requestfailed", lambda request: self._judge(request, f"which fails: {request.failure}", 0))
+        page.on("response", lambda it: self._judge(it.request, f"and gets status {it.status}.", it.status))
         page.on("console", self._logged)
         page.on("pageerror", lambda error: tell(f"{name} throws {short(str(error))}"))
         page.on("crash", lambda _: tell(f"{name} crashes the browser's page."))
 
-    def lacks_parts(self) -> bool:
-        """Tell whether something that the page is made of has not come yet."""
-        return any(request.resource_type in PARTS for request in self.pending)
+    def go(self, path: str, status: int, timeout: float) -> Any:
+        """Return the answer for the page at `path`; None where it is no such answer, and told."""
+        url, answer = own_url(path, self.origin), None
+        try:
+            answer = self.page.goto(url, wait_until="commit")
+        except Error as error:
+            if refused := UNREACHABLE.search(error.message):
+                raise Inconclusive(f"{url} could not be reached: {refused[0]}.", f"curl --head {url}") from None
+            if not self.redirect:
+                late = isinstance(error, TimeoutError)
+                why = f"did not answer within {timeout:g} s" if late else f"gives no page: {short(error.message)}"
+                self.tell(f"{path} {why}.")
+        if self.redirect:
+            self.tell(f"{path} is redirected to {leads_to(self.redirect)}; expected the page itself.")
+            return None
+        if answer and answer.status != status:
+            self.tell(f"{path} answered with status {answer.status}, expected {status}.")
+            return None
+        return answer
 
-    def slow(self) -> str:
-        """Return what has not come yet, at most three."""
-        return ", ".join(sorted({short(request.url) for request in self.pending})[:3])
-
-    def _begins(self, request: Any) -> None:
+    def _requested(self, request: Any) -> None:
         if self._is_the_page(request) and request.redirected_from and self.page.url == "about:blank":
             self.redirect = request.url
             with suppress(Error):
                 self.page.goto("about:blank")  # where it leads may be slow
-        if is_own(request.url, self.origin) and request.resource_type not in ENDLESS:
-            self.pending.add(request)
-            self.last = time.monotonic()
 
-    def _ends(self, request: Any) -> None:
-        self.pending.discard(request)
-        self.last = time.monotonic()
-
-    def _fails(self, request: Any) -> None:
-        self._ends(request)
+    def _judge(self, request: Any, how: str, status: int) -> None:
         own = is_own(request.url, self.origin) and not self._is_the_page(request)
-        if own and request.failure != "net::ERR_ABORTED":
-            self.tell(f"{self.name} requests {short(request.url)}, which fails: {request.failure}")
-
-    def _answered(self, response: Any) -> None:
-        own = is_own(response.url, self.origin) and not self._is_the_page(response.request)
-        if own and response.status >= 400:
-            self.tell(f"{self.name} requests {short(response.url)}, and gets status {response.status}.")
+        if own and not 0 < status < 400 and request.failure != "net::ERR_ABORTED":
+            self.tell(f"{self.name} requests {short(request.url)}, {how}")
 
     def _logged(self, message: Any) -> None:
-        if message.type != "error":
-            return
         request = OF_REQUESTS.match(message.text)
         url = re.sub("^ws", "http", request["url"] or "") if request else ""
-        if request is None or is_own(url, self.origin):
+        if message.type == "error" and (request is None or is_own(url, self.origin)):
             self.tell(f"{self.name} logs an error: {short(message.text)}")
 
     def _is_the_page(self, request: Any) -> bool:

@@ -139,9 +139,12 @@ LIES = {
         "update ops.ddl_ledger set sha256 = 'beef' where file = 'ddl/01.sql'",
         "applied as another file: ddl/01.sql.",
     ),
-    "a file that is not in the ledger": ("delete from ops.ddl_ledger where file = 'ddl/02.sql'", "not in it: ddl/02"),
+    "a file that is not in the ledger": (
+        "delete from ops.ddl_ledger where file = 'ddl/02.sql'",
+        "Not in the ledger ops.ddl_ledger: ddl/02",
+    ),
     "a file that was begun": ("update ops.ddl_ledger set applied_at = null", "not applied to the end: ddl/00.sql, ddl"),
-    "no ledger": ("drop table ops.ddl_ledger", "not in it: ddl/00.sql, ddl/01.sql, ddl/02.sql"),
+    "no ledger": ("drop table ops.ddl_ledger", "Not in the ledger ops.ddl_ledger: ddl/00.sql, ddl/01.sql, ddl/02.sql"),
 }
 
 
@@ -165,11 +168,11 @@ def test_flags_that_are_not_there_are_not_compared(staging, checked, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda code: (code / "app.js").write_text("hack;\n"), "not as committed in"),
+        (lambda code: (code / "app.js").write_text("hack;\n"), "Not as committed in"),
         (lambda code: (code / "app.js").write_text("ran();\n"), "app.js"),
         (lambda code: (code / "app.js").rename(code / "x") and (code / "app.js").symlink_to("x"), "app.js"),
         (lambda code: (code / "win.bat").write_bytes(b"echo\n"), "win.bat"),
-        (lambda code: (code / "app.js").unlink(), "missing in"),
+        (lambda code: (code / "app.js").unlink(), "Missing in"),
         (lambda code: (code / "app.js").chmod(0o644), "app.js"),
         (lambda code: (code / "link.js").unlink() or (code / "link.js").symlink_to("win.bat"), "link.js"),
         (lambda code: shutil.copy(code / "app.js", code / "x") and (code / "x").replace(code / "link.js"), "link.js"),
@@ -190,7 +193,7 @@ def test_a_file_that_a_build_rewrites_may_be_excepted_with_a_reason(staging, che
     result = checked(staging, rewritten=why)
     assert result.outcome == PASSED and "1 excepted: the build writes it" in result.recorded[-1]
     code.joinpath("app.js").unlink()
-    assert "missing" in checked(staging, rewritten=why).message
+    assert "Missing" in checked(staging, rewritten=why).message
 
 
 def test_a_submodule_and_what_is_not_archived_are_no_business_of_ours(staging, checked, work):
@@ -208,7 +211,7 @@ def test_yesterdays_deployment_is_told_whole(staging, checked, web, work):
     commit = work.commit({"app.js": "run(2);\n", "new.js": "\n"})
     result = checked(staging, commit=commit)
     assert result.outcome == FAILED, result
-    said = ("answers as 0.1.0", "is of 0.1.0", "no row", "applied as another", "missing", "not as")
+    said = ("answers as 0.1.0", "is of 0.1.0", "no row", "applied as another", "Missing", "Not as")
     assert [words for words in said if words not in result.message] == []
     assert result.hint == "inv deploy.staging"
 

@@ -7,7 +7,7 @@ from outside import ended, processes_of, until
 from world import World
 
 BULLETS = {
-    "unhealthy": "/api/health: ok is false",
+    "unhealthy": '/api/health says {"ok": false}',
     "broken-view": "/samples answered with status 500",
     "stale": "the newest row of BTC",
     "hole": "ETH has a gap of",

@@ -59,7 +59,7 @@ if __name__ == "__main__":
     nox.main()  # which reads this file again, as a module
 
 from release_tasks import smokes as section_2  # noqa: E402
-from release_tasks.checks import document, runner  # noqa: E402
+from release_tasks.checks import document  # noqa: E402
 from release_tasks.errors import Refused  # noqa: E402
 
 # What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
@@ -70,7 +70,8 @@ nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.envdir = os.environ.get("RELEASE_NOX", ".nox")
-logging.getLogger("invoke").setLevel(logging.WARNING)  # nox shows what any library logs
+for library in ("invoke", "urllib3"):  # nox shows whatever a library logs
+    logging.getLogger(library).setLevel(logging.WARNING)
 # uv is optional; this line of nox reads like an error.
 nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
 
@@ -106,7 +107,10 @@ def refusals_told(session: nox.Session) -> Iterator[None]:
 
 def add_smoke(name: str, file: Path) -> None:
     """Add the session of one smoke, in an environment with the packages that its file names (PEP 723)."""
-    packages = nox.project.load_toml(file).get("dependencies", []) if runner.OWN_PACKAGES in file.read_text() else []
+    try:
+        packages = nox.project.load_toml(file, missing_ok=True).get("dependencies", [])
+    except ValueError as error:
+        raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
     def run(session: nox.Session) -> None:
         if packages:

@@ -57,8 +57,12 @@ def in_words(results: Sequence[runner.Result]) -> str:
 
 def problems_of(results: Sequence[runner.Result], where: str) -> list[Problem]:
     """Return the problems of smokes, each named by its file and its test."""
-    named = [replace(each, name=f"{runner.name_of(each.file)}: {runner.name_of(each.name)}") for each in results]
-    return runner.problems_of(named, where, "smoke", f"inv smokes --env {where}")
+    return runner.problems_of(named(results), where, "smoke", f"inv smokes --env {where}")
+
+
+def named(results: Sequence[runner.Result]) -> list[runner.Result]:
+    """Return `results`, each under the name of its smoke and of its test."""
+    return [replace(each, name=f"{runner.name_of(each.file)}: {runner.name_of(each.name)}") for each in results]
 
 
 def pass_on_backup(restored: Environment, version: str, code: Path, where: str) -> tuple[list[str], str]:
@@ -90,7 +94,7 @@ def report(config: Any, where: str, only: str | None, as_json: bool, options: Se
         with screen.busy(f"Running the smokes on {where}"):
             results = runner.run(target, files_of(Path(target.code), only), evidence, options)
     runner.keep(evidence, results)
-    runner.show(f"Smokes on {where}", results, as_json)
+    runner.show(f"Smokes on {where}", named(results), as_json)
     refuse(problems_of(results, where))
 
 

@@ -31,7 +31,7 @@ PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waiv
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "test_deployed.py"
 LIMIT = 1800.0  # seconds for all tests of one process
-COLUMNS = ["condition", "outcome", "time", "observed"]
+COLUMNS = ["check", "outcome", "time", "observed"]
 FAILURES = ("CheckFailed", "AssertionError", "Failed")  # exceptions
 OWN_PACKAGES = "# /// script"  # PEP 723
 

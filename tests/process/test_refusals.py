@@ -244,7 +244,7 @@ def test_a_browser_that_does_not_start_is_found_before_anything_changes(little: 
     browser = little.folder / "browser"
     browser.write_text("#!/bin/sh\necho '[1:ERROR:zygote_host_impl_linux.cc] No usable sandbox! If …' >&2\nexit 1\n")
     browser.chmod(0o755)
-    little.set(("    waived: {page: it has no script; what it answers is asked by http}", "    page: [{path: /}]"))
+    little.settle("test: look at a page", {"acceptance/test_page.py": "def test_page(view): view('/')\n"})
     little.variables["BROWSER_BIN"] = str(browser)
     before = little.look()
     for words in ((), ("--dry",)):

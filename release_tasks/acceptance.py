@@ -28,7 +28,8 @@ def meet_the_conditions(release: Release) -> str:
     here = release.here
     found = acceptance_on(release, here)
     refuse(runner.problems_of(found.results, here.name, "condition", f"inv accept --env {here.name}   # {AGAIN}"))
-    return "; ".join(found.in_words())
+    took = [f"{each.name} {each.seconds:.1f} s" for each in found.results if each.outcome == runner.PASSED]
+    return "; ".join([*found.waived, *took])
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,15 @@ class Acceptance:
         """What a person's confirmation is about: the commit, and each condition with its outcome."""
         return self.commit, tuple((each.name, each.outcome) for each in self.results)
 
-    def in_words(self) -> list[str]:
-        """Say of each condition what was observed, or why it is waived."""
-        waived = [f"{each.name}: waived, {each.message}" for each in self.results if each.outcome == runner.WAIVED]
-        return waived + [f"{each.name} {each.seconds:.1f} s" for each in self.results if each.outcome == runner.PASSED]
+    @property
+    def waived(self) -> list[str]:
+        return [f"{each.name} (waived: {each.message})" for each in self.results if each.outcome == runner.WAIVED]
 
     def __str__(self) -> str:
-        passed = sum(each.is_pass for each in self.results)
-        waived = [f"{each.name} (waived: {each.message})" for each in self.results if each.outcome == runner.WAIVED]
-        text = f"{passed} of {len(self.results)} checks of section 7.2 pass at {self.at}, on commit {self.commit:.9}"
-        return "; ".join([text, *waived])
+        passed = sum(each.outcome == runner.PASSED for each in self.results)
+        checks = len(self.results) - len(self.waived)
+        text = f"{passed} of {checks} checks of section 7.2 pass at {self.at}, on commit {self.commit:.9}"
+        return "; ".join([text, *self.waived])
 
 
 def acceptance_on(release: Release, here: Environment) -> Acceptance:

@@ -110,13 +110,13 @@ def words(options: Sequence[str]) -> tuple[str, list[str]]:
 
 
 @contextmanager
-def command_of(config: Any, file: Path, options: Sequence[str]) -> Iterator[tuple[Sequence[str], dict[str, str]]]:
+def command_of(config: Any, file: Path, options: Sequence[str]) -> Iterator[runner.Command]:
     """Yield the arguments of Python and the variables that run one smoke.
 
     Where we were called with a target, they are those that we were given; else the environment is opened here.
     """
     if os.environ.get(VARIABLE):
-        yield options, {}
+        yield list(options), {}
         return
     from release_tasks.release import environment_of, version_here
 
@@ -124,8 +124,7 @@ def command_of(config: Any, file: Path, options: Sequence[str]) -> Iterator[tupl
     with environment_of(config, where) as environment, TemporaryDirectory() as folder:
         evidence = emptied(records_folder(environment.root) / "checks" / f"smokes-{where}")
         target = runner.target_of(environment, version_here(environment.root), evidence=str(evidence))
-        path = target.save(Path(folder) / "target.json")
-        yield runner.arguments(target, [file], evidence, rest), runner.variables(path)
+        yield runner.command(target, [file], Path(folder) / "target.json", rest)
 
 
 def words_after_dashes() -> list[str]:

@@ -73,7 +73,7 @@ def test_conditions_have_their_names_from_the_document(deployed: Callable[..., R
     release = deployed(tests=GAPS + API_OK, document=DOCUMENT)
     expected = {"this release runs": PASSED, "No gaps in ingest": WAIVED, "API OK": PASSED}
     assert outcomes(release) == {**expected, "this release still runs": PASSED}
-    assert meet_the_conditions(release).startswith("No gaps in ingest: waived, nothing is ingested; #3; ")
+    assert meet_the_conditions(release).startswith("No gaps in ingest (waived: nothing is ingested; #3); ")
     assert "No gaps in ingest (waived: nothing is ingested; #3)" in str(release.acceptance)
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "test_deployed.py"
+Command = tuple[list[str], dict[str, str]]
 LIMIT = 1800.0  # seconds for all tests of one process
-COLUMNS = ["check", "outcome", "time", "observed"]
 FAILURES = ("CheckFailed", "AssertionError", "Failed")  # exceptions
 OWN_PACKAGES = "# /// script"  # PEP 723
 
@@ -98,39 +98,36 @@ def run(
         groups.insert(0, together)
     with ThreadPoolExecutor(1 if options else max(len(groups), 1)) as pool:
         try:
-            found = [
-                begun.result() for begun in [pool.submit(_run, target, group, evidence, options) for group in groups]
-            ]
+            found = [begun.result() for begun in [pool.submit(_run, target, group, options) for group in groups]]
         except KeyboardInterrupt:
             shell.end_all()  # the pool would wait for them
             raise
     return [result for results in found for result in results]
 
 
-def arguments(target: Target, files: Sequence[Path], evidence: Path, options: Sequence[str] = ()) -> list[str]:
-    """Return the arguments of Python that run `files` under the gate.
+def command(target: Target, files: Sequence[Path], file: Path, options: Sequence[str] = ()) -> Command:
+    """Return the arguments of Python that run `files` under the gate, and the variables; the target goes into `file`.
 
-    The deployed tree shadows no module (-P), and no conftest.py of anybody changes which tests run, or how.
+    The deployed tree shadows no module (-P); no conftest.py and no variable of the shell changes what runs, or how.
     """
-    cache, report = records_folder(Path(target.root)) / "cache" / "pytest", evidence / f"{files[0].stem}.xml"
-    plain = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
-    plain += [f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
-    return [*plain, *map(str, files), *options]
+    cache, report = (
+        records_folder(Path(target.root)) / "cache" / "pytest",
+        Path(target.evidence, f"{files[0].stem}.xml"),
+    )
+    argv = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
+    argv += [f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
+    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    variables |= {"PYTHONPATH": str(HERE.parents[1]), VARIABLE: str(target.save(file))}
+    return [*argv, *map(str, files), *options], variables
 
 
-def variables(target: Path) -> dict[str, str]:
-    """Return the environment of such a run, in which no variable of the shell changes what pytest does."""
-    plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**plain, "PYTHONPATH": str(HERE.parents[1]), VARIABLE: str(target)}
-
-
-def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str]) -> list[Result]:
-    root, argv = Path(target.root), arguments(target, files, evidence, options)
-    evidence.mkdir(parents=True, exist_ok=True)
-    if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
-        argv = ["-m", "nox", "--session", f"smokes({files[0].stem.removeprefix('test_')})", "--", *argv]
+def _run(target: Target, files: list[Path], options: Sequence[str]) -> list[Result]:
+    root, report = Path(target.root), Path(target.evidence, f"{files[0].stem}.xml")
+    report.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        env = variables(target.save(Path(folder) / "target.json"))
+        argv, env = command(target, files, Path(folder) / "target.json", options)
+        if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+            argv = ["-m", "nox", "--session", f"smokes({name_of(files[0].stem)})", "--", *argv]
         if options:
             code = subprocess.run([sys.executable, *argv], cwd=root, env=shell.environment(env)).returncode
             said = f"pytest {' '.join(options)} ended with exit code {code}."
@@ -140,7 +137,6 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
                 said = f"pytest ended with exit code {ran.code}: {ran.tail(5)}"
             except shell.CommandFailed as late:
                 said = f"pytest did not end within {LIMIT:g} s: {late.finished.tail(3)}"
-    report = evidence / f"{files[0].stem}.xml"
     if report.exists():
         write_aside(report, shell.mask(report.read_text(encoding="utf-8")).encode())
     results = list(read_junit(report)) if report.exists() else []
@@ -198,18 +194,10 @@ def problems_of(results: Iterable[Result], where: str, noun: str, again: str) ->
     found = []
     for (outcome, message, hint), those in alike.items():
         names, many = ", ".join(each.name for each in those), len(those) > 1
-        what = {FAILED: "fail" if many else "fails"}.get(outcome, f"{'are' if many else 'is'} {outcome}")
-        noun_s = f"{noun}s" if many else noun
-        found.append(Problem(f"The {noun_s} {names} {what} on {where}: {message}", hint or again))
+        how = {FAILED: "fail" if many else "fails"}.get(outcome, f"{'are' if many else 'is'} {outcome}")
+        what = f"The {noun}{'s' if many else ''} {names} {how} on {where}: {message}"
+        found.append(Problem(what, hint or again))
     return found
-
-
-def rows_of(results: Iterable[Result]) -> list[tuple[str, ...]]:
-    """Return results as the cells of a table of `COLUMNS`."""
-    return [
-        (each.name, each.outcome, f"{each.seconds:.1f} s", each.message or "; ".join(each.observed[:3]))
-        for each in results
-    ]
 
 
 def show(title: str, results: Sequence[Result], as_json: bool) -> None:
@@ -217,7 +205,9 @@ def show(title: str, results: Sequence[Result], as_json: bool) -> None:
     if as_json:
         screen.as_json(results)
         return
-    screen.table(title, COLUMNS, rows_of(results))
+    said = [each.message or "; ".join(each.observed[:3]) for each in results]
+    rows = [(each.name, each.outcome, f"{each.seconds:.1f} s", it) for each, it in zip(results, said, strict=True)]
+    screen.table(title, ["check", "outcome", "time", "observed"], rows)
     passed = sum(each.is_pass for each in results)
     screen.say(f"\n{passed} of {len(results)} pass.", "bold green" if passed == len(results) else "bold red")
 

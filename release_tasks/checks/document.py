@@ -65,7 +65,7 @@ def tests_in(folder: Path) -> dict[str, Test]:
                 given = frozenset(argument.arg for argument in node.args.args)
                 marks = [each for each in node.decorator_list if isinstance(each, ast.Call) and each.args]
                 reasons = [mark.args[0] for mark in marks if ast.unparse(mark.func).endswith("mark.waived")]
-                waived = str(getattr(reasons[0], "value", "")) if reasons else ""
+                waived = str(getattr(reasons[0], "value", "") or ast.unparse(reasons[0])) if reasons else ""
                 found[node.name] = Test(node.name, file, given, waived)
     return found
 

@@ -72,7 +72,7 @@ def _wait(item: pytest.Item) -> float:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if mark := item.get_closest_marker("waived"):
+    if mark := next((mark for mark in item.own_markers if mark.name == "waived"), None):  # of the test, not its file
         reason = str(mark.args[0] if mark.args else "").strip()
         if not reason:
             raise Inconclusive("A waiver needs its reason.", '@pytest.mark.waived("…")')

@@ -152,7 +152,7 @@ def _of_database(entries: Iterable[str], prefix: str, database: str) -> Iterator
 def _matching(pattern: str, root: Path) -> list[Path]:
     whole, anchor = root / pattern, Path(pattern).anchor
     paths = [whole] if whole.is_file() else Path(anchor or root).glob(pattern.removeprefix(anchor))
-    return sorted(path.resolve() for path in paths if path.is_file())
+    return sorted(path for path in paths if path.is_file())
 
 
 def _position(path: Path) -> dict[str, Any]:

@@ -320,6 +320,12 @@ def test_no_conftest_takes_out_a_test_or_stops_the_run(files: Callable[..., list
     assert outcomes == [PASSED, FAILED]
 
 
+def test_a_whole_file_cannot_be_waived(files: Callable[..., list[Result]]) -> None:
+    """The notes show the waivers of tests, and would not show it."""
+    text = f"import pytest\npytestmark = pytest.mark.waived('all of it')\n{LOOKS}"
+    assert [each.outcome for each in files(text)] == [PASSED]
+
+
 def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: Path) -> None:
     text = "def test_a(target, record_property):\n    record_property('dsn', target.dsn)\n    assert target.dsn == 'x'"
     text += "\n\ndef test_b(target):\n    assert target is None\n\ndef test_c(target):\n    assert not target.env"

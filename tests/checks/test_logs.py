@@ -203,6 +203,14 @@ def test_lines_that_begin_with_a_tab_belong_to_the_entry_before(deployed, app):
     assert check(here, exceptions={"of the importer": "#15"}).outcome == PASSED
 
 
+def test_a_log_in_a_folder_that_is_a_link_is_found_again(target, app, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    here = target(log_positions=positions(["link/app.log"], tmp_path), deployed_at="2026-01-01T00:00:00+00:00")
+    say(app, TROUBLE)
+    renamed(app)
+    assert check(here, "link/app.log").outcome == FAILED
+
+
 def test_where_nothing_was_deployed_it_reads_from_the_first_look_on(target, app):
     log = Log(target(), lambda *_: None)
     assert log.lines("app.log") == []

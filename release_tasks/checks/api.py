@@ -92,12 +92,12 @@ def as_text(value: Any) -> str:
 
 
 def version_in(answer: requests.Response) -> str:
-    """Return the version that a version route answers with, "" for any other answer."""
+    """Return the version that a version route answers with, whatever its status; "" for any other answer."""
     try:
         said = answer.json()
     except ValueError:
         return ""
-    return str(said.get("version") or "") if answer.status_code == 200 and isinstance(said, dict) else ""
+    return str(said.get("version") or "") if isinstance(said, dict) else ""
 
 
 def own_url(path: str, origin: str) -> str:

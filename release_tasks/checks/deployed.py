@@ -58,7 +58,7 @@ def _api(target: Target, record: Record) -> Iterator[str]:
         answer = api.get(target.version_path, headers={"Cache-Control": "no-cache"})
     url, found = f"{target.origin}{target.version_path}", version_in(answer)
     record("api", f"{found} by API")
-    if not found:
+    if answer.status_code != 200 or not found:
         yield f"{url} answers {answer.status_code} and no version; expected {target.version}."
     elif found != target.version:
         yield f"{url} answers as {short(found)}; expected {target.version}."

@@ -36,6 +36,7 @@ from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
 
 if TYPE_CHECKING:
     from conftest import Web, Work
+
     from release_tasks.release import Release
 
 KEY = x25519.Identity.generate()

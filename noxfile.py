@@ -6,8 +6,6 @@ session and `inv`. A smoke's own environment holds no more than the smoke needs.
 noxfile_local.py.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil
@@ -19,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
-    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    python3.11 noxfile.py")
+    again = " ".join(["python3.11", *sys.argv])
+    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    {again}")
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -28,25 +27,33 @@ from release_tasks import requirements  # noqa: E402
 
 
 def restart_in_the_layers_environment() -> None:
-    """Make `.nox/layer` with the requirements, unless it is there, and end as nox ends in it."""
+    """Make `.nox/layer` with the requirements, unless it is there and works, and end as nox ends in it."""
     programs = HERE / requirements.PROGRAMS
     layer, python = programs.parent, programs / ("python.exe" if os.name == "nt" else "python")
-    made_for, wanted = layer / "made-for.txt", requirements.FILE.read_bytes()
-    if not made_for.exists() or made_for.read_bytes() != wanted:
-        print(f"Making the Python environment of the release layer in {layer}: 600 MB, about a minute.", flush=True)
-        layer.parent.mkdir(exist_ok=True)
-        (layer.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        try:
-            if not made_for.exists():
-                venv.create(layer, with_pip=True, clear=True)
-        except subprocess.CalledProcessError:
-            raise SystemExit("This Python cannot make environments.\n    apt-get install python3-venv") from None
-        quiet = [] if sys.stdout.isatty() else ["--quiet"]
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
-        if subprocess.run(pip).returncode:
-            raise SystemExit("The requirements of the release layer could not be installed; pip says why above.")
-        made_for.write_bytes(wanted)
-    raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
+    made_for, wanted = layer / "made-for.txt", f"{layer}\n{requirements.FILE.read_text(encoding='utf-8')}"
+    try:
+        if not made_for.exists() or made_for.read_text(encoding="utf-8") != wanted or not works(python):
+            print(f"Making the Python environment of the release layer in {layer}: 500 MB, about a minute.", flush=True)
+            layer.parent.mkdir(exist_ok=True)
+            (layer.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+            venv.create(layer, with_pip=True, clear=True, symlinks=os.name != "nt")
+            quiet = [] if sys.stdout.isatty() else ["--quiet"]
+            pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
+            if subprocess.run(pip).returncode:
+                raise SystemExit("The requirements of the release layer were not installed: pip says why above.")
+            made_for.write_text(wanted, encoding="utf-8")
+        raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
+    except subprocess.CalledProcessError:
+        raise SystemExit("This Python cannot make environments.\n    apt-get install python3-venv") from None
+    except OSError as error:
+        raise SystemExit(f"{layer} could not be made: {error}. If another command makes it, wait for that.") from None
+    except KeyboardInterrupt:
+        raise SystemExit("\nInterrupted. The same command goes on from here.") from None
+
+
+def works(python: Path) -> bool:
+    """Tell whether the Python of an environment runs, with nox: its own Python may have been replaced since."""
+    return python.exists() and subprocess.run([python, "-c", "import nox"], capture_output=True).returncode == 0
 
 
 if requirements.problems():

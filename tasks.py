@@ -7,10 +7,9 @@ from release_tasks.executor import Survey, follow, section
 ENV = "dev, staging or production"
 JSON = "print the outcome as JSON"
 RESTORE = {
-    "from": "a backup: its name, or its folder or file",
+    "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
-    "over": "the database's name once more, where it has tables: it is kept under another name",
-    "identity": "the file of the age key, for an encrypted backup",
+    "over": "the database's name once more, where it is not empty: it is kept under another name",
 }
 
 
@@ -22,6 +21,7 @@ def preconditions(c, version=None):
     follow(
         c,
         version,
+        preconditions.keep_environments_apart,
         preconditions.stand_on_the_right_branch,
         preconditions.keep_the_tree_clean,
         preconditions.agree_with_the_remote,
@@ -115,7 +115,6 @@ def production(c, version=None, yes=False):
         deployment.apply_the_ddl_pack,
         deployment.stamp_the_session,
         production.pass_the_smokes_before_the_flip,
-        production.have_a_backup_that_restores,
         deployment.run_the_release,
         where="production",
         yes=yes,
@@ -190,41 +189,41 @@ def rehearse(c, version=None, keep=False):
 @task(name="validate", help={"json": JSON})
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
-    from release_tasks.schema import proof
+    from release_tasks import ddl
 
-    proof.report(c.config, json)
+    ddl.validate(c.config, json)
 
 
 @task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
 def ddl_apply(c, env="dev", again=False, yes=False):
     """Apply the DDL pack in an environment."""
-    from release_tasks.schema import applying
+    from release_tasks import ddl
 
-    applying.report(c.config, env, again, yes)
+    ddl.report_apply(c.config, env, again, yes)
 
 
 @task(name="drift", help={"env": ENV, "json": JSON})
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
-    from release_tasks.schema import drift
+    from release_tasks import ddl
 
-    drift.report(c.config, env, json)
+    ddl.report_drift(c.config, env, json)
 
 
 @task(name="take", help={"env": ENV})
 def backup_take(c, env="production"):
     """Back up a database, and restore the backup to see that it is one."""
-    from release_tasks.backups import backup
+    from release_tasks import backup_tasks
 
-    backup.report(c.config, env)
+    backup_tasks.take(c.config, env)
 
 
 @task(name="restore", help=RESTORE)
-def backup_restore(c, from_=None, into=None, over=None, identity=None):
+def backup_restore(c, from_=None, into=None, over=None):
     """Restore a backup into a database."""
-    from release_tasks.backups import restore
+    from release_tasks import backup_tasks
 
-    restore.report(c.config, from_, into, over, identity)
+    backup_tasks.bring_back(c.config, from_, into, over)
 
 
 ns = Collection(

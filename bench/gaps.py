@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
 from release_tasks.checks.series import GAPS, UNITS, Series  # noqa: E402
-from release_tasks.database import postgres  # noqa: E402
+from release_tasks.database.server import remove, start  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
 # Holes as symbol → (rows before the newest at which it begins, rows that are missing); the first are in the last hour.
@@ -51,12 +51,12 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        server = postgres.start(folder / "postgresql", durable=False)
+        server = start(folder / "postgresql", durable=False)
         try:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:
             server.stop()
-            postgres.remove(folder / "postgresql")
+            remove(folder / "postgresql")
 
 
 def compare(dsn: str, length: int, times: int) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.checks.runner import Result
+from release_tasks.database.pack import pack_at
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import emptied, records_folder
 from release_tasks.processes.links import read_link
 from release_tasks.release import Release, until_live
-from release_tasks.schema import ddl
 
 AGAIN = "to check again; then the same command goes on, and nothing is deployed again"
 
@@ -91,7 +91,7 @@ def check(release: Release, here: Environment, evidence: Path, wait: float | Non
             "session_log": settings.stamp.log if settings.stamp.command else "",
             "session_flags": settings.stamp.flags,
             "ledger": settings.ddl.ledger,
-            "pack": {file.path: file.sha256 for file in ddl.pack_at(release.git, commit, settings)},
+            "pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)},
         }
     target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
     code = Path(target.code)

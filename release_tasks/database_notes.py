@@ -1,84 +1,65 @@
-"""What the notes say of the database: what the DDL pack makes otherwise than the last release's, and what to run."""
+"""What the notes say of the database: what the DDL pack makes differently than the last release's, and what to run."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
-from release_tasks.database import catalog
+from release_tasks import ddl
+from release_tasks.database import drift
+from release_tasks.database.pack import DdlFile, changes, pack_at, recorded
 from release_tasks.errors import Refused
 from release_tasks.release import Release
-from release_tasks.schema import ddl, findings, order_lock, proof, scratch
-from release_tasks.schema.order_lock import ADDED, CHANGED, DROPPED, NEW, RENAMED
 
-NOUNS = {"matview": "materialized view", "foreign": "foreign table", "grants": "grant"}
+UNDONE = ("drops", "empties", "changes rows of")  # what cannot be undone
 
 
-def changes(release: Release, since: str | None) -> list[str]:
-    """Return what the pack makes otherwise than that of the release `since`, by the catalogs; then which files changed.
-
-    The first release (None) is counted. A pack that cannot be applied here is told by its files alone.
-    """
-    now, before = _packs(release, since)
-    frozen = list(order_lock.recorded(release.git, release.commit, release.tag))
-    if since is None:
-        return [*_counts(now, release), *frozen] if now else []
-    moved = order_lock.changes(before, now)
+def database_changes(release: Release, since: str | None) -> list[str]:
+    """Return the objects and files in which the pack differs from that of the release `since`; the first is counted."""
+    before, now = _packs(release, since)
+    moved = changes(before, now)
     if not moved:
-        return frozen
-    try:
-        found = order_lock.shifts(before, now, release.root, release.settings)
-        objects = [_line(shift) for how in (NEW, CHANGED, DROPPED) for shift in found if shift.how == how]
-    except Refused as no:
-        objects = [f"the objects of the two packs cannot be compared: {no}"]
-    return [*(objects or ["the same objects as before"]), f"files: {'; '.join(map(str, moved))}", *frozen]
+        made = []
+    elif since:
+        objects = objects_changed(before, now, release) or ["the same objects as before"]
+        made = [*objects, f"files: {'; '.join(map(str, moved))}"]
+    else:
+        made = [f"first release of the pack: {len(now)} files, {_count(now, release)}"]
+    return [*made, *recorded(release.git, release.commit, release.tag)]
 
 
-def _packs(release: Release, since: str | None) -> tuple[list[ddl.DdlFile], list[ddl.DdlFile]]:
-    """Return this release's pack, and that of `since`."""
+def _packs(release: Release, since: str | None) -> tuple[list[DdlFile], list[DdlFile]]:
+    """Return the pack of the release `since`, and this one's."""
     git, settings = release.git, release.settings
-    before = ddl.pack_at(git, f"refs/tags/{since}", settings) if since else []
-    return ddl.pack_at(git, release.commit, settings), before
+    before = pack_at(git, f"refs/tags/{since}", settings) if since else []
+    return before, pack_at(git, release.commit, settings)
 
 
-def _counts(pack: list[ddl.DdlFile], release: Release) -> list[str]:
-    told = f"first release of the pack: {len(pack)} files, `{pack[0].name}` to `{pack[-1].name}`"
+def _count(pack: Sequence[DdlFile], release: Release) -> str:
     try:
-        made = scratch.made_by(pack, release.root, release.settings)
+        return f"{len(drift.shifts([], pack, release.root, release.settings))} objects"
     except Refused as no:
-        return [told, f"what it makes cannot be told: {no}"]
-    kinds = Counter(catalog.kind_of(name) for name in made.files)
-    return [told, ", ".join(_counted(kind, count) for kind, count in sorted(kinds.items()))]
+        return f"what they make is not known: {no}"
 
 
-def _counted(kind: str, count: int) -> str:
-    noun = NOUNS.get(kind, kind)
-    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}{'es' if noun.endswith(('x', 's')) else 's'}"
-    return f"{count} {noun if count == 1 else many}"
-
-
-def _line(shift: order_lock.Shift) -> str:
-    kind, name = catalog.kind_of(shift.name), catalog.object_of(shift.name)
-    detail = f": {shift.detail}" if shift.detail else ""
-    came_from = ", formerly made by" if shift.how == DROPPED else ", in"
-    file = f"{came_from} `{shift.file}`" if shift.file else ""
-    return f"{shift.how}: {kind} `{name}`{detail}{file}"
+def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
+    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
+    try:
+        return [str(shift) for shift in drift.shifts(before, now, release.root, release.settings)]
+    except Refused as no:
+        return [f"the objects of the two packs cannot be compared: {no}"]
 
 
 def deployment(release: Release, since: str | None) -> list[str]:
     """Return what an operator has to know: what to run, what it locks, what cannot be undone."""
-    now, before = _packs(release, since)
-    moved = order_lock.changes(before, now)
-    if not moved:
+    before, now = _packs(release, since)
+    if not changes(before, now):
         return []
-    touched = [each.path for each in moved if each.kind in (ADDED, CHANGED, RENAMED)]
     runner = " ".join(release.settings.ddl.command) or "inv deploy.staging"
-    which = f"; new or changed: {', '.join(f'`{path}`' for path in touched)}" if since and touched else ""
-    final = [
-        found for found in findings.findings_in(now) if found.rule == findings.IRREVERSIBLE and found.path in touched
-    ]
-    locks = proof.proof_of(now, before, release.root, release.settings).locks if before else []
+    files = ddl.proof_of(now, before, release.root, release.settings).files if before else {}
+    done = [(f"`{path}` {each}", each.startswith(UNDONE)) for path, does in files.items() for each in does]
     return [
-        f"the DDL pack has changed: it is applied by `{runner}`, after a backup{which}",
-        *(f"lock: {line}" for line in locks),
-        *(f"cannot be undone: {found}" for found in final),
+        f"the DDL pack has changed: it is applied by `{runner}`, after a backup",
+        *(f"lock: {line} (ACCESS EXCLUSIVE)" for line, _ in done if " locks " in line),
+        *(f"takes long on a large table: {line}" for line, _ in done if " rewrites " in line),
+        *(f"cannot be undone: {line}" for line, final in done if final),
     ]

@@ -16,8 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import smokes, temporary
+from release_tasks import ddl, smokes, temporary
 from release_tasks.checks.runner import noted_logs
+from release_tasks.database import apply
+from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import extract, write_aside
@@ -26,7 +28,6 @@ from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
 from release_tasks.processes.shell import wait_until
 from release_tasks.release import Release, Step, until_live
-from release_tasks.schema import applying, ddl, ledger, runner
 
 UNPACK = 120
 
@@ -37,7 +38,7 @@ def reach_the_environment(release: Release) -> str:
     here = release.here
     with here.connect() as connection:
         server = connection.info.server_version // 10000
-        refuse(runner.server_problems(connection, here.name, here.settings.ddl))
+        refuse(apply.server_problems(connection, here.name))
     here.variables(release.version)
     return f"{'embedded ' if here.is_embedded else ''}PostgreSQL {server}, {here.origin}"
 
@@ -102,22 +103,23 @@ def apply_the_ddl_pack(release: Release) -> Step:
 
 def apply_missing(release: Release, here: Environment, code: Callable[[], Path]) -> Step:
     """Apply the pack to `here` with what is in the folder `code()`, unless its ledger has every file as it is."""
-    pack, settings = ddl.pack_at(release.git, release.commit, release.settings), release.settings
+    pack, settings = pack_at(release.git, release.commit, release.settings), release.settings
     missing = unapplied_files(release, here)
     if not missing:
+        refuse(ddl.missing_problems(here, pack))
         return f"all {len(pack)} files are in the ledger"
-    folder, command = code(), " ".join(settings.ddl.command) or "psycopg"
+    folder, command = code(), " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for applied in applying.apply(here, pack, folder, release.version):
-        told = [str(notice) for notice in applied.notices]
-        release.journal.record("ddl", where=here.name, file=applied.file.path, seconds=applied.seconds, notices=told)
+    for applied in ddl.apply_to(here, pack, folder, release.version):
+        notices = [str(message) for message in applied.messages]
+        release.journal.record("ddl", where=here.name, file=applied.file.path, seconds=applied.seconds, notices=notices)
 
 
-def unapplied_files(release: Release, here: Environment) -> list[ddl.DdlFile]:
+def unapplied_files(release: Release, here: Environment) -> list[DdlFile]:
     """Return the files of this release's pack that the ledger of `here` does not have as they are."""
-    pack = ddl.pack_at(release.git, release.commit, release.settings)
+    pack = pack_at(release.git, release.commit, release.settings)
     with here.connect() as connection:
-        return ledger.unapplied(connection, pack, release.settings.ddl)
+        return apply.unapplied(connection, pack, release.settings.ddl)
 
 
 @until_live

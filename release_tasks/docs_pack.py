@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing, listed
 from release_tasks.release import Release, Step
-from release_tasks.schema import ddl, order_lock
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
 
@@ -20,7 +20,7 @@ def write_the_docs_pack(release: Release) -> Step:
         return f"in {release.published:.9}"
     tip = release.tip
     refuse(include_problems(release, tip))
-    if not order_lock.locked_for(release.git.bytes_at(tip, release.settings.ddl.lock), release.tag):
+    if tag_of(release.git.text_at(tip, release.settings.ddl.lock) or "") != release.tag:
         raise NotYet("after the DDL order is locked")
     pack = expected_pack(release, tip)
     stale = differing(pack, release.git, tip)
@@ -100,7 +100,7 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
     files = version_files(release, release.version, commit)
     if git.is_submodule(settings.docs_pack.folder):
         files |= {f"{settings.docs_pack.folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
-    pack = [file.path for file in ddl.pack_at(git, commit, settings)]
+    pack = [file.path for file in pack_at(git, commit, settings)]
     hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
     contents = {path: files.get(path) or git.bytes_at(commit, path) or b"" for path in hashed}
     hashes = {path: sha256(content) for path, content in contents.items()}

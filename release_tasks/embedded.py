@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks.database import postgres
+from release_tasks import ddl
+from release_tasks.database import apply, server
+from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
 from release_tasks.files import records_folder, write_aside
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import point_link, read_link
 from release_tasks.processes.ports import free_port
-from release_tasks.schema import applying, ddl, ledger
 
 if TYPE_CHECKING:
     from release_tasks.settings import Settings
@@ -25,11 +26,11 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
     Dev runs the working tree, its DDL pack applied; the others run what `current` names, once something is deployed.
     """
     folder = records_folder(root) / "environments" / name
-    server = start_server(name, root, settings)
+    running = start_server(name, root, settings)
     origin = f"http://127.0.0.1:{_port(folder)}"
-    environment = Environment(name, settings, root, server.dsn(settings.app), origin, folder, server.log)
-    if server.kept:
-        environment.held.append(server.stop)
+    environment = Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log)
+    if running.kept:
+        environment.held.append(running.stop)
         try:
             _start_services(environment, settings)
         except BaseException:
@@ -38,9 +39,14 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
     return environment
 
 
-def start_server(name: str, root: Path, settings: Settings) -> postgres.Running:
+def start_server(name: str, root: Path, settings: Settings) -> server.Running:
     """Return the server of the embedded environment `name`, with its database and without its services."""
-    return postgres.start(records_folder(root) / "environments" / name / "postgresql", [settings.app])
+    return server.start(server_folder(name, root), [settings.app])
+
+
+def server_folder(name: str, root: Path) -> Path:
+    """Return the folder of the embedded environment's server."""
+    return records_folder(root) / "environments" / name / "postgresql"
 
 
 def _start_services(environment: Environment, settings: Settings) -> None:
@@ -62,11 +68,11 @@ def _start_services(environment: Environment, settings: Settings) -> None:
 def _apply_the_working_tree_s_pack(environment: Environment) -> None:
     """Apply the DDL pack of the working tree, committed or not, where the ledger does not have it yet."""
     root, settings = environment.root, environment.settings
-    pack = ddl.pack_in(root, root, settings)
+    pack = pack_in(root, root, settings)
     with environment.connect() as connection:
-        missing = ledger.unapplied(connection, pack, settings.ddl)
+        missing = apply.unapplied(connection, pack, settings.ddl)
     if missing:
-        applying.apply(environment, pack, root, "dev")
+        ddl.apply_to(environment, pack, root, "dev")
 
 
 def _port(folder: Path) -> int:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from release_tasks import node
-from release_tasks.errors import Refused
+from release_tasks.database import programs
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import records_folder, sha256, write_aside
+from release_tasks.masks import mask
 from release_tasks.processes import shell
 from release_tasks.processes.links import read_link
-from release_tasks.processes.shell import mask
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from release_tasks.release import Release
     from release_tasks.settings import Settings
 
-# A part that the DSN leaves out is blanked: the shell's value may belong to another environment.
-LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
-LIBPQ_MORE = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
-CONNECT = 5  # seconds to reach a database
 INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to say the version
 READY = 90.0  # seconds for a fresh environment to answer
@@ -69,15 +64,11 @@ class Environment:
 
     def variables(self, version: str, origin: str = "") -> dict[str, str]:
         """Return the variables that the application's commands read, all from the one DSN, and Node's PATH."""
-        from psycopg import conninfo
-
-        parts = conninfo.conninfo_to_dict(self.dsn)
         origin = origin or self.origin
         uses_node = self.settings.uses_node
         return {
             **(node.runtime(self.root / self.settings.folder, records_folder(self.root)) if uses_node else {}),
-            **{variable: str(parts.get(part, "")) for part, variable in LIBPQ.items()},
-            **{variable: str(parts[part]) for part, variable in LIBPQ_MORE.items() if part in parts},
+            **programs.variables(self.dsn),
             "DATABASE_URL": self.dsn,
             "APP_NAME": self.settings.app,
             **({"APP_VERSION": version} if version else {}),
@@ -87,19 +78,7 @@ class Environment:
 
     def connect(self) -> Connection:
         """Return a connection in autocommit; raises `Refused` when the server cannot be reached or refuses us."""
-        import psycopg
-
-        try:
-            return psycopg.connect(self.dsn, autocommit=True, connect_timeout=CONNECT, application_name=_who())
-        except psycopg.Error as error:
-            self._unreachable(error)
-
-    def _unreachable(self, error: Exception) -> NoReturn:
-        reason = " ".join(str(error).split())
-        raise Refused(
-            f"The database of {self.name} cannot be used: {mask(reason)}",
-            f"Check release.environments.{self.name}.dsn in invoke.yaml, and the variable it comes from.",
-        ) from error
+        return programs.connect(self.dsn, self.name)
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
@@ -162,11 +141,6 @@ class Environment:
             self.held.pop()()
 
 
-def _who() -> str:
-    """Return how our connections are called in pg_stat_activity, so that a second release can say whom it waits for."""
-    return f"release by {getpass.getuser()} on {platform.node()}"[:63]
-
-
 @contextmanager
 def in_turn(name: str, root: Path, settings: Settings) -> Iterator[None]:
     """Keep the embedded environment `name` for one command: it would end with the first of two, under the second."""
@@ -198,6 +172,52 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     folder = root / own.folder if own.folder else root
     log = root / own.log if own.log else None
     return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+
+
+@contextmanager
+def database_of(name: str, root: Path, settings: Settings) -> Iterator[str]:
+    """Yield the DSN of an environment's database, its web app not started; "" where an embedded one is not made yet."""
+    from release_tasks import embedded
+    from release_tasks.database.server import data_directory
+
+    dsn = settings.environments.named(name).dsn
+    if dsn or not data_directory(embedded.server_folder(name, root)).exists():
+        yield dsn
+        return
+    running = embedded.start_server(name, root, settings)
+    try:
+        yield running.dsn(settings.app)
+    finally:
+        running.stop()
+
+
+def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:
+    """Return what two environments have in common (database, folder, origin), and which could not be reached."""
+    problems, unreached, owners = [], list[str](), dict[str, str]()
+    for name, own in settings.environments:
+        if not own.dsn:
+            continue
+        folder = [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
+        identities = _identities(own.dsn)
+        unreached += [name] if len(identities) < 2 else []
+        for thing in [*identities, *folder, f"the origin {own.origin.rstrip('/').lower()}"]:
+            if (owner := owners.setdefault(thing, name)) != name:
+                what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
+                problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))
+    return problems, unreached
+
+
+def _identities(dsn: str) -> list[str]:
+    """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
+    parts = programs.variables(dsn)
+    host, port, name = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432", parts["PGDATABASE"]
+    host = "127.0.0.1" if host in ("", "localhost", "::1") else host
+    found = [f"the database {name} on {host}:{port}"]
+    with suppress(Refused), programs.connect(dsn) as connection:
+        query = "select system_identifier, current_database() from pg_control_system()"
+        row = connection.execute(query).fetchone()
+        found += [f"the database {row[1]} of the server with the system identifier {row[0]}"] if row else []
+    return found
 
 
 def _package_files(folder: Path) -> list[str]:

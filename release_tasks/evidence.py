@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks.backups import shelf
+from release_tasks.database import backup
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
-from release_tasks.files import checksum_lines, file_hashes, read_checksums, write_aside
+from release_tasks.files import checksum_lines, file_hashes, mismatches, write_aside
 from release_tasks.release import Release, Step
 
 MANIFEST = "manifest-sha256.txt"
@@ -92,9 +92,9 @@ def _fill(folder: Path, release: Release) -> None:
     write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
     if (checks := release.folder / "checks").exists():
         shutil.copytree(checks, folder / "checks", dirs_exist_ok=True)
-    if used := shelf.made_for(release.environment("production"), commit):
-        dumps = shutil.ignore_patterns(shelf.DUMP, shelf.SEALED)
-        shutil.copytree(used.folder, folder / "checks" / "backup" / used.name, ignore=dumps)
+    if used := backup.made_for(release.environment("production"), commit):
+        to = folder / "checks" / "backup" / used.name
+        shutil.copytree(used.folder, to, ignore=shutil.ignore_patterns(backup.DUMP))
     if broken := release.journal.breaks():
         raise Refused(
             f"{release.journal.path} was changed after it was written, at line {broken[0]}.",
@@ -127,13 +127,9 @@ def pack_problems(folder: Path, release: Release) -> list[Problem]:
     mend = f"Move {folder} away and keep it, then run again."
     if not manifest.exists():
         return [Problem(f"{folder} has no {MANIFEST}.", mend)]
-    listed = read_checksums(manifest.read_bytes())
-    found = {path: digest for path, digest in file_hashes(folder).items() if path != MANIFEST}
-    wrong = sorted(path for path in listed.keys() | found.keys() if listed.get(path) != found.get(path))
-    problems = [Problem(f"{folder / path} is not what {MANIFEST} says.", mend) for path in wrong]
-    if problems:
-        return problems
-    tag = json.loads((folder / "ids.json").read_bytes())["tag"] if "ids.json" in found else None
+    if wrong := mismatches(folder, MANIFEST):
+        return [Problem(f"{folder / path} is not what {MANIFEST} says.", mend) for path in wrong]
+    tag = json.loads((folder / "ids.json").read_bytes())["tag"] if (folder / "ids.json").exists() else None
     if tag != release.git.object_named(release.tag_ref):
         return [Problem(f"{folder} is of the tag {tag}, not of {release.tag}.", mend)]
     return []

@@ -6,9 +6,12 @@ import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from release_tasks.errors import Refused
 
 RECORDS = ".release"
 
@@ -83,6 +86,40 @@ def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
             raise tarfile.TarError(f"{member.name!r} would come to lie outside of {folder}")
         member.mode &= 0o755
         yield member
+
+
+def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[str]:
+    """Return the files below `folder` that are not what the file `sums` in it lists: changed, missing, or more.
+
+    Where `sums` itself cannot be read, it is the one; the files `ignored` may be as they are.
+    """
+    try:
+        listed = read_checksums((folder / sums).read_bytes())
+    except (OSError, ValueError):
+        return [sums]
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found = {name: file_sha256(path) for name, path in paths.items() if name not in (sums, *ignored)}
+    return sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+
+
+@contextmanager
+def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock `file`, which the end of this process releases.
+
+    Raises `Refused` where another `what` has it for `timeout` seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Refused(f"Another {what} is under way.", f"Wait for it to end; it holds {file}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def records_folder(root: Path) -> Path:

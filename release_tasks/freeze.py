@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from release_tasks import notes
-from release_tasks.errors import Asked, Problem, Refused, refuse
+from release_tasks.database.pack import TITLE, Change, DdlFile, changes, last_locked, lock_of, pack_at
+from release_tasks.database_notes import objects_changed
+from release_tasks.errors import Asked, Problem, refuse
 from release_tasks.git import listed
 from release_tasks.release import Release, Step
-from release_tasks.schema import ddl, order_lock
+
+MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
 
 def announce_the_freeze(release: Release) -> str:
@@ -42,48 +46,51 @@ def lock_the_ddl_order(release: Release) -> Step:
     """Lock the order of the DDL pack."""
     if release.published:
         return "locked in the tag"
-    git, settings, tip = release.git, release.settings, release.tip
-    pack, path = ddl.pack_at(git, tip, settings), settings.ddl.lock
-    lock, base = order_lock.lock_of(pack, release.tag), order_lock.last_locked(git, tip, release.tag, settings)
-    moved = order_lock.changes(base.pack, pack) if base else []
+    git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
+    pack = pack_at(git, tip, settings)
+    lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
+    moved = changes(base[1], pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
         return _about(pack, release)
-    shifted = _shifts_since(base, pack, release) if base and moved else []
+    shifted = objects_changed(base[1], pack, release) if base and moved else []
     reason = (release.options.get("allow_shift") or "").strip()
     if base and shifted and not reason:
-        refuse(_shift_problems(base, moved, shifted, release))
+        refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
     yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(map(str, moved))}' if moved else ''})"
-    if shifted:
-        release.journal.record("ddl-shift", reason=reason, files=[str(each) for each in moved], objects=shifted)
-    elif moved:
-        release.journal.record("ddl-fix", files=[str(each) for each in moved])
-    message = order_lock.message(release.tag, moved, shifted, reason)
-    git.commit_files({path: lock}, message, even_empty=True)  # a hand may have written the very same lock
+    if moved:
+        event, files = "ddl-shift" if shifted else "ddl-fix", [str(each) for each in moved]
+        release.journal.record(event, reason=reason, files=files, objects=shifted)
+    text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
+    git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
 
 
-def _shifts_since(base: order_lock.Locked, pack: list[ddl.DdlFile], release: Release) -> list[str]:
-    """Return what `pack` makes otherwise than the locked one; what cannot be compared counts as a shift."""
-    try:
-        return [str(each) for each in order_lock.shifts(base.pack, pack, release.root, release.settings)]
-    except Refused as no:
-        return [f"what the pack makes cannot be compared with what was locked: {no}"]
-
-
-def _shift_problems(
-    base: order_lock.Locked, moved: list[order_lock.Change], shifted: list[str], release: Release
-) -> Iterator[Problem]:
-    for change in moved:
-        yield Problem(change.sentence, change.undone(base.commit))
+def _shift_problems(commit: str, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
+    paths = [path for change in moved for path in (change.was, change.path) if path]
+    undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", *paths])
+    yield Problem(f"Since the DDL order was locked: {'; '.join(map(str, moved))}.", undo)
     allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 
 
-def _about(pack: list[ddl.DdlFile], release: Release) -> str:
-    """Return a few words about the pack: its size, what is new since the last release, where rules of order differ."""
-    git, settings, since = release.git, release.settings, notes.last_release(release)
-    words = [f"{len(pack)} files"]
-    if since:
-        words.append(order_lock.since_release(git, pack, since, release.root, settings))
-    return "; ".join([*words, *ddl.order_disagreements([file.name for file in pack], release.root, settings)])
+def _body(moved: list[Change], shifted: list[str], reason: str) -> str:
+    """Return the body of the commit's message, which the notes repeat: fixes, or a shift and why, a line for each."""
+    kind = f"shift in the freeze, allowed because “{reason}”:" if shifted else "critical fix in the freeze:"
+    lines = [" ".join(line.split()) for line in (kind, *map(str, moved), *shifted)]
+    if len(lines) > MOST_LINES:
+        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
+    return "\n".join(lines)
+
+
+def _about(pack: list[DdlFile], release: Release) -> str:
+    """Return a few words about the pack: its size, and what became of it since the last release."""
+    size, since = f"{len(pack)} files", notes.last_release(release)
+    if not since:
+        return size
+    last = pack_at(release.git, f"refs/tags/{since}", release.settings)
+    moved = changes(last, pack)
+    if not moved:
+        return f"{size}; nothing since {since}"
+    objects = listed(objects_changed(last, pack, release)) or "the same objects"
+    return f"{size}; since {since}: {listed(map(str, moved))}; {objects}"

@@ -18,7 +18,7 @@ from release_tasks.masks import masked_json
 from release_tasks.processes.shell import Finished, listeners
 
 START = "0" * 64
-ONE_BY_ONE = threading.Lock()  # a backup may be restored beside the steps
+ONE_BY_ONE = threading.Lock()  # checks run programs in threads
 TORN = b"# torn: "  # begins a line that a crash cut short
 
 

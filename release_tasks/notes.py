@@ -167,7 +167,7 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(kinds[kind]) for kind in (ADDED, CHANGED, FIXED, DEV)},
-        database=_bullets(database_notes.changes(release, since)),
+        database=_bullets(database_notes.database_changes(release, since)),
         evidence=_bullets(_evidence(release)),
         deployment=_bullets(_deployment_notes(release, since)),
     )

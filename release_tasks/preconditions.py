@@ -6,17 +6,25 @@ import re
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from release_tasks import acceptance, deployment, docs_pack, node, notes, smokes, tagging, versions
+from release_tasks import acceptance, ddl, deployment, docs_pack, environments, node, notes, smokes, tagging, versions
 from release_tasks.checks import HINT, Inconclusive, browser, document
+from release_tasks.database.pack import pack_at, pack_problems
 from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
 from release_tasks.files import records_folder
 from release_tasks.git import listed
 from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.schema import ddl, proof
 
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
+
+
+def keep_environments_apart(release: Release) -> str:
+    """Dev, staging and production are three: no database, folder or origin is two's."""
+    problems, unreached = environments.shared_problems(release.root, release.settings)
+    refuse(problems)
+    return f"{', '.join(unreached)} could not be reached: compared by address" if unreached else ""
 
 
 def stand_on_the_right_branch(release: Release) -> str:
@@ -156,9 +164,9 @@ def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
 
 
 def have_a_ddl_pack_in_order(release: Release) -> str:
-    """The DDL pack is there, numbered and not empty."""
-    pack = ddl.pack_at(release.git, release.commit, release.settings)
-    refuse(ddl.pack_problems(pack, release.settings.ddl))
+    """The DDL pack is there, in order, in UTF-8."""
+    pack = pack_at(release.git, release.commit, release.settings)
+    refuse(pack_problems(pack, release.settings.ddl))
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
 
@@ -210,14 +218,15 @@ def try_the_browser(root: Path) -> str:
 
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
-    """The DDL pack is proved on a scratch server: from empty, again, over rows, over the last release."""
+    """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
     git, settings, since = release.git, release.settings, notes.last_release(release)
-    pack = ddl.pack_at(git, release.commit, settings)
-    last = ddl.pack_at(git, f"refs/tags/{since}", settings) if since else []
-    seen = proof.proof_of(pack, last, release.root, settings)
-    release.keep_check("ddl-proof", over=since, **asdict(seen))
-    refuse(seen.problems)
-    return str(seen)
+    pack = pack_at(git, release.commit, settings)
+    last = pack_at(git, f"refs/tags/{since}", settings) if since else []
+    dev = partial(environments.database_of, "dev", release.root, settings)
+    proved = ddl.proof_of(pack, last, release.root, settings, dev)
+    release.keep_check("ddl-proof", over=since, **asdict(proved))
+    refuse(proved.problems)
+    return str(proved)
 
 
 @until_published

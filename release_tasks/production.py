@@ -6,19 +6,22 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from release_tasks import acceptance, notes, screen, smokes
-from release_tasks.backups import backup, shelf, verification
+from release_tasks.database import backup, pack, proof, restore
 from release_tasks.deployment import placed, shown, unapplied_files
-from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import read_link
 from release_tasks.processes.ports import free_port
 from release_tasks.processes.shell import wait_until
 from release_tasks.release import Release, Step, until_live
+
+RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
 
 @until_live
@@ -63,50 +66,35 @@ def confirm_production(release: Release) -> Step:
 def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here = release.here
-    there = shelf.made_for(here, release.published)
-    if there and (there.is_recent or not unapplied_files(release, here)):
+    there = backup.made_for(here, release.published)
+    if there and (datetime.now(UTC) - there.facts.at < RECENT or not unapplied_files(release, here)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")
-    yield f"pg_dump --format=directory > {shown(shelf.folder_of(here), release)}/"
+    yield f"pg_dump > {shown(backup.folder_of(here), release)}/"
     backup.take(here, release.version, release.published)
-
-
-_under_way: dict[str | None, Future[str]] = {}  # commit → the verification of its backup
 
 
 @until_live
 def verify_the_backup(release: Release) -> Step:
-    """Restore the backup on a scratch server, and compare."""
-    if release.published in _under_way:
-        return "it goes on beside the next steps; the flip waits for it"
-    there, settings = _backup_of(release), release.settings.backup
-    if there.verified and (there.is_sealed or not settings.recipients):
-        return verification.in_words(there)
-    yield f"pg_restore {there.name}"
-    if settings.verify == "background":
-        _under_way[release.published] = verification.begin(there, release.here)
-    else:
-        verification.verify(there, release.here)
-
-
-@until_live
-def have_a_backup_that_restores(release: Release) -> str:
-    """The backup has been restored, and is one."""
-    if release.published in _under_way:
-        return _under_way[release.published].result()
-    there = _backup_of(release)
-    if not there.verified:
-        raise NotYet("after the backup is verified")
-    return verification.in_words(there)
-
-
-def _backup_of(release: Release) -> shelf.Backup:
-    """Return the backup that this release made; raises `NotYet` before."""
-    there = shelf.made_for(release.here, release.published)
+    """Restore the backup on a scratch server, and try the smokes and the DDL pack on the copy."""
+    there = backup.made_for(release.here, release.published)
     if there is None:
         raise NotYet("after the database is backed up")
-    return there
+    if restore.is_done(there, release.settings.backup):
+        return str(there.verified["summary"])
+    yield f"pg_restore {there.name}"
+    restore.verify(there, release.here, partial(_try_copy, release))
+
+
+def _try_copy(release: Release, dsn: str) -> str:
+    """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
+    ran = smokes.pass_on_copy(release.here, release.version, dsn)
+    settings = release.settings
+    found = proof.over_rows(dsn, pack.pack_at(release.git, release.commit, settings), settings.ddl)
+    refuse(Problem(f"Tried on a copy of production: {each.what}", each.mend) for each in found.problems)
+    excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in found.excepted.items())
+    return f"{ran}; the DDL pack keeps all rows there{excepted}"
 
 
 @until_live

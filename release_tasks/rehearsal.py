@@ -13,7 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import node, preconditions, screen, temporary, versions
+from release_tasks import ddl, node, preconditions, screen, temporary, versions
+from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, refuse
@@ -23,7 +24,6 @@ from release_tasks.journal import Journal
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
 from release_tasks.release import project_root, settings_of, version_here
-from release_tasks.schema import applying, ddl
 from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
@@ -124,7 +124,7 @@ def run_what_came_before(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    applying.apply(environment, ddl.pack_in(code, git.root, environment.settings), code, "before")
+    ddl.apply_to(environment, pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
     environment.wait_until_ready()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import emptied, records_folder, write_aside
+from release_tasks.files import emptied, locked, records_folder, write_aside
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -200,17 +200,7 @@ class Release:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep a second run out of this checkout while this one changes things."""
-        from filelock import FileLock, Timeout
-
-        path = records_folder(self.root) / "lock"
-        lock = FileLock(path, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise Refused(
-                "Another release run is under way in this checkout.", f"Wait for it to end; it holds {path}."
-            ) from None
-        with lock, self.journal.listening():
+        with locked(records_folder(self.root) / "lock", "release run"), self.journal.listening():
             git = self.git.run("--version").stdout.strip()
             self.journal.record("run", argv=sys.argv[1:], git=git, python=platform.python_version())
             yield

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
@@ -68,18 +68,6 @@ def _names_a_version(text: str) -> str:
     return text
 
 
-def _is_recipient(text: str) -> str:
-    from pyrage import RecipientError, ssh, x25519
-
-    try:
-        (ssh if text.startswith("ssh-") else x25519).Recipient.from_str(text)
-    except RecipientError as error:
-        if "SECRET-KEY" in text:
-            hide(text)
-        raise ValueError(f"no public key of age or SSH: {error}") from None
-    return text
-
-
 def _is_an_order(order: str | list[str]) -> str | list[str]:
     if isinstance(order, str) and order not in ("javascript", "bytes"):
         raise ValueError("expected javascript, bytes, or a command as a list of words")
@@ -92,7 +80,6 @@ Reason = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
 UrlPath = Annotated[str, AfterValidator(_is_a_url_path)]
 Command = Annotated[list[str], Field(min_length=1)]
-Recipient = Annotated[str, AfterValidator(_is_recipient)]
 Template = Annotated[str, AfterValidator(_names_a_version)]
 
 
@@ -101,18 +88,13 @@ class Ddl(Model):
 
     folder: str = "ddl"
     order: Order = Field("bytes", description="a rule, or a command that lists it")
-    command: list[str] = Field(default=[], description="the application's runner; empty: psycopg")
+    command: list[str] = Field(default=[], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
-    timeout: float = Field(600, gt=0, description="seconds for the application's runner")
-    statement_timeout: float = Field(600, gt=0, description="seconds for one statement, or one file sent as a whole")
+    timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
-    retries: int = Field(5, ge=0, description="how often a file is tried again after a lock timeout or a deadlock")
-    lock_wait: float = Field(60, ge=0, description="seconds to wait for another release that applies DDL here")
-    fail_on_warning: bool = False
-    min_server: int = Field(0, ge=0, description="the oldest major version of PostgreSQL that the pack is made for")
     exceptions: dict[Pattern, Reason] = Field(
-        default={}, description="pattern of a finding or difference → why it may be"
+        default={}, description="pattern of a problem or difference → why it may be"
     )
 
     @model_validator(mode="after")
@@ -121,6 +103,10 @@ class Ddl(Model):
             raise ValueError("a command needs must_print, as '{count} files applied': silence is no success")
         return self
 
+    def excepts(self, text: str) -> str | None:
+        """Return the reason why `text`, a problem or a difference, may be; None where the settings give none."""
+        return next((reason for pattern, reason in self.exceptions.items() if re.search(pattern, text)), None)
+
     @property
     def lock(self) -> str:
         """The path of the order lock, beside the files it locks."""
@@ -128,14 +114,19 @@ class Ddl(Model):
 
 
 class Backup(Model):
-    """Section 8: where backups are kept, for how long, and when one counts."""
+    """Section 8: how backups are taken, where and how many are kept, and which command gets each one."""
 
     folder: str = ".release/backups"
     keep: int = Field(5, ge=1, description="verified backups that are kept")
-    jobs: int = Field(2, ge=1, description="tables that are dumped and restored at once")
-    verify: Literal["before", "background"] = Field("before", description="restored before DDL, or until the flip")
-    recipients: list[Recipient] = Field(default=[], description="public keys; with any, what is kept is encrypted")
-    timeout: float = Field(3600, gt=0, description="seconds for the dump, and for the restore")
+    jobs: int = Field(1, ge=1, description="tables that are dumped and restored at once")
+    then: list[str] = Field([], description="command that gets a verified backup, as [restic, backup, '{folder}']")
+    timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
+
+    @model_validator(mode="after")
+    def then_gets_the_backup(self) -> Backup:
+        if self.then and not any("{folder}" in word for word in self.then):
+            raise ValueError("then needs {folder}, which stands for the folder of the backup")
+        return self
 
 
 class DocsPack(Model):
@@ -245,7 +236,8 @@ class Settings(Model):
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings in `raw`, the value of `release:`, with `${NAME}` taken from `variables`.
 
-    In a rehearsal all environments are embedded and the archive is in .release/, whatever `raw` says.
+    In a rehearsal all environments are embedded, the archive is in .release/, and nothing gets a backup, whatever
+    `raw` says.
     Raises `Refused` with every problem at once: key path, what was found, what is expected.
     """
     if variables.get(REHEARSING):
@@ -257,6 +249,8 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
     except ValidationError as wrong:
         problems += [_as_problem(error) for error in wrong.errors(include_url=False)]
     refuse(problems)
+    if variables.get(REHEARSING):
+        settings = settings.model_copy(update={"backup": settings.backup.model_copy(update={"then": []})})
     for _, environment in settings.environments:
         for found in _passwords(environment.dsn):
             hide(found)

@@ -12,11 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from psycopg import sql
+
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.checks.target import VARIABLE
+from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import emptied, records_folder
+from release_tasks.processes.links import read_link
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -65,17 +69,28 @@ def named(results: Sequence[runner.Result]) -> list[runner.Result]:
     return [replace(each, name=f"{runner.name_of(each.file)}: {runner.name_of(each.name)}") for each in results]
 
 
-def pass_on_backup(restored: Environment, version: str, code: Path, where: str) -> tuple[list[str], str]:
-    """Pass the smokes that are marked `on_backup`; return their names, or why there are none. Raises `Refused`."""
+def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
+    """Run the tests that are marked `on_backup` on `dsn`, a restored copy that is read-only meanwhile.
+
+    They run in the code that is deployed in `environment`, which made the data. Returns their names, or why none ran;
+    raises `Refused` with those that do not pass.
+    """
+    code = environment.root if environment.name == "dev" else read_link(environment.current)
+    if code is None:
+        return "no smoke ran, for nothing has been deployed there yet"
     files = [file for file in document.smokes_in(code).values() if "on_backup" in file.read_text(encoding="utf-8")]
     if not files:
-        return [], "none is marked on_backup"
-    evidence = emptied(records_folder(restored.root) / "checks" / "restored")
-    target = runner.target_of(restored, version, code, is_backup=True)
-    results = runner.run(target, files, evidence, marked="on_backup")
+        return "no smoke is marked on_backup"
+    evidence = emptied(records_folder(environment.root) / "checks" / "restored")
+    with programs.connect(dsn) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+        target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
+        results = runner.run(target, files, evidence, marked="on_backup")
+        connection.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(name))
     hint = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
-    refuse(replace(each, mend=hint) for each in problems_of(results, where))
-    return list(dict.fromkeys(runner.name_of(each.file) for each in results)), ""
+    refuse(replace(each, mend=hint) for each in problems_of(results, "the restored backup"))
+    return f"smokes: {', '.join(dict.fromkeys(runner.name_of(each.file) for each in results))}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool, options: Sequence[str] = ()) -> None:

@@ -51,7 +51,10 @@ def folder_of_run(root: Path) -> Iterator[None]:
         os.environ.pop(SYSTEM, None)
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-        _remove(folder, lock)
+        from release_tasks import screen
+
+        with screen.busy("Removing the temporary files of this run"):
+            _remove(folder, lock)
 
 
 def of_the_system() -> dict[str, str]:
@@ -72,11 +75,11 @@ def _clear_after_killed_runs(locks: Path, system: Path) -> None:
 
 def _remove(folder: Path, lock: FileLock) -> None:
     """Delete `folder`, and what the servers of a rehearsal in it keep elsewhere, unless one of them still runs."""
-    from release_tasks.database import postgres
+    from release_tasks.database import server
 
     with suppress(Refused):
-        for server in folder.glob(SERVERS):
-            postgres.remove(server)
+        for left in folder.glob(SERVERS):
+            server.remove(left)
         shutil.rmtree(folder, ignore_errors=True)
     lock.release()
     if not folder.exists():

@@ -23,7 +23,8 @@ import pytest
 
 from release_tasks import temporary
 from release_tasks.checks.target import Target
-from release_tasks.database import postgres
+from release_tasks.database import programs, scratch
+from release_tasks.database.server import Running, remove, start
 from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings
@@ -33,7 +34,7 @@ os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
 hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
 hypothesis.settings.load_profile("layer")
 
-SWEEPER = Path(__file__).with_name("sweeper.py")
+SWEEPER = pytest.StashKey[subprocess.Popen[bytes]]()
 GIT_CONFIG = """\
 [user]
     name = Rita Releaser
@@ -68,11 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
     memory = Path("/dev/shm")
     roomy = config.option.basetemp is None and _is_roomy(memory)
     folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory if roomy else None))
-    sweeper = subprocess.Popen(
-        [sys.executable, str(SWEEPER), str(folder)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    argv = [sys.executable, str(Path(__file__).with_name("sweeper.py")), str(folder)]
+    quiet = subprocess.DEVNULL
+    sweeper = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
     os.environ["RELEASE_TESTS"] = str(folder)  # by which the sweeper knows what the tests started
-    config.add_cleanup(lambda: sweeper.communicate() and None)
+    config.stash[SWEEPER] = sweeper  # it goes to work when we have ended, and with us our end of its pipe
     folder.chmod(0o755)
     (folder / "tmp").mkdir()
     os.environ.update(dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")))  # programs leave files there
@@ -198,16 +199,28 @@ def take() -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server") / "postgresql"
-    running = postgres.start(folder, durable=False)
+    running = start(folder, durable=False)
     yield running
     running.stop()
-    postgres.remove(folder)
+    remove(folder)
+
+
+def majors() -> list[int]:
+    """Return the versions of PostgreSQL that this machine has: in CI 15 from Debian, 18 from the wheel."""
+    return sorted({programs.major_of(programs.find_bin(major)) for major in (None, *range(15, 20))})
+
+
+@pytest.fixture(scope="session", params=majors(), ids=lambda major: f"PostgreSQL {major}")
+def every_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Run a server of each version that this machine has."""
+    with scratch.server(tmp_path_factory.mktemp("servers"), request.param) as running:
+        yield running
 
 
 @pytest.fixture
-def dsn(server: postgres.Running) -> str:
+def dsn(server: Running) -> str:
     """Return the URL of a database with nothing in it."""
     import psycopg
     from psycopg import sql

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +50,7 @@ BY_CHROOT = 'set -- chroot "$system" "$@"\n'
 RUN = """
 code=0
 "$@" || code=$?
+sleep 15  # in which what cleans up after a run has ended as well
 for process in "$system"/proc/[0-9]*; do
   [ "${process##*/}" = 1 ] || { printf 'LEFT BEHIND: '; tr '\\0' ' ' < "$process/cmdline"; echo; } 2> /dev/null
 done
@@ -77,9 +79,11 @@ def commands() -> list[str]:
     return re.findall(r"^    (python3 noxfile\.py -s \w+)", readme(), re.MULTILINE)
 
 
-def caches() -> list[str]:
-    """Return the folders below the user's home that the README allows to grow."""
-    return re.findall(r"`~/([\w./-]+)`", readme())
+def allowed() -> list[str]:
+    """Return patterns of the paths that may be made or change: the clone's, and what the README names beside it."""
+    named = re.findall(r"\((`[~/][^)]+`)\)", readme())
+    outside = [path.replace("~", f"/{HOME}") for path in re.findall(r"`([^`]+)`", " ".join(named))]
+    return [f"{HOME}/project/*", *(f"{path.lstrip('/')}/*" for path in outside)]
 
 
 def make_system(system: Path, suite: str) -> None:
@@ -104,7 +108,7 @@ def clone(system: Path) -> None:
     (system / HOME).mkdir(parents=True)
     bare = system / "srv" / "project.git"
     shutil.rmtree(bare, ignore_errors=True)
-    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(bare)], check=True)
+    subprocess.run(["git", "clone", "--quiet", "--bare", "--no-hardlinks", str(ROOT), str(bare)], check=True)
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(bare), str(system / HOME / "project")], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     git = ["git", "-C", str(system / HOME / "project")]
@@ -150,8 +154,8 @@ def files_of(system: Path) -> dict[str, tuple[float, int]]:
 
 def left_outside(before: dict[str, tuple[float, int]], after: dict[str, tuple[float, int]]) -> list[str]:
     """Return what was made or changed outside the clone and the caches that the README names."""
-    allowed = tuple(f"{HOME}/{inside}/" for inside in ("project", *caches()))
-    return sorted(path for path in after if after[path] != before.get(path) and not path.startswith(allowed))
+    changed = sorted(path for path in after if after[path] != before.get(path))
+    return [path for path in changed if not any(fnmatchcase(path, pattern) for pattern in allowed())]
 
 
 def size_of(folder: Path) -> int:

@@ -72,6 +72,8 @@ def test_all_variables_come_from_the_one_dsn(environment: Callable[..., Environm
         "PGUSER": "app",
         "PGPASSWORD": "p@ss word",
         "PGDATABASE": "pill",
+        "PGHOSTADDR": "",
+        "PGOPTIONS": "",
     }
     names = ("DATABASE_URL", "APP_NAME", "APP_VERSION", "ORIGIN", "PORT")
     assert [variables[name] for name in names] == [dsn, "pill", "0.1.1", "https://pill.example.org:8443", "8443"]

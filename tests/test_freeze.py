@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks.database import pack
 from release_tasks.files import records_folder
 from release_tasks.freeze import cut_the_release_branch, lock_the_ddl_order
 from release_tasks.release import Release
-from release_tasks.schema import ddl, order_lock
 from release_tasks.steps import CHANGED, DONE, REFUSED, TO_DO, Outcome
 from tests.conftest import APP, Work
 
@@ -73,7 +74,7 @@ def test_a_reformatted_comment_is_a_fix_and_no_shift(locked: Release, work: Work
     assert (look.state, look.text) == (TO_DO, f"git commit {LOCK} (2 files, critical fix: changed {TABLES})")
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert take(lock_the_ddl_order, locked).state == DONE
-    assert work.git("log", "-1", "--format=%(trailers)") == f"DDL-Fix: changed {TABLES}"
+    assert work.git("log", "-1", "--format=%b").splitlines() == ["critical fix in the freeze:", f"changed {TABLES}"]
     assert journal(locked) == ["ddl-fix"]
 
 
@@ -85,19 +86,19 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     refused = take(lock_the_ddl_order, locked)
     assert refused.state == REFUSED
     assert what(refused.problems) == [
-        f"{TABLES} was changed after the DDL order was locked.",
-        f"Structural shift since the DDL order was locked: column app.things.born is new ({TABLES}).",
+        f"Since the DDL order was locked: changed {TABLES}.",
+        "Structural shift since the DDL order was locked: table app.things is changed: + born date.",
     ]
-    assert refused.problems[0].mend == f"git checkout {base:.9} -- {TABLES}"
+    assert refused.problems[0].mend == f"git restore --source {base:.9} --staged --worktree -- {TABLES}"
     assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
     locked.options = {"allow_shift": "  "}
     assert take(lock_the_ddl_order, locked).state == REFUSED
     locked.options = {"allow_shift": "a law came\nover night"}
     assert take(lock_the_ddl_order, locked).state == CHANGED
-    assert work.git("log", "-1", "--format=%(trailers)").splitlines() == [
-        f"DDL-Shift: changed {TABLES}",
-        f"DDL-Shift: column app.things.born is new ({TABLES})",
-        "DDL-Shift-Reason: a law came over night",
+    assert work.git("log", "-1", "--format=%b").splitlines() == [
+        "shift in the freeze, allowed because “a law came over night”:",
+        f"changed {TABLES}",
+        "table app.things is changed: + born date",
     ]
     (record,) = locked.journal.records()
     assert (record["event"], record["reason"]) == ("ddl-shift", "a law came\nover night")
@@ -109,7 +110,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     work.git("clone", "--quiet", "--branch", locked.branch, str(work.remote), str(clone.root))
     release = clone.release()
     assert take(lock_the_ddl_order, release).state == DONE
-    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
+    (told,) = pack.recorded(release.git, "HEAD", "v0.1.1")
     assert told.startswith("shift in the freeze, allowed because “a law came over night”: changed ddl/01_tables.sql; ")
     release.close()
 
@@ -118,11 +119,26 @@ def test_everything_that_shifted_is_told_at_once(locked: Release, work: Work, ta
     work.git("rm", "--quiet", TABLES)
     work.commit(LATE)
     assert what(take(lock_the_ddl_order, locked).problems) == [
-        "ddl/02_late.sql was added after the DDL order was locked.",
-        f"{TABLES} was removed after the DDL order was locked.",
-        "Structural shift since the DDL order was locked: table app.late is new (ddl/02_late.sql).",
-        f"Structural shift since the DDL order was locked: table app.things is dropped ({TABLES}).",
+        f"Since the DDL order was locked: removed {TABLES}; added ddl/02_late.sql.",
+        "Structural shift since the DDL order was locked: table app.late is new.",
+        "Structural shift since the DDL order was locked: table app.things is dropped.",
     ]
+
+
+def test_the_command_that_undoes_all_that_moved_works_as_typed(locked: Release, work: Work, take: Take) -> None:
+    work.git("mv", "ddl/00_schemas.sql", "ddl/00 first.sql")
+    work.commit({**LATE, **OTHER_COLUMN})
+    undo = shlex.split(take(lock_the_ddl_order, locked).problems[0].mend)
+    work.git(*undo[1:])
+    work.commit({})
+    assert take(lock_the_ddl_order, locked).state == DONE
+
+
+def test_the_message_of_a_lock_stays_short_enough_for_an_argument(locked: Release, work: Work, take: Take) -> None:
+    work.commit({f"ddl/02_{number}.sql": "select 1;\n" for number in range(150)})
+    assert take(lock_the_ddl_order, locked).state == CHANGED
+    body = work.git("log", "-1", "--format=%b").splitlines()
+    assert len(body) == 101 and body[-1] == "and 51 more"
 
 
 def test_another_name_and_another_order_that_make_the_same_are_no_shift(work: Work, take: Take) -> None:
@@ -134,9 +150,8 @@ def test_another_name_and_another_order_that_make_the_same_are_no_shift(work: Wo
     release = work.release(branch="", ddl={"order": "javascript"})
     assert take(lock_the_ddl_order, release).state == CHANGED
     assert take(lock_the_ddl_order, release).state == DONE
-    (told,) = order_lock.recorded(release.git, "HEAD", "v0.1.1")
-    assert told.startswith(f"critical fix in the freeze: renamed {TABLES} to ddl/03_tables.sql; reordered ddl/02_")
-    assert told.endswith("; reordered ddl/03_tables.sql")
+    (told,) = pack.recorded(release.git, "HEAD", "v0.1.1")
+    assert told.startswith(f"critical fix in the freeze: renamed {TABLES} to ddl/03_tables.sql; reordered ddl/0")
 
 
 @pytest.mark.parametrize("lock", ["", "# v0.1.1: by hand\n", "# v0.0.9: another release's\n", None])
@@ -148,7 +163,7 @@ def test_a_lock_that_a_hand_changed_is_written_anew(locked: Release, work: Work,
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert take(lock_the_ddl_order, locked).state == DONE
     assert work.git("show", f"HEAD:{LOCK}") + "\n" == good
-    assert list(order_lock.recorded(locked.git, "HEAD", "v0.1.1")) == [] and journal(locked) == []
+    assert list(pack.recorded(locked.git, "HEAD", "v0.1.1")) == [] and journal(locked) == []
 
 
 @pytest.mark.parametrize("removed", [False, True])
@@ -157,21 +172,21 @@ def test_a_lock_that_a_hand_made_fit_hides_no_shift(locked: Release, work: Work,
     if removed:
         work.git("rm", "--quiet", LOCK)
     else:
-        work.write({LOCK: order_lock.lock_of(ddl.pack_at(locked.git, "HEAD", locked.settings), "v0.1.1").decode()})
+        work.write({LOCK: pack.lock_of(pack.pack_at(locked.git, "HEAD", locked.settings), "v0.1.1").decode()})
     work.commit({}, "release: tidy up")
     refused = take(lock_the_ddl_order, locked)
     assert refused.state == REFUSED
-    assert "ddl/02_late.sql was added after the DDL order was locked." in what(refused.problems)
+    assert "Since the DDL order was locked: added ddl/02_late.sql." in what(refused.problems)
     locked.options = {"allow_shift": "it has to be"}
     assert take(lock_the_ddl_order, locked).state == CHANGED
     locked.options = {}
     assert take(lock_the_ddl_order, locked).state == DONE
-    assert len(list(order_lock.recorded(locked.git, "HEAD", "v0.1.1"))) == 1
+    assert len(list(pack.recorded(locked.git, "HEAD", "v0.1.1"))) == 1
 
 
 def test_a_lock_written_before_ours_is_made_ours(work: Work, take: Take) -> None:
     release = work.release()
-    lock = order_lock.lock_of(ddl.pack_at(release.git, "HEAD", release.settings), "v0.1.1")
+    lock = pack.lock_of(pack.pack_at(release.git, "HEAD", release.settings), "v0.1.1")
     work.commit({LOCK: lock.decode()})
     assert take(lock_the_ddl_order, release).state == CHANGED
     assert take(lock_the_ddl_order, release).state == DONE
@@ -196,18 +211,19 @@ def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(wo
     work.commit({**OTHER_COLUMN, **LATE})
     assert take(lock_the_ddl_order, release).state == CHANGED
     words = (
-        "3 files; since v0.1.0: 1 renamed, 1 added, 1 removed, 1 changed; renamed ddl/00_schemas.sql to "
-        "ddl/00_first.sql; removed ddl/02_old.sql; objects: 2 new, 1 dropped"
+        "3 files; since v0.1.0: renamed ddl/00_schemas.sql to ddl/00_first.sql, removed ddl/02_old.sql, "
+        "added ddl/02_late.sql, changed ddl/01_tables.sql; table app.late is new, "
+        "table app.things is changed: + born date, view app.old is dropped"
     )
     assert take(lock_the_ddl_order, release).text == words
 
 
 def test_a_last_release_that_cannot_be_applied_is_no_hindrance(work: Work, take: Take) -> None:
-    work.commit({"ddl/02_late.sql": "\\echo for psql only\n"})
+    work.commit({"ddl/02_late.sql": "select nothing from nowhere;\n"})
     work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
     work.commit(LATE)
     look = take(lock_the_ddl_order, work.release(), change=False)
-    assert look.state == TO_DO and "objects cannot be compared: ddl/02_late.sql" in look.text
+    assert look.state == TO_DO and "cannot be compared: ddl/02_late.sql" in look.text
 
 
 def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Work, take: Take) -> None:

@@ -23,7 +23,7 @@ from release_tasks.checks.logs import SQL_TROUBLE, positions
 from release_tasks.checks.runner import FAILED, PASSED, Result
 from release_tasks.checks.runner import INCONCLUSIVE as UNCLEAR
 from release_tasks.checks.target import Target
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from tests.lies.worlds import WELL, Database, Healthy, Logged, Program, Served, Suite, web_app
 from tests.processes.test_shell import alive, until
 
@@ -313,7 +313,7 @@ def assert_caught(lie: Lie, result: Result) -> None:
 
 
 @pytest.fixture(scope="module")
-def healthy(server: postgres.Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healthy]:
+def healthy(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healthy]:
     """The world before it is broken; its web app answers with all lies as well."""
     lies = {path_of(LIES[name]): LIES[name].world for name in of(Served)}
     with web_app({**WELL, **lies}) as origin:

@@ -13,7 +13,7 @@ from release_tasks import freeze, preconditions, tagging
 from release_tasks.docs_pack import write_the_docs_pack
 from release_tasks.errors import Refused
 from release_tasks.preconditions import version_file_problems
-from release_tasks.steps import CHANGED, Outcome
+from release_tasks.steps import CHANGED, LATER, REFUSED, Outcome
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -204,3 +204,57 @@ def test_a_pack_that_is_not_there_is_refused(work: Work) -> None:
     assert told(preconditions.have_a_ddl_pack_in_order, release) == [
         "No *.sql file is committed in sql; expected the DDL pack."
     ]
+
+
+# Environments
+
+
+def environments(dev: str, staging: str, production: str, **changed: str) -> dict[str, dict[str, object]]:
+    """Return the settings of three environments of these DSNs, else apart; `changed` is e.g. staging_origin=…."""
+    found: dict[str, dict[str, object]] = {}
+    for number, (name, dsn) in enumerate({"dev": dev, "staging": staging, "production": production}.items()):
+        own = {"dsn": dsn, "origin": f"http://127.0.0.1:{number + 1}", "folder": f"at/{name}"}
+        found[name] = own if name == "dev" else {**own, "restart": ["true"], "log": "log"}
+    for key, value in changed.items():
+        found[key.partition("_")[0]][key.partition("_")[2]] = value
+    return found
+
+
+NOWHERE = "postgresql://127.0.0.1:1/"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"dev_dsn": f"{NOWHERE}production"}, "Dev and production have the database production on 127.0.0.1:1 in"),
+        ({"staging_dsn": "host=localhost port=1 dbname=production"}, "Staging and production have the database"),
+        ({"staging_origin": "http://127.0.0.1:3/"}, "Staging and production have the origin http://127.0.0.1:3 in"),
+        ({"staging_folder": "at/./production"}, "Staging and production have the folder "),
+    ],
+)
+def test_environments_that_share_something_are_refused(work: Work, changed: dict[str, str], expected: str) -> None:
+    """D14"""
+    plain = environments(f"{NOWHERE}dev", f"{NOWHERE}staging", f"{NOWHERE}production")
+    assert "production could not be reached" in preconditions.keep_environments_apart(work.release(environments=plain))
+    three = environments(f"{NOWHERE}dev", f"{NOWHERE}staging", f"{NOWHERE}production", **changed)
+    (problem,) = told(preconditions.keep_environments_apart, work.release(environments=three))
+    assert problem.startswith(expected)
+
+
+def test_one_database_by_two_addresses_is_one(work: Work, dsn: str) -> None:
+    """D14: the system identifier tells that two addresses are one server."""
+    three = environments(dsn, f"{NOWHERE}staging", dsn.replace("@127.0.0.1", "@127.1"))
+    problems = told(preconditions.keep_environments_apart, work.release(environments=three))
+    assert any("Dev and production have the database app of the server with the system id" in each for each in problems)
+
+
+def test_smokes_are_judged_once_dev_has_the_pack(work: Work, dsn: str, take: Callable[..., Outcome]) -> None:
+    """D13"""
+    dev = {"dev": {"dsn": dsn, "origin": "http://127.0.0.1:1"}}
+    (work.root / "smokes").mkdir()
+    (work.root / "smokes" / "test_things.py").write_text("def test_things(db):\n    db.execute('select from things')\n")
+    release = work.release(environments=dev)
+    look = take(preconditions.pass_the_smokes_on_dev, release, change=False)
+    assert (look.state, look.text) == (LATER, "after the DDL pack is applied there")
+    assert take(preconditions.validate_the_ddl_pack_on_dev, release).state == CHANGED
+    assert take(preconditions.pass_the_smokes_on_dev, release, change=False).state == REFUSED

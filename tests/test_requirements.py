@@ -72,3 +72,16 @@ def test_what_is_missing_or_too_old_is_named_and_what_is_not_for_this_machine_is
     assert problem.what == (
         f"{sys.executable} lacks what the release layer needs: rich >=999 (found {found}), no-such-thing."
     )
+
+
+def test_without_a_registry_noxfile_says_so_and_can_be_typed_again(tmp_path: Path, repo: Path) -> None:
+    python = python_with(tmp_path / "bare")
+    closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    for _ in range(2):
+        argv = [python, "noxfile.py", "--list"]
+        ran = subprocess.run(argv, cwd=repo, env={**os.environ, **closed}, capture_output=True, text=True)
+        assert ran.returncode == 1
+        assert ran.stdout.startswith(f"Making the Python environment of the release layer in {repo / '.nox' / 'layer'}")
+        assert ran.stderr.endswith("The requirements of the release layer were not installed: pip says why above.\n")
+        assert "Traceback" not in ran.stderr
+    assert (repo / ".nox" / ".gitignore").read_text() == "*\n"

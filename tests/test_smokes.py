@@ -76,13 +76,14 @@ def test_what_breaks_several_checks_alike_is_told_once() -> None:
     assert told.what == "The conditions /, /coins are inconclusive on staging: There is no browser."
 
 
-def test_only_smokes_that_are_marked_run_on_a_backup_and_know_it(here: Callable[..., Environment]) -> None:
+def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
+    here: Callable[..., Environment], dsn: str
+) -> None:
     marked = "import pytest\n@pytest.mark.on_backup\ndef test_a(db, target):\n    assert target.is_backup\n"
     marked += "    db.execute('select 1')\n\ndef test_b(db):\n    assert False\n"
     environment = here(a=marked, b=FAILS)
-    assert smokes.pass_on_backup(environment, "0.1.0", environment.root, "the backup") == (["a"], "")
-    environment = here(a=PASSES)
-    assert smokes.pass_on_backup(environment, "0.1.0", environment.root, "x") == ([], "none is marked on_backup")
+    assert smokes.pass_on_copy(environment, "0.1.0", dsn) == "smokes: a"
+    assert smokes.pass_on_copy(here(a=PASSES), "0.1.0", dsn) == "no smoke is marked on_backup"
 
 
 def test_the_environment_is_named_in_the_options_and_the_rest_is_pytests() -> None:

@@ -19,8 +19,8 @@ import os, subprocess, sys, tempfile
 from pathlib import Path
 from release_tasks import temporary
 with temporary.folder_of_run(Path(sys.argv[1])):
-    print(tempfile.gettempdir(), flush=True)
     Path(os.environ["TMPDIR"], "left").touch()
+    print(tempfile.gettempdir(), flush=True)
     sys.stdin.read()
 """
 

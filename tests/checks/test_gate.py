@@ -15,7 +15,7 @@ import pytest
 from release_tasks.checks import Inconclusive, runner
 from release_tasks.checks.runner import FAILED, INCONCLUSIVE, PASSED, WAIVED, Result
 from release_tasks.checks.target import VARIABLE, Target
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from tests.conftest import Web, web_app
 from tests.processes.test_shell import alive, until
 from tests.test_conftest import FAILS, LONG
@@ -195,7 +195,7 @@ BECAME = {
 
 @pytest.fixture(scope="module")
 def checked(
-    server: postgres.Running, tmp_path_factory: pytest.TempPathFactory, module_web: Web
+    server: Running, tmp_path_factory: pytest.TempPathFactory, module_web: Web
 ) -> tuple[Path, dict[str, Result]]:
     """A run of the team's tests: its folder, and name → result."""
     root, dsn = tmp_path_factory.mktemp("team"), server.dsn("app")

@@ -18,7 +18,7 @@ from release_tasks.checks import logs
 from release_tasks.checks.logs import Log, positions
 from release_tasks.checks.runner import FAILED, INCONCLUSIVE, PASSED
 from release_tasks.checks.target import Target
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from tests.checks.conftest import Came, came_to
 
 TROUBLE = "2026-01-01 WARNING:  there is no transaction in progress\n"
@@ -236,7 +236,7 @@ def test_whatever_stands_in_a_log_nothing_is_lost_or_read_twice(tmp_path_factory
 
 
 @pytest.fixture
-def staging(server: postgres.Running, dsn: str, target: Callable[..., Target]) -> Target:
+def staging(server: Running, dsn: str, target: Callable[..., Target]) -> Target:
     kept = positions([str(server.log)], Path("/"))
     return target(dsn=dsn, log=str(server.log), log_positions=kept, deployed_at="2026-01-01T00:00:00+00:00")
 

@@ -20,7 +20,7 @@ from psycopg import conninfo, sql
 from release_tasks import node
 from release_tasks.checks.logs import positions
 from release_tasks.checks.target import Target
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from release_tasks.errors import Refused
 
 PG = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
@@ -138,7 +138,7 @@ def web_app(served: Mapping[str, Served]) -> Iterator[str]:
 class Healthy:
     """A release that is well: its web app, and as many worlds of its own as are asked for."""
 
-    def __init__(self, root: Path, server: postgres.Running, origin: str) -> None:
+    def __init__(self, root: Path, server: Running, origin: str) -> None:
         self.root, self.server, self.origin, self.numbers = root, server, origin, itertools.count()
         self.template = self._database("template1", SCHEMA)
         path = os.environ["PATH"]

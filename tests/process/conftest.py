@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from release_tasks.database import postgres
+from release_tasks.database.server import Running
 from release_tasks.files import records_folder
 
 collect_ignore = ["little"]  # its smokes and acceptance run in its own releases
@@ -22,7 +22,7 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def little(tmp_path: Path, server: postgres.Running, proofs: Path) -> Iterator[World]:
+def little(tmp_path: Path, server: Running, proofs: Path) -> Iterator[World]:
     """A little repo that is ready to be released as 0.1.1."""
     with World.made(tmp_path, server) as world:
         cache = records_folder(world.repo) / "cache"

@@ -141,8 +141,8 @@ def _without_ddl(little: World) -> None:
     little.settle("feat: no tables", files)
 
 
-def _with_an_empty_ddl_file(little: World) -> None:
-    little.settle("feat: an empty file", {"ddl/03_empty.sql": "\n"})
+def _with_a_ddl_file_that_is_no_text(little: World) -> None:
+    little.settle("feat: a broken file", {"ddl/03_broken.sql": "select 1;\0\n"})
 
 
 def _with_a_document_missing(little: World) -> None:
@@ -173,7 +173,7 @@ REFUSED: dict[Callable[[World], None], str] = {
     _with_a_version_that_is_none: "VERSION says 'soon'",
     _with_a_later_release: "lower than the last release, 0.2.0",
     _without_ddl: "No *.sql file is committed in ddl",
-    _with_an_empty_ddl_file: "ddl/03_empty.sql is empty",
+    _with_a_ddl_file_that_is_no_text: "ddl/03_broken.sql is not UTF-8 text",
     _with_a_document_missing: "docs/ARCHITECTURE.md",
     _without_highlights: "--highlights",
     _without_a_notes_template: "docs/RELEASE_NOTES_TEMPLATE.md",
@@ -289,8 +289,8 @@ def test_a_structural_shift_in_the_freeze_is_refused(little: World) -> None:
     late = "create table if not exists app.late ();\n"
     little.commit("feat: late", {"ddl/03_late.sql": late, "ddl/02_ops.sql": None})
     before = little.look()
-    locked = "after the DDL order was locked"
-    assert little.release().refuses(f"ddl/03_late.sql was added {locked}", f"ddl/02_ops.sql was removed {locked}")
+    moved = "removed ddl/02_ops.sql; added ddl/03_late.sql."
+    assert little.release().refuses(f"Since the DDL order was locked: {moved}", "table app.late is new")
     assert little.look() == before
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,34 +23,41 @@ from outside import (
     until,
 )
 
-from release_tasks.database.postgres_home import Home
+from release_tasks.database.server import data_directory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 WHOLE = 1500.0  # seconds
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Iterator[Path]:
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder of the commands; sockets of tsx are in it, and a test's own path is too long for them."""
+    folder = tempfile.mkdtemp()
+    monkeypatch.setenv("TMPDIR", folder)
+    return Path(folder)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, temporary: Path) -> Iterator[Path]:
     """A clone of this repo's HEAD; what a rehearsal leaves in its temporary folder is cleared away."""
-    clone, temporary = tmp_path / "clone", tmp_path / "tmp"
-    temporary.mkdir()
+    clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", str(LAYER), str(clone))
     introduce(clone)
     yield clone
     end_processes_of(tmp_path)
+    end_processes_of(temporary)
     for rehearsed in temporary.glob("release-*/rehearsal-*/clone"):
         remove_embedded_servers(rehearsed)
 
 
 @contextmanager
 def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `inv words` beside the block; all it starts knows of the folder `tmp` by TMPDIR."""
+    """Run `inv words` beside the block; all it starts knows of the temporary folder by TMPDIR."""
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", *words],
         cwd=clone,
         env={
             **os.environ,
-            "TMPDIR": str(clone.parent / "tmp"),
             "RELEASE_NOX": str(LAYER / ".nox"),
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
@@ -66,7 +74,7 @@ def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path) -> None:
+def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path, temporary: Path) -> None:
     before = git(clone, "for-each-ref"), git(clone, "status", "--porcelain")
     with running(clone, "rehearse") as process:
         output = process.communicate(timeout=WHOLE)[0]
@@ -79,35 +87,37 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path) -> No
     (pack,) = (clone / ".release" / "rehearsals").iterdir()
     assert manifests_pass(pack)
     assert (git(clone, "for-each-ref"), git(clone, "status", "--porcelain")) == before
-    assert not processes_of(clone.parent)
-    assert not list((clone.parent / "tmp").iterdir())
+    assert not processes_of(temporary)
+    assert not list(temporary.iterdir())
 
 
-def test_a_rehearsal_ended_midway_leaves_nothing(clone: Path) -> None:
+def test_a_rehearsal_ended_midway_leaves_nothing(clone: Path, temporary: Path) -> None:
     with running(clone, "rehearse") as process:
         assert process.stdout is not None
         assert any("looked at 2. Preconditions" in line for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WHOLE)
         assert process.returncode == 130
-    assert not processes_of(clone.parent)
-    assert not list((clone.parent / "tmp").iterdir())
+    assert not processes_of(temporary)
+    assert not list(temporary.iterdir())
 
 
-def test_a_rehearsal_killed_midway_leaves_no_process_and_the_next_run_removes_its_files(clone: Path) -> None:
+def test_a_rehearsal_killed_midway_leaves_no_process_and_the_next_run_removes_its_files(
+    clone: Path, temporary: Path
+) -> None:
     with running(clone, "rehearse") as process:
         assert process.stdout is not None
         assert any("looked at 2. Preconditions" in line for line in process.stdout)
-        assert len(processes_of(clone.parent)) > 5
+        assert len(processes_of(temporary)) > 5
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert until(lambda: not processes_of(clone.parent)), processes_of(clone.parent)
-    servers = list((clone.parent / "tmp").glob("release-*/rehearsal-*/clone/.release/environments/*/postgresql"))
-    homes = [Home.of(server).path for server in servers]
+        assert until(lambda: not processes_of(temporary)), processes_of(temporary)
+    servers = list(temporary.glob("release-*/rehearsal-*/clone/.release/environments/*/postgresql"))
+    homes = [data_directory(server).parent for server in servers]
     assert len(homes) == 3 and all(home.exists() for home in homes)
     with running(clone, "rehearse", "--version", "none") as process:
         process.communicate(timeout=WHOLE)
-    assert not list((clone.parent / "tmp").iterdir())
+    assert not list(temporary.iterdir())
     assert not [home for home in homes if home.exists()]
 
 

@@ -13,7 +13,7 @@ from outside import LAYER, git, remove_embedded_servers
 from release_tasks import smokes
 from release_tasks.checks import runner
 from release_tasks.checks.runner import FAILED, PASSED
-from release_tasks.database.postgres_programs import client_tool
+from release_tasks.database.programs import client
 from release_tasks.environments import Environment, open_environment
 from release_tasks.git import Git
 from release_tasks.processes import shell
@@ -46,7 +46,7 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envi
 def dump(environment: Environment) -> str:
     """Return all of the database as pg_dump writes it, without the words that differ at each run."""
     with environment.connect() as connection:
-        tool = client_tool("pg_dump", connection.info.server_version // 10000)
+        tool = client("pg_dump", connection.info.server_version // 10000)
     text = shell.run([tool, "--dbname", environment.dsn], timeout=120).stdout
     return "\n".join(line for line in text.splitlines() if "restrict " not in line)
 

@@ -31,7 +31,7 @@ from outside import (
 from psycopg import sql
 
 from release_tasks import temporary
-from release_tasks.database.postgres import Running
+from release_tasks.database.server import Running
 from release_tasks.processes.ports import free_port
 
 LITTLE = Path(__file__).with_name("little")
@@ -117,6 +117,7 @@ class World:
         """Commit the little app and a plain copy of the layer on main, and push it."""
         shutil.copytree(LITTLE, self.repo, ignore=shutil.ignore_patterns("__pycache__"))
         copy_the_layer(self.repo)
+        (self.repo / ".gitignore").write_text("__pycache__/\n")  # of the app's own scripts
         git(self.folder, "init", "--quiet", "--bare", "--initial-branch=main", str(self.remote))
         git(self.repo, "init", "--quiet", "--initial-branch=main")
         introduce(self.repo)

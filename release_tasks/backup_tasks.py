@@ -1,0 +1,73 @@
+"""`inv backup.take` and `inv backup.restore`: the commands, and what they print."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from psycopg import Error, conninfo
+
+from release_tasks import embedded, screen, smokes
+from release_tasks.database import backup, restore
+from release_tasks.errors import Refused
+from release_tasks.processes.shell import hide, mask
+from release_tasks.release import environment_of, project_root, settings_of, version_here
+from release_tasks.settings import Settings
+
+
+def take(config: Any, where: str) -> None:
+    """Back up the database of `where` outside a release, and restore the backup to see that it counts."""
+    with environment_of(config, where) as environment:
+        if config.run.dry:
+            folder = backup.folder_of(environment)
+            screen.say(f"Would back up {where} to {folder}, and restore the backup on a scratch server.")
+            return
+        version = version_here(environment.root)
+        with screen.busy(f"Backing up {where}"):
+            taken = backup.take(environment, version)
+            summary = restore.verify(taken, environment, partial(smokes.pass_on_copy, environment, version))
+    screen.say(f"{taken.folder}: {summary}.", "bold green")
+
+
+def bring_back(config: Any, from_: str | None, into: str | None, over: str | None) -> None:
+    """Restore the backup `from_` into `into`: dev, staging, production, or the URL of a database."""
+    root, settings = project_root(config), settings_of(config)
+    folder = root / settings.backup.folder
+    found = [path for path in (folder / str(from_), Path(str(from_))) if (path / backup.SUMS).is_file()]
+    if not (found and into):
+        names = "\n  ".join(sorted(path.parent.name for path in folder.glob(f"[!.]*/{backup.FACTS}"))) or "none"
+        what = "--into names no database." if found else f"--from names no backup: {from_ or 'nothing'}."
+        raise Refused(f"{what} Backups in {folder}:\n  {names}", "inv backup.restore --from NAME --into dev")
+    chosen = backup.read(found[0].resolve())
+    with ExitStack() as stack:
+        dsn = _dsn_of(into, root, settings, stack)
+        into = mask(into)
+        again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", into])
+        stack.enter_context(screen.busy(f"Restoring {chosen.name} into {into}"))
+        if config.run.dry:
+            restore.check_target(dsn, over or "", again)
+            done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]
+        else:
+            done = restore.restore(chosen, dsn, settings.backup, over or "", again)
+    for line in done:
+        screen.say(line)
+
+
+def _dsn_of(into: str, root: Path, settings: Settings, stack: ExitStack) -> str:
+    """Return the DSN that `into` means; of an embedded environment only the server runs, for services would connect."""
+    if "://" in into or "=" in into:
+        with suppress(Error):
+            given = conninfo.conninfo_to_dict(into)
+            hide(str(given.get("password") or ""))
+            if given.get("dbname"):
+                return into
+        raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
+    own = settings.environments.named(into)
+    if not own.embedded:
+        return own.dsn
+    server = embedded.start_server(into, root, settings)
+    stack.callback(server.stop)
+    return server.dsn(settings.app)

@@ -1,1 +1,0 @@
-"""Backups: taken, restored to see that they count, kept, encrypted, brought back."""

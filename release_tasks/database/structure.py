@@ -1,0 +1,127 @@
+"""What a database consists of, as pg_dump writes it: an object for each entry of the dump; what differs between two.
+
+Left out is what says nothing of what the database does: comments, the order of columns, tablespaces, who granted, and
+owners, except those of views and SECURITY DEFINER functions: they decide whose rights are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from release_tasks.database import programs
+from release_tasks.errors import Refused
+
+Structure = dict[str, list[str]]  # "table s.t" → its lines
+
+MISSING, DIFFERS, EXTRA = "missing", "differs", "extra"
+FLAGS = ("--schema-only", "--no-comments", "--no-security-labels", "--no-tablespaces")
+ENTRY = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
+STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
+NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
+UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
+SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
+WHOLES = ("table", "view", "materialized-view", "foreign-table")
+PARTS = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
+OWNER = "its owner is "
+# `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
+RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
+OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
+OPTIONS = re.compile(r"\bWITH \(([^()]*)\)")
+IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s;"]+)'
+ROLE = re.compile(rf"(?:(?:CREATE|ALTER) ROLE ({IDENTIFIER})|GRANT ({IDENTIFIER}) TO ({IDENTIFIER})).*")
+SECRET = re.compile(r"(password\s*=?\s*)'(?:[^']|'')*'", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An object, how it differs, and the lines that differ: "-" is expected, "+" was found."""
+
+    name: str
+    how: str
+    detail: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(" ")[0]
+
+    def __str__(self) -> str:
+        how = {EXTRA: "was made by no file", DIFFERS: "differs"}.get(self.how, f"is {self.how}")
+        return f"{self.name} {how}{self.detail and f': {self.detail}'}"
+
+
+def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, without: str = "") -> Structure:
+    """Return what the database `dsn` of the environment `where` consists of, with the server's roles if wanted.
+
+    `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table that is left out. Raises
+    `Refused`, also where pg_dump's format is not the one that is expected.
+    """
+    major, role, found = programs.server_major(dsn, where), role or programs.variables(dsn)["PGUSER"], Structure()
+    left_out = [f"--exclude-table={without}"] if without else []
+    head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, *left_out, major=major).stdout)
+    if STATEMENT.search(head):
+        raise Refused("pg_dump printed statements, but no object could be read: its format is another one.")
+    for name, type_, schema, owner, body in zip(*[iter(parts)] * 5, strict=True):
+        kind, name = SAME.get(type_, type_.lower().replace(" ", "-")), name.removeprefix(f"{type_} ")
+        if kind == "acl":  # its name is "TABLE t"
+            of, _, name = name.partition(" ")
+            kind = f"acl {of.lower()}"
+        lines = found.setdefault(f"{kind} {name if schema == '-' else f'{schema}.{name}'}", [])
+        lines += _lines(body, role)
+        if kind.partition(" ")[0] in UNORDERED:
+            lines.sort()
+        whose = kind == "view" or any("SECURITY DEFINER" in line for line in lines)
+        if kind.startswith("acl ") or (whose and owner != role):
+            lines.append(OWNER + owner)
+    if roles:
+        argv = ("--roles-only", "--no-role-passwords", f"--database={programs.database_of(dsn)}")
+        for line in ROLE.finditer(programs.run("pg_dumpall", dsn, *argv, major=major).stdout):
+            name = f"role {line[1]}" if line[1] else f"membership {line[2]} to {line[3]}"
+            found.setdefault(name, []).append(re.sub(r" GRANTED BY .*", ";", line[0]))
+    return found
+
+
+def _lines(body: str, role: str) -> Iterator[str]:
+    for line in (line.strip() for line in body.splitlines()):
+        if not NOISE.fullmatch(line):
+            line = RESTORED.sub(lambda found: found[1] or found[2], line)
+            line = OPTIONS.sub(lambda found: f"WITH ({', '.join(sorted(OPTION.findall(found[1])))})", line)
+            yield line.replace(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} ", "ALTER DEFAULT PRIVILEGES ").rstrip(",;")
+
+
+def differences(expected: Structure, found: Structure) -> list[Difference]:
+    """Return what differs, in the order of the names; where a table is missing or extra, its parts are not listed."""
+    differing = []
+    for name in sorted(expected.keys() | found.keys()):
+        was, now = expected.get(name, []), found.get(name, [])
+        if name.startswith("acl "):
+            was, now = _granted(was, now), _granted(now, was)
+        if was != now:
+            how = EXTRA if not was else MISSING if not now else DIFFERS
+            differing.append(Difference(name, how, _detail(was, now) if how == DIFFERS else ""))
+    wholes = {(each.how, each.name.partition(" ")[2]) for each in differing if each.kind in WHOLES}
+    lines = expected | found
+    return [each for each in differing if each.kind not in PARTS or not _named(each, lines[each.name]) & wholes]
+
+
+def _granted(lines: list[str], other: list[str]) -> list[str]:
+    """Return the grants without those to the owner, here or in the other database: an owner may do all."""
+    owners = {line.removeprefix(OWNER) for line in (*lines, *other) if line.startswith(OWNER)}
+    grants = [line for line in lines if not line.startswith(OWNER)]
+    return [line for line in grants if not any(line.endswith(f" TO {owner}") for owner in owners)]
+
+
+def _detail(was: list[str], now: list[str]) -> str:
+    """Return the lines that differ, shortened; secrets are left out."""
+    less, more = Counter(was) - Counter(now), Counter(now) - Counter(was)
+    lines = [*(f"- {line}" for line in less), *(f"+ {line}" for line in more)] or ["+ the order of its lines"]
+    short = [SECRET.sub(r"\1***", line if len(line) <= 120 else f"{line[:119]}…") for line in lines]
+    return "; ".join(short[:6]) + (f"; and {len(short) - 6} more" if len(short) > 6 else "")
+
+
+def _named(part: Difference, lines: list[str]) -> set[tuple[str, str]]:
+    """Return what the lines of `part` name, each name also without its last piece: a column's table."""
+    names = re.findall(r'(?:"[^"]*"|[\w$.])+', "\n".join(lines)) if part.how != DIFFERS else []
+    return {(part.how, name) for each in names for name in (each, each.rpartition(".")[0])}

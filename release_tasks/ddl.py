@@ -1,0 +1,196 @@
+"""The DDL pack and the environments: applied there, and the tasks `ddl.validate`, `ddl.apply` and `ddl.drift`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from release_tasks import screen, versions
+from release_tasks.database import apply, drift, pack, programs, proof, psql, scratch
+from release_tasks.database.pack import DdlFile
+from release_tasks.database.structure import EXTRA, MISSING, Difference
+from release_tasks.environments import Environment, shared_problems
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.files import records_folder, write_aside
+from release_tasks.git import Git, listed
+from release_tasks.release import environment_of, project_root, settings_of, version_here
+from release_tasks.settings import Settings
+
+PROOF = TypeAdapter(proof.Proof)
+Rows = Callable[[], AbstractContextManager[str]]  # opens a database with real rows: its DSN, "" where there is none
+
+
+def apply_to(environment: Environment, files: list[DdlFile], code: Path, version: str) -> list[psql.Applied]:
+    """Apply the pack `files` to `environment` with what is in the folder `code`. Raises `Refused`."""
+    settings, dsn, expected = environment.settings, environment.dsn, None
+    if settings.ddl.command:
+        expected = drift.made_by(files, environment.root, settings, programs.server_major(dsn))
+    folder, variables = code / settings.folder, environment.variables(version)
+    target = apply.Target(environment.name, dsn, folder, variables)
+    return apply.apply(target, files, settings.ddl, version, expected)
+
+
+def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
+    """Return which objects are not there though the ledger has every file that makes them."""
+    settings, where = environment.settings, environment.name
+    found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
+    hint = f"inv ddl.apply --env {where} --again   # inv ddl.drift --env {where} names all differences"
+    missing = [str(each) for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]
+    return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
+
+
+def proof_of(
+    files: list[DdlFile],
+    last: list[DdlFile],
+    root: Path,
+    settings: Settings,
+    real: Rows | None = None,
+    remembered: bool = True,
+) -> proof.Proof:
+    """Return the proof of the pack `files` in `root` over `last` (empty: there is none).
+
+    A proof without problems is remembered for exactly these files; one with real rows is as good as one without.
+    """
+    key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
+    with_rows, without = (drift.cache(kind, [*files, *last], root, settings, *key) for kind in ("rows", "proof"))
+    for path in [with_rows, *([] if real else [without])] if remembered else []:
+        if path.exists():
+            return PROOF.validate_json(path.read_bytes())
+    with (
+        screen.busy("Proving the DDL pack"),
+        real() if real else nullcontext("") as dsn,
+        scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running,
+    ):
+        by_command = partial(_run, files, root, settings) if settings.ddl.command else None
+        proved = proof.prove(files, last, settings.ddl, settings.app, running, by_command, dsn)
+    if real and not dsn:
+        proved.told.append("Not proved over real rows: dev has no database yet.")
+    if not proved.problems:
+        write_aside(with_rows if dsn else without, PROOF.dump_json(proved))
+    return proved
+
+
+def _run(files: list[DdlFile], root: Path, settings: Settings, dsn: str, log: Path) -> None:
+    """Apply the pack by the application's own runner to the database `dsn` of a scratch server with the log `log`."""
+    scratched = Environment("scratch", settings, root, dsn, "", root, log)
+    scratched.install(root)
+    variables = {**scratched.variables(""), "PGOPTIONS": psql.options(dsn, settings.ddl)}
+    apply.run_command(files, settings.ddl, root / settings.folder, variables)
+
+
+# The tasks
+
+
+def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
+    if where == "dev":
+        return pack.pack_in(root, root, settings)
+    with closing(Git.open(root, settings.remote)) as git:
+        return pack.pack_at(git, "HEAD", settings)
+
+
+def validate(config: Any, as_json: bool) -> None:
+    """Prove the DDL pack as it lies here, over that of the last released version. Raises `Refused`."""
+    screen.for_machines(as_json)
+    root, settings = project_root(config), settings_of(config)
+    files, last, since = pack.pack_in(root, root, settings), list[DdlFile](), None
+    with closing(Git.open(root, settings.remote)) as git:
+        tagged = [version for tag in git.tagged_on("HEAD") if (version := versions.version_named(tag))]
+        if newest := versions.highest(tagged):
+            since, last = f"v{newest}", pack.pack_at(git, f"refs/tags/v{newest}", settings)
+    problems = pack.pack_problems(files, settings.ddl)
+    proved = proof.Proof(problems=problems) if problems else proof_of(files, last, root, settings, remembered=False)
+    if as_json:
+        screen.as_json({"over": since, **asdict(proved)})
+    elif proved.files:
+        screen.say(f"{proved}; {f'over {since}' if since else 'there is no release before, so no upgrade to prove'}.")
+    for line in (*proved.told, *(f"{what} Excepted: {reason}" for what, reason in proved.excepted.items())):
+        screen.say(f"  {line}")
+    refuse(proved.problems)
+    screen.say("Proved.", "bold green")
+
+
+def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
+    """Apply the pack of this checkout in the environment `where`, unless its ledger has it; print each file.
+
+    Dev gets the files as they lie here, the others what is committed in HEAD. A dry run prints the script. Raises
+    `Refused`.
+    """
+    root, settings = project_root(config), settings_of(config)
+    files, version = pack_for(where, root, settings), version_here(root)
+    refuse([*pack.pack_problems(files, settings.ddl), *_uncommitted(where, root, settings)])
+    refuse(shared_problems(root, settings)[0])
+    with environment_of(config, where) as environment:
+        with environment.connect() as connection:
+            missing = apply.unapplied(connection, files, settings.ddl)
+        if not missing and not again:
+            refuse(missing_problems(environment, files))
+            screen.say(f"All {len(files)} files are in the ledger of {where}. To apply them again: --again")
+        elif config.run.dry:
+            if not settings.ddl.command:
+                screen.say(psql.script(files, settings.ddl, version))
+            screen.say(f"-- Would apply {len(files)} files to {where}; {len(missing)} of them are new or changed.")
+        elif where == "production" and not yes:
+            raise Refused(
+                f"Production has {len(missing)} of {len(files)} files to get, outside a release and without a backup.",
+                "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first",
+            )
+        else:
+            environment.install(root)
+            with screen.busy(f"Applying the DDL pack to {where}"):
+                applied = apply_to(environment, files, root, version)
+            for each in applied:
+                screen.say(each.file.name + ("" if each.seconds is None else f"  {each.seconds:.2f} s"))
+                if each.file.own_transactions:
+                    screen.say("  holds its own transactions: what it commits stays, whatever fails later")
+                for warning in each.warnings:
+                    screen.say(f"  {warning}", "yellow")
+            screen.say(f"Applied {len(files)} files to {where}.")
+
+
+def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
+    """Return that the pack here is not the committed one: the application's runner would apply what lies here."""
+    with closing(Git.open(root, settings.remote)) as git:
+        paths = git.dirty_paths() if where != "dev" else []
+    found = [path for path in paths if path.endswith(".sql") and path.rpartition("/")[0] == settings.ddl.folder]
+    what = f"{where} gets what is committed; here this is not: {listed(found)}."
+    return [Problem(what, f"git status {settings.ddl.folder}")] if found else []
+
+
+def report_drift(config: Any, where: str, as_json: bool) -> None:
+    """Name each difference between the database of `where` and the pack it should have: HEAD's, on dev the files here.
+
+    Raises `Refused` with those for which the settings give no reason.
+    """
+    screen.for_machines(as_json)
+    root, settings = project_root(config), settings_of(config)
+    files = pack_for(where, root, settings)
+    with environment_of(config, where) as environment, screen.busy(f"Comparing {where} with a scratch server"):
+        there = programs.server_major(environment.dsn, where)
+        differences = drift.drift_of(environment.dsn, where, files, root, settings)
+    found = [(each, settings.ddl.excepts(str(each))) for each in differences]
+    here = programs.major_of(programs.find_bin(there))
+    if as_json:
+        objects = [{**asdict(each), "excepted": reason} for each, reason in found]
+        screen.as_json({"server": there, "scratch": here, "drift": objects})
+    if not found:
+        screen.say(f"No drift: {where} is what its {len(files)} files make.", "bold green")
+    elif there != here:
+        screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
+    for each, reason in found:
+        if reason:
+            screen.say(f"{where}: {each}. Excepted: {reason}")
+    refuse(_drift_problem(where, each) for each, reason in found if not reason)
+
+
+def _drift_problem(where: str, each: Difference) -> Problem:
+    missing, extra = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
+    differs = f"Alter {each.name} by hand, bring the change into the pack, or"
+    fix = {MISSING: missing, EXTRA: extra}.get(each.how, differs)
+    return Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions")

@@ -1,0 +1,241 @@
+"""Drift is what a database holds otherwise than its pack makes it, and nothing else that is on its server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from release_tasks import ddl
+from release_tasks.database import drift, programs, scratch
+from release_tasks.database.pack import DdlFile
+from release_tasks.database.server import Running
+from release_tasks.environments import Environment
+from release_tasks.errors import Refused
+from release_tasks.settings import Settings
+from tests.conftest import Work
+
+ROOT = Path(__file__).parents[2]
+PACK = [
+    DdlFile(
+        "ddl/1.sql",
+        b"""
+        do $$ begin create role reader; exception when duplicate_object then null; end $$;
+        do $$ begin create role app; exception when duplicate_object then null; end $$;
+        create schema if not exists s;
+        create table if not exists s.t (id serial primary key, name text);
+        create or replace view s.names as select name from s.t;
+        grant usage on schema s to reader;
+        grant select on all tables in schema s to reader;
+        grant all on all tables in schema s to app;
+        grant usage on schema s to app;
+        alter default privileges grant select on tables to reader;
+        """,
+    ),
+]
+IN_A_FILE = Settings.model_validate({"ddl": {"folder": "ddl"}})
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that remembers what PACK makes for as long as these tests run."""
+    return tmp_path_factory.mktemp("drift")
+
+
+@pytest.fixture
+def environment(server: Running, root: Path) -> Iterator[Environment]:
+    """An environment to which PACK was applied, with the ledger."""
+    with scratch.database(server, "live") as dsn:
+        environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
+        ddl.apply_to(environment, PACK, root, "0.1.1")
+        yield environment
+
+
+@pytest.fixture
+def live(environment: Environment) -> Iterator[Connection]:
+    with environment.connect() as connection:
+        yield connection
+
+
+def names(environment: Environment, dsn: str = "") -> list[str]:
+    found = drift.drift_of(dsn or environment.dsn, "production", PACK, environment.root, environment.settings)
+    return [f"{each.name} {each.how}" for each in found]
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "expected"),
+    [
+        ("drop table s.t cascade", ["table s.t missing", "view s.names missing"]),
+        ("alter table s.t add more text", ["table s.t differs"]),
+        ("alter table s.t alter name set storage external", ["table s.t differs"]),
+        ("create index by_name on s.t (name)", ["index s.by_name extra"]),
+        ("create table s.mine (id serial)", ["table s.mine extra"]),
+        ("create cast (s.t as text) with inout", ["cast (s.t AS text) extra"]),
+        ("create statistics s.pairs on id, name from s.t", ["statistics s.pairs extra"]),
+        ("revoke select on s.t from reader", ["acl table s.t differs"]),
+        ("grant insert on s.t to reader", ["acl table s.t differs"]),
+        ("alter role reader login", ["role reader differs"]),
+        ("alter view s.names owner to reader", ["view s.names differs"]),
+        ("create role analyst; grant select on s.t to analyst", ["acl table s.t differs"]),
+        ("grant reader to app", ["membership reader to app extra"]),
+        ("grant pg_read_all_data to reader", ["membership pg_read_all_data to reader extra"]),
+        ("create role analyst; grant reader to analyst", []),
+        ("drop schema public", []),
+        ("alter table s.t owner to app; alter schema s owner to app; comment on table s.t is 'x'", []),
+    ],
+)
+def test_each_object_is_named_that_differs(
+    live: Connection, environment: Environment, by_hand: str, expected: list[str]
+) -> None:
+    """D5"""
+    live.execute(by_hand.encode())
+    assert names(environment) == expected
+
+
+def test_no_drift_where_the_pack_was_applied_by_a_role_that_it_grants_to(server: Running, root: Path) -> None:
+    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+        live.execute("create role app login password 'x' createrole; alter database live owner to app; set role app")
+        live.execute(PACK[0].content)
+        environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
+        by_app = psycopg.conninfo.make_conninfo(dsn, user="app", password="x")
+        assert names(environment, by_app) == ["role app differs"]
+
+
+def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection, environment: Environment) -> None:
+    live.execute("create role looker login password 'looks'")
+    looker = psycopg.conninfo.make_conninfo(environment.dsn, user="looker", password="looks")
+    with pytest.raises(Refused, match="permission denied for schema"):
+        names(environment, looker)
+
+
+def test_a_ledger_in_a_schema_of_the_pack_s_own_is_no_drift(live: Connection, environment: Environment) -> None:
+    environment.settings = Settings.model_validate({"ddl": {"ledger": "s.ledger"}})
+    ddl.apply_to(environment, PACK, environment.root, "0.1.1")
+    live.execute("drop schema ops cascade")
+    assert names(environment) == []
+    live.execute("drop schema s cascade")
+    assert "schema s missing" in names(environment)
+
+
+def test_shifts_are_named_with_the_lines_that_differ(tmp_path: Path) -> None:
+    """D4"""
+    view = "create or replace view v as select n from t;"
+    old = {"00_a": f"create table if not exists t (n int); {view}", "01_b": "create table if not exists gone (n int);"}
+    new = {
+        "00_a": "-- said better\ncreate table if not exists t (n  bigint);\n",
+        "02_c": f"{view} create table if not exists late (n int primary key);",
+    }
+    events = "create function f() returns event_trigger language plpgsql as 'begin end'; create event trigger e on {};"
+    old["03_e"], new["03_e"] = (
+        events.format(f"{event} execute function f()") + f"create publication p for {of};"
+        for event, of in (("ddl_command_end", "table t"), ("sql_drop", "all tables"))
+    )
+    before, now = ([DdlFile(f"ddl/{name}.sql", text.encode()) for name, text in files.items()] for files in (old, new))
+    assert [str(shift) for shift in drift.shifts(before, now, tmp_path, Settings())] == [
+        "event-trigger e is changed: - CREATE EVENT TRIGGER e ON ddl_command_end; + CREATE EVENT TRIGGER e ON sql_drop",
+        "publication p is changed: - CREATE PUBLICATION p WITH (publish = 'insert, update, delete, truncate'); "
+        "+ CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate')",
+        "publication-table public.p t is dropped",
+        "table public.gone is dropped",
+        "table public.late is new",
+        "table public.t is changed: - n integer; + n bigint",
+    ]
+    assert drift.shifts(now, now[::1], tmp_path, Settings()) == []
+    with pytest.raises(Refused, match=r"ddl/00_a\.sql, line 2"):
+        drift.shifts([], [DdlFile("ddl/00_a.sql", b"\nselect nothing from nowhere;")], tmp_path, Settings())
+
+
+def test_what_a_pack_makes_is_remembered_for_exactly_these_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = [DdlFile("ddl/a.sql", b"create schema s;"), DdlFile("ddl/b.sql", b"\n\ncreate view s.v as select 1 as a;")]
+    made = drift.made_by(pack, tmp_path, Settings())
+    assert list(made) == ["schema s", "view s.v"]
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch, "server", None)
+        assert drift.made_by(pack, tmp_path, Settings()) == made
+    with pytest.raises(Refused, match=r'ddl/b\.sql, line 3: schema "s" does not exist'):
+        drift.made_by(pack[::-1], tmp_path, Settings())
+    assert len(list((tmp_path / ".release" / "cache").iterdir())) == 1
+
+
+@pytest.fixture
+def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs `inv ddl.drift` in a repository whose database may be anywhere."""
+    shutil.copy(ROOT / "tasks.py", work.root)
+
+    def inv(*args: str, settings: str = "{}", **variables: str) -> subprocess.CompletedProcess[str]:
+        (work.root / "invoke.yaml").write_text(
+            f"tasks: {{executor_class: release_tasks.executor.ReleaseExecutor}}\nrelease: {settings}\n"
+        )
+        argv = [sys.executable, "-m", "invoke", "ddl.drift", *args]
+        env = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(argv, cwd=work.root, env=env, capture_output=True, text=True, check=False)
+
+    return inv
+
+
+def test_an_embedded_dev_has_no_drift(inv: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    ran = inv()
+    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its 2 files make.\n"), ran.stderr
+
+
+def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
+    inv: Callable[..., subprocess.CompletedProcess[str]], server: Running, work: Work
+) -> None:
+    settings = (
+        """{environments: {dev: {dsn: "${LIVE}", origin: "http://127.0.0.1:1"}}, ddl: {exceptions: {EXCEPT: why}}}"""
+    )
+    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+        for file in sorted((work.root / "ddl").glob("*.sql")):
+            live.execute(file.read_bytes())
+        live.execute("alter table app.things alter name set not null; create table app.more ()")
+        both = inv(settings=settings.replace("EXCEPT", "nothing"), LIVE=dsn)
+        assert both.returncode == 1 and "Traceback" not in both.stderr
+        assert "dev: table app.more was made by no file." in both.stdout
+        assert "dev: table app.things differs: - name text; + name text NOT NULL." in both.stdout
+        assert "Drop table app.more, bring it into the pack, or say why in release.ddl.exceptions" in both.stdout
+        assert "Alter table app.things by hand, bring the change into the pack, or say why in" in both.stdout
+        assert "ddl.apply" not in both.stdout, "it cannot change a column"
+        as_json = inv("--json", settings=settings.replace("EXCEPT", "more"), LIVE=dsn)
+        found = json.loads(as_json.stdout)
+        assert as_json.returncode == 1 and found["server"] == found["scratch"]
+        assert [(each["name"], each["how"], each["excepted"]) for each in found["drift"]] == [
+            ("table app.more", "extra", "why"),
+            ("table app.things", "differs", None),
+        ]
+        live.execute("drop table app.things")
+        assert "inv ddl.apply --env dev --again" in inv(settings=settings, LIVE=dsn).stdout
+        excepted = inv(settings=settings.replace("EXCEPT", "table app"), LIVE=dsn)
+        assert excepted.returncode == 0 and excepted.stdout.count("why") == 2
+
+
+def test_it_is_said_that_a_scratch_server_is_of_another_major_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], work: Work
+) -> None:
+    with scratch.server(tmp_path, 18) as running, scratch.database(running, "live") as dsn:
+        first = programs.find_bin()
+        folders = programs._folders
+        wanted = {"initdb": lambda: iter([first])}
+        monkeypatch.setattr(programs, "_folders", lambda tool="initdb": wanted.get(tool, lambda: folders(tool))())
+        config = Config(release={"environments": {"dev": {"dsn": "${LIVE}", "origin": "http://127.0.0.1:1"}}})
+        config._project_prefix = str(work.root)
+        monkeypatch.setenv("LIVE", dsn)
+        with pytest.raises(Refused, match="schema app is missing"):
+            ddl.report_drift(config, "dev", as_json=False)
+    differ = programs.major_of(first) != 18
+    assert ("dev is PostgreSQL 18, the scratch server" in capsys.readouterr().out) == differ
+
+
+class Config(dict):
+    """Invoke's, as far as a report reads it."""
+
+    _project_prefix = ""

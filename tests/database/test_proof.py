@@ -1,0 +1,363 @@
+"""The proof of a DDL pack: what each pass must find, on a real scratch server, and what it must let pass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from release_tasks import ddl
+from release_tasks.database import programs, proof, scratch
+from release_tasks.database.pack import DdlFile
+from release_tasks.database.proof import Proof
+from release_tasks.database.server import Running
+from release_tasks.settings import Ddl, Settings
+
+Prove = Callable[..., Proof]
+
+TABLE = "create table if not exists t (n int primary key, name text not null default '');"
+VIEW = "create or replace view v as select n from t;"
+PACK = {"00_t": TABLE, "01_v": VIEW}
+RUNNER = """
+import os, pathlib, psycopg
+with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+    files = sorted(pathlib.Path("ddl").glob("*.sql"))
+    for file in files:
+        connection.execute(file.read_bytes())
+print(len(files), "files applied")
+"""
+
+
+@pytest.fixture
+def prove(server: Running) -> Prove:
+    """Return what proves a pack (name → text) over that of the last release, with the settings of `ddl`."""
+
+    def prove(now: dict[str, str], last: dict[str, str] | None = None, real: str = "", **settings: Any) -> Proof:
+        return proof.prove(pack_of(now), pack_of(last or {}), Ddl(**settings), "proved", server, real=real)
+
+    return prove
+
+
+def pack_of(files: dict[str, str]) -> list[DdlFile]:
+    return [DdlFile(f"ddl/{name}.sql", text.encode()) for name, text in files.items()]
+
+
+def test_every_pass_runs_on_every_server(every_server: Running, server: Running) -> None:
+    """D1, D2, D6 on PostgreSQL 15 and 18."""
+    now = {**PACK, "02_l": "create table if not exists l (v int); update l set v = 0;", "03_p": "create publication p;"}
+    with scratch.database(server, "real") as real:
+        with psycopg.connect(real, autocommit=True) as connection:
+            connection.execute("create table l (v int); insert into l values (1), (1)")
+        proved = proof.prove(pack_of(now), pack_of(PACK), Ddl(), "proved", every_server, real=real)
+    again, over_rows = problems(proved)
+    assert again.startswith('Applied again: ddl/03_p.sql, line 1: publication "p" already exists (SQLSTATE 42710).')
+    assert over_rows == "Over real rows: values in table public.l change (ddl/02_l.sql)."
+    assert proved.server == programs.server_major(every_server.dsn("postgres"))
+
+
+def problems(found: Proof) -> list[str]:
+    return [problem.what for problem in found.problems]
+
+
+def test_a_good_pack_is_proved_with_its_times_and_no_problem(prove: Prove) -> None:
+    """D9: nothing is told of what has just been proved."""
+    found = prove(PACK, PACK)
+    assert problems(found) == [] and found.told == [] and list(found.files.values()) == [[], []]
+    assert list(found.seconds) == ["From empty", "Over the last release"]
+    assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_warnings_are_told_with_their_file(prove: Prove) -> None:
+    found = prove({**PACK, "02_loud": "do $$ begin raise warning 'a'; raise notice 'b'; end $$;"})
+    assert problems(found) == [] and found.told == ["ddl/02_loud.sql: WARNING: a"]
+
+
+def test_of_a_file_that_fails_nothing_is_claimed_that_may_be_false(prove: Prove) -> None:
+    """D18"""
+    chain = {"02_x": "select * from u;", "03_u": "create table u as select * from w;", "04_w": "create table w ();"}
+    (problem,) = problems(prove({**PACK, **chain}))
+    assert problem.startswith('ddl/02_x.sql, line 1: relation "u" does not exist') and "later" not in problem
+
+
+# Applied again
+
+
+def test_a_pack_that_changes_something_when_applied_again_is_refused_with_object_and_file(prove: Prove) -> None:
+    late = "alter table t add column if not exists late int;"
+    again = f"do $$ begin if to_regclass('marker') is not null then {late} end if; end $$;"
+    again += "create table if not exists marker ();"
+    (problem,) = problems(prove({**PACK, "02_x": again}))
+    assert problem == "Applied again, ddl/02_x.sql changes table public.t: + late integer."
+
+
+def test_a_pack_that_never_settles_is_refused(prove: Prove) -> None:
+    growing = "do $$ begin execute format('create table g_%s ()', (select count(*) from pg_class)); end $$;"
+    (problem,) = problems(prove({**PACK, "02_x": growing}))
+    assert problem.startswith("Applied again, ddl/02_x.sql makes table public.g_")
+
+
+def test_all_files_that_fail_when_applied_again_are_named(prove: Prove) -> None:
+    """D10"""
+    found = problems(prove({f"{number:02}_t": f"\ncreate table t{number} (n int);" for number in range(16)}))
+    assert [problem.partition(":")[0] for problem in found] == ["Applied again"] * 16
+    assert found[15].startswith('Applied again: ddl/15_t.sql, line 2: relation "t15" already exists (SQLSTATE 42P07).')
+
+
+def test_a_column_that_is_dropped_and_added_again_is_lost_data(prove: Prove) -> None:
+    """D1"""
+    text = "create table if not exists t(id int primary key); alter table t drop column if exists v;"
+    (problem,) = problems(prove({"00_t": f"{text} alter table t add column v int;"}))
+    assert problem == "Applied again, ddl/00_t.sql drops table column public.t.v: what it holds is lost."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("truncate t;", "Applied again, ddl/02_x.sql empties public.t: what it holds is lost."),
+        ("drop table if exists u; create table u ();", "Applied again, ddl/02_x.sql drops table public.u:"),
+    ],
+)
+def test_a_pack_that_empties_or_drops_tables_is_refused(prove: Prove, text: str, expected: str) -> None:
+    assert problems(prove({**PACK, "02_x": text}))[0].startswith(expected)
+
+
+def test_rows_that_come_with_every_application_are_told(prove: Prove) -> None:
+    found = prove({**PACK, "02_log": "create table if not exists l (n int); insert into l values (1);"})
+    assert problems(found) == [] and found.told == ["Applied again, the pack adds rows to public.l."]
+
+
+def test_an_empty_file_is_told_and_not_refused(prove: Prove) -> None:
+    """D8"""
+    found = prove({**PACK, "V1__a": "", "02_z": " \n"})
+    assert problems(found) == [] and found.told == ["ddl/V1__a.sql is empty.", "ddl/02_z.sql is empty."]
+
+
+@pytest.mark.parametrize("setting", ["select set_config('search_path', '', false);", "create role r; set role r;"])
+def test_what_a_file_sets_for_its_session_ends_with_it(prove: Prove, setting: str) -> None:
+    """D3"""
+    guarded = setting.replace(
+        "create role r;", "do $$ begin create role r; exception when duplicate_object then null; end $$;"
+    )
+    assert problems(prove({"00_set": guarded, "01_t": "create table if not exists u (a int);"}, PACK)) == []
+
+
+def test_a_publication_gives_no_warning(prove: Prove) -> None:
+    """D6"""
+    text = "do $$ begin create publication news for table t; exception when duplicate_object then null; end $$;"
+    found = prove({**PACK, "02_p": text})
+    assert problems(found) == [] and found.told == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "hint"),
+    [
+        ("do $$ begin commit; end $$;", "invalid transaction termination (SQLSTATE 2D000)", "release: no-transaction"),
+        ("select newer_function();", "does not exist (SQLSTATE 42883)", "PostgreSQL"),
+        ("create extension postgis_not;", '"postgis_not" is not available', "Fix ddl/02_x.sql"),
+        ("grant select on t to nobody_here;", 'role "nobody_here" does not exist', "Fix ddl/02_x.sql"),
+        ("create table x () tablespace nowhere;", 'tablespace "nowhere" does not exist', "Fix ddl/02_x.sql"),
+    ],
+)
+def test_what_a_server_lacks_is_named_with_line_and_a_hint(prove: Prove, text: str, expected: str, hint: str) -> None:
+    """D11, D15"""
+    (problem,) = prove({**PACK, "02_x": f"select 1;\n{text}"}).problems
+    assert problem.what.startswith("ddl/02_x.sql, line 2: ") and expected in problem.what and hint in problem.mend
+
+
+def test_a_materialized_view_may_be_refreshed(prove: Prove) -> None:
+    text = "create materialized view if not exists m as select n from t; refresh materialized view m;"
+    assert problems(prove({**PACK, "02_m": text}, {**PACK, "02_m": text})) == []
+
+
+# Over the last release
+
+
+def test_a_table_that_only_changed_where_it_is_created_is_found(prove: Prove) -> None:
+    (problem,) = problems(prove({"00_t": TABLE.replace("int", "bigint"), "01_v": VIEW}, PACK))
+    assert problem.startswith(
+        "Over the last release: the pack does not make what it makes from empty: table public.t differs: - n bigint"
+    )
+
+
+def test_a_table_that_is_brought_there_is_none_and_its_lock_is_told(prove: Prove) -> None:
+    now = {"00_t": TABLE, "01_more": "alter table t add column if not exists more int;", "02_v": VIEW}
+    found = prove(now, PACK)
+    assert problems(found) == [] and list(found.files.values()) == [[], ["locks public.t"], []]
+
+
+def test_what_is_dropped_and_rewritten_of_the_last_release_is_told(prove: Prove) -> None:
+    old = {"00_t": TABLE + "create table if not exists old (n int);"}
+    now = {
+        "00_t": "drop table if exists old;",
+        "01_t": f"{TABLE.replace('int', 'bigint')} alter table t alter n type bigint;",
+    }
+    found = prove(now, old)
+    assert problems(found) == []
+    assert [set(does) for does in found.files.values()] == [
+        {"drops table public.old", "locks public.old"},
+        {"rewrites public.t", "locks public.t"},
+    ]
+
+
+def test_what_only_an_older_release_made_is_told_and_is_no_problem(prove: Prove) -> None:
+    found = prove(PACK, {**PACK, "02_old": "create table if not exists old ();"})
+    assert problems(found) == []
+    assert found.told == ["There, but not made from empty: table public.old."]
+
+
+def test_a_released_pack_that_fails_is_said_to_be_one(prove: Prove) -> None:
+    """D17"""
+    (problem,) = prove(PACK, {"00_t": TABLE, "07_old": "\nselect of_an_older_server();"}).problems
+    assert problem.what.startswith("Over the last release: the last release's ddl/07_old.sql, line 2: function")
+    assert problem.mend == (
+        "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
+    )
+    excepted = prove(PACK, {"00_t": TABLE, "07_old": "select of_an_older_server();"}, exceptions={"07_old": "gone"})
+    assert problems(excepted) == [] and list(excepted.excepted.values()) == ["gone"]
+
+
+def test_problems_of_different_passes_come_at_once(prove: Prove) -> None:
+    found = problems(prove({"00_t": TABLE.replace("int", "bigint"), "01_v": VIEW, "02_x": "truncate t;"}, PACK))
+    assert [problem.partition(":")[0] for problem in found] == [
+        "Applied again, ddl/02_x.sql empties public.t",
+        "Over the last release",
+    ]
+
+
+# Over real rows
+
+
+@pytest.fixture
+def real(server: Running) -> Any:
+    with scratch.database(server, "real") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                f"{TABLE} create table l (v int, w text); insert into t select i from generate_series(1,9) i"
+            )
+            connection.execute("insert into l select i / 2, 'w' from generate_series(1, 1000) i")
+        yield dsn
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("update l set v = 0;", "values in table public.l change (ddl/02_x.sql)."),
+        ("alter table l alter v type bigint; update l set v = 0;", "values in table public.l change (ddl/02_x.sql)."),
+        ("delete from l where v > 400;", "table public.l had 1000 rows and has 801 now (ddl/02_x.sql)."),
+        ("truncate l;", "table public.l had 1000 rows and has 0 now (ddl/02_x.sql)."),
+        ("alter table l drop column w;", "column public.l.w is dropped, with the values of 1000 rows (ddl/02_x.sql)."),
+        ("create unique index if not exists one on l (v);", 'could not create unique index "one"'),
+    ],
+)
+def test_what_becomes_of_real_rows_is_refused(prove: Prove, real: str, text: str, expected: str) -> None:
+    """D2, and DELETE of rows"""
+    guarded = f"do $$ begin if to_regclass('l') is not null then {text} end if; end $$;"
+    found = problems(prove({**PACK, "02_x": guarded}, real=real))
+    assert any(problem.startswith("Over real rows: ") and expected in problem for problem in found), found
+    excepted = prove({**PACK, "02_x": guarded}, real=real, exceptions={"^Over real rows": "they may"})
+    assert problems(excepted) == [] and excepted.rows == 1009
+
+
+def test_a_column_that_is_added_filled_or_widened_leaves_real_rows_as_they_are(prove: Prove, real: str) -> None:
+    text = "alter table t add column if not exists more int default 7; alter table t alter n type numeric(9, 2);"
+    text += "do $$ begin alter table l rename w to word; exception when others then null; end $$;"
+    found = prove({"00_t": TABLE, "01_x": text + "insert into t values (100) on conflict do nothing;"}, real=real)
+    assert problems(found) == [] and found.rows == 1009
+
+
+def test_real_rows_that_cannot_be_copied_are_told(prove: Prove, monkeypatch: pytest.MonkeyPatch, real: str) -> None:
+    monkeypatch.setattr(scratch, "MOST_COPIED", 1)
+    found = prove(PACK, real=real)
+    assert problems(found) == [] and found.told[0].startswith("Not proved over real rows, for they could not be")
+
+
+# Roles, exceptions, the application's runner
+
+
+def test_roles_of_one_pass_are_gone_in_the_next(prove: Prove) -> None:
+    role = "create role only_once; grant select on t to only_once;"
+    (problem,) = problems(prove({**PACK, "02_role": role}))
+    assert problem.startswith('Applied again: ddl/02_role.sql, line 1: role "only_once" already exists')
+    guarded = "do $$ begin create role only_once; exception when duplicate_object then null; end $$;"
+    assert problems(prove({**PACK, "02_role": guarded}, PACK)) == []
+
+
+def test_an_exception_with_a_reason_lets_a_problem_pass_and_keeps_it(prove: Prove) -> None:
+    found = prove({**PACK, "02_x": "truncate t;"}, exceptions={"empties public.t": "a cache, filled anew"})
+    assert problems(found) == []
+    assert list(found.excepted.values()) == ["a cache, filled anew"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (("sorted(", "sorted("), None),
+        (("files:", "files[:1]:"), "By the application's runner: the pack does not make what it makes from empty: "),
+        (("print(len(files)", "print(1"), "By the application's runner: "),
+    ],
+)
+def test_the_applications_runner_is_what_is_proved(
+    tmp_path: Path, fault: tuple[str, str], expected: str | None
+) -> None:
+    pack = pack_of({**PACK, "02_u": "create table if not exists u ();"})
+    for file in pack:
+        (tmp_path / "ddl").mkdir(exist_ok=True)
+        (tmp_path / file.path).write_bytes(file.content)
+    command = [sys.executable, "-c", RUNNER.replace(*fault)]
+    settings = Settings(ddl=Ddl(command=command, must_print="^{count} files applied"))
+    found = ddl.proof_of(pack, pack, tmp_path, settings)
+    assert problems(found)[0].startswith(expected) if expected else problems(found) == []
+
+
+# Remembered, and shown
+
+
+def test_a_proof_is_remembered_for_exactly_these_files_and_one_with_problems_is_not(tmp_path: Path, real: str) -> None:
+    cache = tmp_path / ".release" / "cache"
+    good, settings = pack_of(PACK), Settings()
+    first = ddl.proof_of(good, [], tmp_path, settings)
+    assert len(list(cache.iterdir())) == 1
+    assert ddl.proof_of(good, [], tmp_path, settings) == first
+    assert ddl.proof_of(pack_of({"00_t": "select 1/0"}), [], tmp_path, settings).problems
+    assert len(list(cache.iterdir())) == 1
+    with_rows = ddl.proof_of(good, [], tmp_path, settings, lambda: nullcontext(real))
+    assert with_rows.rows == 1009 and len(list(cache.iterdir())) == 2
+    assert ddl.proof_of(good, [], tmp_path, settings) == with_rows, "one with more passes is as good"
+    without = ddl.proof_of(good, [], tmp_path, Settings(app="other"), lambda: nullcontext(""))
+    assert without.told == ["Not proved over real rows: dev has no database yet."]
+
+
+def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    for name in ("tasks.py", "release_tasks"):
+        (tmp_path / name).symlink_to(root / name)
+    (tmp_path / "invoke.yaml").write_text(
+        "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease: {}\n"
+    )
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run(["git", "commit", "--quiet", "--allow-empty", "--message=Begin"], cwd=tmp_path, check=True)
+    (tmp_path / "ddl").mkdir()
+    (tmp_path / "ddl" / "00_t.sql").write_text(TABLE)
+
+    def validate(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "invoke", "ddl.validate", *words]
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    ran = validate()
+    assert ran.returncode == 0 and ran.stdout.startswith("1 files on PostgreSQL ")
+    assert ran.stdout.rstrip().endswith("there is no release before, so no upgrade to prove.\nProved.")
+    found = json.loads(validate("--json").stdout)
+    assert found["problems"] == [] and found["files"] == {"ddl/00_t.sql": []}
+    (tmp_path / "ddl" / "01_x.sql").write_bytes("-- Größe".encode("cp1252"))
+    ran = validate("--json")
+    assert ran.returncode == 1 and "ddl/01_x.sql is not UTF-8" in json.loads(ran.stdout)["problems"][0]["what"]
+    (tmp_path / "ddl" / "01_x.sql").write_text("\\nonsense\n")
+    ran = validate()
+    assert ran.returncode == 1 and "ddl/01_x.sql, line 1" in ran.stdout and "Traceback" not in ran.stdout + ran.stderr

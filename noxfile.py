@@ -12,8 +12,6 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
@@ -67,7 +65,7 @@ if __name__ == "__main__":
 
 from release_tasks import smokes as section_2  # noqa: E402
 from release_tasks.checks import document  # noqa: E402
-from release_tasks.errors import Refused  # noqa: E402
+from release_tasks.checks.target import VARIABLE  # noqa: E402
 
 # What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
 STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "requests")
@@ -97,19 +95,8 @@ def inv(session: nox.Session, *words: str) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
-    """Run all smokes; `-- --env staging` for another environment than dev."""
-    where, options = section_2.words(session.posargs)
-    with refusals_told(session):
-        section_2.report(settings(), where, None, False, options)
-
-
-@contextmanager
-def refusals_told(session: nox.Session) -> Iterator[None]:
-    """End the session with the sentences of a refusal."""
-    try:
-        yield
-    except Refused as no:
-        session.error("\n".join(map(str, no.problems)))
+    """Run all smokes; `-- --env staging` for another environment than dev, and what else is pytest's."""
+    section_2.main(settings(), None, session.posargs)
 
 
 def add_smoke(name: str, file: Path) -> None:
@@ -120,23 +107,20 @@ def add_smoke(name: str, file: Path) -> None:
         raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
     def run(session: nox.Session) -> None:
-        if packages:
-            install_exactly(session, [*GATE, *packages])
-        with refusals_told(session), section_2.command_of(settings(), file, session.posargs) as (arguments, variables):
-            session.run("python" if packages else sys.executable, *arguments, env=variables, external=not packages)
+        if VARIABLE not in os.environ:  # a person calls: open the environment, then run as a release does
+            section_2.main(settings(), name, session.posargs)
+            return
+        mark, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join([*GATE, *packages])
+        if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+            session.virtualenv.reuse_existing = False
+            session.virtualenv.create()  # anew: what it had for others is none of its own
+            session.install(*GATE, *packages)
+            mark.write_text(wanted, encoding="utf-8")
+        session.run("python", *session.posargs)
 
-    run.__doc__ = document.purpose(file) or f"The smoke {name}."
+    docstring = file.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
+    run.__doc__ = docstring.partition("\n")[0].rstrip(".") or f"The smoke {name}."
     nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
-
-
-def install_exactly(session: nox.Session, packages: list[str]) -> None:
-    """Install `packages`, in a new environment where the present one was made for others."""
-    mark, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join(packages)
-    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-        session.virtualenv.reuse_existing = False
-        session.virtualenv.create()
-        session.install(*packages)
-        mark.write_text(wanted, encoding="utf-8")
 
 
 for smoke, file in document.smokes_in(HERE).items():

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
-from release_tasks.checks.series import GAPS, UNITS, Series  # noqa: E402
+from release_tasks.checks.series import GAPS, Series  # noqa: E402
 from release_tasks.database.server import remove, start  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
@@ -112,18 +112,16 @@ def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
         try:
             series(connection).has_no_gaps(every=EVERY, window=window, late=LATE)
         except CheckFailed as failed:
-            found = re.findall(r"(\w+) has a gap of [\d.]+ s from (\S+):", str(failed))
+            found = re.findall(r"(\w+) has a gap of [\d.]+ s from ([^;\s]+)[;.]", str(failed))
             return {(symbol, int(datetime.fromisoformat(start).timestamp())) for symbol, start in found}
     return set()
 
 
 def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
-    spans = {"window": window, "every": EVERY, "late": LATE, "most": 10}
+    spans = {"window": window, "every": EVERY, "late": LATE}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(
-            f"explain {series(connection)._filled(GAPS, *UNITS['timestamptz'][1:])}".encode(), spans
-        )
+        rows = connection.execute(f"explain {series(connection).sql(GAPS)}".encode(), spans)
         return [line for (line,) in rows]
 
 

@@ -3,88 +3,54 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from release_tasks import screen
-from release_tasks.checks import document, runner
-from release_tasks.checks.runner import Result
+from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import emptied, records_folder
 from release_tasks.processes.links import read_link
-from release_tasks.release import Release, until_live
-
-AGAIN = "to check again; then the same command goes on, and nothing is deployed again"
+from release_tasks.release import Release, project_root, settings_of, until_live, version_here
 
 
 @until_live
 def meet_the_conditions(release: Release) -> str:
     """All conditions of section 7.2 hold."""
     here = release.here
-    found = acceptance_on(release, here)
-    refuse(runner.problems_of(found.results, here.name, "condition", f"inv accept --env {here.name}   # {AGAIN}"))
-    took = [f"{each.name} {each.seconds:.1f} s" for each in found.results if each.outcome == runner.PASSED]
-    return "; ".join([*found.waived, *took])
+    results = acceptance_on(release, here)
+    again = f"inv accept --env {here.name}   # then the same command goes on, and nothing is deployed again"
+    refuse(runner.problems_of(results, "Condition", f"on {here.name}", again))
+    return ", ".join(map(str, results))
 
 
-@dataclass(frozen=True)
-class Acceptance:
-    """What section 7.2 came to: of which commit, when, and each result."""
-
-    commit: str
-    at: str
-    results: tuple[Result, ...]
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.results) and all(each.is_pass for each in self.results)
-
-    @property
-    def confirmed_by(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What a person's confirmation is about: the commit, and each condition with its outcome."""
-        return self.commit, tuple((each.name, each.outcome) for each in self.results)
-
-    @property
-    def waived(self) -> list[str]:
-        return [f"{each.name} (waived: {each.message})" for each in self.results if each.outcome == runner.WAIVED]
-
-    def __str__(self) -> str:
-        passed = sum(each.outcome == runner.PASSED for each in self.results)
-        checks = len(self.results) - len(self.waived)
-        text = f"{passed} of {checks} checks of section 7.2 pass at {self.at}, on commit {self.commit:.9}"
-        return "; ".join([text, *self.waived])
-
-
-def acceptance_on(release: Release, here: Environment) -> Acceptance:
+def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
     if release.acceptance is None:
         if not here.runs(release):
             raise NotYet(f"after the release runs on {here.name}")
         if release.settings.stamp.command and not stamped_at(release, here):
             raise NotYet(f"after the session is stamped on {here.name}")
-        evidence, commit = release.kept(f"acceptance-{here.name}"), deployment_of(release, here)["commit"]
-        results = check(release, here, evidence)
-        at = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        release.acceptance = Acceptance(commit or "", at, tuple(results))
-        release.keep_results(f"acceptance-{here.name}", here.name, results, commit=commit, at=at)
-    found: Acceptance = release.acceptance
+        name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
+        release.acceptance = check(release, here, release.kept(name))
+        release.keep_results(name, here.name, release.acceptance, commit=commit)
+    found: list[runner.Result] = release.acceptance
     return found
 
 
-def check(release: Release, here: Environment, evidence: Path, wait: float | None = None, **facts: Any) -> list[Result]:
-    """Check the conditions `here`, in the document's order, and before and after them that the release runs.
+def check(release: Release, here: Environment, evidence: Path, wait: float | None = None) -> list[runner.Result]:
+    """Check the conditions `here`, and before and after them that the release runs.
 
     Each may wait until the deployment has had its time to settle, or `wait` seconds from now. Raises `Refused`.
     """
-    settings, deployment = release.settings, deployment_of(release, here)
-    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
+    settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
-        facts |= {
+        facts = {
             "commit": commit,
             "deployed_at": deployment["began"],
             "log_positions": deployment.get("positions", {}),
@@ -93,35 +59,34 @@ def check(release: Release, here: Environment, evidence: Path, wait: float | Non
             "ledger": settings.ddl.ledger,
             "pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)},
         }
+    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
     target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
     code = Path(target.code)
     refuse(document.condition_problems(code))
-    files = sorted((code / "acceptance").glob("test_*.py"))
-    results = runner.run(target, [runner.THE_RELEASE, *files] if not target.only_queries else files, evidence)
-    order = {f"test_{document.slug(item)}": item for item in document.conditions(code)}
-    named = [replace(each, name=_named(each.name, order)) for each in results]
-    if target.only_queries:
-        return named
-    ran = {each.name.partition("[")[0] for each in results}
-    missing = [item for test, item in order.items() if test not in ran]
-    return [*named, *(Result(item, runner.INCONCLUSIVE, "Its test did not run.") for item in missing)]
+    results = runner.run(target, [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))], evidence)
+    return named(results, code)
 
 
-def _named(test: str, conditions: dict[str, str]) -> str:
-    """Return the condition that `test` is named like, with its parameter; a test of no condition in its own words."""
+def named(results: list[runner.Result], code: Path) -> list[runner.Result]:
+    """Return the results under the names of the document's conditions; one of which no test ran is inconclusive."""
+    items = {f"test_{document.slug(item)}": item for item in document.conditions(code)}
+    ran = {each.test.partition("[")[0] for each in results}
+    missing = [runner.Result(items[test], INCONCLUSIVE, "Its test did not run.") for test in items.keys() - ran]
+    return [*(replace(each, name=name_of(each.test, items)) for each in results), *missing]
+
+
+def name_of(test: str, items: dict[str, str]) -> str:
     name, bracket, parameter = test.partition("[")
-    own = conditions.get(name, name.removeprefix("test_").replace("_", " "))
-    return f"{own} {bracket}{parameter}" if parameter else own
+    return items.get(name, runner.name_of(name)) + bracket + parameter
 
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
-    """Return what section 7.2 lacks, and which of its queries cannot be run, as far as dev can tell.
-
-    What the queries answer on dev is no matter.
-    """
-    results = check(release, dev, release.kept("acceptance-dev"), wait=0.0, only_queries=True)
-    unclear = [each for each in results if each.outcome == runner.INCONCLUSIVE]
-    return runner.problems_of(unclear, "dev", "condition", "inv accept --env dev")
+    """Return which conditions have no test, or queries that cannot be run on dev; their rows there are no matter."""
+    refuse(document.condition_problems(release.root))
+    files, target = sorted((release.root / "acceptance").glob("test_*.py")), runner.target_of(dev, release.version)
+    results = runner.run(target, files, release.kept("acceptance-dev"), "-m", "queries")
+    unclear = [each for each in results if each.outcome == INCONCLUSIVE and each.test]
+    return runner.problems_of(unclear, "Condition", "on dev", "inv accept --env dev")
 
 
 def report(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
@@ -129,34 +94,17 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
 
     With `watch` each condition may take that many seconds to hold. Raises `Refused` when one does not.
     """
-    from release_tasks.release import project_root, settings_of, version_here
-
     screen.for_machines(as_json)
-    settings, root, seconds = settings_of(config), project_root(config), _seconds(watch)
-    with in_turn(where, root, settings):
-        release = Release(version or version_here(root), root, settings)
-        try:
-            release.options, release.only_looks = {"where": where}, True
-            if version is None and where != "dev" and (code := read_link(release.here.current)):
-                release.version = code.name.removeprefix("v")
-            evidence = emptied(records_folder(root) / "checks" / f"acceptance-{where}")
-            title = f"Section 7.2 on {where}, version {release.version}"
-            with screen.busy(f"Checking {title}"):
-                results = check(release, release.here, evidence, seconds)
-        finally:
-            release.close()
-    runner.keep(evidence, results)
+    if watch and not watch.isdecimal():
+        raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
+    settings, root = settings_of(config), project_root(config)
+    with in_turn(where, root, settings), closing(Release(version or version_here(root), root, settings)) as release:
+        release.options, release.only_looks = {"where": where}, True
+        if version is None and where != "dev" and (code := read_link(release.here.current)):
+            release.version = code.name.removeprefix("v")
+        title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
+        with screen.busy(f"Checking {title}"):
+            seconds = float(watch) if watch else None
+            results = check(release, release.here, emptied(evidence / f"acceptance-{where}"), seconds)
     runner.show(title, results, as_json)
-    refuse(runner.problems_of(results, where, "condition", f"inv accept --env {where}"))
-
-
-def _seconds(watch: str | None) -> float | None:
-    """Return the seconds that `--watch` names, None without it. Raises `Refused`."""
-    if watch is None:
-        return None
-    try:
-        if 0 < float(watch) < float("inf"):
-            return float(watch)
-    except ValueError:
-        pass
-    raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
+    refuse(runner.problems_of(results, "Condition", f"on {where}", f"inv accept --env {where}"))

@@ -82,16 +82,16 @@ class Environment:
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        from release_tasks.checks import CheckFailed, Inconclusive
+        from release_tasks.checks import NoPass
         from release_tasks.checks.api import Api, version_in
 
-        with suppress(Inconclusive, CheckFailed), Api(origin or self.origin) as api:
+        with suppress(NoPass), Api(origin or self.origin) as api:
             return version_in(api.get(self.settings.acceptance.version, timeout=ANSWER)) or None
         return None
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, or its last words."""
-        from release_tasks.checks import HINT, CheckFailed, Inconclusive
+        from release_tasks.checks import NoPass
         from release_tasks.checks.api import Api
 
         path, log = self.settings.acceptance.version or "/", self.folder / "web.log"
@@ -102,8 +102,8 @@ class Environment:
             try:
                 with Api(self.origin) as api:
                     answer = api.get(path, timeout=ANSWER)
-            except (Inconclusive, CheckFailed) as no:
-                said = str(no).partition(HINT)[0]
+            except NoPass as no:
+                said = str(no)
                 return False
             said = f"{self.origin}{path} answers {answer.status_code}: {answer.text[:200]}"
             return not self.settings.acceptance.version or bool(self.running_version())

@@ -45,15 +45,16 @@ def confirm_production(release: Release) -> Step:
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
     accepted = acceptance.acceptance_on(release, release.environment("staging"))
-    about = (release.published or "", release.here.dsn, accepted.confirmed_by)
+    about = (release.published or "", release.here.dsn, tuple((each.name, each.outcome) for each in accepted))
+    staging = ", ".join(map(str, accepted))
     if release.confirmed == about:
         return "confirmed"
-    if not accepted.passed:
-        raise Refused(f"Staging is not accepted: {accepted}.", "inv accept --env staging")
+    if not all(each.is_pass for each in accepted):
+        raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
     with screen.handed_over():
         screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-        screen.say(f"  Staging: {accepted}.")
+        screen.say(f"  Staging: {staging}.")
         screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
         screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
         typed = input(f"  Type {release.version} to go on: ").strip()

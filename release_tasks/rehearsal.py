@@ -17,9 +17,9 @@ from release_tasks import ddl, node, preconditions, screen, temporary, versions
 from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
-from release_tasks.errors import Refused, refuse
+from release_tasks.errors import Refused, listed, refuse
 from release_tasks.files import records_folder
-from release_tasks.git import Git, listed
+from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link

@@ -55,7 +55,7 @@ class Release:
         self.options: dict[str, Any] = {}
         self.only_looks = False
         self.will_ask = True
-        self.acceptance: Any = None  # acceptance.Acceptance: what section 7.2 came to, until something changes
+        self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from release_tasks import screen
 from release_tasks.checks import document, runner
-from release_tasks.checks.target import VARIABLE
 from release_tasks.database import programs
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, records_folder
 from release_tasks.processes.links import read_link
 
@@ -29,44 +25,23 @@ if TYPE_CHECKING:
 
 def files_of(code: Path, only: str | None = None) -> list[Path]:
     """Return the files of the smokes in the tree `code`, or that of the one named `only`. Raises `Refused`."""
-    if only is None:
-        refuse(document.smoke_problems(code))
+    refuse(() if only else document.smoke_problems(code))
     files = document.smokes_in(code)
     if only and only not in files:
-        there = ", ".join(files) or "none"
-        raise Refused(f"There is no smoke {only!r}; expected one of {there}.", "inv smokes   # all of them")
+        raise Refused(f"There is no smoke {only!r}; expected one of {', '.join(files) or 'none'}.", "nox -l")
     return [files[only]] if only else list(files.values())
 
 
-def pass_all(release: Release, environment: Environment, code: Path | None = None, origin: str = "") -> str:
-    """Pass all smokes in `environment`, with the tree `code` and against `origin` where they are other ones.
+def pass_all(release: Release, here: Environment, code: Path | None = None, origin: str = "") -> str:
+    """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones.
 
-    The results are kept as evidence. Returns a few words; raises `Refused` with all that did not pass.
+    The results are kept as evidence. Returns a summary; raises `Refused` with all that did not pass.
     """
-    evidence, commit = release.kept(f"smokes-{environment.name}"), release.published or ""
-    target = runner.target_of(environment, release.version, code, origin, commit=commit)
-    results = runner.run(target, files_of(Path(target.code)), evidence)
-    release.keep_results(f"smokes-{environment.name}", environment.name, results, commit=commit)
-    refuse(problems_of(results, environment.name))
-    return in_words(results)
-
-
-def in_words(results: Sequence[runner.Result]) -> str:
-    """Say of each smoke how long it took."""
-    seconds: dict[str, float] = {}
-    for result in results:
-        seconds[result.file] = seconds.get(result.file, 0.0) + result.seconds
-    return ", ".join(f"{runner.name_of(file)} {took:.1f} s" for file, took in seconds.items())
-
-
-def problems_of(results: Sequence[runner.Result], where: str) -> list[Problem]:
-    """Return the problems of smokes, each named by its file and its test."""
-    return runner.problems_of(named(results), where, "smoke", f"inv smokes --env {where}")
-
-
-def named(results: Sequence[runner.Result]) -> list[runner.Result]:
-    """Return `results`, each under the name of its smoke and of its test."""
-    return [replace(each, name=f"{runner.name_of(each.file)}: {runner.name_of(each.name)}") for each in results]
+    target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
+    results = runner.run(target, files_of(Path(target.code)), release.kept(f"smokes-{here.name}"))
+    release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)
+    refuse(runner.problems_of(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}"))
+    return ", ".join(map(str, results))
 
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
@@ -83,14 +58,14 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
         return "no smoke is marked on_backup"
     evidence = emptied(records_folder(environment.root) / "checks" / "restored")
     with programs.connect(dsn) as connection:
-        name = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+        alter = sql.SQL("alter database {} ").format(sql.Identifier(connection.info.dbname))
+        connection.execute(alter + sql.SQL("set default_transaction_read_only = on"))
         target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
-        results = runner.run(target, files, evidence, marked="on_backup")
-        connection.execute(sql.SQL("alter database {} reset default_transaction_read_only").format(name))
-    hint = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
-    refuse(replace(each, mend=hint) for each in problems_of(results, "the restored backup"))
-    return f"smokes: {', '.join(dict.fromkeys(runner.name_of(each.file) for each in results))}"
+        results = runner.run(target, files, evidence, "-m", "on_backup")
+        connection.execute(alter + sql.SQL("reset default_transaction_read_only"))
+    again = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
+    refuse(runner.problems_of(results, "Smoke", "on the restored backup", again))
+    return f"smokes: {', '.join(map(str, results))}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool, options: Sequence[str] = ()) -> None:
@@ -103,43 +78,24 @@ def report(config: Any, where: str, only: str | None, as_json: bool, options: Se
     screen.for_machines(as_json)
     if as_json and options:
         raise Refused("--json and pytest's options both print to the same place.", "inv smokes -- …, without --json")
-    with environment_of(config, where) as environment:
-        evidence = emptied(records_folder(environment.root) / "checks" / f"smokes-{where}")
-        target = runner.target_of(environment, version_here(environment.root))
+    with environment_of(config, where) as here:
+        target, evidence = runner.target_of(here, version_here(here.root)), records_folder(here.root) / "checks"
         with screen.busy(f"Running the smokes on {where}"):
-            results = runner.run(target, files_of(Path(target.code), only), evidence, options)
-    runner.keep(evidence, results)
-    runner.show(f"Smokes on {where}", named(results), as_json)
-    refuse(problems_of(results, where))
+            files = files_of(Path(target.code), only)
+            results = runner.run(target, files, emptied(evidence / f"smokes-{where}"), *options, shown=bool(options))
+    runner.show(f"Smokes on {where}", results, as_json)
+    refuse(runner.problems_of(results, "Smoke", f"on {where}", f"inv smokes --env {where}"))
 
 
-# For noxfile.py
-
-
-def words(options: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the environment that `--env` names in `options`, and the rest, which is pytest's."""
+def main(config: Any, only: str | None, options: Sequence[str]) -> None:
+    """Run the smokes as a session of nox; `--env` among its `options` is ours, the rest are pytest's."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--env", default="dev")
-    known, rest = parser.parse_known_args(options)
-    return known.env, rest
-
-
-@contextmanager
-def command_of(config: Any, file: Path, options: Sequence[str]) -> Iterator[runner.Command]:
-    """Yield the arguments of Python and the variables that run one smoke.
-
-    Where we were called with a target, they are those that we were given; else the environment is opened here.
-    """
-    if os.environ.get(VARIABLE):
-        yield list(options), {}
-        return
-    from release_tasks.release import environment_of, version_here
-
-    where, rest = words(options)
-    with environment_of(config, where) as environment, TemporaryDirectory() as folder:
-        evidence = emptied(records_folder(environment.root) / "checks" / f"smokes-{where}")
-        target = runner.target_of(environment, version_here(environment.root), evidence=str(evidence))
-        yield runner.command(target, [file], Path(folder) / "target.json", rest)
+    own, others = parser.parse_known_args(options)
+    try:
+        report(config, own.env, only, False, others)
+    except Refused as no:
+        raise SystemExit("\n".join(map(str, no.problems))) from None
 
 
 def words_after_dashes() -> list[str]:

@@ -46,4 +46,4 @@ def test_a_repo_without_smokes_has_its_other_sessions(repo: Path) -> None:
     shutil.rmtree(repo / "smokes")
     assert "- rehearse ->" in nox(repo, "-l").stdout
     refused = nox(repo, "-s", "smokes")
-    assert refused.returncode == 1 and "There are no smokes" in refused.stderr + refused.stdout
+    assert refused.returncode == 1 and "There is no test" in refused.stderr + refused.stdout

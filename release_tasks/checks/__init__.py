@@ -1,21 +1,19 @@
-"""Checks: pytest tests of an environment. A check passes, fails, or is inconclusive, which blocks as a failure does."""
+"""Checks: pytest tests of an environment. One passes, fails, or is inconclusive, which blocks as a failure does."""
 
-from __future__ import annotations
-
-HINT = "\n    "  # stands between what is wrong and what fixes it
+PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
 
 
-class CheckFailed(AssertionError):
-    """What was checked does not hold. `final`: no waiting will change that, so it is not tried again."""
+class NoPass(Exception):
+    """A check does not pass. `final`: no waiting will change that, so it is not tried again."""
 
     def __init__(self, message: str, hint: str = "", final: bool = False) -> None:
-        super().__init__(" ".join(message.split()) + (f"{HINT}{hint}" if hint else ""))
-        self.final = final
+        super().__init__(" ".join(message.split()))
+        self.hint, self.final = hint, final
 
 
-class Inconclusive(Exception):
-    """It could not be checked, or there was nothing to check. `final` as above."""
+class CheckFailed(NoPass, AssertionError):
+    """What was checked does not hold."""
 
-    def __init__(self, message: str, hint: str = "", final: bool = False) -> None:
-        super().__init__(" ".join(message.split()) + (f"{HINT}{hint}" if hint else ""))
-        self.final = final
+
+class Inconclusive(NoPass):
+    """It could not be checked, or there was nothing to check."""

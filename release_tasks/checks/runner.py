@@ -10,69 +10,72 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from release_tasks import screen
-from release_tasks.checks import HINT, logs
+from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED, logs
+from release_tasks.checks.browser import node_of_playwright
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.errors import Problem
-from release_tasks.files import records_folder, write_aside
-from release_tasks.masks import masked_json
+from release_tasks.files import records_folder
 from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
 
-PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "test_deployed.py"
-Command = tuple[list[str], dict[str, str]]
 LIMIT = 1800.0  # seconds for all tests of one process
-FAILURES = ("CheckFailed", "AssertionError", "Failed")  # exceptions
+COLUMNS = ["check", "outcome", "time", "observed"]
 OWN_PACKAGES = "# /// script"  # PEP 723
+BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
+# No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
+PYTEST = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
+VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @dataclass(frozen=True)
 class Result:
     """What became of one test: its outcome, what was wrong and what fixes it, and what it observed."""
 
-    name: str  # of the smoke or the condition, with its parameter
+    name: str
     outcome: str
     message: str = ""
     hint: str = ""
     observed: tuple[str, ...] = ()
     seconds: float = 0.0
     file: str = ""  # its stem
+    test: str = ""  # with its parameter
 
     @property
     def is_pass(self) -> bool:
         return self.outcome in (PASSED, WAIVED)
 
+    def __str__(self) -> str:
+        return f"{self.name} {f'waived: {self.message}' if self.outcome == WAIVED else f'{self.seconds:.1f} s'}"
 
-def target_of(
-    environment: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any
-) -> Target:
-    """Return `environment` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
-    settings, code = environment.settings, code or environment.code
+
+def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
+    """Return `here` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
+    settings, code = here.settings, code or here.code
     return Target(
-        name=environment.name,
+        name=here.name,
         app=settings.app,
         version=version,
-        dsn=environment.dsn,
-        origin=(origin or environment.origin).rstrip("/"),
-        root=str(environment.root),
+        dsn=here.dsn,
+        origin=(origin or here.origin).rstrip("/"),
+        root=str(here.root),
         code=str(code),
         folder=str(code / settings.folder),
-        env=environment.variables(version, origin),
+        env=here.variables(version, origin),
         version_path=settings.acceptance.version,
         rewritten=settings.acceptance.rewritten,
-        is_embedded=environment.is_embedded,
-        log=str(environment.log or ""),
-        prefix=sys.prefix,
+        is_embedded=here.is_embedded,
+        log=str(here.log or ""),
         **facts,
     )
 
@@ -83,135 +86,86 @@ def noted_logs(environment: Environment) -> dict[str, Any]:
     return logs.positions([*own, *environment.settings.acceptance.logs], environment.root)
 
 
-def run(
-    target: Target, files: Sequence[Path], evidence: Path, options: Sequence[str] = (), marked: str = ""
-) -> list[Result]:
-    """Run the tests of `files` (those `marked` so) on `target`; JUnit XML and screenshots go to `evidence`.
+def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, shown: bool = False) -> list[Result]:
+    """Run the tests of `files` on `target`; JUnit XML and screenshots go to `evidence`; `options` are pytest's.
 
-    Files with packages of their own run each in the environment that nox makes for it, beside the others. `options`
-    are pytest's, of a person at the terminal, who then sees what it prints.
+    Files with packages of their own run each in the environment that nox makes for it, beside the others. Where it is
+    `shown`, a person sees what pytest prints, and can use a debugger.
     """
-    target = replace(target, evidence=str(evidence), marked=marked)
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
-    groups = [[file] for file in own]
-    if together := [file for file in files if file not in own]:
-        groups.insert(0, together)
-    with ThreadPoolExecutor(1 if options else max(len(groups), 1)) as pool:
+    groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]
+    with ThreadPoolExecutor(1 if shown else len(groups)) as pool:
         try:
-            found = [begun.result() for begun in [pool.submit(_run, target, group, options) for group in groups]]
+            running = [pool.submit(_run, target, group, evidence, options, shown) for group in groups]
+            return [result for each in running for result in each.result()]
         except KeyboardInterrupt:
             shell.end_all()  # the pool would wait for them
             raise
-    return [result for results in found for result in results]
 
 
-def command(target: Target, files: Sequence[Path], file: Path, options: Sequence[str] = ()) -> Command:
-    """Return the arguments of Python that run `files` under the gate, and the variables; the target goes into `file`.
-
-    The deployed tree shadows no module (-P); no conftest.py and no variable of the shell changes what runs, or how.
-    """
-    cache, report = (
-        records_folder(Path(target.root)) / "cache" / "pytest",
-        Path(target.evidence, f"{files[0].stem}.xml"),
-    )
-    argv = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
-    argv += [f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
-    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    variables |= {"PYTHONPATH": str(HERE.parents[1]), VARIABLE: str(target.save(file))}
-    return [*argv, *map(str, files), *options], variables
-
-
-def _run(target: Target, files: list[Path], options: Sequence[str]) -> list[Result]:
-    root, report = Path(target.root), Path(target.evidence, f"{files[0].stem}.xml")
-    report.parent.mkdir(parents=True, exist_ok=True)
+def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], shown: bool) -> list[Result]:
+    root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
+    cache = records_folder(root) / "cache" / "pytest"
+    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
+    if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+        argv = ["-m", "nox", "--session", f"smokes({files[0].stem.removeprefix('test_')})", "--", *argv]
+    argv = [sys.executable, *argv, *map(str, files), *options]
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        argv, env = command(target, files, Path(folder) / "target.json", options)
-        if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
-            argv = ["-m", "nox", "--session", f"smokes({name_of(files[0].stem)})", "--", *argv]
-        if options:
-            code = subprocess.run([sys.executable, *argv], cwd=root, env=shell.environment(env)).returncode
-            said = f"pytest {' '.join(options)} ended with exit code {code}."
+        own = {VARIABLE: str(target.save(Path(folder) / "target.json")), "PYTHONPATH": str(HERE.parents[1])}
+        env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, **node_of_playwright(), **own}
+        if shown:
+            code, said = subprocess.run(argv, cwd=root, env=shell.environment(env)).returncode, ""
         else:
             try:
-                ran = shell.run([sys.executable, *argv], cwd=root, env=env, timeout=LIMIT, check=False, strays=True)
-                said = f"pytest ended with exit code {ran.code}: {ran.tail(5)}"
+                ran = shell.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, strays=True)
             except shell.CommandFailed as late:
-                said = f"pytest did not end within {LIMIT:g} s: {late.finished.tail(3)}"
-    if report.exists():
-        write_aside(report, shell.mask(report.read_text(encoding="utf-8")).encode())
+                ran = late.finished
+            code, said = ran.code, ran.tail(5)
     results = list(read_junit(report)) if report.exists() else []
-    there = {result.file for result in results}
-    missing = [file.stem for file in files if file.stem not in there and not (options and results)]
+    missing = {file.stem for file in files} - {each.file for each in results} if not (options and results) else set()
+    said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
     return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran: {said}", file=stem) for stem in missing)]
 
 
 def read_junit(report: Path) -> Iterator[Result]:
-    """Yield the results in a JUnit XML file."""
+    """Yield the results in a JUnit XML file, as the gate judged them; what it could not judge is inconclusive."""
     for case in ElementTree.parse(report).iter("testcase"):
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        test = re.sub(r"\[chromium\]$|-?\bchromium-?(?=.*\]$)", "", case.get("name", ""))
-        outcome, message, hint = PASSED, "", ""
-        if (found := next((each for tag in ("error", "failure") for each in case.iter(tag)), None)) is not None:
-            outcome, message, hint = _outcome(found)
-        elif case.find("skipped") is not None:
-            outcome, message = WAIVED, dict(kept).get("waived", "")
-        observed = tuple(value for name, value in kept if name != "waived")
-        stem = Path(case.get("file") or case.get("name", "").replace(".", "/")).name.removesuffix(".py")
-        seconds = float(case.get("time") or 0)
-        yield Result(test, outcome, " ".join(message.split()), hint, observed, seconds, stem)
-
-
-def _outcome(found: ElementTree.Element) -> tuple[str, str, str]:
-    """Return the outcome of what is no pass, its message without the name of the exception, and the hint."""
-    message, text = found.get("message") or "", found.text or ""
-    if found.tag == "error" or message == "collection failure":
-        lines = [line[4:] for line in text.splitlines() if line.startswith("E ")]
-        message = "\n".join(lines) or text or message
-        message = re.sub(r"^failed on (setup|teardown) with \"(.*)\"$", r"\2", message, flags=re.DOTALL)
-    name, _, rest = message.partition(": ")
-    kind = name.rpartition(".")[2]
-    outcome = FAILED if kind in FAILURES or message.startswith("assert ") else INCONCLUSIVE
-    if kind in ("CheckFailed", "Inconclusive"):
-        message, _, hint = rest.partition(HINT)
-        return outcome, message, hint
-    return outcome, rest if kind in FAILURES else message, ""
+        facts, broken = dict(kept), [each for each in case if each.tag in ("error", "failure", "skipped")]
+        said = " ".join(f"{each.tag}: {each.get('message')} {each.text}" for each in broken)
+        test = BROWSER_NAME.sub("", case.get("name", ""))
+        file = Path(case.get("file") or test.replace(".", "/")).name.removesuffix(".py")
+        yield Result(
+            f"{name_of(file)}: {name_of(test)}",
+            facts.get("outcome", INCONCLUSIVE if broken else PASSED),
+            " ".join(facts.get("message", said).split()),
+            facts.get("hint", ""),
+            tuple(value for name, value in kept if name not in ("outcome", "message", "hint")),
+            float(case.get("time") or 0),
+            file,
+            test,
+        )
 
 
 def name_of(stem: str) -> str:
-    """Return the name under which people know a test or its file: test_coins is coins."""
-    return stem.removeprefix("test_")
+    """Return the name under which people know a test or its file: test_no_gaps is no gaps."""
+    return stem.removeprefix("test_").replace("_", " ")
 
 
-# What is said of results
-
-
-def problems_of(results: Iterable[Result], where: str, noun: str, again: str) -> list[Problem]:
+def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
     """Return a problem for each result that is no pass, one for those of which there is the same to say."""
-    alike: dict[tuple[str, str, str], list[Result]] = {}
+    alike = dict[tuple[str, str, str], list[str]]()
     for each in results:
         if not each.is_pass:
-            alike.setdefault((each.outcome, each.message, each.hint), []).append(each)
-    found = []
-    for (outcome, message, hint), those in alike.items():
-        names, many = ", ".join(each.name for each in those), len(those) > 1
-        how = {FAILED: "fail" if many else "fails"}.get(outcome, f"{'are' if many else 'is'} {outcome}")
-        what = f"The {noun}{'s' if many else ''} {names} {how} on {where}: {message}"
-        found.append(Problem(what, hint or again))
-    return found
+            alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
+    return [
+        Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", hint) for (how, said, hint), names in alike.items()
+    ]
 
 
 def show(title: str, results: Sequence[Result], as_json: bool) -> None:
     """Show results as a table, or as JSON."""
     if as_json:
-        screen.as_json(results)
-        return
-    said = [each.message or "; ".join(each.observed[:3]) for each in results]
-    rows = [(each.name, each.outcome, f"{each.seconds:.1f} s", it) for each, it in zip(results, said, strict=True)]
-    screen.table(title, ["check", "outcome", "time", "observed"], rows)
-    passed = sum(each.is_pass for each in results)
-    screen.say(f"\n{passed} of {len(results)} pass.", "bold green" if passed == len(results) else "bold red")
-
-
-def keep(evidence: Path, results: Sequence[Result]) -> None:
-    """Keep results as JSON beside the folder `evidence`, which has their screenshots and JUnit XML."""
-    write_aside(evidence.with_name(f"{evidence.name}.json"), masked_json(results, indent=2).encode())
+        return screen.as_json(results)
+    rows = [(it.name, it.outcome, f"{it.seconds:.1f} s", it.message or "; ".join(it.observed[:3])) for it in results]
+    screen.table(f"{title}: {sum(it.is_pass for it in results)} of {len(results)} pass", COLUMNS, rows)

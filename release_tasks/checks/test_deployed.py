@@ -1,11 +1,8 @@
 """What runs is this release: checked before the conditions of section 7.2, and after them."""
 
-from collections.abc import Callable
 
-
-def test_this_release_runs(deployed: Callable[[], None]) -> None:
+def test_this_release_runs(deployed):  # type: ignore[no-untyped-def]
     deployed()
 
 
-def test_this_release_still_runs(deployed: Callable[[], None]) -> None:
-    deployed()
+test_this_release_still_runs = test_this_release_runs

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from release_tasks.checks import document
-from release_tasks.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = """# Release process
@@ -87,7 +86,7 @@ def test_what_has_no_test_is_said_with_the_name_to_write(repo: Path) -> None:
     (repo / "acceptance" / "test_app.py").write_text(TESTS.replace("def test_api_ok", "def test_api"))
     (repo / "smokes" / "test_persistence_auto_smoke.py").rename(repo / "smokes" / "test_persistence.py")
     (condition,), (smoke,) = document.condition_problems(repo), document.smoke_problems(repo)
-    assert "'API OK', and no test" in condition.what and "def test_api_ok" in condition.mend
+    assert "names 'API OK', which has no test" in condition.what and "def test_api_ok" in condition.mend
     assert "'Persistence auto-smoke'" in smoke.what and "smokes/test_persistence_auto_smoke.py" in smoke.mend
 
 
@@ -95,8 +94,8 @@ def test_a_section_without_a_list_is_refused(repo: Path) -> None:
     """As the process was first written: plain lines, which would all be passed over."""
     text = "7.2 Acceptance\n\nRelease proceeds only if:\n\nAPI OK\n\n8. Deploy to Production\n\n- A person confirms\n"
     (repo / "docs" / "RELEASE_PROCESS.md").write_text(text)
-    with pytest.raises(Refused, match="has no list item, so nothing would be checked"):
-        list(document.condition_problems(repo))
+    (problem,) = document.condition_problems(repo)
+    assert "has no list item, so nothing would be checked" in problem.what
 
 
 def test_a_repo_without_the_document_runs_the_tests_it_has_at_least_one(repo: Path) -> None:
@@ -105,7 +104,7 @@ def test_a_repo_without_the_document_runs_the_tests_it_has_at_least_one(repo: Pa
     for file in [*repo.glob("smokes/*"), *repo.glob("acceptance/*")]:
         file.unlink()
     (condition,), (smoke,) = document.condition_problems(repo), document.smoke_problems(repo)
-    assert "no test in acceptance/" in condition.what and "no smokes" in smoke.what
+    assert "There is no test" in condition.what and "There is no test" in smoke.what
 
 
 def test_a_waiver_is_a_mark_with_a_reason_on_the_test(repo: Path) -> None:
@@ -119,21 +118,6 @@ def test_a_browser_is_used_where_a_test_that_is_not_waived_asks_for_one(repo: Pa
     assert not document.uses_a_browser(repo)
     (repo / "smokes" / "test_page.py").write_text("def test_a(page): pass")
     assert document.uses_a_browser(repo)
-
-
-@pytest.mark.parametrize("path", ["coins_test.py", "prices/test_coins.py", "prices/usd/coins_test.py", "Test-Coins.py"])
-def test_a_test_that_nobody_would_run_is_no_silent_pass(repo: Path, path: str) -> None:
-    stray = repo / "smokes" / path
-    stray.parent.mkdir(parents=True, exist_ok=True)
-    stray.touch()
-    (problem,) = document.smoke_problems(repo)
-    assert f"Nobody would run smokes/{path}" in problem.what
-    assert problem.mend == f"git mv smokes/{path} smokes/test_coins.py"
-
-
-def test_the_purpose_of_a_smoke_is_its_docstring(repo: Path) -> None:
-    assert document.purpose(repo / "smokes" / "test_schema_diagnostics.py") == "Is it whole?"
-    assert document.purpose(repo / "smokes" / "test_persistence_auto_smoke.py") == ""
 
 
 def test_this_repo_has_the_tests_that_its_document_names() -> None:

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from release_tasks.checks import series
-from release_tasks.checks.runner import FAILED, INCONCLUSIVE, PASSED
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, series
 from release_tasks.checks.series import Series
 from release_tasks.checks.target import Target
 from tests.checks.conftest import Came, came_to
@@ -63,10 +62,10 @@ def sample(dsn: str, symbol: str, *ages: float) -> None:
     [
         ([15, 300], None),
         ([-0.5], None),
-        ([], "{} has no row for ETH."),
-        ([25, 99], "{}: the newest row of ETH is 25"),
-        ([5, -60], "{}: the newest row of ETH is "),
-        ([-3600], "{}: the newest row of ETH is "),
+        ([], "{}: has no row for ETH."),
+        ([25, 99], "{}: newest row of ETH is 25"),
+        ([5, -60], "{}: row of ETH is "),
+        ([-3600], "{}: row of ETH is "),
     ],
     ids=["fresh", "a skewed clock", "missing", "stale", "one in the future", "a clock an hour off"],
 )
@@ -85,7 +84,7 @@ def test_each_expected_key_has_a_young_row(ask: Ask, dsn: str, unit: str, ages: 
 
 def test_the_first_ten_keys_are_told_and_the_rest_counted(ask: Ask) -> None:
     result = ask("is_fresh", FRESH, keys="select 'C' || i from generate_series(1, 25) i", **WHERE["ms"])
-    assert result.message.count("has no row") == 10 and result.message.endswith("And 15 more keys.")
+    assert result.message.count("has no row") == 10 and result.message.endswith("and 15 more.")
 
 
 # Keys
@@ -104,12 +103,11 @@ def test_a_check_on_no_keys_fails(ask: Ask, method: str, options: dict[str, Any]
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ({"keys": "select symbol from nowhere"}, 'relation "nowhere" does not exist.'),
+        ({"keys": "select symbol from nowhere"}, 'relation "nowhere" does not exist'),
         ({"keys": "delete from coins returning symbol"}, "syntax error"),
         ({"keys": "select 'a'; select 'b'"}, "syntax error"),
-        ({"keys": "select symbol, enabled from coins"}, "gives 2 columns; expected 1: symbol."),
-        ({"key": ["symbol", "ts"]}, "gives 1 columns; expected 2: symbol, ts."),
-        ({"table": "nowhere"}, 'relation "nowhere" does not exist.'),
+        ({"key": ["symbol", "ts"]}, "has 1 columns available but 2 columns specified"),
+        ({"table": "nowhere"}, 'relation "nowhere" does not exist'),
         ({"unit": "ms"}, "ts of samples is of type timestamptz; expected ms."),
         ({"time": "ts at time zone 'UTC'"}, "is of type timestamp; expected timestamptz."),
         ({"time": "ts::date"}, "is of type date; expected timestamptz."),
@@ -134,38 +132,38 @@ def test_a_key_may_have_several_columns_or_be_an_expression(
         )
     twice = "select 'A%', 'B' union all select 'A%', 'B' where 'x' like '%' -- twice"
     assert ask(method, options, twice, table="pairs", key=["base", "quote"]).outcome == PASSED
-    result = ask(method, options, "values ('A%%B'), (null);", table="pairs", key="base || '%' || quote")
+    result = ask(method, options, "values ('A%%B'), (null)", table="pairs", key="base || '%' || quote")
     assert result.message.count("pairs") == 1 and "NULL" in result.message
     assert "A%/C" in ask(method, options, "values ('A%', 'C')", table="pairs", key=["base", "quote"]).message
 
 
 # Gaps
 
-TOLD = re.compile(r"(\w+) has a gap of ([\d.]+) s from (\S+), of about (\d+) rows")
+TOLD = re.compile(r"(\w+) has a gap of ([\d.]+) s from ([^;\s]+)[;.]( |$)")
 
 
 @pytest.mark.parametrize("unit", WHERE)
 @pytest.mark.parametrize(
-    ("ages", "gap", "missing"),
+    ("ages", "gap"),
     [
-        (range(0, 61, 5), None, 0),
-        (range(0, 96, 5), None, 0),
-        ([age for age in range(0, 60, 5) if age not in (25, 30)], 15, 2),
-        ([age for age in range(0, 60, 5) if age != 30], 10, 1),
-        (range(12, 60, 5), None, 0),
-        (range(20, 60, 5), 10, 1),
-        (range(0, 30, 5), 35, 6),
-        ([], 50, 9),
-        ([70, 3600], 50, 9),
-        ([*range(0, 60, 5), 3600], None, 0),
-        ([*range(-3600, -3580, 5)], 50, 9),
-        ([*range(2, 50, 5), 66], 13, 2),
+        (range(0, 61, 5), None),
+        (range(0, 96, 5), None),
+        ([age for age in range(0, 60, 5) if age not in (25, 30)], 15),
+        ([age for age in range(0, 60, 5) if age != 30], 10),
+        (range(12, 60, 5), None),
+        (range(20, 60, 5), 10),
+        (range(0, 30, 5), 35),
+        ([], 50),
+        ([70, 3600], 50),
+        ([*range(0, 60, 5), 3600], None),
+        ([*range(-3600, -3580, 5)], 50),
+        ([*range(2, 50, 5), 66], 13),
     ],
     ids=["whole", "older rows", "two missing", "one missing", "late", "stopped", "began late", "never a row", "silent",
          "an old row", "only the future", "over the edge"],
 )  # fmt: skip
-def test_each_gap_is_told_with_key_start_length_and_count(
-    ask: Ask, dsn: str, unit: str, ages: list[float], gap: int | None, missing: int
+def test_each_gap_is_told_with_key_start_and_length(
+    ask: Ask, dsn: str, unit: str, ages: list[float], gap: int | None
 ) -> None:
     sample(dsn, "BTC", *range(0, 61, 5))
     sample(dsn, "ETH", *ages)
@@ -173,8 +171,8 @@ def test_each_gap_is_told_with_key_start_length_and_count(
     if gap is None:
         assert (result.outcome, result.recorded) == (PASSED, [f"{WHERE[unit]['table']}: no gap in 60 s"])
         return
-    ((key, length, start, count),) = TOLD.findall(result.message)
-    assert (key, round(float(length)), int(count)) == ("ETH", gap, missing)
+    ((key, length, start, _),) = TOLD.findall(result.message)
+    assert (key, round(float(length))) == ("ETH", gap)
     assert start.endswith("+00:00") and abs(datetime.fromisoformat(start).timestamp() - datetime.now().timestamp()) < 70
 
 
@@ -183,7 +181,7 @@ def test_all_gaps_are_counted_and_the_ten_longest_told(ask: Ask, dsn: str) -> No
     result = ask("has_no_gaps", {**GAPS, "window": 600}, keys="select 'BTC'", **WHERE["ms"])
     lengths = [float(length) for _, length, _, _ in TOLD.findall(result.message)]
     assert len(lengths) == 10 and lengths == sorted(lengths, reverse=True)
-    assert re.search(r"And 1\d more gaps\.$|And 2\d more gaps\.$", result.message)
+    assert re.search(r"and [12]\d more\.$", result.message)
 
 
 @pytest.mark.parametrize("unit", WHERE)
@@ -197,16 +195,14 @@ def test_the_index_answers(dsn: str, unit: str, ask: Ask, target: Callable[..., 
         )
         connection.execute(f"analyze {table}".encode())
         one = Series(connection, lambda *_: None, keys=KEYS, **WHERE[unit])
-        spans = {"window": 3600, "every": 5, "late": 10, "most": 10}
-        rows = connection.execute(
-            f"explain {one._filled(series.GAPS, *series.UNITS[unit][1:])}".encode(), spans
-        ).fetchall()
+        spans = {"window": 3600, "every": 5, "late": 10}
+        rows = connection.execute(f"explain {one.sql(series.GAPS)}".encode(), spans).fetchall()
     plan = "\n".join(line for (line,) in rows)
     assert f"using {table}_pkey on {table}" in plan and f"Seq Scan on {table}" not in plan
 
 
 def test_a_window_in_which_a_dead_key_would_pass_is_refused(ask: Ask) -> None:
-    with pytest.raises(ValueError, match=r"more than 2715 s"):
+    with pytest.raises(ValueError, match=r"a dead key would pass"):
         ask("has_no_gaps", {"every": 1800, "window": 600}, **WHERE["ms"])
 
 
@@ -254,4 +250,4 @@ def test_sql_finds_the_gaps_of_the_plain_model(
     ]
     first = sorted(expected, key=lambda gap: (-gap[2], gap[0], gap[1]))[:10]
     assert told == [(key, start, f"{length / 1000:.1f}") for key, start, length in first]
-    assert ("more gaps." in result.message) == (len(expected) > 10)
+    assert (" more." in result.message) == (len(expected) > 10)

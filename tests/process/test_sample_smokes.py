@@ -11,8 +11,7 @@ from invoke.vendor import yaml
 from outside import LAYER, git, remove_embedded_servers
 
 from release_tasks import smokes
-from release_tasks.checks import runner
-from release_tasks.checks.runner import FAILED, PASSED
+from release_tasks.checks import FAILED, PASSED, runner
 from release_tasks.database.programs import client
 from release_tasks.environments import Environment, open_environment
 from release_tasks.git import Git

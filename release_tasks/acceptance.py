@@ -44,10 +44,7 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
 
 
 def check(release: Release, here: Environment, evidence: Path, wait: float | None = None) -> list[runner.Result]:
-    """Check the conditions `here`, and before and after them that the release runs.
-
-    Each may wait until the deployment has had its time to settle, or `wait` seconds from now. Raises `Refused`.
-    """
+    """Check the conditions until the deployment has settled, or for `wait` seconds; first and last, that it runs."""
     settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
         facts = {
@@ -90,10 +87,7 @@ def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
 
 
 def report(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
-    """Check section 7.2 in the environment `where`, outside a release, and show a table.
-
-    With `watch` each condition may take that many seconds to hold. Raises `Refused` when one does not.
-    """
+    """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
     screen.for_machines(as_json)
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")

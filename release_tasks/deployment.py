@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import ddl, smokes, temporary
-from release_tasks.checks.runner import noted_logs
+from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
@@ -85,7 +85,8 @@ def _moment(here: Environment) -> dict[str, Any]:
     with here.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": noted_logs(here)}
+    logs = positions([str(here.log or ""), *here.settings.acceptance.logs], here.root)
+    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": logs}
 
 
 def placed(release: Release) -> Path:

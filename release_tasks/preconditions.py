@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from release_tasks import acceptance, ddl, deployment, docs_pack, environments, node, notes, smokes, tagging, versions
-from release_tasks.checks import Inconclusive, browser, document
+from release_tasks.checks import Inconclusive, document, views
 from release_tasks.database.pack import pack_at, pack_problems
 from release_tasks.errors import Asked, NotYet, Problem, Refused, listed, refuse
 from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_published
 
+LOCKS = ("package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock")  # that an install needs, if they are there
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
@@ -185,10 +186,14 @@ def have_what_commands_name(release: Release) -> str:
         else None
     )
     for key, command in commands.items():
-        for word in command:
+        words = [word for word in command if SCRIPT.fullmatch(word)]
+        locks = [
+            name for name in LOCKS if command and key == "install" and (release.root / settings.folder / name).exists()
+        ]
+        for word in [*words, *locks]:
             file = (PurePosixPath(settings.folder) / word).as_posix()
-            if SCRIPT.fullmatch(word) and release.git.bytes_at(release.tip, file) is None:
-                what = f"release.{key} names {word}, and {file} is not committed."
+            if release.git.bytes_at(release.tip, file) is None:
+                what = f"release.{key} needs {word}, and {file} is not committed."
                 problems.append(Problem(what, f"git add {file} && git commit   # or mend release.{key} in invoke.yaml"))
         if command and "/" not in command[0] and not shutil.which(command[0], path=path):
             problems.append(
@@ -209,7 +214,7 @@ def try_the_browser(root: Path) -> str:
     if not document.uses_a_browser(root):
         return "no test looks at a view"
     try:
-        return browser.start_once()
+        return views.start_once()
     except Inconclusive as no:
         raise Refused(str(no), no.hint) from None
 

@@ -169,7 +169,7 @@ def test_the_confirmation_shows_what_staging_came_to_and_its_commit(
 
     web.answers["/api/health"] = (503, "")
     refused = take(confirm_production, release)
-    assert refused.state == REFUSED and "Staging is not accepted: this release runs" in refused.problems[0].what
+    assert refused.state == REFUSED and "api ok failed" in refused.problems[0].what
     assert not release.acceptance[1].is_pass
 
 

@@ -1,7 +1,4 @@
-"""What a check is handed: `target`, `db`, `api`, `view`, `series`, `log`, `run`, `deployed`, and pytest-playwright's.
-
-What they observed is kept with the test, by pytest's own `record_property`.
-"""
+"""What a check is handed; what it observed is kept by pytest's own `record_property`."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from typing import Any, Self
 import psycopg
 import pytest
 
-from release_tasks.checks import CheckFailed, browser, deployed
+from release_tasks.checks import CheckFailed, deployed
 from release_tasks.checks.api import Api
 from release_tasks.checks.gate import TARGET
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.checks.target import Target
-from release_tasks.checks.views import check_view
+from release_tasks.checks.views import check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import listed
 from release_tasks.masks import short
@@ -125,4 +122,4 @@ def database_stays_as_it_is(request: pytest.FixtureRequest, target: Target) -> I
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     """pytest-playwright's, for the browser of this machine."""
-    return {**browser.launch_options(), **browser_type_launch_args}
+    return {**launch_options(), **browser_type_launch_args}

@@ -1,7 +1,6 @@
 """The pytest plugin that makes a run a gate: only a test that ran, looked at something and held is a pass.
 
-pytest has most of it, and pytest.ini switches it on. Here are the target, what the marks do, and the outcome of what
-fails, which goes into pytest's JUnit XML as a property beside what was observed.
+pytest.ini has what pytest does itself. The outcome of a failure goes into JUnit XML beside what was observed.
 """
 
 from __future__ import annotations

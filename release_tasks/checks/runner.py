@@ -1,7 +1,4 @@
-"""Run checks: one direction, from here to pytest, by way of nox where a smoke has packages of its own.
-
-The results come back as JUnit XML. Only `passed` is a pass; what has no result is inconclusive.
-"""
+"""Run checks: from here to pytest, by way of nox where a smoke has packages of its own; results are JUnit XML."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from release_tasks import screen
-from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED, logs
-from release_tasks.checks.browser import node_of_playwright
+from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
+from release_tasks.checks.views import node_of_playwright
 from release_tasks.errors import Problem
 from release_tasks.files import records_folder
 from release_tasks.processes import shell
@@ -56,7 +53,8 @@ class Result:
         return self.outcome in (PASSED, WAIVED)
 
     def __str__(self) -> str:
-        return f"{self.name} {f'waived: {self.message}' if self.outcome == WAIVED else f'{self.seconds:.1f} s'}"
+        short = {PASSED: f"{self.seconds:.1f} s", WAIVED: f"waived: {self.message}"}
+        return f"{self.name} {short.get(self.outcome, self.outcome)}"
 
 
 def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
@@ -80,17 +78,10 @@ def target_of(here: Environment, version: str, code: Path | None = None, origin:
     )
 
 
-def noted_logs(environment: Environment) -> dict[str, Any]:
-    """Return where the logs stand now, for what is deployed from here on."""
-    own = [str(environment.log)] if environment.log else []
-    return logs.positions([*own, *environment.settings.acceptance.logs], environment.root)
-
-
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, shown: bool = False) -> list[Result]:
-    """Run the tests of `files` on `target`; JUnit XML and screenshots go to `evidence`; `options` are pytest's.
+    """Run the tests of `files` on `target`; JUnit XML and screenshots go to `evidence`, `options` to pytest.
 
-    Files with packages of their own run each in the environment that nox makes for it, beside the others. Where it is
-    `shown`, a person sees what pytest prints, and can use a debugger.
+    Files with packages of their own run beside the others. `shown`: a person sees pytest, and can use a debugger.
     """
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
     groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, browser, runner
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner, views
 from release_tasks.checks.api import Api
 from release_tasks.checks.target import Target
 from release_tasks.checks.views import check_view
@@ -132,9 +132,9 @@ def site(served: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Any]:
-    os.environ |= browser.node_of_playwright()
+    os.environ |= views.node_of_playwright()
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(**browser.launch_options())
+        one = playwright.chromium.launch(**views.launch_options())
         yield one
         one.close()
 

@@ -52,7 +52,7 @@ def test_a_smoke_that_does_not_pass_stops_the_release(little: World, fault: str,
     little.let_smoke("writing", fault)
     before = little.look()
     ran = little.release()
-    assert ran.refuses("The smoke writing: a_sample_can_be_stored fails on dev", said)
+    assert ran.refuses("Smoke writing: a sample can be stored: failed on dev", said)
     assert until(lambda: not processes_of(little.folder))
     after = little.look()
     for look in (before, after):
@@ -87,7 +87,7 @@ def test_a_command_that_names_what_is_not_there_is_found_in_section_2(little: Wo
     little.set(('web: ["${PYTHON}", web.py]', "web: [pythonn, web.py]"))
     before = little.look()
     ran = little.release()
-    assert ran.refuses("release.stamp.command names stampp.py, and stampp.py is not committed")
+    assert ran.refuses("release.stamp.command needs stampp.py, and stampp.py is not committed")
     assert ran.refuses("release.services.web runs pythonn, and there is no such program")
     assert little.look() == before
 
@@ -96,9 +96,7 @@ def test_a_smoke_that_fails_on_staging_stops_before_the_stamp(little: World) -> 
     with little.paused("after the restart on staging") as release:
         little.let_smoke("writing", "fails")
         little.go_on()
-        assert ended(release).refuses(
-            "The smoke writing: a_sample_can_be_stored fails on staging", "the smoke saw smoke"
-        )
+        assert ended(release).refuses("Smoke writing: a sample can be stored: failed on staging", "the smoke saw smoke")
     assert little.stamps() == {"staging": [], "production": []}
     little.let_smoke("writing", "")
     little.finish()

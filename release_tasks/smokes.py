@@ -61,7 +61,7 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
         connection.execute(alter + sql.SQL("reset default_transaction_read_only"))
     again = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
     refuse(runner.problems_of(results, "Smoke", "on the restored backup", again))
-    return f"smokes: {', '.join(map(str, results))}"
+    return f"smokes: {', '.join(dict.fromkeys(runner.name_of(each.file) for each in results))}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool, options: Sequence[str] = ()) -> None:

@@ -1,61 +1,67 @@
 """Isolated environments for what a release needs: `nox -s smokes`, a session a smoke, and a rehearsal.
 
-The Python that reads this file has the layer's requirements. Where it lacks them, `.nox/layer` is made first, and nox
-goes on there: so `python3 noxfile.py -s rehearse` is all that a new machine needs, and one environment serves every
-session and `inv`. A smoke's own environment holds no more than the smoke needs. A repo's own sessions go into
-noxfile_local.py.
+`.nox/layer` is the one environment for nox, every session and `inv`. `python3 noxfile.py` makes it when the running
+Python lacks the requirements, and runs nox there. A repo's own sessions go into noxfile_local.py.
 """
 
 import logging
 import os
+import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
-    again = " ".join(["python3.11", *sys.argv])
-    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    {again}")
+    hint = shlex.join(["python3.11", __file__, *sys.argv[1:]])
+    raise SystemExit(f"Python {sys.version.split()[0]} is too old; expected 3.11 or newer.\n    {hint}")
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+os.chdir(HERE)  # nox reads the noxfile of the current folder
 
-from release_tasks import requirements  # noqa: E402
+from release_tasks import files, requirements  # noqa: E402
 
 
-def restart_in_the_layers_environment() -> None:
-    """Make `.nox/layer` with the requirements, unless it is there and works, and end as nox ends in it."""
-    programs = HERE / requirements.PROGRAMS
-    layer, python = programs.parent, programs / ("python.exe" if os.name == "nt" else "python")
-    made_for, wanted = layer / "made-for.txt", f"{layer}\n{requirements.FILE.read_text(encoding='utf-8')}"
+def run_nox_in_layer() -> None:
+    """Run nox in `.nox/layer` and end as it ends; make that anew first, unless it meets the requirements."""
+    programs = HERE / requirements.BIN
+    layer, python = programs.parent, str(programs / ("python.exe" if os.name == "nt" else "python"))
+    stamp, expected = layer / "made-for.txt", f"{layer}\n{requirements.FILE.read_text(encoding='utf-8')}"
+    argv = [python, "-m", "nox", *sys.argv[1:]]
     try:
-        if not made_for.exists() or made_for.read_text(encoding="utf-8") != wanted or not works(python):
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != expected or not meets_requirements(python):
             print(f"Making the Python environment of the release layer in {layer}: 500 MB, about a minute.", flush=True)
-            layer.parent.mkdir(exist_ok=True)
-            (layer.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+            files.ignored_by_git(layer.parent)
+            _lock = sqlite3.connect(layer.with_suffix(".lock"), timeout=0).execute("begin exclusive")  # ends with us
             venv.create(layer, with_pip=True, clear=True, symlinks=os.name != "nt")
             quiet = [] if sys.stdout.isatty() else ["--quiet"]
             pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
-            if subprocess.run(pip).returncode:
+            if subprocess.run(pip).returncode or not meets_requirements(python):
                 raise SystemExit("The requirements of the release layer were not installed: pip says why above.")
-            made_for.write_text(wanted, encoding="utf-8")
-        raise SystemExit(subprocess.run([python, "-m", "nox", *sys.argv[1:]], cwd=HERE).returncode)
-    except subprocess.CalledProcessError:
-        raise SystemExit("This Python cannot make environments.\n    apt-get install python3-venv") from None
-    except OSError as error:
+            stamp.write_text(expected, encoding="utf-8")
+        if os.name != "nt":
+            os.execv(python, argv)  # so that Ctrl-C and SIGTERM reach nox itself
+        raise SystemExit(subprocess.run(argv).returncode)
+    except subprocess.CalledProcessError as error:
+        why = error.output.decode(errors="replace").strip().rpartition("\n")[2]
+        raise SystemExit(f"This Python cannot make environments: {why}\n    apt-get install python3-venv") from None
+    except (OSError, sqlite3.Error) as error:
         raise SystemExit(f"{layer} could not be made: {error}. If another command makes it, wait for that.") from None
     except KeyboardInterrupt:
         raise SystemExit("\nInterrupted. The same command goes on from here.") from None
 
 
-def works(python: Path) -> bool:
-    """Tell whether the Python of an environment runs, with nox: its own Python may have been replaced since."""
-    return python.exists() and subprocess.run([python, "-c", "import nox"], capture_output=True).returncode == 0
+def meets_requirements(python: str) -> bool:
+    """Tell whether the Python of an environment runs, and has what is required: either may have changed since."""
+    check = "from release_tasks import requirements; raise SystemExit(bool(requirements.problems()))"
+    return Path(python).exists() and not subprocess.run([python, "-c", check], capture_output=True).returncode
 
 
 if requirements.problems():
-    restart_in_the_layers_environment()
+    run_nox_in_layer()
 
 import nox  # noqa: E402
 from invoke.config import Config  # noqa: E402
@@ -90,7 +96,7 @@ def settings() -> Config:
 
 def inv(session: nox.Session, *words: str) -> None:
     """Run `inv` in the environment of the layer."""
-    session.run(sys.executable, "-m", "invoke", *words, external=True)
+    session.run(sys.executable, "-m", "invoke", *words, external=True, interrupt_timeout=60, terminate_timeout=20)
 
 
 @nox.session(default=False, venv_backend="none")
@@ -133,8 +139,5 @@ def rehearse(session: nox.Session) -> None:
     inv(session, "rehearse", *session.posargs)
 
 
-try:
-    import noxfile_local  # noqa: F401 - a repo's own sessions, where it has any
-except ModuleNotFoundError as missing:
-    if missing.name != "noxfile_local":
-        raise
+if (HERE / "noxfile_local.py").exists():
+    import noxfile_local  # noqa: F401 - a repo's own sessions

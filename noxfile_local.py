@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -14,27 +15,32 @@ nox.options.sessions = ["lint", "oldest", "tests"]
 OLDEST_INVOKE = Path(".nox/oldest-invoke").resolve()
 
 
+def python(session: nox.Session, *words: str, **how: Any) -> None:
+    """Run Python, which on Ctrl-C has a minute to clean up."""
+    session.run(sys.executable, *words, interrupt_timeout=60, terminate_timeout=20, **how)
+
+
 def install(session: nox.Session, group: str) -> None:
     """Install a dependency group of pyproject.toml."""
     needs = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group)
-    session.run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needs)
+    python(session, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needs)
 
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run all tests, on real git, PostgreSQL and Node."""
     install(session, "test")
-    session.run(sys.executable, "-m", "pytest", *(session.posargs or ["--numprocesses=3", "--dist=worksteal"]))
+    python(session, "-m", "pytest", *(session.posargs or ["--numprocesses=3", "--dist=worksteal"]))
 
 
 @nox.session(venv_backend="none")
 def oldest(session: nox.Session) -> None:
     """Run the engine's tests on the oldest Invoke that is supported."""
     install(session, "test")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
-    session.run(*pip, "--target", str(OLDEST_INVOKE), "invoke ==2.2.*")
+    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    python(session, *pip, "--target", str(OLDEST_INVOKE), "invoke ==2.2.*")
     engine = ["tests/test_steps.py", "tests/test_tasks.py"]
-    session.run(sys.executable, "-m", "pytest", *engine, *session.posargs, env={"PYTHONPATH": str(OLDEST_INVOKE)})
+    python(session, "-m", "pytest", *engine, *session.posargs, env={"PYTHONPATH": str(OLDEST_INVOKE)})
 
 
 @nox.session(venv_backend="none")
@@ -42,17 +48,17 @@ def lint(session: nox.Session) -> None:
     """Check style with ruff and types with mypy."""
     install(session, "lint")
     for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
-        session.run(sys.executable, "-m", *words)
+        python(session, "-m", *words)
 
 
 @nox.session(default=False, venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure against named baselines; docs/PERFORMANCE.md quotes the results."""
     for script in sorted(Path("bench").glob("*.py")):
-        session.run(sys.executable, str(script), *session.posargs)
+        python(session, str(script), *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
 def fresh(session: nox.Session) -> None:
     """Type the README's commands on a bare Debian (Linux, as root); `-- --suite trixie`, `-- --tests`."""
-    session.run(sys.executable, "tests/fresh.py", *session.posargs)
+    python(session, "tests/fresh.py", *session.posargs)

@@ -134,7 +134,7 @@ def run_the_release(release: Release) -> Step:
     yield f"current → {shown(code, release)}{restart}"
     point_link(here.current, code)
     if here.restart:
-        variables = {**here.variables(release.version), **temporary.of_the_system()}
+        variables = {**here.variables(release.version), **temporary.original_variables()}
         shell.run(here.restart, cwd=here.folder, env=variables, timeout=UNPACK, leash=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: here.runs(release), deadline):

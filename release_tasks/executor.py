@@ -125,7 +125,7 @@ class ReleaseExecutor(Executor):
     def _temporary_files(self) -> AbstractContextManager[None]:
         from release_tasks import release, temporary
 
-        return temporary.folder_of_run(release.project_root(self.config))
+        return temporary.run_directory(release.project_root(self.config))
 
     def _look_then_change(self, run: Run, sections: list[Any], tasks: Any) -> Any:
         from release_tasks import screen

@@ -70,14 +70,14 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
                 f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
                 "inv rehearse --keep   # leaves the clone for a look",
             )
-        evidence = _kept_evidence(clone, root, version)
+        evidence = copy_evidence(clone, root, version)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 
 
 @contextmanager
 def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
     """Yield a folder that goes with the temporary files of this run, unless it is to be kept."""
-    outlasts = temporary.of_the_system().get("TMPDIR") if keep else None
+    outlasts = temporary.original_variables().get("TMPDIR") if keep else None
     folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
     try:
         yield folder
@@ -100,7 +100,7 @@ def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
                 environment = open_environment(name, clone, settings)
                 running.callback(environment.close)
                 if name != "dev":
-                    run_what_came_before(environment, git)
+                    deploy_previous(environment, git)
             screen.say(f"  {name}: {environment.origin}")
         yield clone
 
@@ -119,7 +119,7 @@ def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:
     return clone
 
 
-def run_what_came_before(environment: Environment, git: Git) -> None:
+def deploy_previous(environment: Environment, git: Git) -> None:
     """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
@@ -153,7 +153,8 @@ def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> 
     return [*rows, ("Beginning and ending", "", "", "", f"{max(rest, 0.0):.1f} s")]
 
 
-def _kept_evidence(clone: Path, root: Path, version: str) -> Path:
+def copy_evidence(clone: Path, root: Path, version: str) -> Path:
+    """Copy the evidence pack out of the clone, and return where it is."""
     kept = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
     shutil.copytree(records_folder(clone) / f"v{version}" / "evidence", kept)
     return kept

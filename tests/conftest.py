@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -78,9 +79,10 @@ def pytest_configure(config: pytest.Config) -> None:
     (folder / "tmp").mkdir()
     os.environ.update(dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")))  # programs leave files there
     tempfile.tempdir = None
+    if roomy or _is_open_to_all(folder):
+        os.environ["RELEASE_SERVERS"] = str(folder)
     if roomy:
         config.option.basetemp = str(folder / "tests")
-        os.environ["RELEASE_SERVERS"] = str(folder)
         store = Path.home() / ".local" / "share" / "pnpm" / "store"  # else pnpm would make one in memory
         os.environ.setdefault("pnpm_config_store_dir", str(store))
 
@@ -105,6 +107,13 @@ def _is_roomy(memory: Path) -> bool:
         return False
     found = os.statvfs(memory)
     return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 6e9
+
+
+def _is_open_to_all(folder: Path) -> bool:
+    """Whether root's servers, which run as another user, reach `folder` and may run programs from there."""
+    if sys.platform != "linux" or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return False
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

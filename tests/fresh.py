@@ -24,11 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 USER = "1500"
 HOME = Path("home/someone")
 LIMIT = 1800.0  # seconds for one command of the README
-LARGEST = 900  # MB in .nox after the first command
+MAX_NOX_MB = 900  # after the first command
+MAX_FIRST_WORDS = 2.0  # seconds until the first command says what it does
+MAX_REFUSAL = 60.0  # seconds until the browser is refused where there are no user namespaces
 # How a machine reaches its registries is no part of the system: proxies, mirrors, certificates.
 CERTIFICATES = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT")
-REACH = (*CERTIFICATES, "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL", "npm_config_registry")
-REACH_FILES = ("/etc/resolv.conf", "/etc/hosts")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+NETWORK_VARIABLES = (*CERTIFICATES, *PROXIES, "PIP_INDEX_URL", "npm_config_registry")
+NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 # sh is process 1 of a namespace of its own, so whatever else is there at the end was left behind.
 ENTER = """
 set -eu
@@ -47,13 +50,22 @@ umount -l /mnt
 system=
 """
 BY_CHROOT = 'set -- chroot "$system" "$@"\n'
-RUN = """
+ENDED = "THE COMMAND HAS ENDED"
+RUN = f"""
 code=0
 "$@" || code=$?
-sleep 15  # in which what cleans up after a run has ended as well
+echo "{ENDED}"
+"""
+LOOK = """
+for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do  # what cleans up after a run may take a while
+  set -- "$system"/proc/[0-9]*
+  [ $# = 1 ] && break
+  sleep 1
+done
 for process in "$system"/proc/[0-9]*; do
   [ "${process##*/}" = 1 ] || { printf 'LEFT BEHIND: '; tr '\\0' ' ' < "$process/cmdline"; echo; } 2> /dev/null
 done
+find "$system/dev/shm" -mindepth 1 -printf 'LEFT BEHIND: /dev/shm/%P\\n'
 exit $code
 """
 
@@ -79,11 +91,12 @@ def commands() -> list[str]:
     return re.findall(r"^    (python3 noxfile\.py -s \w+)", readme(), re.MULTILINE)
 
 
-def allowed() -> list[str]:
+def allowed_patterns() -> list[str]:
     """Return patterns of the paths that may be made or change: the clone's, and what the README names beside it."""
     named = re.findall(r"\((`[~/][^)]+`)\)", readme())
     outside = [path.replace("~", f"/{HOME}") for path in re.findall(r"`([^`]+)`", " ".join(named))]
-    return [f"{HOME}/project/*", *(f"{path.lstrip('/')}/*" for path in outside)]
+    paths = [f"{HOME}/project", *(path.lstrip("/") for path in outside)]
+    return [*paths, *(f"{path}/*" for path in paths)]
 
 
 def make_system(system: Path, suite: str) -> None:
@@ -93,7 +106,7 @@ def make_system(system: Path, suite: str) -> None:
     made = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT)
     if made.returncode:
         raise Failed(f"debootstrap ended with exit code {made.returncode}: {made.stdout[-500:]}{made.stderr[-500:]}")
-    for path in {*REACH_FILES, *(os.environ[name] for name in CERTIFICATES if name in os.environ)}:
+    for path in {*NETWORK_FILES, *(os.environ[name] for name in CERTIFICATES if name in os.environ)}:
         inside = system / path.lstrip("/")
         inside.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, inside)
@@ -117,16 +130,16 @@ def clone(system: Path) -> None:
     subprocess.run(["chown", "-R", f"{USER}:{USER}", str(system / HOME), str(bare)], check=True)
 
 
-def type_in(system: Path, command: str, namespaces: bool = True) -> tuple[int, str, float, float]:
+def run_as_user(system: Path, command: str, namespaces: bool = True) -> tuple[int, str, float, float]:
     """Type `command` in the clone; return exit code, output, seconds, and seconds until the first word."""
     inside = f"cd /{HOME}/project && exec {command}"
     variables = [f"HOME=/{HOME}", "PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1"]
-    variables += [f"{name}={os.environ[name]}" for name in REACH if name in os.environ]
-    script = ENTER + (BY_PIVOT_ROOT if namespaces else BY_CHROOT) + RUN
+    variables += [f"{name}={os.environ[name]}" for name in NETWORK_VARIABLES if name in os.environ]
+    script = ENTER + (BY_PIVOT_ROOT if namespaces else BY_CHROOT) + RUN + LOOK
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", str(system)]
     argv += ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "--ignore-environment"]
     argv += [*variables, "sh", "-c", inside]
-    began, first, lines = time.monotonic(), 0.0, []
+    began, first, ended, lines = time.monotonic(), 0.0, 0.0, []
     end = subprocess.STDOUT
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, text=True) as process:
         limit = threading.Timer(LIMIT, process.kill)
@@ -134,19 +147,29 @@ def type_in(system: Path, command: str, namespaces: bool = True) -> tuple[int, s
         assert process.stdout is not None
         for line in process.stdout:
             first = first or time.monotonic() - began
+            if line.strip() == ENDED:
+                ended = time.monotonic() - began
+                continue
             print(f"  {line.rstrip()}", flush=True)
             lines.append(line)
         limit.cancel()
-    return process.returncode, "".join(lines), time.monotonic() - began, first
+    if not ended and time.monotonic() - began > LIMIT:
+        raise Failed(f"{command} did not end within {LIMIT:g} s.")
+    return process.returncode, "".join(lines), ended, first
 
 
 def files_of(system: Path) -> dict[str, tuple[float, int]]:
-    """Return path → (mtime, size) of every file of the system, but for mounts and what the kernel makes."""
+    """Return path → (mtime, size) of every file and link of the system, but for mounts and what the kernel makes.
+
+    A folder is listed where nothing is in it, without its mtime: that of /tmp changes with what has come and gone.
+    """
     found = {}
     for folder, folders, names in os.walk(system):
         inside = Path(folder).relative_to(system).as_posix()
         folders[:] = [each for each in folders if f"{inside}/{each}" not in ("./proc", "./sys", "./dev")]
-        for name in names:
+        if not folders and not names:
+            found[inside] = (0.0, 0)
+        for name in [*names, *(each for each in folders if Path(folder, each).is_symlink())]:
             status = os.lstat(Path(folder, name))
             found[f"{inside}/{name}".removeprefix("./")] = (status.st_mtime, status.st_size)
     return found
@@ -154,14 +177,15 @@ def files_of(system: Path) -> dict[str, tuple[float, int]]:
 
 def left_outside(before: dict[str, tuple[float, int]], after: dict[str, tuple[float, int]]) -> list[str]:
     """Return what was made or changed outside the clone and the caches that the README names."""
+    patterns = allowed_patterns()
     changed = sorted(path for path in after if after[path] != before.get(path))
-    return [path for path in changed if not any(fnmatchcase(path, pattern) for pattern in allowed())]
+    return [path for path in changed if not any(fnmatchcase(path, pattern) for pattern in patterns)]
 
 
 def size_of(folder: Path) -> int:
-    """Return the size of a folder in MB, as `du` has it."""
+    """Return the size of a folder in MB, as `du` has it; 0 where it is not there."""
     ran = subprocess.run(["du", "--summarize", "--block-size=1M", str(folder)], capture_output=True, text=True)
-    return int(ran.stdout.split()[0])
+    return int((ran.stdout.split() or ["0"])[0])
 
 
 def verify_the_evidence(project: Path) -> str:
@@ -169,7 +193,9 @@ def verify_the_evidence(project: Path) -> str:
     packs = list((project / ".release" / "rehearsals").glob("*"))
     if len(packs) != 1:
         raise Failed(f"Expected one evidence pack in .release/rehearsals, found {len(packs)}.")
-    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "manifest-sha256.txt"], cwd=packs[0], check=True)
+    argv = ["sha256sum", "--check", "--strict", "--quiet", "manifest-sha256.txt"]
+    if (ran := subprocess.run(argv, cwd=packs[0], capture_output=True, text=True)).returncode:
+        raise Failed(f"The evidence pack is not as its manifest says: {ran.stdout}{ran.stderr}")
     return packs[0].name
 
 
@@ -184,14 +210,16 @@ def check_command(system: Path, command: str) -> Iterator[str]:
     """Type one command of the README and yield what is not as the README promises."""
     print(f"\n$ {command}", flush=True)
     before = files_of(system)
-    code, output, seconds, first = type_in(system, command)
+    code, output, seconds, first = run_as_user(system, command)
     project = system / HOME / "project"
     nox = size_of(project / ".nox")
     print(f"\n{command}: exit code {code}, {seconds:.0f} s, first words after {first:.1f} s, .nox {nox} MB", flush=True)
     if "Traceback" in output:
         yield f"{command} shows a traceback."
-    if nox > LARGEST:
-        yield f".nox has {nox} MB, expected at most {LARGEST}."
+    if command.endswith("rehearse") and first > MAX_FIRST_WORDS:
+        yield f"{command} said nothing for {first:.1f} s, expected its first words within {MAX_FIRST_WORDS:g} s."
+    if nox > MAX_NOX_MB:
+        yield f".nox has {nox} MB, expected at most {MAX_NOX_MB}."
     yield from problems_after(system, before, output)
     if code:
         yield f"{command} ended with exit code {code}."
@@ -203,12 +231,14 @@ def check_without_namespaces(system: Path, command: str) -> Iterator[str]:
     """Type the first command where Linux gives no user namespaces, and expect one sentence at once."""
     print(f"\n$ {command}   # without user namespaces", flush=True)
     before = files_of(system)
-    code, output, seconds, _ = type_in(system, command, namespaces=False)
+    code, output, seconds, _ = run_as_user(system, command, namespaces=False)
     print(f"\nwithout user namespaces: exit code {code} after {seconds:.0f} s", flush=True)
     if code == 0:
         yield "Without user namespaces the rehearsal passed; expected that it stops at once."
-    if "No usable sandbox" not in output or "chromium-sandbox" not in output:
-        yield "Without user namespaces, expected a sentence on the sandbox with the package that helps."
+    if seconds > MAX_REFUSAL:
+        yield f"Without user namespaces the refusal took {seconds:.0f} s, expected at most {MAX_REFUSAL:g} s."
+    if output.count("No usable sandbox") != 1 or "chromium-sandbox" not in output:
+        yield "Without user namespaces, expected one sentence on the sandbox, with the package that helps."
     if "Bringing up" in output or "Traceback" in output:
         yield "Without user namespaces the rehearsal went on, or showed a traceback."
     yield from problems_after(system, before, output)
@@ -223,16 +253,17 @@ def main() -> int:
         print("This proof needs Linux, root and debootstrap.\n    apt-get install debootstrap", file=sys.stderr)
         return 1
     first, second = commands()
+    problems: list[str] = []
     folder = Path(tempfile.mkdtemp(prefix="fresh-"))
     folder.chmod(0o755)
     try:
         print(f"Making a bare Debian {given.suite} with {', '.join(packages())}", flush=True)
         make_system(folder / "system", given.suite)
-        problems = [*check_command(folder / "system", first)]
+        problems += check_command(folder / "system", first)
         problems += check_command(folder / "system", second) if given.tests else ()
         problems += check_without_namespaces(folder / "system", first)
     except Failed as failed:
-        problems = [str(failed)]
+        problems.append(str(failed))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print("\n".join(["", *problems]) if problems else "\nThe README keeps its word.", flush=True)

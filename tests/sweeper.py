@@ -14,22 +14,22 @@ import sys
 import time
 from pathlib import Path
 
-GRACE = 5.0  # seconds in which what pytest started may end by itself, as its own processes do, and then by SIGTERM
+GRACE = 5.0  # seconds to wait for processes to end: by themselves, after SIGTERM, after SIGKILL
 
 
 def main(folder: str) -> None:
     sys.stdin.buffer.read()
-    for ask in (0, signal.SIGTERM, signal.SIGKILL):
-        end_all(folder, ask)
+    for number in (0, signal.SIGTERM, signal.SIGKILL):
+        end_all(folder, number)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def end_all(folder: str, ask: int) -> None:
-    """Send the signal `ask` (0: none) to what knows of `folder`, and wait for a while until nothing does."""
+def end_all(folder: str, number: int) -> None:
+    """Send the signal `number` (0: none) to what knows of `folder`, and wait for a while until nothing does."""
     deadline = time.monotonic() + GRACE
     for pid in processes_of(folder):
         with contextlib.suppress(OSError):
-            os.kill(pid, ask)
+            os.kill(pid, number)
     while processes_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
 

@@ -48,8 +48,8 @@ def test_each_task_tells_a_python_with_invoke_alone_what_to_type(tmp_path: Path,
     python = python_with(tmp_path / "bare", "invoke")
     for task in TASKS:
         ran = inv(python, repo, task)
-        assert ran.refuses(f"{python} lacks what the release layer needs: nox, psycopg[binary], GitPython, ")
-        assert ran.commands == "" and len(ran.output.splitlines()) == 2
+        assert ran.refuses(f"{python} is missing packages of the release layer: nox, psycopg, GitPython, ")
+        assert len(ran.output.splitlines()) == 2
         command = f"{python} '{repo}/noxfile.py' --list && . '{repo}/.nox/layer/bin/activate'"
         assert ran.output.splitlines()[1].strip() == command
     assert not (repo / ".release").exists()
@@ -58,6 +58,11 @@ def test_each_task_tells_a_python_with_invoke_alone_what_to_type(tmp_path: Path,
 
 
 def test_all_that_is_required_is_here() -> None:
+    assert requirements.problems() == []
+
+
+def test_without_packaging_what_is_installed_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
     assert requirements.problems() == []
 
 
@@ -70,18 +75,5 @@ def test_what_is_missing_or_too_old_is_named_and_what_is_not_for_this_machine_is
     (problem,) = requirements.problems()
     found = distribution("rich").version
     assert problem.what == (
-        f"{sys.executable} lacks what the release layer needs: rich >=999 (found {found}), no-such-thing."
+        f"{sys.executable} is missing packages of the release layer: rich >=999 (found {found}), no-such-thing."
     )
-
-
-def test_without_a_registry_noxfile_says_so_and_can_be_typed_again(tmp_path: Path, repo: Path) -> None:
-    python = python_with(tmp_path / "bare")
-    closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
-    for _ in range(2):
-        argv = [python, "noxfile.py", "--list"]
-        ran = subprocess.run(argv, cwd=repo, env={**os.environ, **closed}, capture_output=True, text=True)
-        assert ran.returncode == 1
-        assert ran.stdout.startswith(f"Making the Python environment of the release layer in {repo / '.nox' / 'layer'}")
-        assert ran.stderr.endswith("The requirements of the release layer were not installed: pip says why above.\n")
-        assert "Traceback" not in ran.stderr
-    assert (repo / ".nox" / ".gitignore").read_text() == "*\n"

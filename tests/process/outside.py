@@ -61,8 +61,7 @@ def introduce(repo: Path) -> None:
 def copy_the_layer(repo: Path) -> None:
     """Copy the layer's files as a sibling repo gets them, compiled already; its own invoke.yaml stays."""
     for name in ("tasks.py", "noxfile.py"):
-        if (LAYER / name).exists():
-            shutil.copy(LAYER / name, repo)
+        shutil.copy(LAYER / name, repo)
     shutil.copytree(LAYER / "release_tasks", repo / "release_tasks")
 
 

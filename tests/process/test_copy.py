@@ -23,8 +23,26 @@ FILE = re.compile(r"\b[\w./-]+\.(?:md|py|toml|yaml|yml|json|txt|cfg)\b|\b(?:docs
 # What a repo may add, and what a release writes.
 OPTIONAL = {"noxfile_local.py", "tasks_local.py", "manifest-sha256.txt"}
 LISTS = ("nox -l", "nox", "invoke --list")
-TASKS = ("nox -s smokes", "invoke status", "invoke status --version 0.1.1", "invoke --dry release --version 0.1.1")
-MORE = ("invoke smokes", "invoke rehearse", "invoke ddl.validate", "invoke accept", "invoke release --yes")
+# What each command says in a copy without settings: before the first commit, after it, and at any time.
+UNCOMMITTED = {
+    "invoke status --version 0.1.1": "The repository has no commit yet. git add -A && git commit",
+    "invoke --dry release --version 0.1.1": "The repository has no commit yet. git add -A && git commit",
+    "invoke ddl.validate": "The repository has no commit yet. git add -A && git commit",
+    "invoke accept": "The repository has no commit yet. git add -A && git commit",
+}
+COMMITTED = {
+    "invoke status --version 0.1.1": "There is no remote 'origin'. git remote add origin",
+    "invoke --dry release --version 0.1.1": "There is no remote 'origin'. git remote add origin",
+    "invoke ddl.validate": "No *.sql file is committed in ddl; expected the DDL pack. Set release.ddl.folder.",
+    "invoke accept": "release.acceptance.page is empty; a check on nothing passes nothing.",
+}
+ALWAYS = {
+    "nox -s smokes": "No smokes are set; a release that nothing checks is none. Set release.smokes in invoke.yaml.",
+    "invoke smokes": "No smokes are set; a release that nothing checks is none. Set release.smokes in invoke.yaml.",
+    "invoke rehearse": "A rehearsal runs the application itself, and release.services.web does not say how.",
+    "invoke status": "Which version? None was given, and ",
+    "invoke release --yes": "Which version? None was given, and ",
+}
 SERVER = """
 import json, os
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -121,15 +139,14 @@ def test_a_copy_answers_in_sentences_and_leaves_the_tree_clean(repo: Path, broug
     write(repo, {"invoke.yaml": MINIMAL, **brought})
     for command in LISTS:
         answers(repo, command, 0)
-    for command in (*TASKS, *MORE):
-        answers(repo, command, 1)
+    for command, sentence in {**UNCOMMITTED, **ALWAYS}.items():
+        assert sentence in answers(repo, command, 1)
     committed = commit(repo)
     ours = {name.strip("/") for name in copied_files()}
     assert {name.partition("/")[0] for name in committed} == {*APP, *ours, *(name.split("/")[0] for name in brought)}
     assert not [name for name in committed if "__pycache__" in name]
-    assert "git remote add origin" in answers(repo, "invoke status --version 0.1.1", 1)
-    for command in MORE:
-        answers(repo, command, 1)
+    for command, sentence in {**COMMITTED, **ALWAYS}.items():
+        assert sentence in answers(repo, command, 1)
     assert is_clean(repo)
 
 

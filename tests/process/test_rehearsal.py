@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from release_tasks.database.server import data_directory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 WHOLE = 1500.0  # seconds
+INV = ("-m", "invoke")
+NOX = ("noxfile.py", "-s")
 
 
 @pytest.fixture
@@ -51,10 +53,10 @@ def clone(tmp_path: Path, temporary: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def running(clone: Path, *words: str, program: tuple[str, ...] = INV) -> Iterator[subprocess.Popen[str]]:
     """Run `inv words` beside the block; all it starts knows of the temporary folder by TMPDIR."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "invoke", *words],
+        [sys.executable, *program, *words],
         cwd=clone,
         env={
             **os.environ,
@@ -66,6 +68,7 @@ def running(clone: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     try:
         yield process
@@ -91,11 +94,18 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path, tempo
     assert not list(temporary.iterdir())
 
 
-def test_a_rehearsal_ended_midway_leaves_nothing(clone: Path, temporary: Path) -> None:
-    with running(clone, "rehearse") as process:
+@pytest.mark.parametrize(
+    ("program", "end"),
+    [(INV, lambda process: process.terminate()), (NOX, lambda process: os.killpg(process.pid, signal.SIGINT))],
+    ids=["inv by SIGTERM", "nox by Ctrl-C"],
+)
+def test_a_rehearsal_ended_midway_leaves_nothing(
+    clone: Path, temporary: Path, program: tuple[str, ...], end: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    with running(clone, "rehearse", program=program) as process:
         assert process.stdout is not None
         assert any("looked at 2. Preconditions" in line for line in process.stdout)
-        process.send_signal(signal.SIGTERM)
+        end(process)
         process.communicate(timeout=WHOLE)
         assert process.returncode == 130
     assert not processes_of(temporary)

@@ -10,7 +10,8 @@ import pytest
 from outside import ended, processes_of, until
 from world import World
 
-PRE_PUSH_KILL = 'test -z "$KILL_IN_PUSH" || kill -9 $(ps -o ppid= -p $PPID) $PPID'
+PARENT = "sed -n 's/^PPid://p' /proc/$PPID/status 2> /dev/null || ps -o ppid= -p $PPID"
+PRE_PUSH_KILL = f'test -z "$KILL_IN_PUSH" || kill -9 $({PARENT}) $PPID'
 KILLS = [
     {"KILL_AFTER": "switch * --create *"},
     {"KILL_AFTER": "add -- ddl/ORDER.lock"},

@@ -9,6 +9,8 @@ from pathlib import Path
 from outside import files_of, git, journal_records, manifests_pass, sha256sum_passes
 from world import World
 
+from release_tasks.database import programs
+
 
 def test_a_release_goes_through_and_the_same_command_again_changes_nothing(little: World) -> None:
     little.finish()
@@ -58,7 +60,8 @@ def _has_notes(little: World) -> None:
 def _has_a_backup(little: World) -> None:
     (facts,) = (little.repo / ".release/backups").glob("*-production-*/backup.json")
     assert sha256sum_passes(facts.parent, "SHA256SUMS")
-    assert subprocess.run(["pg_restore", "--list", facts.parent / "dump"], capture_output=True).returncode == 0
+    pg_restore = programs.client("pg_restore", programs.major_of(programs.find_bin()))
+    assert subprocess.run([pg_restore, "--list", facts.parent / "dump"], capture_output=True).returncode == 0
     assert "0 tables and 0 rows are the same" in (facts.parent / "verified.json").read_text()  # a first release
     kept = sorted(path.name for path in (little.evidence / "checks/backup" / facts.parent.name).iterdir())
     assert kept == ["SHA256SUMS", "backup.json", "database.sql", "roles.sql", "verified.json"]

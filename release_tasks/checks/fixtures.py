@@ -100,7 +100,7 @@ def run(target: Target, record_property: Record) -> Callable[..., shell.Finished
         if ran.code or trouble or not re.search(must_print, ran.output, re.MULTILINE):
             said = short("; ".join(trouble[:3])) or ran.tail(5) or "nothing"
             how = "printed trouble" if trouble else f"did not print {must_print!r}"
-            raise CheckFailed(f"{name} ended with exit code {ran.code}, and {how}; it said: {said}")
+            raise CheckFailed(f"{name} {f'ended with exit code {ran.code}' if ran.code else how}; it said: {said}")
         record_property("run", ran.tail(1))
         return ran
 

@@ -78,7 +78,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
 
 def is_final(error: BaseException) -> bool:
-    return getattr(error, "final", False) or isinstance(error, NameError | TypeError | ValueError | ProgrammingError)
+    mistaken = type(error) in (NameError, TypeError, ValueError) or isinstance(error, ProgrammingError)
+    return getattr(error, "final", mistaken)
 
 
 @pytest.hookimpl(wrapper=True)

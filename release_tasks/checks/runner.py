@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,8 @@ from release_tasks import screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.views import node_of_playwright
-from release_tasks.errors import Problem
+from release_tasks.database import programs
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import records_folder
 from release_tasks.processes import shell
 
@@ -98,12 +100,14 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
     cache = records_folder(root) / "cache" / "pytest"
     argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
+    env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
     if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+        with suppress(Refused):  # the layer's PostgreSQL may be a wheel, which is not in the smoke's environment
+            env["PG_BIN"] = str(programs.client("pg_dump", programs.server_major(target.dsn)).parent)
         argv = ["-m", "nox", "--session", f"smokes({files[0].stem.removeprefix('test_')})", "--", *argv]
     argv = [sys.executable, *argv, *map(str, files), *options]
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        own = {VARIABLE: str(target.save(Path(folder) / "target.json")), "PYTHONPATH": str(HERE.parents[1])}
-        env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, **node_of_playwright(), **own}
+        env[VARIABLE] = str(target.save(Path(folder) / "target.json"))
         if shown:
             code, said = subprocess.run(argv, cwd=root, env=shell.environment(env)).returncode, ""
         else:

@@ -38,7 +38,7 @@ def main() -> None:
         for name, files in {"smokes": smokes.files_of(ROOT), "section 7.2": acceptance}.items():
             rounds = [timed(target, files, Path(folder)) for _ in range(times)]
             seconds, results = statistics.median(took for took, _ in rounds), rounds[-1][1]
-            members = {(each.file, each.name) for each in results}
+            members = {(each.file, each.test) for each in results}
             medians = {
                 member: statistics.median(seconds_of(member, found) for _, found in rounds) for member in members
             }
@@ -58,7 +58,7 @@ def timed(target: runner.Target, files: Sequence[Path], folder: Path) -> tuple[f
 
 
 def seconds_of(member: tuple[str, str], results: Sequence[runner.Result]) -> float:
-    return sum(each.seconds for each in results if (each.file, each.name) == member)
+    return sum(each.seconds for each in results if (each.file, each.test) == member)
 
 
 if __name__ == "__main__":

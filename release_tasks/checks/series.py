@@ -59,8 +59,10 @@ class Series:
         ages = dict(self._query(FRESH))
         missing = [f"has no row for {name}" for name, age in ages.items() if age is None]
         there = {name: age for name, age in ages.items() if age is not None}
-        future = [f"row of {name} is {-age:.1f} s in the future" for name, age in there.items() if age < -AHEAD]
-        old = [f"newest row of {name} is {age:.1f} s old" for name, age in there.items() if age > within]
+        future = [
+            f"the newest row of {name} is {-age:.1f} s in the future" for name, age in there.items() if age < -AHEAD
+        ]
+        old = [f"the newest row of {name} is {age:.1f} s old" for name, age in there.items() if age > within]
         oldest = max(there.values(), default=0.0)
         self._conclude([*missing, *future, *old], f"{len(ages)} keys, the oldest {oldest:.1f} s old")
 

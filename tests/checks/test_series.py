@@ -63,9 +63,9 @@ def sample(dsn: str, symbol: str, *ages: float) -> None:
         ([15, 300], None),
         ([-0.5], None),
         ([], "{}: has no row for ETH."),
-        ([25, 99], "{}: newest row of ETH is 25"),
-        ([5, -60], "{}: row of ETH is "),
-        ([-3600], "{}: row of ETH is "),
+        ([25, 99], "{}: the newest row of ETH is 25"),
+        ([5, -60], "{}: the newest row of ETH is "),
+        ([-3600], "{}: the newest row of ETH is "),
     ],
     ids=["fresh", "a skewed clock", "missing", "stale", "one in the future", "a clock an hour off"],
 )

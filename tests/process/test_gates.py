@@ -8,7 +8,7 @@ from world import World
 
 BULLETS = {
     "unhealthy": '/api/health says {"ok": false}',
-    "broken-view": "/samples answered with status 500",
+    "broken-view": "/samples answered 500",
     "stale": "the newest row of BTC",
     "hole": "ETH has a gap of",
     "warning": "WARNING: the little app is worried",

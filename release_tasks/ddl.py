@@ -16,9 +16,9 @@ from release_tasks.database import apply, drift, pack, programs, proof, psql, re
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW, Difference
 from release_tasks.environments import Environment, shared_problems
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import records_folder, write_aside
-from release_tasks.git import Git, listed
+from release_tasks.git import Git
 from release_tasks.release import environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
 

@@ -61,9 +61,7 @@ def _start_services(environment: Environment, settings: Settings) -> None:
     if commands:
         environment.held.append(Kept.start(Spec(commands, follow=str(environment.current))).stop)
     if "web" in settings.services and read_link(environment.current):
-        from release_tasks import settling
-
-        settling.settle(environment)
+        environment.wait_until_ready()
 
 
 def _apply_the_working_tree_s_pack(environment: Environment) -> None:

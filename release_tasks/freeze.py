@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from release_tasks import notes
 from release_tasks.database.pack import TITLE, DdlFile, changes, last_locked, lock_of, pack_at
 from release_tasks.database_notes import objects_changed
-from release_tasks.errors import Asked, Problem, refuse
-from release_tasks.git import listed
+from release_tasks.errors import Asked, Problem, listed, refuse
 from release_tasks.release import Release, Step
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from release_tasks import acceptance, notes, screen, settling, smokes
+from release_tasks import acceptance, notes, screen, smokes
 from release_tasks.database import backup, pack, proof, restore
 from release_tasks.deployment import placed, shown, unapplied_files
 from release_tasks.errors import NotYet, Refused, refuse
@@ -44,16 +44,17 @@ def confirm_production(release: Release) -> Step:
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
-    verdict = acceptance.verdict_on(release, release.environment("staging"))
-    about = (release.published or "", release.here.dsn, verdict.essence)
+    accepted = acceptance.acceptance_on(release, release.environment("staging"))
+    about = (release.published or "", release.here.dsn, tuple((each.name, each.outcome) for each in accepted))
+    staging = ", ".join(map(str, accepted))
     if release.confirmed == about:
         return "confirmed"
-    if not verdict.passed:
-        raise Refused(f"Staging is not accepted: {verdict}.", "inv accept --env staging")
+    if not all(each.is_pass for each in accepted):
+        raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
     with screen.handed_over():
         screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-        screen.say(f"  Staging: {verdict}.")
+        screen.say(f"  Staging: {staging}.")
         screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
         screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
         typed = input(f"  Type {release.version} to go on: ").strip()
@@ -106,7 +107,7 @@ def pass_the_smokes_before_the_flip(release: Release) -> str:
     if unapplied_files(release, here):
         raise NotYet("after the DDL pack is applied")
     with _candidate(release, code) as origin:
-        seen = smokes.pass_all(release, here, "8", code, origin)
+        seen = smokes.pass_all(release, here, code, origin)
     return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
 
 
@@ -133,7 +134,6 @@ def _candidate(release: Release, code: Path) -> Iterator[str]:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
-        settling.catch_up(here)
         yield origin
     finally:
         kept.stop()

@@ -17,8 +17,7 @@ from psycopg import Connection, errors
 from release_tasks.database import drift, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.git import listed
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 

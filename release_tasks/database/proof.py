@@ -16,8 +16,7 @@ from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.database.structure import NEW, Structure
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.git import listed
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
 WATCH = """create schema release_proof;

@@ -420,26 +420,32 @@ def resum(taken: Backup) -> None:
     (taken.folder / SUMS).write_bytes(ran.stdout)
 
 
-def smoke(statement: str, **marks: Any) -> dict[str, Any]:
-    code = f"import os, psycopg; c = psycopg.connect(os.environ['DATABASE_URL']); c.execute({statement!r}); c.commit()"
-    command = [sys.executable, "-c", f"{code}; print('PASS', os.environ.get('MAX_AGE_S'))"]
-    return {"command": command, "must_print": "PASS 9", **marks}
+READS = """
+import pytest
+
+@pytest.mark.on_backup
+def test_it(run, target):
+    code = "import os, psycopg; c = psycopg.connect(os.environ['DATABASE_URL']); c.execute({statement!r}); c.commit()"
+    run({python!r}, "-c", f"{{code}}; print('PASS')", must_print="PASS")
+    assert target.is_backup
+"""
 
 
 def test_only_smokes_that_only_read_run_on_it_and_one_that_writes_fails(source: str, tmp_path: Path) -> None:
-    marked = {"on_backup": {"MAX_AGE_S": "9"}}
-    smokes = {"reads": smoke("select * from parted", **marked), "other": smoke("select 1 / 0")}
-    environment = environment_at(source, tmp_path, smokes=smokes)
+    environment = environment_at(source, tmp_path)
     taken = backup.take(environment, "")
     code = tmp_path / "production" / "releases" / "v0.1.0"
-    code.mkdir(parents=True)
+    (code / "smokes").mkdir(parents=True)
+    reads = READS.format(statement="select * from parted", python=sys.executable)
+    (code / "smokes" / "test_reads.py").write_text(reads)
+    (code / "smokes" / "test_other.py").write_text("def test_it(db): db.execute('select 1 / 0')")
     point_link(environment.current, code)
     on_copy = partial(pass_on_copy, environment, "0.1.1")
     assert restore.verify(taken, environment, on_copy).endswith("smokes: reads")
-    smokes["writes"] = smoke("delete from parted", **marked)
+    writes = READS.format(statement="delete from parted", python=sys.executable)
+    (code / "smokes" / "test_writes.py").write_text(writes)
     (taken.folder / VERIFIED).unlink()
-    environment.settings = Settings.model_validate({"smokes": smokes})
-    with pytest.raises(Refused, match=r"(?s)The smoke writes fails on .* cannot execute DELETE in a read-only"):
+    with pytest.raises(Refused, match=r"(?s)Smoke writes: it: failed on .* cannot execute DELETE in a read-only"):
         restore.verify(taken, environment, on_copy)
     assert execute(source, "select count(*) from parted") == [(30,)]
 
@@ -579,7 +585,8 @@ def test_a_release_backs_up_verifies_and_then_finds_both_done(release: Release, 
     assert take(VERIFY, release).state == CHANGED
     looked = [take(step, release, change=False) for step in (BACKUP, VERIFY)]
     assert [look.state for look in looked] == [DONE, DONE]
-    assert "530 rows are the same; no smoke is marked on_backup; the DDL pack keeps all rows there" in looked[1].text
+    nothing_ran = "no smoke ran, for nothing has been deployed there yet"
+    assert f"530 rows are the same; {nothing_ran}; the DDL pack keeps all rows there" in looked[1].text
     (kept,) = backup.all_of(release.here)
     assert (kept.version, kept.commit) == ("0.1.1", release.published)
 

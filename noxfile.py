@@ -4,6 +4,7 @@
 Python lacks the requirements, and runs nox there. A repo's own sessions go into noxfile_local.py.
 """
 
+import logging
 import os
 import shlex
 import shutil
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Any
 
 if sys.version_info < (3, 11):  # noqa: UP036 - whoever types the first command may have an older one
     hint = shlex.join(["python3.11", __file__, *sys.argv[1:]])
@@ -64,20 +64,34 @@ if requirements.problems():
     run_nox_in_layer()
 
 import nox  # noqa: E402
+from invoke.config import Config  # noqa: E402
 
 if __name__ == "__main__":
     nox.main()  # which reads this file again, as a module
 
-from invoke.vendor import yaml  # noqa: E402
+from release_tasks import smokes as section_2  # noqa: E402
+from release_tasks.checks import document  # noqa: E402
+from release_tasks.checks.target import VARIABLE  # noqa: E402
 
-from release_tasks import isolation, node  # noqa: E402
-from release_tasks.errors import Refused  # noqa: E402
+# What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
+STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "requests")
+GATE = [line for line in requirements.FILE.read_text(encoding="utf-8").splitlines() if line.split(" ")[0] in STANDS_ON]
 
 nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.envdir = os.environ.get(isolation.FOLDER, ".nox")
-nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")  # uv is optional
+nox.options.envdir = os.environ.get("RELEASE_NOX", ".nox")
+for library in ("invoke", "urllib3"):  # nox shows whatever a library logs
+    logging.getLogger(library).setLevel(logging.WARNING)
+# uv is optional; this line of nox reads like an error.
+nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
+
+
+def settings() -> Config:
+    """Return what `inv` reads: invoke.yaml, and what overrides it."""
+    config = Config(project_location=HERE)
+    config.load_project()
+    return config
 
 
 def inv(session: nox.Session, *words: str) -> None:
@@ -87,52 +101,36 @@ def inv(session: nox.Session, *words: str) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
-    """Run all smokes at once, each in an environment of its own; `-- --env staging` for another than dev."""
-    inv(session, "smokes", *session.posargs)
+    """Run all smokes; `-- --env staging` for another environment than dev, and what else is pytest's."""
+    section_2.main(settings(), None, session.posargs)
 
 
-def add_smoke(name: str, why: str, needs: isolation.Needs) -> None:
-    """Add the session of one smoke: an environment with what it needs, and then a run of it alone."""
+def add_smoke(name: str, file: Path) -> None:
+    """Add the session of one smoke, in an environment with the packages that its file names (PEP 723)."""
+    try:
+        packages = nox.project.load_toml(file, missing_ok=True).get("dependencies", [])
+    except ValueError as error:
+        raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
     def run(session: nox.Session) -> None:
-        home = Path(session.virtualenv.location).resolve()
-        isolation.remember_home(name, HERE, home)
-        if not isolation.is_made(home, needs):
+        if VARIABLE not in os.environ:  # a person calls: open the environment, then run as a release does
+            section_2.main(settings(), name, session.posargs)
+            return
+        mark, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join([*GATE, *packages])
+        if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
             session.virtualenv.reuse_existing = False
-            session.virtualenv.create()  # anew: what it had for other needs is none of its own
-            if needs.for_pip:
-                session.install(*needs.for_pip)
-            if needs.npm:
-                path = node.runtime(HERE, HERE / ".release")["PATH"]
-                npm = shutil.which("npm", path=path) or "npm"  # nox does not look for programs in `env`
-                install = [npm, "install", "--silent", "--prefix", str(home / "npm"), *needs.npm]
-                session.run_install(*install, env={"PATH": path, "NODE_DISABLE_COMPILE_CACHE": "1"}, external=True)
-            (home / isolation.INSTALLED).write_text(isolation.told(needs), encoding="utf-8")
-        inv(session, "smokes", "--only", name, *session.posargs)
+            session.virtualenv.create()  # anew: what it had for others is none of its own
+            session.install(*GATE, *packages)
+            mark.write_text(wanted, encoding="utf-8")
+        session.run("python", *session.posargs)
 
-    run.__doc__ = why or f"The smoke {name}."
-    nox.session(name=f"smokes({name})", python=needs.python or None, default=False)(run)
+    docstring = file.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
+    run.__doc__ = docstring.partition("\n")[0].rstrip(".") or f"The smoke {name}."
+    nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
 
 
-def settings_here() -> dict[str, Any]:
-    """Return `release:` of invoke.yaml; what is no setting at all is for `inv` to refuse, with its key path."""
-    try:
-        told = yaml.safe_load((HERE / "invoke.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SystemExit(f"invoke.yaml cannot be read: {' '.join(str(error).split())}") from None
-    found = told.get("release") if isinstance(told, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-named = settings_here().get("smokes")
-for smoke, told in named.items() if isinstance(named, dict) else ():
-    told = told if isinstance(told, dict) else {}
-    add_smoke(smoke, told.get("why", ""), isolation.needs_of(told))
-for smoke, file in isolation.files_in(HERE).items():
-    try:
-        add_smoke(smoke, isolation.why_of_file(file), isolation.needs_of_file(file))
-    except Refused as no:
-        raise SystemExit("\n".join(map(str, no.problems))) from None
+for smoke, file in document.smokes_in(HERE).items():
+    add_smoke(smoke, file)
 
 
 @nox.session(default=False, venv_backend="none")

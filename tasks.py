@@ -30,11 +30,12 @@ def preconditions(c, version=None):
         preconditions.come_after_the_last_release,
         preconditions.have_versions_in_line,
         preconditions.have_a_ddl_pack_in_order,
+        preconditions.have_what_commands_name,
         preconditions.start_the_browser_once,
         preconditions.prove_the_ddl_pack,
         preconditions.validate_the_ddl_pack_on_dev,
         preconditions.pass_the_smokes_on_dev,
-        preconditions.have_checks_that_can_be_asked,
+        preconditions.have_a_test_for_each_condition,
     )
 
 
@@ -92,11 +93,7 @@ def staging(c, version=None):
         deployment.run_the_release,
         deployment.pass_the_smokes,
         deployment.stamp_the_session,
-        acceptance.answer_api_ok,
-        acceptance.render_all_views,
-        acceptance.have_fresh_data,
-        acceptance.have_no_gaps,
-        acceptance.log_no_sql_warnings,
+        acceptance.meet_the_conditions,
         where="staging",
     )
 
@@ -163,17 +160,19 @@ def status(c, version=None, json=False):
     """Look only: each step done, to do or refused."""
 
 
-@task(help={"env": ENV, "only": "the name of one smoke", "json": JSON, "pytest": "options for pytest, as '--lf --pdb'"})
-def smokes(c, env="dev", only=None, json=False, pytest=None):
-    """Run the smokes in an environment."""
-    from release_tasks import smokes as room
+@task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
+def smokes(c, env="dev", only=None, json=False):
+    """Run the smokes in an environment; `-- -x` is pytest's."""
+    from release_tasks import smokes as section_2
 
-    room.report(c.config, env, only, json, pytest)
+    section_2.report(c.config, env, only, json, section_2.words_after_dashes())
 
 
-@task(help={"env": ENV, "version": "that should run there", "watch": "seconds to ask again", "json": JSON})
+@task(
+    help={"env": ENV, "version": "that should run there", "watch": "seconds in which it may come to hold", "json": JSON}
+)
 def accept(c, env="staging", version=None, watch=None, json=False):
-    """Ask the checks of section 7.2 in an environment."""
+    """Check the conditions of section 7.2 in an environment."""
     from release_tasks import acceptance
 
     acceptance.report(c.config, env, version, watch, json)

@@ -24,7 +24,8 @@ from release_tasks import ddl, screen  # noqa: E402
 from release_tasks.database import apply, programs, structure  # noqa: E402
 from release_tasks.database.pack import DdlFile  # noqa: E402
 from release_tasks.database.server import Running, remove, start  # noqa: E402
-from release_tasks.settings import Ddl, Settings  # noqa: E402
+from release_tasks.environments import Environment  # noqa: E402
+from release_tasks.settings import Settings  # noqa: E402
 
 FILE = """create table if not exists pack.t_{n} (
   id bigint primary key, symbol text not null default '', at timestamptz not null default now()
@@ -61,6 +62,10 @@ def main() -> None:
             remove(folder / "postgresql")
 
 
+def environment(dsn: str) -> Environment:
+    return Environment("bench", Settings(), Path(), dsn, "", Path(), None)
+
+
 def make_pack(size: int) -> list[DdlFile]:
     texts = ["create schema if not exists pack;\n", *(FILE.format(n=n) for n in range(1, size))]
     return [DdlFile(f"ddl/{n:04}_t.sql", text.encode()) for n, text in enumerate(texts)]
@@ -76,7 +81,7 @@ def compare_applying(pack: list[DdlFile], rounds: int, server: Running, folder: 
     files += ["--single-transaction"] if len(pack) == 1 else []
     ways: dict[str, Callable[[str], object]] = {
         "psql, one process": lambda dsn: subprocess.run([*psql, *files, dsn], check=True, capture_output=True),
-        "ours": lambda dsn: apply.apply(apply.Target("bench", dsn), pack, Ddl(), "0.1.1"),
+        "ours": lambda dsn: apply.apply(environment(dsn), pack, folder, "0.1.1"),
     }
     fresh: dict[str, list[float]] = {name: [] for name in ways}
     again: dict[str, list[float]] = {name: [] for name in ways}
@@ -97,8 +102,8 @@ def compare_proof(times: int, server: Running, folder: Path) -> None:
     """Prove the pack of 25 files, over itself as the last release, against applying it once."""
     pack, plain, proved = make_pack(25), list[float](), list[float]()
     for _ in range(times):
-        target = apply.Target("bench", new_database(server))
-        plain.append(seconds(lambda target=target: apply.apply(target, pack, Ddl(), "0.1.1")))
+        target = environment(new_database(server))
+        plain.append(seconds(lambda target=target: apply.apply(target, pack, folder, "0.1.1")))
         proved.append(seconds(lambda: ddl.proof_of(pack, pack, folder, Settings(), remembered=False)))
     show("25 files applied once", plain, "the proof: a server, 4 times the pack, 3 structures", proved)
 

@@ -8,6 +8,7 @@ each row with all of its symbol: the baseline is the self-join by its index, and
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -23,11 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
-from release_tasks.checks.place import Asked, Place  # noqa: E402
-from release_tasks.checks.series import look_at_gaps  # noqa: E402
-from release_tasks.checks.verdict import Seen  # noqa: E402
+from release_tasks.checks import CheckFailed  # noqa: E402
+from release_tasks.checks.series import GAPS, Series  # noqa: E402
 from release_tasks.database.server import remove, start  # noqa: E402
-from release_tasks.kinds import Gaps  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
 # Holes as symbol → (rows before the newest at which it begins, rows that are missing); the first are in the last hour.
@@ -70,7 +69,7 @@ def compare(dsn: str, length: int, times: int) -> None:
         for _ in range(times):
             joined, seconds = timed(self_join, dsn, window)
             took["a self-join by its index"].append(seconds)
-            (ours, seen), seconds = timed(gap_check, dsn, window)
+            ours, seconds = timed(gap_check, dsn, window)
             took["the gap check"].append(seconds)
             planted = sum(1 for before, _ in HOLES.values() if before * EVERY < window - LATE)
             assert ours == joined and len(ours) >= planted > 0, f"They found {ours} and {joined}."
@@ -78,14 +77,15 @@ def compare(dsn: str, length: int, times: int) -> None:
         for way, all_ in took.items():
             median = statistics.median(all_)
             table.append((name, way, str(len(ours)), f"{median:.3f}", f"{median / base:.3f}"))
-        scans += [f"{name}: {line.strip()}" for line in seen["plan"] if " on samples" in line][:1]
+        lines = plan(dsn, window)
+        scans += [f"{name}: {line.strip()}" for line in lines if " on samples" in line][:1]
         table.append((name, "a self-join, as planned", "", as_planned(dsn, window), ""))
     columns = ["window", "way", "holes", "seconds", "ratio to the self-join"]
     screen.table(f"\n{length * SYMBOLS:,} rows of {SYMBOLS} symbols, medians of {times}", columns, table)
     for scan in scans:
         screen.say(scan)
     screen.say("The plan of the last hour:")
-    for line in seen["plan"]:
+    for line in lines:
         screen.say(f"  {line}")
 
 
@@ -106,15 +106,27 @@ def fill(dsn: str, length: int) -> None:
         connection.execute("vacuum analyze samples")
 
 
-def gap_check(dsn: str, window: float) -> tuple[set[tuple[str, int]], Seen]:
-    """Return the holes that the check finds, as (symbol, start in s), and what else it has seen."""
-    check = Gaps(table="samples", every=EVERY, window=window, late=LATE, timeout=600)
-    keys = "select distinct 'S' || n from generate_series(0, 19) n"
-    place = Place("bench", "", "", dsn, "", "", "", "", "", keys=keys)
-    seen: Seen = {}
-    look_at_gaps(check, place, seen, Asked("gaps", "", "", check))
-    starts = {(row["key"], int(datetime.fromisoformat(row["start"]).timestamp())) for row in seen["rows"]}
-    return starts, seen
+def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
+    """Return the gaps that the check finds, as (symbol, start in s)."""
+    with psycopg.connect(dsn) as connection:
+        try:
+            series(connection).has_no_gaps(every=EVERY, window=window, late=LATE)
+        except CheckFailed as failed:
+            found = re.findall(r"(\w+) has a gap of [\d.]+ s from ([^;\s]+)[;.]", str(failed))
+            return {(symbol, int(datetime.fromisoformat(start).timestamp())) for symbol, start in found}
+    return set()
+
+
+def plan(dsn: str, window: float) -> list[str]:
+    """Return PostgreSQL's plan for the gap check."""
+    spans = {"window": window, "every": EVERY, "late": LATE}
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(f"explain {series(connection).sql(GAPS)}".encode(), spans)
+        return [line for (line,) in rows]
+
+
+def series(connection: psycopg.Connection) -> Series:
+    return Series(connection, lambda *_: None, "samples", "select distinct 'S' || n from generate_series(0, 19) n")
 
 
 def self_join(dsn: str, window: float, by_index: bool = True) -> set[tuple[str, int]]:

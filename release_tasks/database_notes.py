@@ -21,7 +21,7 @@ def database_changes(release: Release, since: str | None) -> list[str]:
         made = []
     elif since:
         objects = objects_changed(before, now, release) or ["the same objects as before"]
-        made = [*objects, f"files: {'; '.join(map(str, moved))}"]
+        made = [*objects, f"files: {'; '.join(moved)}"]
     else:
         made = [f"first release of the pack: {len(now)} files, {_count(now, release)}"]
     return [*made, *recorded(release.git, release.commit, release.tag)]

@@ -12,28 +12,18 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from release_tasks import screen, versions
-from release_tasks.database import apply, drift, pack, programs, proof, psql, scratch
+from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import EXTRA, MISSING, Difference
+from release_tasks.database.structure import MISSING, NEW, Difference
 from release_tasks.environments import Environment, shared_problems
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import records_folder, write_aside
-from release_tasks.git import Git, listed
+from release_tasks.git import Git
 from release_tasks.release import environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
 Rows = Callable[[], AbstractContextManager[str]]  # opens a database with real rows: its DSN, "" where there is none
-
-
-def apply_to(environment: Environment, files: list[DdlFile], code: Path, version: str) -> list[psql.Applied]:
-    """Apply the pack `files` to `environment` with what is in the folder `code`. Raises `Refused`."""
-    settings, dsn, expected = environment.settings, environment.dsn, None
-    if settings.ddl.command:
-        expected = drift.made_by(files, environment.root, settings, programs.server_major(dsn))
-    folder, variables = code / settings.folder, environment.variables(version)
-    target = apply.Target(environment.name, dsn, folder, variables)
-    return apply.apply(target, files, settings.ddl, version, expected)
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -62,26 +52,15 @@ def proof_of(
     for path in [with_rows, *([] if real else [without])] if remembered else []:
         if path.exists():
             return PROOF.validate_json(path.read_bytes())
-    with (
-        screen.busy("Proving the DDL pack"),
-        real() if real else nullcontext("") as dsn,
-        scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running,
-    ):
-        by_command = partial(_run, files, root, settings) if settings.ddl.command else None
-        proved = proof.prove(files, last, settings.ddl, settings.app, running, by_command, dsn)
+    with screen.busy("Proving the DDL pack"), real() if real else nullcontext("") as dsn:
+        copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
+        with scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running:
+            proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
     if real and not dsn:
-        proved.told.append("Not proved over real rows: dev has no database yet.")
+        proved.notes.append("Not proved over real rows: dev has no database yet.")
     if not proved.problems:
         write_aside(with_rows if dsn else without, PROOF.dump_json(proved))
     return proved
-
-
-def _run(files: list[DdlFile], root: Path, settings: Settings, dsn: str, log: Path) -> None:
-    """Apply the pack by the application's own runner to the database `dsn` of a scratch server with the log `log`."""
-    scratched = Environment("scratch", settings, root, dsn, "", root, log)
-    scratched.install(root)
-    variables = {**scratched.variables(""), "PGOPTIONS": psql.options(dsn, settings.ddl)}
-    apply.run_command(files, settings.ddl, root / settings.folder, variables)
 
 
 # The tasks
@@ -110,7 +89,7 @@ def validate(config: Any, as_json: bool) -> None:
         screen.as_json({"over": since, **asdict(proved)})
     elif proved.files:
         screen.say(f"{proved}; {f'over {since}' if since else 'there is no release before, so no upgrade to prove'}.")
-    for line in (*proved.told, *(f"{what} Excepted: {reason}" for what, reason in proved.excepted.items())):
+    for line in (*proved.notes, *(f"{what} Excepted: {reason}" for what, reason in proved.excepted.items())):
         screen.say(f"  {line}")
     refuse(proved.problems)
     screen.say("Proved.", "bold green")
@@ -144,12 +123,10 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
         else:
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
-                applied = apply_to(environment, files, root, version)
-            for each in applied:
-                screen.say(each.file.name + ("" if each.seconds is None else f"  {each.seconds:.2f} s"))
-                if each.file.own_transactions:
-                    screen.say("  holds its own transactions: what it commits stays, whatever fails later")
-                for warning in each.warnings:
+                applied = apply.apply(environment, files, root, version)
+            for file in files:
+                screen.say(file.name)
+                for warning in applied[file.path]:
                     screen.say(f"  {warning}", "yellow")
             screen.say(f"Applied {len(files)} files to {where}.")
 
@@ -190,7 +167,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
 
 
 def _drift_problem(where: str, each: Difference) -> Problem:
-    missing, extra = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
-    differs = f"Alter {each.name} by hand, bring the change into the pack, or"
-    fix = {MISSING: missing, EXTRA: extra}.get(each.how, differs)
+    missing, new = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
+    changed = f"Alter {each.name} by hand, bring the change into the pack, or"
+    fix = {MISSING: missing, NEW: new}.get(each.how, changed)
     return Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions")

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import asking, ddl, settling, smokes, temporary
-from release_tasks.checks import rotation
+from release_tasks import ddl, smokes, temporary
+from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
@@ -85,8 +85,8 @@ def _moment(here: Environment) -> dict[str, Any]:
     with here.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    positions = rotation.positions(asking.logs_of(here), here.root)
-    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": positions}
+    logs = positions([str(here.log or ""), *here.settings.acceptance.logs], here.root)
+    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": logs}
 
 
 def placed(release: Release) -> Path:
@@ -111,9 +111,8 @@ def apply_missing(release: Release, here: Environment, code: Callable[[], Path])
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for applied in ddl.apply_to(here, pack, folder, release.version):
-        notices = [str(message) for message in applied.messages]
-        release.journal.record("ddl", where=here.name, file=applied.file.path, seconds=applied.seconds, notices=notices)
+    for file, warnings in apply.apply(here, pack, folder, release.version).items():
+        release.journal.record("ddl", where=here.name, file=file, warnings=warnings)
 
 
 def unapplied_files(release: Release, here: Environment) -> list[DdlFile]:
@@ -142,7 +141,7 @@ def run_the_release(release: Release) -> Step:
             f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {here.folder}, mend, and run again.",
         )
-    settling.settle(here)
+    here.wait_until_ready()
 
 
 @until_live
@@ -150,7 +149,7 @@ def pass_the_smokes(release: Release) -> str:
     """The smokes pass."""
     if not release.here.runs(release):
         raise NotYet("after the release runs here")
-    return smokes.pass_all(release, release.here, "7.1")
+    return smokes.pass_all(release, release.here)
 
 
 @until_live
@@ -169,7 +168,7 @@ def stamp_the_session(release: Release) -> Step:
 
 
 def stamped_at(release: Release, here: Environment) -> str | None:
-    """Return when this deployment was stamped, None before: its row in the session log is the marker."""
+    """Return when this deployment was stamped; None before, and where another version was stamped since."""
     deployment, log = deployment_of(release, here), release.settings.stamp.log
     if not deployment["commit"]:
         return None
@@ -178,10 +177,10 @@ def stamped_at(release: Release, here: Environment) -> str | None:
         if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
             return None
         row = connection.execute(
-            f"select min(opened_at) from {log} where app_name = %s and app_version = %s and opened_at >= %s",
-            [release.settings.app, release.version, deployment["began"]],
+            f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1",
+            [release.settings.app, deployment["began"]],
         ).fetchone()
-    return row[0].isoformat(timespec="seconds") if row and row[0] else None
+    return row[1].isoformat(timespec="seconds") if row and row[0] == release.version else None
 
 
 def shown(path: Path, release: Release) -> str:

@@ -6,9 +6,9 @@ import json
 import re
 
 from release_tasks.database.pack import pack_at, tag_of
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import NotYet, Problem, Refused, listed, refuse
 from release_tasks.files import checksum_lines, read_checksums, sha256
-from release_tasks.git import Git, differing, listed
+from release_tasks.git import Git, differing
 from release_tasks.release import Release, Step
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from release_tasks import ddl
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
@@ -62,9 +61,7 @@ def _start_services(environment: Environment, settings: Settings) -> None:
     if commands:
         environment.held.append(Kept.start(Spec(commands, follow=str(environment.current))).stop)
     if "web" in settings.services and read_link(environment.current):
-        from release_tasks import settling
-
-        settling.settle(environment)
+        environment.wait_until_ready()
 
 
 def _apply_the_working_tree_s_pack(environment: Environment) -> None:
@@ -74,7 +71,7 @@ def _apply_the_working_tree_s_pack(environment: Environment) -> None:
     with environment.connect() as connection:
         missing = apply.unapplied(connection, pack, settings.ddl)
     if missing:
-        ddl.apply_to(environment, pack, root, "dev")
+        apply.apply(environment, pack, root, "dev")
 
 
 def _port(folder: Path) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from release_tasks import node
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import records_folder, sha256, write_aside
+from release_tasks.masks import mask
 from release_tasks.processes import shell
 from release_tasks.processes.links import read_link
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to say the version
+READY = 90.0  # seconds for a fresh environment to answer
 
 
 @dataclass
@@ -73,27 +76,48 @@ class Environment:
             "PORT": str(urlsplit(origin).port or ""),
         }
 
-    def connect(self) -> Connection:
-        """Return a connection in autocommit; raises `Refused` when the server cannot be reached or refuses us."""
+    def connect(self) -> AbstractContextManager[Connection]:
+        """Connect in autocommit for the block; raises `Refused` when the server cannot be reached or refuses us."""
         return programs.connect(self.dsn, self.name)
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        from requests import JSONDecodeError, ReadTimeout
+        from release_tasks.checks import NoPass
+        from release_tasks.checks.api import Api, version_in
 
-        from release_tasks.checks.verdict import Unknown
-        from release_tasks.checks.web import Session
-
-        with suppress(Unknown, JSONDecodeError, ReadTimeout), Session(origin or self.origin) as session:
-            found = session.get(self.settings.acceptance.version, timeout=ANSWER).json()
-            version = found.get("version") if isinstance(found, dict) else None
-            return str(version) if version else None
+        with suppress(NoPass), Api(origin or self.origin) as api:
+            return version_in(api.get(self.settings.acceptance.version, timeout=ANSWER)) or None
         return None
+
+    def wait_until_ready(self) -> None:
+        """Wait until the web app answers. Raises `Refused` with what it answers, or its last words."""
+        from release_tasks.checks import NoPass
+        from release_tasks.checks.api import Api
+
+        path, log = self.settings.acceptance.version or "/", self.folder / "web.log"
+        said = ""
+
+        def is_ready() -> bool:
+            nonlocal said
+            try:
+                with Api(self.origin) as api:
+                    answer = api.get(path, timeout=ANSWER)
+            except NoPass as no:
+                said = str(no)
+                return False
+            said = f"{self.origin}{path} answers {answer.status_code}: {answer.text[:200]}"
+            return not self.settings.acceptance.version or bool(self.running_version())
+
+        if not shell.wait_until(is_ready, time.monotonic() + READY):
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+            raise Refused(f"The web app of {self.name} is not ready: {mask(said)} {mask(last)}", f"cat {log}")
 
     def runs(self, release: Release) -> bool:
         """Tell whether this release is what `current` names and what answers at the origin."""
         code = read_link(self.current)
-        return code is not None and code.name == release.tag and self.running_version() == release.version
+        if code is None or code.name != release.tag:
+            return False
+        return not self.settings.acceptance.version or self.running_version() == release.version
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""

@@ -46,3 +46,10 @@ def refuse(problems: Iterable[Problem]) -> None:
     found = list(problems)
     if found:
         raise Refused.of(found)
+
+
+def listed(paths: Iterable[str], most: int = 10) -> str:
+    """Return `paths` as words of a sentence, the tail counted when there are more than `most`."""
+    names = list(paths)
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from release_tasks import notes
-from release_tasks.database.pack import TITLE, Change, DdlFile, changes, last_locked, lock_of, pack_at
+from release_tasks.database.pack import TITLE, DdlFile, changes, last_locked, lock_of, pack_at
 from release_tasks.database_notes import objects_changed
-from release_tasks.errors import Asked, Problem, refuse
-from release_tasks.git import listed
+from release_tasks.errors import Asked, Problem, listed, refuse
 from release_tasks.release import Release, Step
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
@@ -57,27 +56,26 @@ def lock_the_ddl_order(release: Release) -> Step:
     if base and shifted and not reason:
         refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
-    yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(map(str, moved))}' if moved else ''})"
+    yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(moved)}' if moved else ''})"
     if moved:
-        event, files = "ddl-shift" if shifted else "ddl-fix", [str(each) for each in moved]
-        release.journal.record(event, reason=reason, files=files, objects=shifted)
+        release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
     text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
     git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
 
 
-def _shift_problems(commit: str, moved: list[Change], shifted: list[str], release: Release) -> Iterator[Problem]:
-    paths = [path for change in moved for path in (change.was, change.path) if path]
-    undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", *paths])
-    yield Problem(f"Since the DDL order was locked: {'; '.join(map(str, moved))}.", undo)
+def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: Release) -> Iterator[Problem]:
+    files = f":(glob){release.settings.ddl.folder}/*.sql"
+    undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", files])
+    yield Problem(f"Since the DDL order was locked: {'; '.join(moved)}.", undo)
     allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 
 
-def _body(moved: list[Change], shifted: list[str], reason: str) -> str:
+def _body(moved: list[str], shifted: list[str], reason: str) -> str:
     """Return the body of the commit's message, which the notes repeat: fixes, or a shift and why, a line for each."""
     kind = f"shift in the freeze, allowed because “{reason}”:" if shifted else "critical fix in the freeze:"
-    lines = [" ".join(line.split()) for line in (kind, *map(str, moved), *shifted)]
+    lines = [" ".join(line.split()) for line in (kind, *moved, *shifted)]
     if len(lines) > MOST_LINES:
         lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
     return "\n".join(lines)
@@ -93,4 +91,4 @@ def _about(pack: list[DdlFile], release: Release) -> str:
     if not moved:
         return f"{size}; nothing since {since}"
     objects = listed(objects_changed(last, pack, release)) or "the same objects"
-    return f"{size}; since {since}: {listed(map(str, moved))}; {objects}"
+    return f"{size}; since {since}: {listed(moved)}; {objects}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -269,10 +269,3 @@ def _is_under(path: str, folder: str) -> bool:
 def differing(files: Mapping[str, bytes], git: Git, commit: str) -> list[str]:
     """Return those of `files` (path → expected bytes) whose committed bytes in `commit` are others."""
     return [path for path, content in files.items() if git.bytes_at(commit, path) != content]
-
-
-def listed(paths: Iterable[str], most: int = 10) -> str:
-    """Return `paths` as words of a sentence, the tail counted when there are more than `most`."""
-    names = list(paths)
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -55,3 +55,9 @@ def _masked(value: Any) -> Any:
 def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
     """Return the values of the variables in `environment` whose names speak of a secret."""
     return (value for name, value in environment.items() if SECRET_NAME.search(name) and len(value) >= 6)
+
+
+def short(text: object, length: int = 200) -> str:
+    """Return a text in one line of at most `length` characters, masked."""
+    line = " ".join(mask(str(text)).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"

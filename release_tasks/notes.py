@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from release_tasks import database_notes, screen, versions
+from release_tasks.checks import document
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import read_checksums, sha256
 from release_tasks.release import Release, Step
@@ -220,10 +221,12 @@ def _variables(text: str | None) -> set[str]:
 def _evidence(release: Release) -> list[str]:
     path = release.settings.docs_pack.hashes
     hashes = release.git.bytes_at(release.commit, path) or b""
+    waivers = document.waivers(release.root).items()
     return [
         f"tag `{release.tag}`, commit `{release.commit}`",
         f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
         f"DDL order: `{release.settings.ddl.lock}`",
+        *(f"waived on staging: {condition}: {reason}" for condition, reason in waivers),
     ]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path, PurePosixPath
 
-from release_tasks import acceptance, ddl, deployment, docs_pack, environments, notes, smokes, tagging, versions
-from release_tasks.checks import browser
-from release_tasks.checks.verdict import Unknown
+from release_tasks import acceptance, ddl, deployment, docs_pack, environments, node, notes, smokes, tagging, versions
+from release_tasks.checks import Inconclusive, document, views
 from release_tasks.database.pack import pack_at, pack_problems
-from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
-from release_tasks.git import listed
+from release_tasks.errors import Asked, NotYet, Problem, Refused, listed, refuse
+from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.settings import Settings
+
+LOCKS = ("package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock")  # that an install needs, if they are there
+SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
 def keep_environments_apart(release: Release) -> str:
@@ -166,20 +170,53 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
 
+@until_published
+def have_what_commands_name(release: Release) -> str:
+    """The files and programs that the commands of invoke.yaml name are there."""
+    settings, problems = release.settings, list[Problem]()
+    commands = {
+        "install": settings.install,
+        "ddl.command": settings.ddl.command,
+        "stamp.command": settings.stamp.command,
+    }
+    commands |= {f"services.{name}": command for name, command in settings.services.items()}
+    path = (
+        node.runtime(release.root / settings.folder, records_folder(release.root))["PATH"]
+        if settings.uses_node
+        else None
+    )
+    for key, command in commands.items():
+        words = [word for word in command if SCRIPT.fullmatch(word)]
+        locks = [
+            name for name in LOCKS if command and key == "install" and (release.root / settings.folder / name).exists()
+        ]
+        for word in [*words, *locks]:
+            file = (PurePosixPath(settings.folder) / word).as_posix()
+            if release.git.bytes_at(release.tip, file) is None:
+                what = f"release.{key} needs {word}, and {file} is not committed."
+                problems.append(Problem(what, f"git add {file} && git commit   # or mend release.{key} in invoke.yaml"))
+        if command and "/" not in command[0] and not shutil.which(command[0], path=path):
+            problems.append(
+                Problem(f"release.{key} runs {command[0]}, and there is no such program.", f"which {command[0]}")
+            )
+    refuse(problems)
+    return ", ".join(key for key, command in commands.items() if command)
+
+
 @until_live
 def start_the_browser_once(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
-    return try_the_browser(release.settings)
+    return try_the_browser(release.root)
 
 
-def try_the_browser(settings: Settings) -> str:
-    """Start the browser if a view is checked, and return which it is. Raises `Refused` when that fails."""
-    if not settings.acceptance.page:
-        return "no view is checked"
+def try_the_browser(root: Path) -> str:
+    """Start the browser if a test looks at a view, and return which it is. Raises `Refused` when that fails."""
+    if not document.uses_a_browser(root):
+        return "no test looks at a view"
     try:
-        return browser.try_it()
-    except Unknown as no:
-        raise Refused(str(no), no.mend) from None
+        return views.start_once()
+    except Inconclusive as no:
+        raise Refused(str(no), no.hint) from None
 
 
 @until_published
@@ -204,17 +241,19 @@ def validate_the_ddl_pack_on_dev(release: Release) -> Step:
 @until_published
 def pass_the_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
+    refuse(document.smoke_problems(release.root))
     dev = release.environment("dev")
     if deployment.unapplied_files(release, dev):
         raise NotYet("after the DDL pack is applied there")
-    return smokes.pass_all(release, dev, "2")
+    return smokes.pass_all(release, dev)
 
 
 @until_published
-def have_checks_that_can_be_asked(release: Release) -> str:
-    """The checks of section 7.2 can be asked: their queries run on dev."""
+def have_a_test_for_each_condition(release: Release) -> str:
+    """Each condition of section 7.2 has a test, and its queries run on dev."""
     dev = release.environment("dev")
     if deployment.unapplied_files(release, dev):
         raise NotYet("after the DDL pack is applied there")
-    refuse(acceptance.asking_problems(release, dev))
-    return "whatever they answer there"
+    refuse(acceptance.problems_on_dev(release, dev))
+    waived = [f"{condition}: waived, {reason}" for condition, reason in document.waivers(release.root).items()]
+    return "; ".join(waived or ["whatever they answer there"])

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from release_tasks import acceptance, notes, screen, settling, smokes
+from release_tasks import acceptance, notes, screen, smokes
 from release_tasks.database import backup, pack, proof, restore
 from release_tasks.deployment import placed, shown, unapplied_files
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.processes.leash import Command, Kept, Spec
 from release_tasks.processes.links import read_link
 from release_tasks.processes.ports import free_port
@@ -44,16 +44,17 @@ def confirm_production(release: Release) -> Step:
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
-    verdict = acceptance.verdict_on(release, release.environment("staging"))
-    about = (release.published or "", release.here.dsn, verdict.essence)
+    accepted = acceptance.acceptance_on(release, release.environment("staging"))
+    about = (release.published or "", release.here.dsn, tuple((each.name, each.outcome) for each in accepted))
+    staging = ", ".join(map(str, accepted))
     if release.confirmed == about:
         return "confirmed"
-    if not verdict.passed:
-        raise Refused(f"Staging is not accepted: {verdict}.", "inv accept --env staging")
+    if not all(each.is_pass for each in accepted):
+        raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
     with screen.handed_over():
         screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-        screen.say(f"  Staging: {verdict}.")
+        screen.say(f"  Staging: {staging}.")
         screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
         screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
         typed = input(f"  Type {release.version} to go on: ").strip()
@@ -67,7 +68,7 @@ def back_up_the_database(release: Release) -> Step:
     """Back up the database."""
     here = release.here
     there = backup.made_for(here, release.published)
-    if there and (datetime.now(UTC) - there.facts.at < RECENT or not unapplied_files(release, here)):
+    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, here)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")
@@ -90,9 +91,11 @@ def verify_the_backup(release: Release) -> Step:
 def _try_copy(release: Release, dsn: str) -> str:
     """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
     ran = smokes.pass_on_copy(release.here, release.version, dsn)
-    settings = release.settings
-    found = proof.over_rows(dsn, pack.pack_at(release.git, release.commit, settings), settings.ddl)
-    refuse(Problem(f"Tried on a copy of production: {each.what}", each.mend) for each in found.problems)
+    settings, found = release.settings, proof.Proof()
+    with found.one_pass("On a copy of production", settings.ddl):
+        files = pack.pack_at(release.git, release.commit, settings)
+        refuse(proof.watched(dsn, files, settings.ddl).problems())
+    refuse(found.problems)
     excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in found.excepted.items())
     return f"{ran}; the DDL pack keeps all rows there{excepted}"
 
@@ -104,7 +107,7 @@ def pass_the_smokes_before_the_flip(release: Release) -> str:
     if unapplied_files(release, here):
         raise NotYet("after the DDL pack is applied")
     with _candidate(release, code) as origin:
-        seen = smokes.pass_all(release, here, "8", code, origin)
+        seen = smokes.pass_all(release, here, code, origin)
     return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
 
 
@@ -131,7 +134,6 @@ def _candidate(release: Release, code: Path) -> Iterator[str]:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
-        settling.catch_up(here)
         yield origin
     finally:
         kept.stop()

@@ -13,13 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import ddl, isolation, node, preconditions, screen, settling, temporary, versions
+from release_tasks import node, preconditions, screen, temporary, versions
+from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
-from release_tasks.errors import Refused, refuse
+from release_tasks.errors import Refused, listed, refuse
 from release_tasks.files import records_folder
-from release_tasks.git import Git, listed
+from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.processes import shell
 from release_tasks.processes.links import point_link
@@ -27,6 +28,7 @@ from release_tasks.release import project_root, settings_of, version_here
 from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
+NOX_FOLDER = "RELEASE_NOX"  # a variable for noxfile.py: where the environments of smokes are
 ENVIRONMENTS = ("dev", "staging", "production")
 COLUMNS = ["section", "outcome", "steps", "changed", "took"]
 
@@ -38,7 +40,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     """
     os.environ[REHEARSING] = "yes"
     root, settings = project_root(config), settings_of(config)
-    os.environ.setdefault(isolation.FOLDER, str(root / ".nox"))
+    os.environ.setdefault(NOX_FOLDER, str(root / ".nox"))
     if "web" not in settings.services:
         raise Refused(
             "A rehearsal runs the application itself, and release.services.web does not say how.",
@@ -50,7 +52,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
     with screen.busy("Starting the browser"):
-        preconditions.try_the_browser(settings)  # section 2 does it as well, but after the environments
+        preconditions.try_the_browser(root)  # section 2 does it as well, but after the environments
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began = time.monotonic()
@@ -123,9 +125,9 @@ def deploy_previous(environment: Environment, git: Git) -> None:
     code = environment.folder / "releases" / "before"
     unpack_commit(git, "HEAD", code)
     environment.install(code)
-    ddl.apply_to(environment, pack_in(code, git.root, environment.settings), code, "before")
+    apply.apply(environment, pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
-    settling.settle(environment)
+    environment.wait_until_ready()
 
 
 def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:

@@ -20,7 +20,7 @@ from release_tasks.masks import masked_json
 from release_tasks.settings import Settings, load
 
 if TYPE_CHECKING:
-    from release_tasks.checks.verdict import Result
+    from release_tasks.checks.runner import Result
     from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
@@ -55,8 +55,8 @@ class Release:
         self.options: dict[str, Any] = {}
         self.only_looks = False
         self.will_ask = True
-        self.verdict: Any = None  # acceptance.Verdict: what section 7.2 came to, until something changes
-        self.confirmed: Any = None  # what a person's word was about
+        self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
+        self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
         self.journal = Journal(self.folder / "journal.jsonl")
@@ -194,7 +194,7 @@ class Release:
     def look_afresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
         self.git.look_afresh(remote=False)
-        self.verdict = None
+        self.acceptance = None
         self.__dict__.pop("runs_in_production", None)
 
     @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -107,39 +107,10 @@ def bug(error: Exception) -> None:
 
 def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows that people compare: a table on a terminal, the same in plain lines elsewhere."""
-    _console.print(_drawn(title, columns, rows))
-
-
-@contextmanager
-def live(title: str, columns: list[str]) -> Iterator[Callable[[Iterable[Iterable[object]], str], None]]:
-    """Show a table that changes as the block hands over its rows anew, with a sentence on them.
-
-    It is for a terminal, where it goes at the end; elsewhere the sentence is a line, as often as it is another one.
-    """
-    from rich.live import Live
-
-    if not _aside.is_terminal:
-        said = [f"Asking {title}"]
-        _aside.print(f"  …        {said[0]}", markup=False)
-
-        def tell(_: Iterable[Iterable[object]], sentence: str) -> None:
-            if sentence != said[-1]:
-                said.append(sentence)
-                _aside.print(f"  …        {mask(sentence)}", markup=False)
-
-        yield tell
-        return
-    with handed_over(), Live(Text(f"Asking {title} …", "dim"), console=_aside, transient=True) as shown:
-        yield lambda rows, sentence: shown.update(
-            Group(_drawn(title, columns, rows), Text(mask(sentence), "dim")), refresh=True
-        )
-
-
-def _drawn(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> Table:
     drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*(Text(mask(str(cell))) for cell in row))
-    return drawn
+    _console.print(drawn)
 
 
 @contextmanager

@@ -6,27 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, get_args, get_origin
-from urllib.parse import unquote
+from typing import Annotated, Any, get_args
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.kinds import (
-    KINDS,
-    AnyCheck,
-    Command,
-    Fresh,
-    Gaps,
-    Http,
-    Keyed,
-    Listed,
-    Log,
-    Model,
-    Page,
-    Pattern,
-    Reason,
-)
 from release_tasks.masks import hide
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
@@ -34,6 +19,45 @@ PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:(?P<password>[^@\s]+)@")
 PASSWORD_IN_WORDS = re.compile(r"\bpassword\s*=\s*(?P<password>'[^']*'|\S+)", re.IGNORECASE)
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing that is real
+# What was set here, and is written as a test now.
+GONE = {
+    "smokes": "Write each smoke as a test, smokes/test_<name>.py; then remove this key.",
+    **{
+        f"acceptance.{key}": "Write it as a test in acceptance/test_*.py; then remove this key."
+        for key in ("keys", "http", "page", "fresh", "gaps", "log", "waived")
+    },
+}
+
+
+class Model(BaseModel):
+    """A group of settings: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text.replace("{count}", "1"))
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+def _is_an_origin(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:  # no number for a port
+        good = False
+    if text and not good:
+        raise ValueError("expected http:// or https:// with a host, and perhaps a port")
+    return text
+
+
+def _is_a_url_path(text: str) -> str:
+    if text and (not text.startswith("/") or text.startswith("//")):
+        raise ValueError("expected a path on ORIGIN, which begins with one /")
+    return text
 
 
 def _names_a_version(text: str) -> str:
@@ -51,7 +75,11 @@ def _is_an_order(order: str | list[str]) -> str | list[str]:
 
 
 Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
-SmokeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Reason = Annotated[str, Field(min_length=1)]
+Origin = Annotated[str, AfterValidator(_is_an_origin)]
+UrlPath = Annotated[str, AfterValidator(_is_a_url_path)]
+Command = Annotated[list[str], Field(min_length=1)]
 Template = Annotated[str, AfterValidator(_names_a_version)]
 
 
@@ -123,27 +151,21 @@ class Stamp(Model):
 
 
 class Acceptance(Model):
-    """Section 7.2: what must hold on staging before production is touched; a list of checks a kind."""
+    """Section 7.2: what its tests in `acceptance/` cannot say themselves."""
 
-    version: str = Field("/api/version", description="JSON with the version that runs")
-    keys: str = Field("", description="a query for the keys that are expected where a check names no other")
-    http: list[Http] = Field([Http(path="/api/health", holds={"ok": True})])
-    page: list[Page] = Field([])
-    fresh: list[Fresh] = Field([])
-    gaps: list[Gaps] = Field([])
-    log: list[Log] = Field([Log()])
-    waived: dict[Listed, Reason] = Field({}, description="kind → why not")
+    version: UrlPath = Field("/api/version", description="JSON with the version that runs; empty: there is none")
+    wait: FiniteFloat = Field(60, ge=0, description="seconds that a deployment may take to settle")
+    logs: list[str] = Field([], description="patterns of log files that tests read, beside the server log")
     rewritten: dict[Pattern, Reason] = Field(
         {}, description="pattern of a deployed file's path → why it may be other than committed"
     )
-    wait: float = Field(60, ge=0, description="seconds that a deployment may take to settle")
 
 
 class Environment(Model):
     """A database, a web app and jobs. Without `dsn` it is embedded: all of it runs in .release/."""
 
     dsn: str = ""
-    origin: str = Field("", description="base URL of the web app")
+    origin: Origin = Field("", description="base URL of the web app")
     folder: str = Field("", description="where releases are unpacked and `current` points to one of them")
     restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
     log: str = Field("", description="PostgreSQL's server log, for the check on SQL warnings")
@@ -197,26 +219,17 @@ class Settings(Model):
     backup: Backup = Backup()
     docs_pack: DocsPack = DocsPack()
     install: list[str] = Field(default=[], description="what a fresh checkout needs before it runs")
-    services: dict[str, list[str]] = Field(default={}, description="name → command; `web` listens on PORT")
-    smokes: dict[SmokeName, AnyCheck] = Field(default={}, description="name → check")
+    services: dict[str, Command] = Field(default={}, description="name → command; `web` listens on PORT")
     stamp: Stamp = Stamp()
     acceptance: Acceptance = Acceptance()
     environments: Environments = Environments()
     archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
 
-    @model_validator(mode="after")
-    def knows_what_to_expect(self) -> Settings:
-        asked = [*self.smokes.values(), *self.acceptance.fresh, *self.acceptance.gaps]
-        if any(isinstance(each, Keyed) and not (each.keys or self.acceptance.keys) for each in asked):
-            raise ValueError("fresh and gaps need acceptance.keys, a query for the keys that are expected")
-        return self
-
     @property
     def uses_node(self) -> bool:
         """Whether any command is Node's or a package manager's, or Node itself says how the DDL pack is sorted."""
-        smokes = [smoke.command for smoke in self.smokes.values() if isinstance(smoke, Command) and not smoke.node]
         order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
-        commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values(), *smokes]
+        commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values()]
         return any(command[:1] in NODES for command in commands)
 
 
@@ -279,32 +292,25 @@ def _passwords(text: str) -> list[str]:
 
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
-    """Return the keys that the settings at `loc` may have, where pydantic names a check's kind after its name."""
+    """Return the keys that the settings at `loc` may have."""
     kind: Any = Settings
     for part in loc:
-        if fields := getattr(kind, "model_fields", None):
-            kind = fields[part].annotation
-        else:
-            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list) else KINDS[part]
+        fields = getattr(kind, "model_fields", None)
+        kind = fields[part].annotation if fields else get_args(kind)[-1]
     return list(kind.model_fields)
 
 
 def _as_problem(error: Any) -> Problem:
-    tagged = error["loc"][:1] == ("smokes",) and error["loc"][2:3] and error["loc"][2] in KINDS
-    parts = [*error["loc"][:2], *error["loc"][3:]] if tagged else error["loc"]
-    path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
     path = path.removesuffix(".[key]")
     if error["type"] == "extra_forbidden":
         keys = _keys_at(error["loc"][:-1])
         close = get_close_matches(str(error["loc"][-1]), keys, 1)
         what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(keys)}."
-        return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
-    if error["type"] == "union_tag_not_found":
-        what = f"invoke.yaml, {path}: found {error['input']!r}; expected a check, as {{command: […], must_print: …}}."
-        return Problem(what, f"Give it a kind, one of {', '.join(KINDS)}, and its keys.")
-    if error["type"] == "union_tag_invalid":
-        what = f"invoke.yaml, {path}: found the kind {error['ctx']['tag']!r}; expected one of {', '.join(KINDS)}."
-        return Problem(what, "Give it one of these kinds; without one it is a command.")
+        gone = GONE.get(path.removeprefix("release."))
+        return Problem(
+            what, gone or (f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
+        )
     message = error["msg"].removeprefix("Value error, ")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
     return Problem(f"invoke.yaml, {path}: {found}{message[:1].lower()}{message[1:]}.", "Mend the value in invoke.yaml.")

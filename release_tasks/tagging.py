@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from release_tasks import docs_pack, versions
-from release_tasks.errors import NotYet, Problem, Refused, refuse
-from release_tasks.git import differing, listed
+from release_tasks.errors import NotYet, Problem, Refused, listed, refuse
+from release_tasks.git import differing
 from release_tasks.release import Release, Step
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)

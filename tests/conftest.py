@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +23,7 @@ import hypothesis
 import pytest
 
 from release_tasks import temporary
-from release_tasks.checks.place import Place
+from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, remove, start
 from release_tasks.git import Git
@@ -257,19 +258,25 @@ class Web:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Callable[..., Place]:
-    """Return what makes a place; `facts` are those of `Place` that matter to a test."""
+def target(tmp_path: Path) -> Callable[..., Target]:
+    """Return what makes a target; `facts` are those of `Target` that matter to a test."""
 
-    def place(**facts: Any) -> Place:
+    def target(**facts: Any) -> Target:
         here = str(tmp_path)
         plain = {"name": "staging", "app": "app", "version": "0.1.1", "dsn": "", "origin": "http://127.0.0.1:9"}
-        return Place(**{**plain, "root": here, "code": here, "folder": here, "kept": here, **facts})
+        return Target(**{**plain, "root": here, "code": here, "folder": here, "prefix": sys.prefix, **facts})
 
-    return place
+    return target
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
+    with web_app() as app:
+        yield app
+
+
+@contextmanager
+def web_app() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = app.answers.get(self.path, (404, ""))

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from release_tasks.kinds import KINDS, Check, Keyed
 from release_tasks.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,16 +28,6 @@ def test_the_readme_shows_the_real_list_of_tasks() -> None:
     assert listed.strip() and listed.strip() in text("README.md")
 
 
-def test_every_key_of_every_kind_of_check_is_documented_and_none_that_is_not_there() -> None:
-    rows = set(re.findall(r"^\| `(\w+\.\w+)` \|", text("docs/SMOKES.md"), re.MULTILINE))
-    common = set(Check.model_fields)
-    own = {f"{name}.{key}" for name, kind in KINDS.items() for key in kind.model_fields if key not in {*common, "kind"}}
-    keyed = {f"{name}.{key}" for name in ("fresh", "gaps") for key in set(Keyed.model_fields) - common}
-    assert rows == {f"check.{key}" for key in common} | {f"keyed.{key}" for key in set(Keyed.model_fields) - common} | (
-        own - keyed
-    )
-
-
 def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the key path of each setting below `model`; `<>` stands for free keys, `[]` for the entries of a list."""
     for name, field in model.model_fields.items():
@@ -47,7 +36,6 @@ def key_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def paths_of(annotation: Any, path: str) -> Iterator[str]:
     inner = [kind for kind in get_args(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    inner = [kind for kind in inner if not issubclass(kind, Check)]  # docs/SMOKES.md has those
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from key_paths(annotation, f"{path}.")
     elif inner:
@@ -92,5 +80,5 @@ def test_no_text_of_the_layer_points_to_a_file_that_an_adopter_does_not_have() -
 def test_the_readmes_command_starts_nox_where_nox_is_installed_too() -> None:
     listed = subprocess.run([sys.executable, "noxfile.py", "--list"], cwd=ROOT, capture_output=True, text=True)
     assert listed.returncode == 0
-    for session in ("rehearse", "tests", "smokes(sampling)"):
+    for session in ("rehearse", "tests", "smokes(str_aux_sampling)"):
         assert session in listed.stdout

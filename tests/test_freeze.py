@@ -89,7 +89,8 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
         f"Since the DDL order was locked: changed {TABLES}.",
         "Structural shift since the DDL order was locked: table app.things is changed: + born date.",
     ]
-    assert refused.problems[0].mend == f"git restore --source {base:.9} --staged --worktree -- {TABLES}"
+    undo = f"git restore --source {base:.9} --staged --worktree -- ':(glob)ddl/*.sql'"
+    assert refused.problems[0].mend == undo
     assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
     locked.options = {"allow_shift": "  "}
     assert take(lock_the_ddl_order, locked).state == REFUSED

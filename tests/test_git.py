@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.errors import Refused
-from release_tasks.git import Git, differing, listed
+from release_tasks.errors import Refused, listed
+from release_tasks.git import Git, differing
 
 if TYPE_CHECKING:
     from pathlib import Path

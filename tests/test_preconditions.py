@@ -251,9 +251,23 @@ def test_one_database_by_two_addresses_is_one(work: Work, dsn: str) -> None:
 def test_smokes_are_judged_once_dev_has_the_pack(work: Work, dsn: str, take: Callable[..., Outcome]) -> None:
     """D13"""
     dev = {"dev": {"dsn": dsn, "origin": "http://127.0.0.1:1"}}
-    needs = {"things": {"command": ["psql-is-not-asked"], "must_print": "x"}}
-    release = work.release(environments=dev, smokes=needs)
+    (work.root / "smokes").mkdir()
+    (work.root / "smokes" / "test_things.py").write_text("def test_things(db):\n    db.execute('select from things')\n")
+    release = work.release(environments=dev)
     look = take(preconditions.pass_the_smokes_on_dev, release, change=False)
     assert (look.state, look.text) == (LATER, "after the DDL pack is applied there")
     assert take(preconditions.validate_the_ddl_pack_on_dev, release).state == CHANGED
     assert take(preconditions.pass_the_smokes_on_dev, release, change=False).state == REFUSED
+
+
+def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """C2."""
+    work.commit({".gitignore": "package-lock.json\n", "package.json": "{}\n"})
+    (work.root / "package-lock.json").write_text("{}\n")
+    refused = take(preconditions.have_what_commands_name, work.release(install=["python3", "-V"]))
+    assert (
+        "release.install needs package-lock.json, and package-lock.json is not committed." in refused.problems[0].what
+    )
+    assert len(refused.problems) == 1

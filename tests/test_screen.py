@@ -154,24 +154,6 @@ def test_a_table_keeps_its_rows_on_a_line_each() -> None:
     assert lines[-2:] == [["schema-diagnostics", "passed", "PASS", "x" * 100], ["idhr", "failed", "[oops]"]]
 
 
-def test_a_live_table_is_a_line_for_each_change_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with screen.live("Section 7.2", ["check"]) as draw:
-        for sentence in ("1 of 2 pass", "1 of 2 pass", "2 of 2 pass, password=hunter2"):
-            draw([["/"]], sentence)
-    said = [line.strip("… ") for line in capsys.readouterr().err.splitlines()]
-    assert said == ["Asking Section 7.2", "1 of 2 pass", "2 of 2 pass, password=***"]
-
-
-def test_a_live_table_on_a_terminal_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = io.StringIO()
-    monkeypatch.setattr(screen, "_aside", Console(file=terminal, force_terminal=True, width=200))
-    with screen.live("Section 7.2", ["check"]) as draw:
-        draw([["/sampling"]], "1 of 2 pass")
-    assert all(words in terminal.getvalue() for words in ("Asking Section 7.2", "/sampling", "1 of 2 pass"))
-
-
 def test_only_what_takes_long_is_announced_and_never_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     with screen.busy("Quick"):
         pass

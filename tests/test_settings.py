@@ -32,15 +32,6 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
 @pytest.mark.parametrize(
     ("raw", "path", "told"),
     [
-        ({"smokes": {"a": "node"}}, "release.smokes.a", "found 'node'; expected a check, as {command"),
-        ({"acceptance": {"page": [{"path": "/", "stay": 15}]}}, "release.acceptance.page[0]", "stay to be less than"),
-        ({"smokes": {"a": {"command": ["x"], "must_print": ".*"}}}, "release.smokes.a.must_print", "matches silence"),
-        ({"smokes": {"a": {"kind": "sql", "file": "/etc/x", "expect": "some"}}}, "release.smokes.a.file", "in the rel"),
-        (
-            {"acceptance": {"page": [{"path": "/", "viewports": [[0, 1]]}]}},
-            "release.acceptance.page[0].viewports[0][0]",
-            "greater than 0",
-        ),
         ({"apps": "x"}, "release.apps", "no such setting"),
         ({"ddl": {"foldr": "x"}}, "release.ddl.foldr", "no such setting"),
         ({"freeze_days": "soon"}, "release.freeze_days", "found 'soon'; input should be a valid integer"),
@@ -48,47 +39,10 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         ({"app": "two words"}, "release.app", "found 'two words'"),
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
         ({"acceptance": {"views": ["/"]}}, "release.acceptance.views", "no such setting"),
-        (
-            {"acceptance": {"page": [{"path": ["/", 5]}]}},
-            "release.acceptance.page[0].path[1]",
-            "found 5; input should be",
-        ),
-        (
-            {"acceptance": {"http": [{"path": "https://other/x"}]}},
-            "release.acceptance.http[0].path",
-            "a path on ORIGIN",
-        ),
-        ({"acceptance": {"page": [{"path": "//other/x"}]}}, "release.acceptance.page[0].path[0]", "a path on ORIGIN"),
-        (
-            {"acceptance": {"log": [{"exceptions": {"(": "why"}}]}},
-            "release.acceptance.log[0].exceptions.(",
-            "regular expr",
-        ),
-        (
-            {"smokes": {"idhr": {"kind": "sqll"}}},
-            "release.smokes.idhr",
-            "found the kind 'sqll'; expected one of command, sql",
-        ),
-        (
-            {"smokes": {"idhr": {"kind": "sql", "qery": "x", "expect": "some", "query": "x"}}},
-            "release.smokes.idhr.qery",
-            "no such",
-        ),
-        ({"smokes": {"idhr": {"kind": "sql", "expect": "some"}}}, "release.smokes.idhr", "one of query and file"),
-        (
-            {"smokes": {"idhr": {"kind": "sql", "query": "x"}}},
-            "release.smokes.idhr",
-            "one of expect, at_least and between",
-        ),
-        ({"smokes": {"idhr": {"kind": "sql", "query": "x", "expect": "none"}}}, "release.smokes.idhr", "needs over"),
-        ({"smokes": {"a b": {"command": ["x"], "must_print": "x"}}}, "release.smokes.a b", "match pattern"),
-        (
-            {"acceptance": {"gaps": [{"table": "t", "every": 5}, {"table": "t"}]}},
-            "release.acceptance.gaps[1].every",
-            "field required",
-        ),
-        ({"smokes": {"idhr": {"command": [], "must_print": "ok"}}}, "release.smokes.idhr.command", "at least 1 item"),
-        ({"smokes": {"idhr": {"command": ["true"]}}}, "release.smokes.idhr.must_print", "field required"),
+        ({"acceptance": {"version": "//other/x"}}, "release.acceptance.version", "a path on ORIGIN"),
+        ({"acceptance": {"rewritten": {"(": "why"}}}, "release.acceptance.rewritten.(", "regular expression"),
+        ({"acceptance": {"wait": float("inf")}}, "release.acceptance.wait", "finite"),
+        ({"services": {"web": []}}, "release.services.web", "at least 1 item"),
         (
             {"ddl": {"order": "alphabet"}},
             "release.ddl.order",
@@ -111,13 +65,7 @@ def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> N
     [
         ({"apps": "x"}, "app, title, folder, main, ", "Did you mean app?"),
         ({"ddl": {"foldr": "x"}}, "folder, order, command, ", "Did you mean folder?"),
-        ({"acceptance": {"page": [{"path": "/", "zzz": 1}]}}, "kind, why, timeout, ", "Remove it"),
         ({"environments": {"dev": {"url": "x"}}}, "dsn, origin, folder, restart, log.", "Remove it"),
-        (
-            {"smokes": {"page": {"command": ["x"], "must_print": "x", "evn": {}}}},
-            "must_print, must_not_print, env, ",
-            "env?",
-        ),
     ],
 )
 def test_a_wrong_key_is_answered_with_the_right_ones(raw: Any, keys: str, hint: str) -> None:
@@ -232,7 +180,6 @@ def test_a_password_from_a_variable_is_taken_and_hidden(dsn: str, filled: str, m
 @pytest.mark.parametrize(
     ("raw", "path"),
     [
-        ({"smokes": {"idhr": {"command": ["true"], "must_print": "(PASS"}}}, "release.smokes.idhr.must_print"),
         ({"ddl": {"must_print": "[a-"}}, "release.ddl.must_print"),
         ({"branch": "release/{number}"}, "release.branch"),
         ({"must_be_merged": ["feature/{name}/*"]}, "release.must_be_merged[0]"),
@@ -248,6 +195,18 @@ def test_settings_never_change_after_loading() -> None:
         load({}, {}).app = "other"  # type: ignore[misc]
 
 
-def test_series_need_the_keys_that_are_expected_in_them() -> None:
-    with pytest.raises(Refused, match=r"release: fresh and gaps need acceptance.keys"):
-        load({"acceptance": {"fresh": [{"table": "samples", "within": 5}]}}, {})
+@pytest.mark.parametrize("key", ["smokes", "acceptance.http", "acceptance.page", "acceptance.waived"])
+def test_what_is_a_test_now_says_where_to_write_it(key: str) -> None:
+    group, _, name = key.partition(".")
+    (problem,) = problems({group: {name: {}} if name else {}})
+    assert f"release.{key}: no such setting" in problem.what
+    assert f"{group}/test_" in problem.mend and "Write " in problem.mend
+
+
+@pytest.mark.parametrize(
+    "origin", ["ftp://app.example", "app.example", "http://", "http://app:http", "http://app:99999"]
+)
+def test_an_origin_that_no_browser_can_open_is_refused(origin: str) -> None:
+    """C11."""
+    (problem,) = problems(with_dsn("dbname=app", origin=origin))
+    assert "expected http:// or https://" in problem.what

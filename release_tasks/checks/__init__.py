@@ -1,1 +1,19 @@
-"""What runs inside pytest: the gate that makes its outcomes verdicts, and a module for each kind of check."""
+"""Checks: pytest tests of an environment. One passes, fails, or is inconclusive, which blocks as a failure does."""
+
+PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
+
+
+class NoPass(Exception):
+    """A check does not pass. `final`: no waiting will change that, so it is not tried again."""
+
+    def __init__(self, message: str, hint: str = "", final: bool = False) -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint, self.final = hint, final
+
+
+class CheckFailed(NoPass, AssertionError):
+    """What was checked does not hold."""
+
+
+class Inconclusive(NoPass):
+    """It could not be checked, or there was nothing to check."""

@@ -10,155 +10,109 @@ import re
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from release_tasks.database import programs, psql, structure
+from psycopg import Connection, errors
+
+from release_tasks.database import drift, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
-from release_tasks.database.psql import Applied, Message
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.git import listed
+from release_tasks.environments import Environment
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 
-if TYPE_CHECKING:
-    from psycopg import Connection
-
 ATTEMPTS = 6  # of a pack that meets a lock or a deadlock: within some ten seconds the others have ended
-COLUMNS = {"file", "sha256", "version", "applied_at"}
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A database that gets a pack, and its name in messages; for the application's runner its folder and variables."""
-
-    name: str
-    dsn: str
-    folder: Path = Path()
-    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
     """Return the files that were not applied to their end with their present content, in order. Raises `Refused`."""
-    from psycopg import errors
-
-    query = "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped"
-    columns, entered = {name for (name,) in connection.execute(query, [ddl.ledger])}, dict[str, str]()
-    if lacking := columns and COLUMNS - columns:
-        what = f"{ddl.ledger} is another table, no ledger: it has no column {', '.join(sorted(lacking))}."
-        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.")
+    if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
+        return list(pack)
     try:
-        if columns:
-            query = f"select file, sha256 from {ddl.ledger} where applied_at is not null"
-            entered = dict(connection.execute(query).fetchall())
-    except errors.InsufficientPrivilege as error:
-        what = f"The role {connection.info.user} may not read the ledger {ddl.ledger}: {error.diag.message_primary}."
-        raise Refused(what, "Let the owner of the database release, or grant the right.") from None
+        entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+    except errors.UndefinedColumn:
+        what = f"{ddl.ledger} is another table, no ledger: it has no columns file and sha256."
+        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
 def server_problems(connection: Connection, where: str) -> list[Problem]:
     """Return why nothing can be applied here: a standby, or a read-only database."""
-    row = connection.execute("select pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
-    if row and row[0]:
-        what = f"The database of {where} is a read-only standby; expected the primary."
-        return [Problem(what, "Set its dsn to the primary.")]
-    if row and row[1] == "on":
-        what = f"The database of {where} is read-only; expected one that can be changed."
-        return [Problem(what, "alter database … reset default_transaction_read_only   # or of the role")]
-    return []
+    query = "select pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool"
+    if connection.execute(query).fetchone() != (True,):
+        return []
+    what = f"The database of {where} is read-only: a standby, or default_transaction_read_only is on."
+    return [Problem(what, f"Set release.environments.{where}.dsn to the primary.")]
 
 
-def apply(
-    target: Target,
-    pack: Sequence[DdlFile],
-    ddl: Ddl,
-    version: str,
-    expected: structure.Structure | None = None,
-) -> list[Applied]:
-    """Apply the whole `pack` to `target`; `expected` is what it makes, needed for the application's runner.
+def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> dict[str, list[str]]:
+    """Apply the whole `pack` to `environment`; the application's runner is that in the folder `code`.
 
-    Returns each file with its seconds and messages. Raises `Refused`, also where another release applies DDL there;
-    what was not applied to its end is then not in the ledger, and the same command goes on.
+    Returns file → its warnings. Raises `Refused`, also where another release applies DDL there; what was not applied
+    to its end is then not in the ledger, and the same command goes on.
     """
-    from psycopg import Error
-
+    where, ddl = environment.name, environment.settings.ddl
     refuse(pack_problems(pack, ddl))
-    with programs.connect(target.dsn, target.name) as connection:
-        refuse(server_problems(connection, target.name))
+    with environment.connect() as connection:
+        refuse(server_problems(connection, where))
         unapplied(connection, pack, ddl)  # refuses a table that is no ledger
-        try:
-            if ddl.command:
-                applied = _by_command(connection, target, pack, ddl, version, expected)
-            else:
-                applied = _by_psql(target, pack, ddl, version)
-        except Error as error:
-            reason = error.diag.message_primary or shell.mask(" ".join(str(error).split()))
-            what = f"The DDL pack was not applied to {target.name}: {reason}."
-            raise Refused(what, "Once that has ended, run the same command again.") from None
+        if ddl.command:
+            applied = _by_command(connection, environment, pack, code, version)
+        else:
+            applied = _by_psql(environment, pack, version)
         if left := unapplied(connection, pack, ddl):
-            names = listed(file.path for file in left)
-            raise Refused(f"The ledger of {target.name} has no entry of {names}.", "Take \\connect out of the pack.")
+            what = f"The ledger of {where} has no entry of {listed(file.path for file in left)}."
+            raise Refused(what, "Take \\connect, and a BEGIN without COMMIT, out of the pack.")
     return applied
 
 
-def _by_psql(target: Target, pack: Sequence[DdlFile], ddl: Ddl, version: str) -> list[Applied]:
+def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> dict[str, list[str]]:
     """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
     for attempt in range(ATTEMPTS):
-        ran = psql.run(target.dsn, pack, ddl, version)
-        if ran.error is None or ran.error.state not in psql.RETRIED:
+        ran = psql.run(environment.dsn, pack, environment.settings.ddl, version, environment.name)
+        if ran.state not in psql.RETRIED:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
-    if ran.error:
-        refuse([psql.problem(ran, ddl, target.name)])
+    refuse([ran.problem] if ran.problem else [])
     return ran.applied
 
 
 def _by_command(
-    connection: Connection,
-    target: Target,
-    pack: Sequence[DdlFile],
-    ddl: Ddl,
-    version: str,
-    expected: structure.Structure | None,
-) -> list[Applied]:
+    connection: Connection, environment: Environment, pack: Sequence[DdlFile], code: Path, version: str
+) -> dict[str, list[str]]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
+    settings, ddl = environment.settings, environment.settings.ddl
+    made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK)
     connection.execute(psql.ledger(pack, ddl).encode())
-    variables = {**target.variables, "PGOPTIONS": psql.options(target.dsn, ddl, target.variables.get("PGOPTIONS", ""))}
-    messages = run_command(pack, ddl, target.folder, variables)
-    found = structure.read(target.dsn, target.name, roles=False)
-    differing = structure.differences(expected, found) if expected else []
+    variables = environment.variables(version)
+    variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
+    warnings = run_command(pack, ddl, code / settings.folder, variables)
+    found = structure.read(environment.dsn, environment.name, roles=False, without=ddl.ledger)
     missing = [
         each.name
-        for each in differing
+        for each in structure.differences(made, found)
         if each.how == structure.MISSING and each.kind not in ("role", "membership") and not ddl.excepts(str(each))
     ]
     if missing:
         raise Refused(
             f"{shlex.join(ddl.command)} ended as if it had applied {len(pack)} files, "
-            f"but of what they make {target.name} lacks {len(missing)}: {listed(missing, most=5)}.",
+            f"but of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}.",
             "See which database it reaches: it has to read DATABASE_URL or PG*.",
         )
-    with connection.transaction():
-        for file in pack:
-            connection.execute(psql.enter(file, ddl, version, "null", ddl.command[0]).encode())
-    return [Applied(file, messages=messages if file is pack[-1] else []) for file in pack]
+    connection.execute("".join(psql.enter(file, ddl, version) for file in pack).encode())
+    return {file.path: warnings if file is pack[-1] else [] for file in pack}
 
 
-def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[Message]:
+def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[str]:
     """Run the application's own runner in `folder` with `variables`; return its warnings.
 
     It passes with exit code 0 and `must_print`, {count} being the number of files. Raises `Refused`.
     """
     ran = shell.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, leash=True)
-    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
-        raise Refused(
-            f"{shlex.join(ddl.command)} ended without an error, but did not print "
-            f"{ddl.must_print.replace('{count}', str(len(pack)))!r}: "
-            f"expected it to apply {len(pack)} files. It printed: {ran.tail(3)}",
-            "Run it by hand with --dry-run and compare with the order lock.",
-        )
-    return [Message("", 0, "WARNING", "01000", text) for text in WARNING.findall(ran.output)]
+    expected = ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)")
+    if not re.search(expected, ran.output):
+        what = f"{shlex.join(ddl.command)} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
+        raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
+    return [f"WARNING: {text}" for text in WARNING.findall(ran.output)]

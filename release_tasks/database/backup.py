@@ -11,24 +11,22 @@ verified.json   what was found when it was restored (restore.py); without it the
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field
 
 from release_tasks import files
 from release_tasks.database import programs
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.processes.shell import CommandFailed
+from release_tasks.settings import Backup as Settings
 
 DUMP, ROLES, DATABASE = "dump", "roles.sql", "database.sql"
 FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
@@ -39,29 +37,21 @@ RUN_AGAIN = "Fix what it says (df -h shows a full disk), then run the same comma
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
-OF_THE_DATABASE = re.compile(r"(?m)^\d+; \d+ \d+ (?:DATABASE|DATABASE PROPERTIES|[A-Z ]+ - DATABASE) .*$")
 
 
-class Facts(BaseModel):
-    """The content of backup.json; `server` is a major version, names of tables are quoted where need be."""
+class Backup(BaseModel):
+    """The backup in `folder`, as its backup.json says; `server` is a major version, names of tables are quoted."""
 
-    app: str
-    environment: str
-    version: str
-    commit: str
-    by: str
-    at: AwareDatetime
+    folder: Path = Field(exclude=True)
     database: str
     server: int
     rows: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Backup:
-    """The backup in `folder`."""
-
-    folder: Path
-    facts: Facts
+    by: str
+    at: AwareDatetime
+    app: str = ""
+    environment: str = ""
+    version: str = ""
+    commit: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +65,11 @@ class Backup:
             if found.get(SUMS) == files.file_sha256(self.folder / SUMS):
                 return found
         return {}
+
+    def mark_verified(self, summary: str, then: list[str]) -> None:
+        """Let the backup count: `summary` is what was found, `then` the command that has got it."""
+        found = {SUMS: files.file_sha256(self.folder / SUMS), "summary": summary, "then": then}
+        files.write_aside(self.folder / VERIFIED, json.dumps(found, indent=1).encode())
 
 
 @contextmanager
@@ -93,51 +88,42 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
     `version` and `commit` say for which release. Raises `Refused`; nothing is left then.
     """
     app = environment.settings.app
+    about = {"app": app, "environment": environment.name, "version": version, "commit": commit}
     with locked(environment) as folder:
         name = f"{app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         incomplete = folder / f".{name}{INCOMPLETE}"
         try:
             incomplete.mkdir(mode=0o700)
-            found = _dump(environment, incomplete)
-            about = {"app": app, "environment": environment.name, "version": version, "commit": commit}
-            facts = Facts.model_validate({**about, **found, "by": programs.who(), "at": datetime.now(UTC)})
-            files.write_aside(incomplete / FACTS, facts.model_dump_json(indent=1).encode())
-            files.write_aside(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
-            incomplete.rename(folder / name)
-        except (CommandFailed, psycopg.Error, OSError) as error:
+            taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name, **about)
+            return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
+        except (Refused, OSError) as error:
             raise Refused(f"The database of {environment.name} was not backed up: {error}", RUN_AGAIN) from None
         finally:
             shutil.rmtree(incomplete, ignore_errors=True)
-    return Backup(folder / name, facts)
 
 
-def _dump(environment: Environment, target: Path) -> dict[str, Any]:
-    """Write dump, roles and database into `target`; return what was counted in the snapshot of the dump."""
-    settings, dump, database = environment.settings.backup, target / DUMP, target / DATABASE
-    with connect(environment.dsn, settings.timeout, environment.name) as connection:
+def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
+    """Write all of a backup of the database `dsn` into `folder`, and return it; `about` says for which release."""
+    with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
 
         def run(tool: str, *argv: str | Path) -> str:
-            return programs.run(tool, environment.dsn, *argv, major=major, timeout=settings.timeout).stdout
+            return programs.run(tool, dsn, *argv, major=major, timeout=settings.timeout).stdout
 
         connection.execute("begin isolation level repeatable read read only")
         connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
         flags = ("--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces")
-        run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={dump}")
-        run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={target / ROLES}")
-        contents = OF_THE_DATABASE.findall(run("pg_restore", "--create", "--list", dump))
-        files.write_aside(database, "\n".join(contents).encode())
-        files.write_aside(database, run("pg_restore", "--create", f"--use-list={database}", "--file=-", dump).encode())
-        return {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
-
-
-def connect(dsn: str, timeout: float, where: str = "") -> psycopg.Connection:
-    """Return a connection as `programs.connect` does, whose statements may take `timeout` seconds."""
-    connection = programs.connect(dsn, where)
-    connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
-    return connection
+        run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}")
+        run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={folder / ROLES}")
+        # Of no schema: only what it prints of the database itself is left.
+        run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
+        found = {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
+    taken = Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
+    files.write_aside(folder / FACTS, taken.model_dump_json(indent=1).encode())
+    files.write_aside(folder / SUMS, files.checksum_lines(files.file_hashes(folder)))
+    return taken
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:
@@ -161,35 +147,39 @@ def read(folder: Path) -> Backup:
     fix = f"cd {shlex.quote(str(folder))} && sha256sum --check {SUMS}   # and use another backup"
     refuse(Problem(f"{folder / name} is not what {SUMS} says.", fix) for name in damaged_files(folder))
     try:
-        return Backup(folder, Facts.model_validate_json((folder / FACTS).read_bytes()))
-    except (OSError, ValidationError) as error:
+        return _described(folder)
+    except (OSError, ValueError) as error:
         raise Refused(f"{folder / FACTS} is not of a backup: {error}", fix) from None
+
+
+def _described(folder: Path) -> Backup:
+    return Backup.model_validate(dict(json.loads((folder / FACTS).read_bytes()), folder=folder))
 
 
 def all_of(environment: Environment) -> list[Backup]:
     """Return the backups of `environment`, the newest first; one whose backup.json cannot be read is left out."""
     found = []
     for path in folder_of(environment).glob(f"{environment.settings.app}-{environment.name}-[0-9]*Z/{FACTS}"):
-        with suppress(ValidationError):
-            found.append(Backup(path.parent, Facts.model_validate_json(path.read_bytes())))
-    return sorted(found, key=lambda each: each.facts.at, reverse=True)
+        with suppress(ValueError):
+            found.append(_described(path.parent))
+    return sorted(found, key=lambda each: each.at, reverse=True)
 
 
 def made_for(environment: Environment, commit: str | None) -> Backup | None:
     """Return the newest undamaged backup of `environment` that the release of `commit` made, None without one."""
-    mine = (each for each in all_of(environment) if commit and each.facts.commit == commit)
+    mine = (each for each in all_of(environment) if commit and each.commit == commit)
     return next((each for each in mine if not damaged_files(each.folder)), None)
 
 
 def prune(environment: Environment) -> None:
-    """Delete what is older than the newest `backup.keep` backups that count, but never the newest one of a release.
+    """Delete what is older than the newest `backup.keep` backups that count.
 
     What is not verified, or damaged, does not count, and so pushes out none.
     """
-    there, keep = all_of(environment), environment.settings.backup.keep
-    counting = [each for each in there if each.verified and not damaged_files(each.folder)]
-    of_a_release = [each for each in counting if each.facts.commit][:1]
-    for each in there[there.index(counting[keep - 1]) + 1 :] if len(counting) >= keep else []:
-        if each not in of_a_release:
+    counting = 0
+    for each in all_of(environment):
+        if counting == environment.settings.backup.keep:
             # Renamed first, so that no half of it is ever taken for a backup.
             shutil.rmtree(each.folder.rename(each.folder.with_name(f".{each.name}{INCOMPLETE}")))
+        elif each.verified and not damaged_files(each.folder):
+            counting += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
@@ -17,13 +17,13 @@ from release_tasks.processes import shell
 from release_tasks.settings import Ddl, Settings
 
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
-NO_TRANSACTION = re.compile(rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)", re.MULTILINE | re.IGNORECASE)
-# PL/pgSQL has no BEGIN with a semicolon; in a comment or a string it does no harm.
-OWN_TRANSACTION = re.compile(
-    rb"^\s*(?:begin(?:\s+work|\s+transaction)?|start\s+transaction)(?:\s+(?:isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
+# A file of one transaction has neither our marker nor a BEGIN of its own. PL/pgSQL has no BEGIN with a semicolon; in a
+# comment or a string it does no harm.
+NO_TRANSACTION = re.compile(
+    rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)"
+    rb"|^\s*(?:begin|start\s+transaction)(?:\s+(?:work|transaction|isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
     re.MULTILINE | re.IGNORECASE,
 )
-ADDED, REMOVED, RENAMED, CHANGED, REORDERED = "added", "removed", "renamed", "changed", "reordered"
 TITLE = "release: lock the DDL order for "  # and the tag: by this our own commits are known
 
 
@@ -43,14 +43,9 @@ class DdlFile:
         return sha256(self.content)
 
     @property
-    def own_transactions(self) -> bool:
-        """Whether it begins transactions itself."""
-        return bool(OWN_TRANSACTION.search(self.content))
-
-    @property
     def in_transaction(self) -> bool:
         """Whether it is applied in one transaction: not with its own, nor a comment `-- release: no-transaction`."""
-        return not (NO_TRANSACTION.search(self.content) or self.own_transactions)
+        return not NO_TRANSACTION.search(self.content)
 
 
 # The pack and its order
@@ -62,16 +57,16 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
     lock = git.text_at(commit, settings.ddl.lock) or ""
     ordered = list(read_checksums(lock.encode()))
     if sorted(ordered) != paths or not git.contains(f"refs/tags/{tag_of(lock)}", commit):
-        by_name = {PurePosixPath(path).name: path for path in paths}
-        ordered = [by_name[name] for name in in_order(list(by_name), git.root, settings)]
+        names = in_order([PurePosixPath(path).name for path in paths], git.root, settings)
+        ordered = [f"{settings.ddl.folder}/{name}" for name in names]
     return [DdlFile(path, git.bytes_at(commit, path) or b"") for path in ordered]
 
 
 def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack as it lies in the folder `code`, in the order in which it is applied."""
-    files = {path.name: path for path in (code / settings.ddl.folder).glob("*.sql")}
-    names = in_order(list(files), root, settings)
-    return [DdlFile(f"{settings.ddl.folder}/{name}", files[name].read_bytes()) for name in names]
+    folder = code / settings.ddl.folder
+    names = in_order([path.name for path in folder.glob("*.sql")], root, settings)
+    return [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
 
 
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
@@ -82,17 +77,13 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
     env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     if rule == "javascript":
         return list(json.loads(shell.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
-    listed = list(dict.fromkeys(mention_of(names).findall(shell.run(rule, cwd=folder, env=env).stdout)))
+    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    printed = shell.run(rule, cwd=folder, env=env).stdout
+    listed = list(dict.fromkeys(re.findall(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)", printed)))
     if missing := [name for name in names if name not in listed]:
         what = f"{' '.join(rule)} does not list every file of {settings.ddl.folder}; missing: {', '.join(missing)}."
         raise Refused(what, "Let release.ddl.order be a command that lists them all, or a rule: bytes, javascript.")
     return listed
-
-
-def mention_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds the file names (at least one) wherever a text mentions them whole."""
-    either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return re.compile(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)")
 
 
 def pack_problems(pack: Sequence[DdlFile], ddl: Ddl) -> list[Problem]:
@@ -146,34 +137,19 @@ def recorded(git: Git, tip: str, tag: str) -> Iterator[str]:
             yield f"{kind} {'; '.join(lines.splitlines())}"
 
 
-# What became of the files between two packs
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happened to the file `path` of a pack; `was` is its path before it was renamed."""
-
-    kind: str
-    path: str
-    was: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.was} to {self.path}" if self.was else f"{self.kind} {self.path}"
-
-
-def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[Change]:
+def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[str]:
     """Return what makes the pack `now` of the pack `before`; the same content under another name was renamed."""
     old, new = ({file.path: file.sha256 for file in pack} for pack in (before, now))
     gone = {digest: path for path, digest in old.items() if path not in new}
     was = {path: gone.pop(digest) for path, digest in new.items() if path not in old and digest in gone}
     names = {old_path: path for path, old_path in was.items()}
     old = {names.get(path, path): digest for path, digest in old.items()}
-    kept, order = [path for path in old if path in new], [path for path in new if path in old]
-    moves = SequenceMatcher(None, kept, order, autojunk=False).get_opcodes()
+    stayed, order = [path for path in old if path in new], [path for path in new if path in old]
+    moves = SequenceMatcher(None, stayed, order, autojunk=False).get_opcodes()
     return [
-        *(Change(RENAMED, path, old_path) for path, old_path in was.items()),
-        *(Change(REMOVED, path) for path in old if path not in new),
-        *(Change(ADDED, path) for path in new if path not in old),
-        *(Change(CHANGED, path) for path in order if old[path] != new[path]),
-        *(Change(REORDERED, path) for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
+        *(f"renamed {old_path} to {path}" for path, old_path in was.items()),
+        *(f"removed {path}" for path in old if path not in new),
+        *(f"added {path}" for path in new if path not in old),
+        *(f"changed {path}" for path in order if old[path] != new[path]),
+        *(f"reordered {path}" for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
     ]

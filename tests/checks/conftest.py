@@ -1,29 +1,42 @@
-"""One check looked at in this process, as the gate does it."""
+"""A check called in this process, and what it came to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 
-from release_tasks.checks.looking import Answer, keep_looking
-from release_tasks.checks.place import Asked, Place
-from release_tasks.checks.verdict import FAIL, PASS, UNKNOWN, Result, Unknown, Wrong
-from release_tasks.kinds import Check
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, NoPass
+
+
+@dataclass
+class Came:
+    """What a call came to: its outcome, its message and hint, whether it is final, and what was recorded."""
+
+    outcome: str = PASSED
+    message: str = ""
+    hint: str = ""
+    final: bool = False
+    recorded: list[str] = field(default_factory=list)
+
+
+def came_to(check: Callable[[Callable[[str, object], None]], Any]) -> Came:
+    """Call `check` with what records, and return what it came to."""
+    came = Came()
+    try:
+        check(lambda _, value: came.recorded.append(str(value)))
+    except NoPass as error:
+        came.outcome = FAILED if isinstance(error, CheckFailed) else INCONCLUSIVE
+        came.message, came.hint = str(error), error.hint
+        came.final = error.final
+    except psycopg.ProgrammingError as error:  # as the gate has it
+        came.outcome, came.message, came.final = INCONCLUSIVE, str(error), True
+    return came
 
 
 @pytest.fixture
-def look() -> Callable[..., Result]:
-    """Return what looks at one check: `look(check, place, wait=0)` → its result."""
-
-    def look(check: Check, place: Place, wait: float = 0.0, **asked: Any) -> Result:
-        answer = Answer(Asked("a check", "7.2", "a bullet", check, wait, **asked))
-        verdict, said, mend = PASS, (), ""
-        try:
-            keep_looking(place, answer)
-        except (Wrong, Unknown) as error:
-            verdict, said, mend = (FAIL if isinstance(error, Wrong) else UNKNOWN), error.said, error.mend
-        return Result("a check", check.kind, "7.2", "a bullet", verdict, said, mend, answer.seen, answer.attempts)
-
-    return look
+def came() -> Callable[..., Came]:
+    return came_to

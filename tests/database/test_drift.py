@@ -15,7 +15,7 @@ import pytest
 from psycopg import Connection
 
 from release_tasks import ddl
-from release_tasks.database import drift, programs, scratch
+from release_tasks.database import apply, drift, programs, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
@@ -55,7 +55,7 @@ def environment(server: Running, root: Path) -> Iterator[Environment]:
     """An environment to which PACK was applied, with the ledger."""
     with scratch.database(server, "live") as dsn:
         environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
-        ddl.apply_to(environment, PACK, root, "0.1.1")
+        apply.apply(environment, PACK, root, "0.1.1")
         yield environment
 
 
@@ -74,22 +74,22 @@ def names(environment: Environment, dsn: str = "") -> list[str]:
     ("by_hand", "expected"),
     [
         ("drop table s.t cascade", ["table s.t missing", "view s.names missing"]),
-        ("alter table s.t add more text", ["table s.t differs"]),
-        ("alter table s.t alter name set storage external", ["table s.t differs"]),
-        ("create index by_name on s.t (name)", ["index s.by_name extra"]),
-        ("create table s.mine (id serial)", ["table s.mine extra"]),
-        ("create cast (s.t as text) with inout", ["cast (s.t AS text) extra"]),
-        ("create statistics s.pairs on id, name from s.t", ["statistics s.pairs extra"]),
-        ("revoke select on s.t from reader", ["acl table s.t differs"]),
-        ("grant insert on s.t to reader", ["acl table s.t differs"]),
-        ("alter role reader login", ["role reader differs"]),
-        ("alter view s.names owner to reader", ["view s.names differs"]),
-        ("create role analyst; grant select on s.t to analyst", ["acl table s.t differs"]),
-        ("grant reader to app", ["membership reader to app extra"]),
-        ("grant pg_read_all_data to reader", ["membership pg_read_all_data to reader extra"]),
+        ("alter table s.t add more text", ["table s.t changed"]),
+        ("alter table s.t alter name set storage external", ["table s.t changed"]),
+        ("create index by_name on s.t (name)", ["index s.by_name new"]),
+        ("create table s.mine (id serial)", ["table s.mine new"]),
+        ("create cast (s.t as text) with inout", ["cast (s.t AS text) new"]),
+        ("create statistics s.pairs on id, name from s.t", ["statistics s.pairs new"]),
+        ("revoke select on s.t from reader", ["acl table s.t changed"]),
+        ("grant insert on s.t to reader", ["acl table s.t changed"]),
+        ("alter role reader login", ["role reader changed"]),
+        ("alter view s.names owner to reader", ["acl table s.names changed", "view s.names changed"]),
+        ("create role analyst; grant select on s.t to analyst", ["acl table s.t changed"]),
+        ("grant reader to app", ["membership reader to app new"]),
+        ("grant pg_read_all_data to reader", ["membership pg_read_all_data to reader new"]),
         ("create role analyst; grant reader to analyst", []),
         ("drop schema public", []),
-        ("alter table s.t owner to app; alter schema s owner to app; comment on table s.t is 'x'", []),
+        ("alter index s.t_pkey set tablespace pg_default; comment on table s.t is 'x'", []),
     ],
 )
 def test_each_object_is_named_that_differs(
@@ -106,7 +106,7 @@ def test_no_drift_where_the_pack_was_applied_by_a_role_that_it_grants_to(server:
         live.execute(PACK[0].content)
         environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
         by_app = psycopg.conninfo.make_conninfo(dsn, user="app", password="x")
-        assert names(environment, by_app) == ["role app differs"]
+        assert names(environment, by_app) == ["role app changed"]
 
 
 def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection, environment: Environment) -> None:
@@ -118,7 +118,7 @@ def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection
 
 def test_a_ledger_in_a_schema_of_the_pack_s_own_is_no_drift(live: Connection, environment: Environment) -> None:
     environment.settings = Settings.model_validate({"ddl": {"ledger": "s.ledger"}})
-    ddl.apply_to(environment, PACK, environment.root, "0.1.1")
+    apply.apply(environment, PACK, environment.root, "0.1.1")
     live.execute("drop schema ops cascade")
     assert names(environment) == []
     live.execute("drop schema s cascade")
@@ -200,8 +200,8 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         live.execute("alter table app.things alter name set not null; create table app.more ()")
         both = inv(settings=settings.replace("EXCEPT", "nothing"), LIVE=dsn)
         assert both.returncode == 1 and "Traceback" not in both.stderr
-        assert "dev: table app.more was made by no file." in both.stdout
-        assert "dev: table app.things differs: - name text; + name text NOT NULL." in both.stdout
+        assert "dev: table app.more is new." in both.stdout
+        assert "dev: table app.things is changed: - name text; + name text NOT NULL." in both.stdout
         assert "Drop table app.more, bring it into the pack, or say why in release.ddl.exceptions" in both.stdout
         assert "Alter table app.things by hand, bring the change into the pack, or say why in" in both.stdout
         assert "ddl.apply" not in both.stdout, "it cannot change a column"
@@ -209,8 +209,8 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         found = json.loads(as_json.stdout)
         assert as_json.returncode == 1 and found["server"] == found["scratch"]
         assert [(each["name"], each["how"], each["excepted"]) for each in found["drift"]] == [
-            ("table app.more", "extra", "why"),
-            ("table app.things", "differs", None),
+            ("table app.more", "new", "why"),
+            ("table app.things", "changed", None),
         ]
         live.execute("drop table app.things")
         assert "inv ddl.apply --env dev --again" in inv(settings=settings, LIVE=dsn).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +18,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from release_tasks import node
-from release_tasks.checks.place import Place
-from release_tasks.checks.rotation import positions
+from release_tasks.checks.logs import positions
+from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
 
@@ -79,7 +80,7 @@ class Logged(NamedTuple):
 
 
 class Database(NamedTuple):
-    """A statement that breaks the healthy database; `facts` are those of `Place` that are others."""
+    """A statement that breaks the healthy database; `facts` are those of `Target` that are others."""
 
     statement: str
     facts: Mapping[str, Any] = {}
@@ -146,22 +147,21 @@ class Healthy:
         self.path = os.pathsep.join([path, str(server.bin)])
 
     @contextmanager
-    def world(self) -> Iterator[Place]:
-        """Yield a place where all is well, with a database and a log of its own, as a deployment leaves it."""
+    def world(self) -> Iterator[Target]:
+        """Yield a target where all is well, with a database and a log of its own, as a deployment leaves it."""
         name = self._database(self.template, ROWS)
         dsn, code, server_log = self.server.dsn(name), self.root / "worlds" / name, str(self.server.log)
         code.mkdir(parents=True)
         (code / "app.log").write_text("ERROR:  of yesterday\nstarted\n")
         told = conninfo.conninfo_to_dict(dsn)
-        yield Place(
+        yield Target(
             **{"name": "staging", "app": "app", "version": "0.1.1", "dsn": dsn, "origin": self.origin},
-            **{"root": str(self.root), "code": str(code), "folder": str(code), "kept": str(code / "kept")},
-            variables={"DATABASE_URL": dsn, "PATH": self.path, **{each: str(told[key]) for each, key in PG.items()}},
-            keys="select symbol from settings.coin_universe where enabled",
-            began=(datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
+            **{"root": str(self.root), "code": str(code), "folder": str(code), "prefix": sys.prefix},
+            env={"DATABASE_URL": dsn, "PATH": self.path, **{each: str(told[key]) for each, key in PG.items()}},
+            deployed_at=(datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
             log=server_log,
-            positions=positions([server_log, str(code / "app.log")], self.root),
-            **{"stamp_log": "ops.session_log", "stamp_flags": "ops.session_flags", "ledger": "ops.ddl_ledger"},
+            log_positions=positions([server_log, str(code / "app.log")], self.root),
+            **{"session_log": "ops.session_log", "session_flags": "ops.session_flags", "ledger": "ops.ddl_ledger"},
             pack={"ddl/00.sql": "cafe", "ddl/01.sql": "f00d"},
         )
         self._execute("postgres", sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

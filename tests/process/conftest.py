@@ -12,6 +12,8 @@ from world import World
 from release_tasks.database.server import Running
 from release_tasks.files import records_folder
 
+collect_ignore = ["little"]  # its smokes and acceptance run in its own releases
+
 
 @pytest.fixture(scope="session")
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:

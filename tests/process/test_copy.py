@@ -60,8 +60,8 @@ import pathlib, sys
 sys.path.append(str(pathlib.Path(__file__).parent))
 import helper
 
-def test_it(seen):
-    seen["one"] = helper.ONE
+def test_it(record_property):
+    record_property("one", helper.ONE)
     assert helper.ONE == 1
 """
 

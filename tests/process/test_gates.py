@@ -7,10 +7,10 @@ from outside import ended, processes_of, until
 from world import World
 
 BULLETS = {
-    "unhealthy": "/api/health says that ok is false",
-    "broken-view": "/samples answered with status 500",
+    "unhealthy": '/api/health says {"ok": false}',
+    "broken-view": "/samples answered 500",
     "stale": "the newest row of BTC",
-    "hole": "ETH has a hole of",
+    "hole": "ETH has a gap of",
     "warning": "WARNING: the little app is worried",
 }
 
@@ -24,9 +24,10 @@ def test_what_fails_on_staging_stops_before_production_until_it_is_mended(little
     assert not little.places["production"].folder.joinpath("releases").exists()
     deployed = little.places["staging"].folder.joinpath("current").stat()
     little.let_go_wrong("staging")
-    if fault == "warning":  # it stays in the log
-        little.set(("    wait:", "    log: [{exceptions: {little app is worried: it always is}}]\n    wait:"))
     ran = little.inv("deploy.staging", "--version", "0.1.1", env={"LITTLE_WAIT": "12"})
+    if fault == "warning":  # it stays in the log, and the test that judges it is part of what was tagged
+        assert ran.refuses(BULLETS[fault], "A fix is a new version")
+        return
     assert ran.code == 0, ran.output
     assert little.places["staging"].folder.joinpath("current").stat() == deployed
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
@@ -45,11 +46,13 @@ def test_all_that_fails_on_staging_is_told_at_once_when_it_is_looked_at_again(li
 )
 def test_a_smoke_that_does_not_pass_stops_the_release(little: World, fault: str, said: str) -> None:
     if fault == "hangs":
-        little.set(('writing$", timeout: 60', 'writing$", timeout: 5'))
+        file = "smokes/test_writing.py"
+        little.settle("test: wait less", {file: (little.repo / file).read_text().replace("timeout=60", "timeout=5")})
+    assert little.inv("ddl.apply", "--env", "dev").code == 0
     little.let_smoke("writing", fault)
     before = little.look()
     ran = little.release()
-    assert ran.refuses("The smoke writing fails on dev", said)
+    assert ran.refuses("Smoke writing: a sample can be stored: failed on dev", said)
     assert until(lambda: not processes_of(little.folder))
     after = little.look()
     for look in (before, after):
@@ -57,11 +60,43 @@ def test_a_smoke_that_does_not_pass_stops_the_release(little: World, fault: str,
     assert after == before
 
 
+def test_a_dry_run_does_not_run_smokes_before_the_ddl_pack_is_on_dev(little: World) -> None:
+    """C12: it ran them on an empty dev, where they left views, and their refusals hid the real ones."""
+    little.let_smoke("writing", "fails")
+    before = little.look()
+    ran = little.inv("--dry", "release", "--version", "0.1.1", "--yes")
+    assert ran.code == 0 and "later    The smokes pass on dev.  after the DDL pack is applied there" in ran.output
+    assert little.look() == before
+
+
+def test_a_stamp_of_another_version_after_ours_is_stamped_again(little: World) -> None:
+    """C10: it was a dead end."""
+    little.let_go_wrong("staging", "unhealthy")
+    assert little.release(env={"LITTLE_WAIT": "12"}).refuses("/api/health")
+    insert = "insert into ops.session_log (app_name, app_version) values ('little', '0.1.0')"
+    little.places["staging"].rows(insert)
+    little.let_go_wrong("staging")
+    ran = little.finish()
+    assert "changed  Stamp the ops session" in ran.output
+    assert little.stamps() == {"staging": ["0.1.1", "0.1.0", "0.1.1"], "production": ["0.1.1"]}
+
+
+def test_a_command_that_names_what_is_not_there_is_found_in_section_2(little: World) -> None:
+    """C1: it was found in section 7, after the tag."""
+    little.set(('command: ["${PYTHON}", stamp.py]', 'command: ["${PYTHON}", stampp.py]'))
+    little.set(('web: ["${PYTHON}", web.py]', "web: [pythonn, web.py]"))
+    before = little.look()
+    ran = little.release()
+    assert ran.refuses("release.stamp.command needs stampp.py, and stampp.py is not committed")
+    assert ran.refuses("release.services.web runs pythonn, and there is no such program")
+    assert little.look() == before
+
+
 def test_a_smoke_that_fails_on_staging_stops_before_the_stamp(little: World) -> None:
     with little.paused("after the restart on staging") as release:
         little.let_smoke("writing", "fails")
         little.go_on()
-        assert ended(release).refuses("The smoke writing fails on staging", "the smoke saw smoke")
+        assert ended(release).refuses("Smoke writing: a sample can be stored: failed on staging", "the smoke saw smoke")
     assert little.stamps() == {"staging": [], "production": []}
     little.let_smoke("writing", "")
     little.finish()

@@ -52,12 +52,8 @@ def test_without_a_version_the_one_in_work_is_proposed_not_released(little: Worl
     [
         ("  title: Little", "  titel: Little", "release.titel"),
         ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
-        (
-            "holds: {ok: true}",
-            "holds: {0: true}",
-            "release.acceptance.http.0.holds: found the key 0, which YAML does not",
-        ),
-        ("within: 15", "within: soon", "release.acceptance.fresh"),
+        ("    wait:", "    0: true\n    wait:", "release.acceptance: found the key 0, which YAML does not"),
+        ("    wait:", "    fresh: []\n    wait:", "release.acceptance.fresh: no such setting"),
         ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
         ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),
         ('"${STAGING_DSN}"', '"host=127.0.0.1 password=hunter2 dbname=little"', "a password stands in the file"),
@@ -248,7 +244,7 @@ def test_a_browser_that_does_not_start_is_found_before_anything_changes(little: 
     browser = little.folder / "browser"
     browser.write_text("#!/bin/sh\necho '[1:ERROR:zygote_host_impl_linux.cc] No usable sandbox! If …' >&2\nexit 1\n")
     browser.chmod(0o755)
-    little.set(("    waived: {page: it has no script; what it answers is asked by http}", "    page: [{path: /}]"))
+    little.settle("test: look at a page", {"acceptance/test_page.py": "def test_page(view): view('/')\n"})
     little.variables["BROWSER_BIN"] = str(browser)
     before = little.look()
     for words in ((), ("--dry",)):

@@ -23,7 +23,6 @@ from outside import (
     until,
 )
 
-from release_tasks import isolation
 from release_tasks.database.server import data_directory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -61,7 +60,7 @@ def running(clone: Path, *words: str, program: tuple[str, ...] = INV) -> Iterato
         cwd=clone,
         env={
             **os.environ,
-            isolation.FOLDER: str(LAYER / ".nox"),
+            "RELEASE_NOX": str(LAYER / ".nox"),
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
         },

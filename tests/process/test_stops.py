@@ -77,11 +77,12 @@ def _children(little: World) -> set[int]:
     return set(processes_of(little.folder)) - webs
 
 
-@pytest.mark.parametrize(("sent", "words"), [(signal.SIGINT, []), (signal.SIGTERM, ["--pytest", "-x"])])
+@pytest.mark.parametrize(("sent", "words"), [(signal.SIGINT, []), (signal.SIGTERM, ["--", "-x"])])
 def test_a_run_of_smokes_that_is_interrupted_waits_for_none(
     little: World, sent: signal.Signals, words: list[str]
 ) -> None:
-    little.set(('writing$", timeout: 60', 'writing$", timeout: 900'))
+    file = "smokes/test_writing.py"
+    little.settle("test: wait longer", {file: (little.repo / file).read_text().replace("timeout=60", "timeout=900")})
     little.let_smoke("writing", "hangs")
     with little.inv_begun("smokes", *words) as asking:
         assert until(lambda: any(b"time.sleep(600)" in _command_line(pid) for pid in processes_of(little.folder)))

@@ -1,0 +1,93 @@
+"""What runs is this release: the API, the newest session stamp, the DDL ledger and the deployed files say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+
+from release_tasks.checks import CheckFailed, Inconclusive, NoPass
+from release_tasks.checks.api import Api, version_in
+from release_tasks.checks.target import Target
+from release_tasks.errors import Refused, listed
+from release_tasks.masks import short
+from release_tasks.processes import shell
+
+Record = Callable[[str, object], None]
+
+
+def check_release(target: Target, record: Record) -> None:
+    """Compare what each of the four says with the release; raise `CheckFailed` with all that differs, at once.
+
+    What this target does not have (stamp, ledger, commit) is left out. Raises `Inconclusive` where one of them cannot
+    be read, if nothing else is wrong.
+    """
+    problems, unread = list[str](), list[str]()
+    for source in (api_problems, stamp_problems, ledger_problems, tree_problems):
+        try:
+            problems += source(target, record)
+        except (NoPass, Refused, psycopg.Error) as error:
+            unread.append(short(error))
+    hint = "Restart the web app of dev." if target.name == "dev" else f"inv deploy.{target.name}"
+    if problems:
+        raise CheckFailed(" ".join([*problems, *unread]), hint)
+    if unread:
+        raise Inconclusive(" ".join(unread), hint)
+
+
+def api_problems(target: Target, record: Record) -> Iterator[str]:
+    if target.version_path:
+        with Api(target.origin) as api:
+            answer = api.get(target.version_path, headers={"Cache-Control": "no-cache"})
+        found = version_in(answer) or "no version"
+        record("api", f"{found} by API")
+        if (answer.status_code, found) != (200, target.version):
+            said = f"answers as {found}, with status {answer.status_code}"
+            yield f"{target.origin}{target.version_path} {said}; expected {target.version}."
+
+
+def stamp_problems(target: Target, record: Record) -> Iterator[str]:
+    if not target.session_log:
+        return
+    query = f"""select app_version, opened_at, opened_at < %s::timestamptz, to_jsonb(stamp)->>'session_id'
+      from {target.session_log} stamp where app_name = %s order by opened_at desc nulls last limit 1"""
+    stamps = target.rows(query, target.deployed_at or "-infinity", target.app)
+    version, opened, is_older, session = stamps[0] if stamps else ("no version", "never", False, None)
+    record("stamp", f"stamp of {opened}")
+    if version != target.version or is_older:
+        expected = f"{target.version}, after {target.deployed_at}" if is_older else target.version
+        yield f"The newest stamp of {target.app} is of {version}, at {opened}; expected {expected}."
+    if target.session_flags and target.rows("select to_regclass(%s) is not null", target.session_flags)[0][0]:
+        query = f"select schema_name, is_open, to_jsonb(flag)->>'opened_by' from {target.session_flags} flag order by 1"
+        flags = target.rows(query)
+        closed = [name for name, is_open, by in flags if not is_open or (session and by != session)]
+        if closed or not flags:
+            yield f"{target.session_flags}: not opened by this session: {listed(closed) or 'it has no row'}."
+
+
+def ledger_problems(target: Target, record: Record) -> Iterator[str]:
+    if target.pack:
+        applied = dict(target.rows(f"select file, sha256 from {target.ledger} where applied_at is not null"))
+        record("ledger", f"{len(target.pack)} DDL files")
+        if other := [file for file, sha256 in target.pack.items() if applied.get(file) != sha256]:
+            yield f"The ledger {target.ledger} lacks, or has another {listed(other)}."
+
+
+def tree_problems(target: Target, record: Record) -> Iterator[str]:
+    """Compare the deployed files with the commit, as git compares a working tree, but for what is not archived."""
+    if not target.commit:
+        return
+    archived = [":(exclude,attr:export-ignore)", ":(exclude,attr:export-subst)"]
+    with TemporaryDirectory() as folder:
+        git, env = ["git", f"--work-tree={target.code}"], {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        shell.run([*git, "read-tree", target.commit], cwd=Path(target.root), env=env, told=False)
+        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", *archived]
+        differing = shell.run(diff, cwd=Path(target.root), env=env, told=False).stdout.split("\0")[:-1]
+    excepted = {name: why for name in differing for each, why in target.rewritten.items() if re.search(each, name)}
+    record("tree", "; ".join([f"files of {target.commit:.9}", *dict.fromkeys(excepted.values())]))
+    if wrong := [name for name in differing if name not in excepted]:
+        restore = f"git -C {target.root} archive {target.commit} | tar --extract --directory {target.code}"
+        yield f"In {target.code} these are not as in {target.commit:.9}: {listed(wrong)}. To restore them: {restore}"

@@ -1,0 +1,132 @@
+"""Logs since the deployment began: files go on from where they stood, also when they were renamed meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from release_tasks.checks import CheckFailed, Inconclusive
+from release_tasks.checks.target import Target
+from release_tasks.masks import short
+from release_tasks.processes.shell import plain, wait_until
+
+SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresError\b"
+MARK = "a release checks this log"
+ARRIVES = 5.0  # seconds until a line that was logged can be read
+# An embedded server stops with each command of ours, and says so to whom is still connected.
+OWN_END = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting))"
+HOW_IT_LOGS = """select reset_val, current_setting('lc_messages'), current_setting('log_line_prefix'),
+  current_database() from pg_settings where name = 'log_min_messages'"""
+
+
+def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
+    """Return, as JSON can hold it, where each file that matches `patterns` (globs, from `root`) stands now."""
+    files = {str(path): position(path, path.stat().st_size) for each in patterns for path in matching(each, root)}
+    return {"at": time.time(), "files": files}
+
+
+class Log:
+    """What was logged since the deployment; where nothing was deployed, as on dev, since it was first read."""
+
+    def __init__(self, target: Target, record: Callable[[str, object], None]) -> None:
+        self.target, self.record, self.root = target, record, Path(target.root)
+        self.began = dict(target.log_positions) or {"at": time.time(), "files": {}}
+
+    def has_no_trouble(self, file: str = "", exceptions: Mapping[str, str] | None = None) -> None:
+        """Raise `CheckFailed` with lines of trouble in PostgreSQL's server log, or in `file`, a glob.
+
+        `exceptions` are patterns of lines that may be, each with its reason.
+        """
+        lines, known = self.lines(file), [*(exceptions or {}), *([OWN_END] if self.target.is_embedded else [])]
+        found = [line for line in lines if re.search(SQL_TROUBLE, line)]
+        trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
+        name, since = file or f"The server of {self.target.name}", self.target.deployed_at or "the check began"
+        if trouble:
+            hint = "A fix is a new version. If it is none of ours: has_no_trouble(exceptions={pattern: reason})"
+            said = f"{name} logs {len(trouble)} lines of trouble since {since}: {'; '.join(trouble[:3])}"
+            raise CheckFailed(said, hint, final=True)
+        if file and not lines:
+            raise Inconclusive(f"{name} has no line since {since}: that proves nothing.")
+        self.record("log", f"{len(lines)} lines, {len(found)} excepted")
+
+    def lines(self, file: str = "") -> list[str]:
+        """Return the entries since the deployment began. Raises `Inconclusive` where some cannot be read any more."""
+        glob = file or self.target.log
+        if not self.target.log_positions:
+            self.began["files"] = positions([glob], self.root)["files"] | self.began["files"]
+        noted = {name: at for name, at in self.began["files"].items() if Path(name).match(str(self.root / glob))}
+        if not glob or not noted:
+            key = f"acceptance.logs: [{file}]" if file else f"environments.{self.target.name}.log"
+            said = f"Where the log {glob} stood when the deployment began was not noted."
+            raise Inconclusive(said, f"release.{key}   # in invoke.yaml; from the next deployment on", final=True)
+        prefix, database = ("", "") if file else self._prove_that_it_is_of_this_server(f"{glob}*")
+        now, found = matching(f"{glob}*", self.root), list[str]()
+        for name, at in noted.items():
+            same = next((path for path in now if at == position(path, at["size"])), None)
+            if same is None:
+                raise Inconclusive(f"{name} was emptied or removed: what it said cannot be read any more.", final=True)
+            now.remove(same)
+            found += entries(same, at["size"])
+        came_since = (path for path in now if path.stat().st_mtime >= self.began["at"] - 2)
+        found += [entry for path in came_since for entry in entries(path, 0)]
+        return [entry for entry in of_database(found, prefix, database) if MARK not in entry]
+
+    def _prove_that_it_is_of_this_server(self, glob: str) -> tuple[str, str]:
+        """Have PostgreSQL log a mark that must arrive; return its log_line_prefix and the database's name."""
+        mark, before = f"{MARK}: {secrets.token_hex(8)}", positions([glob], self.root)["files"]
+        level, language, prefix, database = self.target.rows(HOW_IT_LOGS)[0]
+        if level in ("error", "log", "fatal", "panic") or not re.match(r"en|C\b|POSIX|$", language):
+            said = f"{self.target.name} logs from {level} on, in {language or 'C'}; expected warning, in English."
+            raise Inconclusive(said, "alter system set log_min_messages = warning, lc_messages = 'C'", final=True)
+        with self.target.connect() as connection:
+            connection.execute(f"do $$ begin raise log '{mark}'; end $$".encode())
+
+        def arrived() -> bool:
+            sizes = {path: before.get(str(path), {"size": 0})["size"] for path in matching(glob, self.root)}
+            return any(mark in entry for path, size in sizes.items() for entry in entries(path, size))
+
+        if not wait_until(arrived, time.monotonic() + ARRIVES, every=0.1):
+            said = f"What {self.target.name} logs does not arrive in {self.target.log}: it is another server's log."
+            raise Inconclusive(said, final=True)
+        return prefix, database
+
+
+def of_database(found: Iterable[str], prefix: str, database: str) -> Iterator[str]:
+    """Yield the entries of `database` and of none, where the log says which: in JSON, or by %d in log_line_prefix."""
+    before, named, after = prefix.partition("%d")
+    shape = re.sub(r"%-?\d*[a-zA-Z]", ".*?", re.sub(r"([^\w%-])", r"\\\1", before))
+    for entry in found:
+        match = re.match(rf"{shape}([^{re.escape(after[:1] or ' ')}]*)", entry) if named else None
+        name = match[1] if match else ""
+        if database and entry.startswith("{"):
+            row = json.loads(entry)
+            name, entry = row.get("dbname", ""), f"{row.get('error_severity')}:  {row.get('message')}"
+        if name in ("", "[unknown]", database):
+            yield entry
+
+
+def matching(pattern: str, root: Path) -> list[Path]:
+    path = root / pattern
+    return sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
+
+
+def position(path: Path, size: int) -> dict[str, Any]:
+    """Return by what a file that had `size` bytes is known again, whatever it is called by then."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - 256))
+        before = file.read(min(size, 256))
+    return {"inode": path.stat().st_ino, "size": size, "before": hashlib.sha256(before).hexdigest()}
+
+
+def entries(path: Path, offset: int) -> list[str]:
+    """Return the entries of a file from `offset` on: a line, and those after it that begin with a tab."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = plain(file.read().decode("utf-8", errors="replace"))
+    return [entry.rstrip() for entry in re.split(r"\n(?!\t)", text) if entry.strip()]

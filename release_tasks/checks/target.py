@@ -1,0 +1,86 @@
+"""The target: the environment under test, handed to pytest as a file that only its owner can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from release_tasks import node
+from release_tasks.checks import Inconclusive
+from release_tasks.masks import hide
+
+VARIABLE = "RELEASE_TARGET"  # names the file
+# A check's own mistakes are reported by the check; in the server log they would be taken for the application's.
+SETTINGS = """select set_config(name, value, false) from (values
+  ('statement_timeout', '30s'), ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
+) as own(name, value) where name <> 'log_min_messages' or has_parameter_privilege(name, 'set')"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One environment: where it is, what should run there, and since when."""
+
+    name: str
+    app: str
+    version: str
+    dsn: str = field(repr=False)
+    origin: str
+    root: str  # of the repository
+    code: str  # the tree that runs there
+    folder: str  # in it, where commands run
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)  # of the application's commands
+    version_path: str = "/api/version"
+    commit: str = ""  # that should be deployed; empty on dev, which runs the working tree
+    deployed_at: str = ""  # ISO 8601, by the database's clock
+    settled_by: float = 0.0  # Unix time until which every check may come to pass
+    is_backup: bool = False  # a restored backup: old rows, nobody writes
+    is_embedded: bool = False  # its server stops with each command, and logs that
+    log: str = ""  # PostgreSQL's server log
+    log_positions: Mapping[str, Any] = field(default_factory=dict)  # as of the deployment
+    session_log: str = ""  # empty: nothing is stamped
+    session_flags: str = ""
+    ledger: str = ""
+    pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
+    rewritten: Mapping[str, str] = field(default_factory=dict)  # deployed files that may differ → why
+    prefix: str = sys.prefix  # of the layer's Python
+
+    def save(self, path: Path) -> Path:
+        """Write it to the new file `path`, and return that."""
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+        return path
+
+    @classmethod
+    def load(cls) -> Target:
+        """Return the target that this process was given. Raises `Inconclusive` when it was given none."""
+        try:
+            file = Path(os.environ[VARIABLE])
+            target = cls(**json.loads(file.read_text(encoding="utf-8")))
+            file.unlink()  # a run that is killed leaves no password behind
+        except (KeyError, OSError):
+            raise Inconclusive("No target is given. Run: inv smokes --env dev") from None
+        for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
+            hide(secret)
+        own = node.wheel_node() if sys.prefix != target.prefix else None  # of a smoke that names a version
+        path = os.pathsep.join([*([str(own.parent)] if own else []), target.env.get("PATH") or os.environ["PATH"]])
+        return cls(**{**asdict(target), "env": {**target.env, "PATH": path}})
+
+    def connect(self) -> psycopg.Connection:
+        """Return a read-only connection in autocommit whose statements end after 30 s. Raises `Inconclusive`."""
+        try:
+            connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5, application_name="release")
+            connection.execute(SETTINGS)
+        except psycopg.Error as error:
+            raise Inconclusive(f"The database of {self.name} cannot be used: {error}") from None
+        return connection
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        with self.connect() as connection:
+            return connection.execute(query.encode(), values).fetchall()

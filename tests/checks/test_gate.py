@@ -1,0 +1,408 @@
+"""The gate: what pytest calls passed may be no pass, and what became of each test is known afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, Inconclusive, runner
+from release_tasks.checks.runner import Result
+from release_tasks.checks.target import VARIABLE, Target
+from release_tasks.database.server import Running
+from tests.conftest import Web, web_app
+from tests.processes.test_shell import alive, until
+from tests.test_conftest import FAILS, LONG
+
+TEAM = '''"""A team's own checks."""
+import pathlib, subprocess, sys
+import pytest
+from release_tasks.checks import CheckFailed, Inconclusive
+
+calls = []
+
+def test_passes(target, record_property):
+    record_property("looked", "here")
+    assert (target.version, target.name) == ("0.1.1", "staging")
+
+def test_looks_at_nothing(target):
+    assert target.version
+
+def test_fails(record_property):
+    assert 3 == 4
+
+def test_is_skipped():
+    pytest.skip("not today")
+
+def test_skips_with_a_word_more():
+    pytest.importorskip("no_such_module")
+
+@pytest.mark.xfail
+def test_fails_as_expected():
+    assert False
+
+@pytest.mark.xfail
+def test_passes_unexpectedly(record_property):
+    record_property("x", 1)
+
+@pytest.mark.waived("the vendor's page; #12")
+def test_is_waived():
+    assert False
+
+@pytest.mark.waived("")
+def test_is_waived_without_a_reason():
+    pass
+
+def test_asks_for_a_fixture_that_is_none(data_base):
+    pass
+
+def test_breaks():
+    raise KeyError("BTC")
+
+@pytest.fixture
+def untidy():
+    yield
+    raise OSError("cannot tidy up")
+
+def test_leaves_a_mess(untidy, record_property):
+    record_property("x", 1)
+
+@pytest.mark.wait(60)
+def test_comes_about(record_property):
+    calls.append(1)
+    record_property("calls", len(calls))
+    assert len(calls) == 3
+
+@pytest.mark.wait(0.1)
+def test_never_comes_about():
+    assert False, "still not"
+
+@pytest.mark.wait(60)
+def test_is_final():
+    raise CheckFailed("It is as it is.", "inv again", final=True)
+
+@pytest.mark.wait(60)
+def test_is_final_and_inconclusive():
+    raise Inconclusive("It cannot be known.", final=True)
+
+@pytest.mark.wait(60)
+def test_is_mistaken():
+    no_such_name
+
+@pytest.mark.timeout(3)
+def test_hangs():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    pathlib.Path("child").write_text(str(child.pid))
+    child.wait()
+
+@pytest.mark.parametrize("coin", ["BTC", "ETH"])
+def test_each(coin, record_property):
+    record_property("coin", coin)
+    assert coin == "BTC"
+
+def test_reads(db):
+    assert db.execute("select count(*) from app.coins where symbol = %s", ["BTC"]).fetchone() == (1,)
+
+def test_writes(db):
+    db.execute("delete from app.coins")
+
+def test_catches_its_error(db):
+    try:
+        db.execute("select * from app.gone")
+    except Exception as error:
+        print("SQL warn:", error)
+
+def test_runs(run):
+    ran = run(sys.executable, "-c", "import os; print('OK', os.environ['APP_VERSION'])", must_print="^OK")
+    assert "0.1.1" in ran.stdout
+
+def test_runs_what_fails(run):
+    run(sys.executable, "-c", "raise SystemExit('no')", must_print="^OK")
+
+def test_runs_what_fails_in_sql(run):
+    """As postgres.js does: the message first, many lines of details last."""
+    code = "import sys; sys.exit('PostgresError: column x does not exist\\\\n    at a\\\\n  routine: error')"
+    run(sys.executable, "-c", code, must_print="^OK")
+
+def test_runs_what_hangs(run):
+    run(sys.executable, "-c", "import time; time.sleep(600)", must_print="^OK", timeout=0.5)
+
+def test_runs_what_is_not_there(run):
+    run("no-such-program", must_print="^OK")
+
+def test_runs_what_prints_an_error(run):
+    run(sys.executable, "-c", "print('OK'); print('psql:x.sql:1: ERROR:  syntax error')", must_print="^OK")
+
+def test_asks_for_silence(run):
+    run(sys.executable, "-c", "", must_print=".*")
+
+def test_asks_the_api(api):
+    assert api.get("/api/health").json() == {"ok": True}
+
+def test_asks_another_api(api):
+    api.get("https://example.invalid/")
+
+def test_reads_the_log(log):
+    log.has_no_trouble(exceptions={".": "all of it"})
+
+def test_is_of_this_release(deployed):
+    deployed()
+'''
+
+BECAME = {
+    "passes": (PASSED, ""),
+    "looks_at_nothing": (INCONCLUSIVE, "It looked at nothing"),
+    "fails": (FAILED, "assert 3 == 4"),
+    "is_skipped": (INCONCLUSIVE, "skipped: not today"),
+    "skips_with_a_word_more": (INCONCLUSIVE, "could not import 'no_such_module'"),
+    "fails_as_expected": (FAILED, "marked xfail"),
+    "passes_unexpectedly": (INCONCLUSIVE, "XPASS"),
+    "is_waived": (WAIVED, "the vendor's page; #12"),
+    "is_waived_without_a_reason": (INCONCLUSIVE, "It looked at nothing"),
+    "asks_for_a_fixture_that_is_none": (INCONCLUSIVE, "fixture 'data_base' not found"),
+    "breaks": (INCONCLUSIVE, "KeyError: 'BTC'"),
+    "leaves_a_mess": (INCONCLUSIVE, "OSError: cannot tidy up"),
+    "comes_about": (PASSED, ""),
+    "never_comes_about": (FAILED, "still not"),
+    "is_final": (FAILED, "It is as it is."),
+    "is_final_and_inconclusive": (INCONCLUSIVE, "It cannot be known."),
+    "is_mistaken": (INCONCLUSIVE, "NameError: name 'no_such_name' is not defined"),
+    "hangs": (FAILED, "Timeout (>3.0s)"),
+    "each[BTC]": (PASSED, ""),
+    "each[ETH]": (FAILED, "assert 'ETH' == 'BTC'"),
+    "reads": (PASSED, ""),
+    "writes": (INCONCLUSIVE, "cannot execute DELETE in a read-only transaction"),
+    "catches_its_error": (INCONCLUSIVE, 'relation "app.gone" does not exist'),
+    "runs": (PASSED, ""),
+    "runs_what_fails": (FAILED, "ended with exit code 1; it said: no"),
+    "runs_what_fails_in_sql": (FAILED, "it said: PostgresError: column x does not exist"),  # C8
+    "runs_what_hangs": (FAILED, "did not end within 0.5 s"),
+    "runs_what_is_not_there": (INCONCLUSIVE, "The program no-such-program was not found."),
+    "runs_what_prints_an_error": (FAILED, "printed trouble; it said: psql:x.sql:1: ERROR: syntax error"),
+    "asks_for_silence": (INCONCLUSIVE, "matches silence"),
+    "asks_the_api": (PASSED, ""),
+    "asks_another_api": (INCONCLUSIVE, "ORIGIN"),
+    "reads_the_log": (PASSED, ""),
+    "is_of_this_release": (PASSED, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def checked(
+    server: Running, tmp_path_factory: pytest.TempPathFactory, module_web: Web
+) -> tuple[Path, dict[str, Result]]:
+    """A run of the team's tests: its folder, and name → result."""
+    root, dsn = tmp_path_factory.mktemp("team"), server.dsn("app")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("drop schema if exists app cascade; create schema app; create table app.coins (symbol text)")
+        connection.execute("insert into app.coins values ('BTC')")
+    (root / "test_own.py").write_text(TEAM)
+    here = str(root)
+    target = Target(
+        "staging", "app", "0.1.1", dsn, module_web.origin, here, here, here,
+        env={"APP_VERSION": "0.1.1"}, log=str(server.log),
+    )  # fmt: skip
+    began = time.monotonic()
+    results = runner.run(target, [root / "test_own.py"], root / "kept")
+    assert time.monotonic() - began < 180  # what is final has not waited its 60 s, four times
+    return root, {each.test.removeprefix("test_"): each for each in results}
+
+
+@pytest.fixture(scope="module")
+def module_web() -> Iterator[Web]:
+    with web_app() as web:
+        web.be("0.1.1")
+        yield web
+
+
+@pytest.mark.parametrize("name", BECAME)
+def test_an_outcome_is_never_kinder_than_what_happened(checked: tuple[Path, dict[str, Result]], name: str) -> None:
+    outcome, said = BECAME[name]
+    result = checked[1][name]
+    assert result.outcome == outcome and said in result.message and "Traceback" not in result.message, result
+
+
+def test_every_test_has_one_result_with_what_it_observed(checked: tuple[Path, dict[str, Result]]) -> None:
+    results = checked[1]
+    assert set(results) == {*BECAME}
+    assert results["passes"].observed == ("here",)
+    assert results["comes_about"].observed == ("3",)
+    assert results["reads"].observed == ("select count(*) from app.coins where symbol = %s → 1 rows",)
+    assert results["asks_the_api"].observed[0].startswith("200 in ")
+    assert results["runs"].observed == ("OK 0.1.1",)
+    assert results["is_final"].hint == "inv again"
+
+
+def test_the_children_of_a_test_that_hangs_end_with_it(checked: tuple[Path, dict[str, Result]]) -> None:
+    child = int((checked[0] / "child").read_text())
+    assert until(lambda: not alive(child))
+
+
+LOOKS = "def test_a(record_property): record_property('looked', 1)\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[Result]]:
+    """Return what runs one file with this text, and pytest's options."""
+
+    def files(text: str, *options: str, **facts: object) -> list[Result]:
+        file = tmp_path / "test_own.py"
+        file.write_text(text)
+        return runner.run(target(**facts), [file], tmp_path / "kept", *options, shown=bool(options))
+
+    return files
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "No test of test_own.py ran: pytest ended with exit code"),
+        ("import pytest\npytest.skip('all of it', allow_module_level=True)\ndef test_a(): pass", "all of it"),
+        ("def test_a(:\n", "SyntaxError"),
+        ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
+        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran: pytest ended with exit code 0"),
+        ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
+        ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
+        ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
+        ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
+    ],
+    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "waits for x", "mistypes a mark",
+         "asserts a tuple", "is not collected"],
+)  # fmt: skip
+def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
+    results = files(text)
+    assert results and {each.outcome for each in results} == {INCONCLUSIVE}
+    assert said in " ".join(each.message for each in results), results
+
+
+def test_a_person_chooses_tests_and_sees_what_pytest_prints(
+    files: Callable[..., list[Result]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = f"{LOOKS}def test_b(): pass\ndef test_c(): raise OSError('hunter2-hunter2')"
+    found = files(text, "-k", "not test_b", env={"PGPASSWORD": "hunter2-hunter2"})
+    assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("test_c", INCONCLUSIVE)]
+    printed = capfd.readouterr().out
+    assert "OSError: ***" in printed and "hunter2" not in printed
+
+
+@pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version"])
+def test_options_that_choose_no_test_are_inconclusive(files: Callable[..., list[Result]], option: str) -> None:
+    (result,) = files(LOOKS, option)
+    assert result.outcome == INCONCLUSIVE and f"No test of test_own.py ran: pytest {option} ended" in result.message
+
+
+def test_no_variable_of_the_shell_changes_what_runs(
+    files: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing --collect-only")
+    assert [each.outcome for each in files(LOOKS)] == [PASSED]
+
+
+def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    (tmp_path / "release_tasks").mkdir()
+    (tmp_path / "release_tasks" / "__init__.py").write_text("raise SystemExit('an older layer')")
+    (tmp_path / "pytest.py").write_text("raise SystemExit('no pytest')")
+    assert [each.outcome for each in files(LOOKS)] == [PASSED]
+
+
+def test_no_conftest_takes_out_a_test_or_stops_the_run(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    """Neither one beside the tests, nor one above them that belongs to the application."""
+    (tmp_path / "conftest.py").write_text("import pytest\npytest.exit('not today', returncode=4)\n")
+    assert [each.outcome for each in files(LOOKS)] == [PASSED]
+    (tmp_path / "conftest.py").write_text("def pytest_collection_modifyitems(items): del items[1:]")
+    outcomes = [each.outcome for each in files(f"{LOOKS}def test_b(record_property): assert False")]
+    assert outcomes == [PASSED, FAILED]
+
+
+def test_a_whole_file_cannot_be_waived(files: Callable[..., list[Result]]) -> None:
+    """The notes show the waivers of tests, and would not show it."""
+    text = f"import pytest\npytestmark = pytest.mark.waived('all of it')\n{LOOKS}"
+    assert [each.outcome for each in files(text)] == [PASSED]
+
+
+def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    text = "def test_a(target, record_property):\n    record_property('dsn', target.dsn)\n    assert target.dsn == 'x'"
+    text += "\n\ndef test_b(target):\n    assert target is None\n\ndef test_c(target):\n    assert not target.env"
+    results = files(text, dsn="postgresql://rita:hunter2&hunter2@nowhere/app", env={"PGPASSWORD": "hunter2&hunter2"})
+    assert len(results) == 3 and "hunter2" not in repr(results)
+    assert "hunter2" not in "".join(path.read_text() for path in tmp_path.rglob("*.xml"))
+
+
+def test_a_target_is_in_a_file_for_its_owner_alone_and_is_read_once(
+    target: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = target(dsn="postgresql://rita:hunter2@nowhere/app").save(tmp_path / "target.json")
+    assert path.stat().st_mode & 0o777 == 0o600 and json.loads(path.read_text())["name"] == "staging"
+    monkeypatch.setenv(VARIABLE, str(path))
+    assert Target.load().name == "staging" and not path.exists()
+    with pytest.raises(Inconclusive, match="No target is given"):
+        Target.load()
+
+
+def test_a_deployment_gets_its_time_to_settle_and_no_longer(files: Callable[..., list[Result]]) -> None:
+    text = "calls = []\ndef test_a(record_property):\n    calls.append(1)\n    record_property('x', 1)\n"
+    text += "    assert calls[1:]"
+    assert [each.outcome for each in files(text, settled_by=time.time() + 60)] == [PASSED]
+    assert [each.outcome for each in files(text, settled_by=time.time() - 1)] == [FAILED]
+
+
+def test_only_queries_are_run_where_nothing_else_can_be(files: Callable[..., list[Result]], dsn: str) -> None:
+    text = "def test_a(db): db.execute('select 1')\ndef test_b(db, api): pass\ndef test_c(view): pass"
+    found = files(text, "-m", "queries", dsn=dsn)
+    assert [each.test for each in found] == ["test_a"]
+
+
+def test_files_that_have_packages_of_their_own_run_beside_the_others_by_nox(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """The repo's noxfile makes the environment; where there is none, it is said of this file alone."""
+    (tmp_path / "test_own.py").write_text(f"# /// script\n# dependencies = []\n# ///\n{LOOKS}")
+    (tmp_path / "test_plain.py").write_text(LOOKS)
+    found = runner.run(target(), [tmp_path / "test_own.py", tmp_path / "test_plain.py"], tmp_path / "kept")
+    assert {each.file: each.outcome for each in found} == {"test_own": INCONCLUSIVE, "test_plain": PASSED}
+    assert "noxfile" in next(each.message for each in found if each.file == "test_own")
+
+
+def test_a_failure_is_named_whatever_is_parsed_meanwhile(files: Callable[..., list[Result]]) -> None:
+    (result,) = files(FAILS + LONG)
+    assert (result.test, result.outcome) == ("test_fails", FAILED) and "assert 3 == 4" in result.message
+
+
+DROPS = "import psycopg\ndef test_a(target, record_property):\n    record_property('x', 1)\n"
+DROPS += "    with psycopg.connect(target.dsn) as connection: connection.execute({statement!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("drop view app.latest", "view app.latest is missing"),
+        ("create view app.more as select 2 as two", "view app.more was made by no file"),
+        ("create or replace view app.latest as select 2 as one", "view app.latest differs"),
+        ("alter table app.things add more text", "table app.things differs"),
+        ("create or replace function app.f() returns int language sql as 'select 2'", "function app.f() differs"),
+        ("create or replace view app.latest as select 1 as one", ""),
+    ],
+)
+def test_what_a_smoke_takes_away_from_the_next_is_said_of_that_smoke(
+    target: Callable[..., Target], dsn: str, tmp_path: Path, statement: str, said: str
+) -> None:
+    """C7."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("create schema app; create view app.latest as select 1 as one; create table app.things ()")
+        connection.execute("create function app.f() returns int language sql as 'select 1'")
+    (tmp_path / "smokes").mkdir()
+    (tmp_path / "smokes" / "test_a.py").write_text(DROPS.format(statement=statement))
+    (tmp_path / "smokes" / "test_b.py").write_text(LOOKS)
+    results = runner.run(target(dsn=dsn), sorted((tmp_path / "smokes").glob("*.py")), tmp_path / "kept")
+    failed = [each for each in results if not each.is_pass]
+    assert [each.file for each in failed] == ["test_a"] * bool(said)
+    if said:
+        assert f"While test_a.py ran, the database changed: {said}" in failed[0].message
+        (tmp_path / "smokes" / "test_a.py").write_text("import pytest\npytestmark = pytest.mark.changes('a')\n" + LOOKS)
+        results = runner.run(replace(target(dsn=dsn)), [tmp_path / "smokes" / "test_a.py"], tmp_path / "kept")
+        assert [each.outcome for each in results] == [PASSED]

@@ -1,0 +1,308 @@
+"""Logs since the deployment began: real files, really rotated, and PostgreSQL's own server log."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, logs
+from release_tasks.checks.logs import Log, positions
+from release_tasks.checks.target import Target
+from release_tasks.database.server import Running
+from tests.checks.conftest import Came, came_to
+
+TROUBLE = "2026-01-01 WARNING:  there is no transaction in progress\n"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A log in which trouble stood before the deployment began."""
+    path = tmp_path / "app.log"
+    path.write_text("ERROR:  of yesterday\nstarted\n")
+    return path
+
+
+@pytest.fixture
+def deployed(target: Callable[..., Target], tmp_path: Path, app: Path) -> Callable[..., Target]:
+    """Return what begins a deployment now: the logs' positions as its marker keeps them."""
+
+    def deployed(*patterns: str, **facts: Any) -> Target:
+        kept = json.loads(json.dumps(positions(patterns or ["app.log"], tmp_path)))
+        return target(log_positions=kept, deployed_at="2026-01-01T00:00:00+00:00", **facts)
+
+    return deployed
+
+
+def check(target: Target, file: str = "app.log", **how: Any) -> Came:
+    return came_to(lambda record: Log(target, record).has_no_trouble(file, **how))
+
+
+def say(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_what_stood_in_the_log_before_the_deployment_is_no_trouble(deployed, app):
+    here = deployed()
+    say(app, "all is well\n")
+    assert check(here) == Came(PASSED, recorded=["1 lines, 0 excepted"])
+
+
+def test_a_warning_in_colours_is_one_as_well(deployed, app):
+    here = deployed()
+    say(app, "\x1b[33mWARNING\x1b[39m:  there is no transaction in progress\n")
+    assert check(here).outcome == FAILED
+
+
+def test_a_log_that_nobody_has_is_inconclusive(deployed):
+    result = check(deployed("none.log"), "gone/*.log")
+    assert result.outcome == INCONCLUSIVE and "Where the log gone/*.log stood" in result.message
+
+
+def test_a_warning_between_deployment_and_check_is_final(deployed, app):
+    here = deployed()
+    say(app, f"fine\n{TROUBLE * 12}fine\n")
+    result = check(here)
+    assert (result.outcome, result.final) == (FAILED, True)
+    assert "no transaction in progress" in result.message and "12 lines of trouble" in result.message
+
+
+def renamed(path: Path) -> None:
+    path.rename(f"{path}.1")
+    path.write_text("a new file\n")
+
+
+def renamed_twice(path: Path) -> None:
+    renamed(path)
+    Path(f"{path}.1").rename(f"{path}.2")
+    renamed(path)
+
+
+def renamed_with_a_date(path: Path) -> None:
+    path.rename(f"{path}-20260101")
+    path.write_text("a new file\n")
+
+
+ROTATIONS = [renamed, renamed_twice, renamed_with_a_date]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("rotated", ROTATIONS)
+def test_a_warning_is_found_on_either_side_of_a_rotation(deployed, app, rotated, when):
+    here = deployed()
+    say(app, TROUBLE if when == "before" else "fine\n")
+    rotated(app)
+    say(app, TROUBLE if when == "after" else "fine\n")
+    result = check(here)
+    assert result.outcome == FAILED and "no transaction" in result.message and "yesterday" not in result.message
+
+
+@pytest.mark.parametrize("rotated", ROTATIONS)
+def test_a_rotation_is_no_trouble_and_old_trouble_stays_old(deployed, app, rotated):
+    here = deployed()
+    say(app, "fine\n")
+    rotated(app)
+    say(app, "fine\n")
+    assert check(here).outcome == PASSED
+
+
+def copied(path: Path) -> None:
+    Path(f"{path}.1").write_bytes(path.read_bytes())
+    os.truncate(path, 0)
+
+
+def copied_and_grown(path: Path) -> None:
+    copied(path)
+    say(path, "it is longer than before by now\n" * 20)
+
+
+def made_anew(path: Path) -> None:
+    path.unlink()
+    (path.parent / "other").write_text("takes the inode\n")
+
+
+@pytest.mark.parametrize("lose", [copied, copied_and_grown, made_anew, Path.unlink])
+def test_what_may_have_been_lost_is_inconclusive_and_final(deployed, app, lose):
+    here = deployed()
+    say(app, "fine\n")
+    lose(app)
+    say(app, "fine\n")
+    result = check(here)
+    assert (result.outcome, result.final) == (INCONCLUSIVE, True) and "cannot be read any more" in result.message
+
+
+def test_a_new_file_with_the_very_lines_of_the_old_one_is_read_whole(deployed, app):
+    app.write_text("ERROR:  again\n" * 40)
+    here = deployed()
+    app.rename(f"{app}.1")
+    app.write_text("ERROR:  again\n" * 41)
+    assert "41 lines of trouble" in check(here).message
+
+
+def test_a_log_that_was_empty_is_found_again_under_its_new_name(deployed, app):
+    app.write_text("")
+    here = deployed()
+    say(app, TROUBLE)
+    renamed(app)
+    assert check(here).outcome == FAILED
+
+
+def test_a_new_name_is_read_whole(deployed, tmp_path, app):
+    (tmp_path / "pg-Mon.log").write_text(TROUBLE)
+    here = deployed("pg-*.log")
+    (tmp_path / "pg-Tue.log").write_text("fine\n")
+    assert check(here, "pg-*.log").outcome == PASSED
+    (tmp_path / "pg-Wed.log").write_text(TROUBLE)
+    assert check(here, "pg-*.log").outcome == FAILED
+
+
+def test_a_file_that_came_by_without_having_been_written_to_is_not_read(deployed, tmp_path, app):
+    here = deployed("*.log")
+    say(app, "fine\n")
+    (tmp_path / "restored.log").write_text(TROUBLE)
+    os.utime(tmp_path / "restored.log", (0, 0))
+    assert check(here, "*.log").outcome == PASSED
+
+
+def test_a_log_that_nobody_writes_to_is_inconclusive(deployed):
+    here = deployed()
+    result = check(here)
+    assert result.outcome == INCONCLUSIVE and "proves nothing" in result.message
+
+
+def test_a_log_whose_position_nobody_noted_is_inconclusive_and_says_which_setting_does(deployed, tmp_path):
+    here = deployed()
+    (tmp_path / "jobs.log").write_text("fine\n")
+    result = check(here, "jobs.log")
+    assert result.outcome == INCONCLUSIVE and "release.acceptance.logs: [jobs.log]" in result.hint
+
+
+def test_exceptions_have_a_reason_and_used_ones_are_reported(deployed, app):
+    here = deployed()
+    say(app, TROUBLE * 2 + "WARNING:  another\n")
+    known = {"no transaction": "#12: the pack commits twice", "never used": "#13"}
+    result = check(here, exceptions=known)
+    assert result.outcome == FAILED and "another" in result.message and "no transaction" not in result.message
+    assert "3 excepted" in check(here, exceptions={**known, "another": "#14"}).recorded[0]
+
+
+def test_lines_that_begin_with_a_tab_belong_to_the_entry_before(deployed, app):
+    here = deployed()
+    say(app, "ERROR:  bad statement\n\tof the importer\n")
+    assert check(here, exceptions={"of the importer": "#15"}).outcome == PASSED
+
+
+def test_a_log_in_a_folder_that_is_a_link_is_found_again(target, app, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    here = target(log_positions=positions(["link/app.log"], tmp_path), deployed_at="2026-01-01T00:00:00+00:00")
+    say(app, TROUBLE)
+    renamed(app)
+    assert check(here, "link/app.log").outcome == FAILED
+
+
+def test_where_nothing_was_deployed_it_reads_from_the_first_look_on(target, app):
+    log = Log(target(), lambda *_: None)
+    assert log.lines("app.log") == []
+    say(app, "fine\n")
+    assert log.lines("app.log") == ["fine"]
+
+
+@given(before=st.binary(max_size=600), after=st.binary(max_size=600), rotated=st.booleans())
+def test_whatever_stands_in_a_log_nothing_is_lost_or_read_twice(tmp_path_factory, before, after, rotated):
+    path = tmp_path_factory.mktemp("log") / "app.log"
+    path.write_bytes(before)
+    here = Target("s", "a", "1", "", "", str(path.parent), "", "", log_positions=positions(["app.log"], path.parent))
+    with path.open("ab") as file:
+        file.write(after)
+    if rotated:
+        renamed(path)
+    told = "\n".join(Log(here, lambda *_: None).lines("app.log"))
+    expected = [line.decode(errors="replace").rstrip() for line in after.split(b"\n")]
+    assert [line for line in told.split("\n") if line and line != "a new file"] == [line for line in expected if line]
+
+
+# PostgreSQL's server log
+
+
+@pytest.fixture
+def staging(server: Running, dsn: str, target: Callable[..., Target]) -> Target:
+    kept = positions([str(server.log)], Path("/"))
+    return target(dsn=dsn, log=str(server.log), log_positions=kept, deployed_at="2026-01-01T00:00:00+00:00")
+
+
+def execute(dsn: str, statement: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def test_the_server_log_passes_by_a_mark_of_our_own(staging):
+    assert check(staging, "").outcome == PASSED
+
+
+def test_a_warning_of_the_server_fails_and_a_statement_over_lines_is_one_entry(staging):
+    execute(staging.dsn, "do $$ begin raise warning 'count is off'; end $$")
+    with pytest.raises(psycopg.Error):
+        execute(staging.dsn, "select 1/0,\n\t'ERROR: in a statement'")
+    result = check(staging, "")
+    assert result.outcome == FAILED and "count is off" in result.message and "division by zero" in result.message
+    assert any("\n" in line for line in Log(staging, lambda *_: None).lines())
+
+
+def test_the_end_of_an_embedded_server_is_its_own(staging):
+    said = "FATAL:  terminating connection due to administrator command"
+    execute(staging.dsn, f"do $$ begin raise log '{said}'; end $$")
+    assert check(staging, "").outcome == FAILED
+    assert ", 2 excepted" in check(replace(staging, is_embedded=True), "").recorded[0]
+
+
+def test_the_log_of_another_server_is_inconclusive(staging, tmp_path, monkeypatch):
+    other = tmp_path / "other.log"
+    other.write_text("2026-01-01 LOG:  all is well here\n")
+    monkeypatch.setattr(logs, "ARRIVES", 0.3)
+    result = check(replace(staging, log=str(other), log_positions={}), "")
+    assert result.outcome == INCONCLUSIVE and "another server's log" in result.message
+
+
+@pytest.mark.parametrize("path", ["", "no-such.log"])
+def test_a_server_log_that_is_not_there_is_inconclusive(staging, path):
+    result = check(replace(staging, log=path), "")
+    assert result.outcome == INCONCLUSIVE and "release.environments.staging.log" in result.hint
+
+
+def test_a_server_that_logs_no_warnings_proves_nothing(staging):
+    execute(staging.dsn, "alter database app set log_min_messages = error")
+    try:
+        result = check(staging, "")
+    finally:
+        execute(staging.dsn, "alter database app reset log_min_messages")
+    assert result.outcome == INCONCLUSIVE and "logs from error on" in result.message
+
+
+def test_no_database_is_inconclusive(staging):
+    result = check(replace(staging, dsn="postgresql://nobody@127.0.0.1:9/none"), "")
+    assert result.outcome == INCONCLUSIVE and "cannot be used" in result.message
+
+
+LINES = [
+    "2026-01-01 10:00:00.000 UTC [7] rita@other ERROR:  of others",
+    "2026-01-01 10:00:00.000 UTC [8] rita@app WARNING:  of ours",
+    "2026-01-01 10:00:00.000 UTC [9] @ FATAL:  of nobody",
+    '{"dbname": "other", "error_severity": "ERROR", "message": "of others"}',
+    '{"dbname": "app", "error_severity": "ERROR", "message": "of ours"}',
+]
+
+
+@pytest.mark.parametrize(("prefix", "kept"), [("%m [%p] %u@%d ", [1, 2, 4]), ("%m [%p] ", [0, 1, 2, 4])])
+def test_lines_of_other_databases_do_not_count_where_the_log_says_which(prefix, kept):
+    """C9: one ERROR line of another database, in the log of a shared server, blocked a version for ever."""
+    found = list(logs.of_database(LINES, prefix, "app"))
+    assert found == ["ERROR:  of ours" if number == 4 else LINES[number] for number in kept]

@@ -1,0 +1,49 @@
+"""The sessions of smokes: one a file, in an environment with the packages that the file names."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease: {app: tiny}\n"
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    for name in ("tasks.py", "noxfile.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "release_tasks", tmp_path / "release_tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "invoke.yaml").write_text(SETTINGS)
+    (tmp_path / "smokes").mkdir()
+    (tmp_path / "smokes" / "test_coins.py").write_text('"""Each coin has a price."""\ndef test_a(db): pass\n')
+    return tmp_path
+
+
+def nox(repo: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "nox", *words]
+    return subprocess.run(argv, cwd=repo, capture_output=True, text=True, timeout=300)
+
+
+def test_a_smoke_is_listed_with_its_purpose(repo: Path) -> None:
+    listed = nox(repo, "-l")
+    assert listed.returncode == 0 and "smokes(coins) -> Each coin has a price" in listed.stdout
+
+
+def test_a_file_whose_packages_cannot_be_read_is_said_in_a_sentence(repo: Path) -> None:
+    text = "# /// script\n# dependencies = [\n# ///\n"
+    (repo / "smokes" / "test_broken.py").write_text(text)
+    listed = nox(repo, "-l")
+    assert listed.returncode == 1 and "The script metadata of test_broken.py cannot be read" in listed.stderr
+    assert "Traceback" not in listed.stderr
+
+
+def test_a_repo_without_smokes_has_its_other_sessions(repo: Path) -> None:
+    shutil.rmtree(repo / "smokes")
+    assert "- rehearse ->" in nox(repo, "-l").stdout
+    refused = nox(repo, "-s", "smokes")
+    assert refused.returncode == 1 and "There is no test" in refused.stderr + refused.stdout

@@ -14,8 +14,7 @@ from release_tasks.database.pack import pack_at
 from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
-from release_tasks.files import emptied, records_folder
-from release_tasks.processes.links import read_link
+from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, project_root, settings_of, until_live, version_here
 
 

@@ -13,7 +13,7 @@ from psycopg import Error, conninfo
 from release_tasks import embedded, screen, smokes
 from release_tasks.database import backup, restore
 from release_tasks.errors import Refused
-from release_tasks.processes.shell import hide, mask
+from release_tasks.masks import hide, mask
 from release_tasks.release import environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
 

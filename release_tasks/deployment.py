@@ -16,17 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import ddl, smokes, temporary
+from release_tasks import ddl, process, smokes, temporary
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.files import extract, write_aside
+from release_tasks.files import extract, point_link, write_aside
 from release_tasks.git import Git
-from release_tasks.processes import shell
-from release_tasks.processes.links import point_link
-from release_tasks.processes.shell import wait_until
+from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
 
 UNPACK = 120
@@ -134,7 +132,7 @@ def run_the_release(release: Release) -> Step:
     point_link(here.current, code)
     if here.restart:
         variables = {**here.variables(release.version), **temporary.original_variables()}
-        shell.run(here.restart, cwd=here.folder, env=variables, timeout=UNPACK, leash=True)
+        process.run(here.restart, cwd=here.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: here.runs(release), deadline):
         raise Refused(
@@ -164,7 +162,9 @@ def stamp_the_session(release: Release) -> Step:
     code = placed(release)
     variables = here.variables(release.version)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
-    shell.run(stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, leash=True)
+    process.run(
+        stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, supervised=True
+    )
 
 
 def stamped_at(release: Release, here: Environment) -> str | None:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
-from release_tasks.files import records_folder, write_aside
-from release_tasks.processes.leash import Command, Kept, Spec
-from release_tasks.processes.links import point_link, read_link
-from release_tasks.processes.ports import free_port
+from release_tasks.files import point_link, read_link, records_folder, write_aside
+from release_tasks.process import free_port
+from release_tasks.supervisor import Command, Spec, Supervised
 
 if TYPE_CHECKING:
     from release_tasks.settings import Settings
@@ -28,7 +27,7 @@ def bring_up(name: str, root: Path, settings: Settings) -> Environment:
     running = start_server(name, root, settings)
     origin = f"http://127.0.0.1:{_port(folder)}"
     environment = Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log)
-    if running.kept:
+    if running.services:
         environment.held.append(running.stop)
         try:
             _start_services(environment, settings)
@@ -59,7 +58,7 @@ def _start_services(environment: Environment, settings: Settings) -> None:
         for service, argv in settings.services.items()
     ]
     if commands:
-        environment.held.append(Kept.start(Spec(commands, follow=str(environment.current))).stop)
+        environment.held.append(Supervised.start(Spec(commands, follow=str(environment.current))).stop)
     if "web" in settings.services and read_link(environment.current):
         environment.wait_until_ready()
 

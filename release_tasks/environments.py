@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from release_tasks import node
+from release_tasks import node, process
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
-from release_tasks.files import records_folder, sha256, write_aside
+from release_tasks.files import read_link, records_folder, sha256, write_aside
 from release_tasks.masks import mask
-from release_tasks.processes import shell
-from release_tasks.processes.links import read_link
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -108,7 +106,7 @@ class Environment:
             said = f"{self.origin}{path} answers {answer.status_code}: {answer.text[:200]}"
             return not self.settings.acceptance.version or bool(self.running_version())
 
-        if not shell.wait_until(is_ready, time.monotonic() + READY):
+        if not process.wait_until(is_ready, time.monotonic() + READY):
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
             raise Refused(f"The web app of {self.name} is not ready: {mask(said)} {mask(last)}", f"cat {log}")
 
@@ -131,7 +129,9 @@ class Environment:
         wanted = sha256(b"".join((folder / name).read_bytes() for name in _package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
         if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
-            shell.run(settings.install, cwd=folder, env={**self.variables(""), "CI": "1"}, timeout=INSTALL, leash=True)
+            process.run(
+                settings.install, cwd=folder, env={**self.variables(""), "CI": "1"}, timeout=INSTALL, supervised=True
+            )
             if marker.parent.exists():
                 write_aside(marker, wanted.encode())
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from release_tasks import process
 from release_tasks.errors import Refused
 from release_tasks.files import write_aside
-from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     import git as gitpython
@@ -37,7 +37,7 @@ class Git:
 
     def __init__(self, root: Path, remote: str) -> None:
         self.root, self.remote = root, remote
-        self._seen: dict[tuple[str, ...], shell.Finished] = {}
+        self._seen: dict[tuple[str, ...], process.Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
         self._remote_refs: dict[str, str] | None = None
         self._asked_at = 0.0
@@ -68,21 +68,21 @@ class Git:
         if remote:
             self._remote_refs = None
 
-    def run(self, *args: str, timeout: float = LOCAL, check: bool = True) -> shell.Finished:
-        """Run `git args`; raises `shell.CommandFailed` when it fails or takes longer than `timeout` seconds."""
+    def run(self, *args: str, timeout: float = LOCAL, check: bool = True) -> process.Finished:
+        """Run `git args`; raises `process.CommandFailed` when it fails or takes longer than `timeout` seconds."""
         self._seen.clear()
         return self._command(args, timeout, check)
 
-    def _look(self, *args: str) -> shell.Finished:
+    def _look(self, *args: str) -> process.Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
         if args not in self._seen:
-            self._seen[args] = self._command(args, LOCAL, check=False, told=False)
+            self._seen[args] = self._command(args, LOCAL, check=False, record=False)
         return self._seen[args]
 
-    def _command(self, args: Sequence[str], timeout: float, check: bool, told: bool = True) -> shell.Finished:
+    def _command(self, args: Sequence[str], timeout: float, check: bool, record: bool = True) -> process.Finished:
         ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
         env = {**QUIETLY, "GIT_SSH_COMMAND": ssh}
-        return shell.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, told=told)
+        return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=record)
 
     # What is here
 
@@ -213,8 +213,8 @@ class Git:
             if self.remote not in self._look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
-                listing = self._command(["ls-remote", "--quiet", self.remote], NETWORK, check=True, told=False).stdout
-            except shell.CommandFailed as no:
+                listing = self._command(["ls-remote", "--quiet", self.remote], NETWORK, check=True, record=False).stdout
+            except process.CommandFailed as no:
                 raise Refused(
                     f"The remote {self.remote!r} does not answer: {no}", f"git ls-remote {self.remote}"
                 ) from no
@@ -255,7 +255,7 @@ class Git:
 
 def _not_a_root(root: Path) -> Refused:
     """Return what to say of a folder with tasks.py that is no repository, or is inside one."""
-    found = shell.run(["git", "rev-parse", "--show-toplevel"], cwd=root, timeout=LOCAL, check=False, told=False)
+    found = process.run(["git", "rev-parse", "--show-toplevel"], cwd=root, timeout=LOCAL, check=False, record=False)
     if found.code:
         return Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
     what = f"{root.name}/ is a folder of the git repository {found.stdout.strip()}; expected tasks.py at its root."

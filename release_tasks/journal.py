@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks.masks import masked_json
-from release_tasks.processes.shell import Finished, listeners
+from release_tasks.process import Finished, listeners
 
 START = "0" * 64
 ONE_BY_ONE = threading.Lock()  # checks run programs in threads

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, evidence, notes, versions
+from release_tasks import docs_pack, evidence, notes, process, versions
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.processes import shell
 from release_tasks.release import Release, Step
 
 
@@ -38,7 +37,7 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
         return
     try:
         git.run("merge", "--quiet", *options, commit)
-    except shell.CommandFailed as no:
+    except process.CommandFailed as no:
         conflicts = git.run("diff", "--name-only", "--diff-filter=U", check=False).stdout.split()
         git.run("merge", "--abort", check=False)
         raise Refused(

@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from release_tasks.errors import Refused
-from release_tasks.files import write_aside
-from release_tasks.processes.links import rename_unless_there
-from release_tasks.processes.shell import run
+from release_tasks.files import rename_unless_there, write_aside
+from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
 ALWAYS = {
@@ -128,7 +127,7 @@ def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
         argv = ["npm", "install", "--prefix", str(aside), "--no-audit", "--no-fund", "--loglevel=error"]
-        run([*argv, f"pnpm@{version}"], cwd=aside, env=environment, timeout=300, leash=True)
+        run([*argv, f"pnpm@{version}"], cwd=aside, env=environment, timeout=300, supervised=True)
         rename_unless_there(aside, home)
     return home / "node_modules" / ".bin"
 

@@ -15,11 +15,10 @@ from release_tasks import acceptance, notes, screen, smokes
 from release_tasks.database import backup, pack, proof, restore
 from release_tasks.deployment import placed, shown, unapplied_files
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.processes.leash import Command, Kept, Spec
-from release_tasks.processes.links import read_link
-from release_tasks.processes.ports import free_port
-from release_tasks.processes.shell import wait_until
+from release_tasks.files import read_link
+from release_tasks.process import free_port, wait_until
 from release_tasks.release import Release, Step, until_live
+from release_tasks.supervisor import Command, Spec, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -129,11 +128,11 @@ def _candidate(release: Release, code: Path) -> Iterator[str]:
     commands = [
         Command(settings.services[name], str(code / settings.folder), environment, str(logs[name])) for name in services
     ]
-    kept = Kept.start(Spec(commands))
+    services_running = Supervised.start(Spec(commands))
     try:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin
     finally:
-        kept.stop()
+        services_running.stop()

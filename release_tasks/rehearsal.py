@@ -13,17 +13,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import node, preconditions, screen, temporary, versions
+from release_tasks import node, preconditions, process, screen, temporary, versions
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, listed, refuse
-from release_tasks.files import records_folder
+from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
-from release_tasks.processes import shell
-from release_tasks.processes.links import point_link
 from release_tasks.release import project_root, settings_of, version_here
 from release_tasks.settings import REHEARSING, Settings
 
@@ -61,7 +59,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
-        released = shell.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, leash=True, show=True)
+        released = process.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, supervised=True, show=True)
         seconds = time.monotonic() - began
         journal = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl")
         title = f"\nRehearsal of {version}, {seconds:.0f} s in all"

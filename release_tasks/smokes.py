@@ -15,8 +15,7 @@ from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.database import programs
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import emptied, records_folder
-from release_tasks.processes.links import read_link
+from release_tasks.files import emptied, read_link, records_folder
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment

@@ -13,8 +13,8 @@ from release_tasks import acceptance
 from release_tasks.acceptance import meet_the_conditions
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.errors import NotYet, Refused
+from release_tasks.files import point_link
 from release_tasks.preconditions import have_a_test_for_each_condition
-from release_tasks.processes.links import point_link
 from release_tasks.production import confirm_production
 from release_tasks.steps import DONE, LATER, REFUSED, TO_DO, Outcome
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.processes.test_shell import alive, posix, until
+
+from tests.test_process import alive, posix, until
 
 HANGS = """
 import os, subprocess, sys, time, pathlib

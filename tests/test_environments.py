@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from release_tasks import process
 from release_tasks.environments import Environment, in_turn, open_environment
 from release_tasks.errors import Refused
-from release_tasks.processes import shell
-from release_tasks.processes.links import point_link
-from release_tasks.processes.shell import wait_until
+from release_tasks.files import point_link
+from release_tasks.process import wait_until
 from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_another_origin_changes_origin_and_port_only(environment: Callable[..., 
 
 def test_the_applications_commands_find_node_on_path(environment: Callable[..., Environment]) -> None:
     variables = environment("postgresql://db/pill").variables("")
-    assert shell.run(["node", "--version"], env=variables).stdout.startswith("v")
+    assert process.run(["node", "--version"], env=variables).stdout.startswith("v")
     assert variables["PATH"].endswith(os.environ["PATH"])
 
 
@@ -117,8 +117,9 @@ def test_a_connection_is_ours_and_in_autocommit(environment: Callable[..., Envir
 
 
 def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[..., Environment], dsn: str) -> None:
-    with pytest.raises(Refused, match="password authentication failed") as refused:
-        environment(dsn.replace(f":{urlsplit(dsn).password}@", ":wr0ng-w0rd@")).connect()
+    wrong = environment(dsn.replace(f":{urlsplit(dsn).password}@", ":wr0ng-w0rd@"))
+    with pytest.raises(Refused, match="password authentication failed") as refused, wrong.connect():
+        pass
     (problem,) = refused.value.problems
     assert "release.environments.staging.dsn" in problem.mend and "wr0ng-w0rd" not in str(problem)
 

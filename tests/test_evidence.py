@@ -13,7 +13,7 @@ import pytest
 
 from release_tasks import evidence
 from release_tasks.evidence import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
-from release_tasks.processes.links import point_link
+from release_tasks.files import point_link
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
 
 if TYPE_CHECKING:

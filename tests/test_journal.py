@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from release_tasks import masks
+from release_tasks import masks, process
 from release_tasks.journal import START, Journal
-from release_tasks.processes import shell
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_a_line_torn_by_a_crash_is_set_aside_and_kept(journal: Journal, whole: i
 
 @pytest.mark.parametrize("secret", ["s3cret-w0rd", 'quo"ted', "back\\slash", "Grüße-an-alle"])
 def test_secrets_are_masked(journal: Journal, secret: str) -> None:
-    shell.hide(secret)
+    masks.hide(secret)
     journal.record("command", argv=["deploy", f"--token={secret}"])
     assert journal.records()[0]["argv"] == ["deploy", "--token=***"]
 
@@ -110,8 +109,8 @@ def test_a_password_is_masked_and_what_follows_it_is_kept(journal: Journal) -> N
 def test_each_command_is_recorded_only_while_listening(journal: Journal) -> None:
     argv = [sys.executable, "-c", "raise SystemExit(3)"]
     with journal.listening():
-        shell.run(argv, check=False)
-    shell.run(argv, check=False)
+        process.run(argv, check=False)
+    process.run(argv, check=False)
     (record,) = journal.records()
     assert (record["event"], record["argv"], record["code"]) == ("command", argv, 3)
     assert 0 < record["seconds"] < 30

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from tests.processes.test_shell import alive, until
 
 from release_tasks.checks import FAILED, PASSED, runner
 from release_tasks.checks import INCONCLUSIVE as UNCLEAR
@@ -26,6 +25,7 @@ from release_tasks.checks.runner import Result
 from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
 from tests.lies.worlds import WELL, Database, Healthy, Logged, Program, Served, Suite, web_app
+from tests.test_process import alive, until
 
 FIXTURES = ("run", "api", "view", "series", "db", "log", "deployed", "target", "context")
 

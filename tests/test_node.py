@@ -11,7 +11,7 @@ import pytest
 
 from release_tasks import node
 from release_tasks.errors import Refused
-from release_tasks.processes.shell import run
+from release_tasks.process import run
 
 PNPM = "12.21.0"
 

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
-from tests.processes.test_shell import until
 
 from release_tasks import masks, screen
 from release_tasks.errors import Problem
-from release_tasks.processes import shell
 from release_tasks.steps import CHANGED, DONE, REFUSED, Outcome
+from tests.test_process import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
 SECTION = "5. Tag the Release"
@@ -47,7 +46,7 @@ def test_a_step_is_one_line_with_its_state_and_without_colour() -> None:
 @example("[bold]no[/bold] [/dim] \\")
 @example("a:key:b :x:")
 def test_whatever_is_said_is_shown_as_it_is(text: str) -> None:
-    masked = shell.mask(text)
+    masked = masks.mask(text)
     assert shown(screen.say, text) == f"{masked}\n"
     assert shown(screen.step, Outcome(SECTION, "Tag", DONE, text)).endswith(f" Tag.  {masked}\n")
     assert masked in shown(screen.problems, [Problem(text, text)])
@@ -100,7 +99,7 @@ SECRET_PROBLEM = Problem("It says hunter2-hunter2.", "psql 'dbname=app password=
     ],
 )
 def test_no_secret_is_shown(show: Callable[..., None], args: list[object]) -> None:
-    shell.hide("hunter2-hunter2")
+    masks.hide("hunter2-hunter2")
     said = shown(show, *args)
     assert "***" in said and "hunter2" not in said
 
@@ -123,7 +122,7 @@ def test_no_secret_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
-    shell.hide('hun"ter2')
+    masks.hide('hun"ter2')
     text = "x" * 5000 + ' password=abcdef [red]:x:[/] Grüße "quoted" hun"ter2'
     screen.as_json([Outcome(SECTION, "Tag", REFUSED, text, (Problem("what", "mend"),))])
     said = capsys.readouterr()

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.processes.test_shell import until
 
 from release_tasks.errors import Asked, NotYet, Problem, Refused
 from release_tasks.journal import Journal
 from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
+from tests.test_process import until
 
 if TYPE_CHECKING:
     from release_tasks.release import Release

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 import psycopg
 
+from release_tasks import process
 from release_tasks.checks import CheckFailed, Inconclusive, NoPass
 from release_tasks.checks.api import Api, version_in
 from release_tasks.checks.target import Target
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import short
-from release_tasks.processes import shell
 
 Record = Callable[[str, object], None]
 
@@ -83,9 +83,9 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
     archived = [":(exclude,attr:export-ignore)", ":(exclude,attr:export-subst)"]
     with TemporaryDirectory() as folder:
         git, env = ["git", f"--work-tree={target.code}"], {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-        shell.run([*git, "read-tree", target.commit], cwd=Path(target.root), env=env, told=False)
+        process.run([*git, "read-tree", target.commit], cwd=Path(target.root), env=env, record=False)
         diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", *archived]
-        differing = shell.run(diff, cwd=Path(target.root), env=env, told=False).stdout.split("\0")[:-1]
+        differing = process.run(diff, cwd=Path(target.root), env=env, record=False).stdout.split("\0")[:-1]
     excepted = {name: why for name in differing for each, why in target.rewritten.items() if re.search(each, name)}
     record("tree", "; ".join([f"files of {target.commit:.9}", *dict.fromkeys(excepted.values())]))
     if wrong := [name for name in differing if name not in excepted]:

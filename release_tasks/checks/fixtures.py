@@ -11,6 +11,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 
+from release_tasks import process
 from release_tasks.checks import CheckFailed, deployed
 from release_tasks.checks.api import Api
 from release_tasks.checks.gate import TARGET
@@ -21,7 +22,6 @@ from release_tasks.checks.views import check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import listed
 from release_tasks.masks import short
-from release_tasks.processes import shell
 
 Record = Callable[[str, object], None]
 
@@ -78,7 +78,7 @@ def view(context: Any, api: Api, record_property: Record) -> Callable[..., None]
 
 
 @pytest.fixture
-def run(target: Target, record_property: Record) -> Callable[..., shell.Finished]:
+def run(target: Target, record_property: Record) -> Callable[..., process.Finished]:
     """Run a program of the application, in its folder, with its variables: `run("node", "x.mts", must_print="^OK")`.
 
     It has to end with exit code 0 within `timeout` seconds, print what `must_print` matches and nothing that
@@ -87,13 +87,13 @@ def run(target: Target, record_property: Record) -> Callable[..., shell.Finished
 
     def run(
         *argv: str, must_print: str, must_not_print: str = SQL_TROUBLE, timeout: float = 60, **env: str
-    ) -> shell.Finished:
+    ) -> process.Finished:
         if re.search(must_print, ""):
             raise ValueError(f"must_print={must_print!r} matches silence; expected what a program has to say")
         name, folder, env = short(" ".join(argv), 80), Path(target.folder), {**target.env, **env}
         try:
-            ran = shell.run(argv, cwd=folder, env=env, timeout=timeout, check=False, leash=True)
-        except shell.CommandFailed as late:
+            ran = process.run(argv, cwd=folder, env=env, timeout=timeout, check=False, supervised=True)
+        except process.CommandFailed as late:
             said = late.finished.tail(3) or "nothing"
             raise CheckFailed(f"{name} did not end within {timeout:g} s; it said: {said}") from None
         trouble = [line for line in ran.output.splitlines() if must_not_print and re.search(must_not_print, line)]

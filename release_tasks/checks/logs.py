@@ -14,7 +14,7 @@ from typing import Any
 from release_tasks.checks import CheckFailed, Inconclusive
 from release_tasks.checks.target import Target
 from release_tasks.masks import short
-from release_tasks.processes.shell import plain, wait_until
+from release_tasks.process import plain, wait_until
 
 SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresError\b"
 MARK = "a release checks this log"

@@ -14,14 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from release_tasks import screen
+from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.views import node_of_playwright
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import records_folder
-from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from release_tasks.environments import Environment
@@ -92,7 +91,7 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, sh
             running = [pool.submit(_run, target, group, evidence, options, shown) for group in groups]
             return [result for each in running for result in each.result()]
         except KeyboardInterrupt:
-            shell.end_all()  # the pool would wait for them
+            process.end_all()  # the pool would wait for them
             raise
 
 
@@ -109,11 +108,11 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
         env[VARIABLE] = str(target.save(Path(folder) / "target.json"))
         if shown:
-            code, said = subprocess.run(argv, cwd=root, env=shell.environment(env)).returncode, ""
+            code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
         else:
             try:
-                ran = shell.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, strays=True)
-            except shell.CommandFailed as late:
+                ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
+            except process.CommandFailed as late:
                 ran = late.finished
             code, said = ran.code, ran.tail(5)
     results = list(read_junit(report)) if report.exists() else []

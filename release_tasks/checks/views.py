@@ -11,11 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urldefrag
 
-from release_tasks import node
+from release_tasks import node, process
 from release_tasks.checks import CheckFailed, Inconclusive
 from release_tasks.checks.api import Api, is_own, leads_to
 from release_tasks.masks import short
-from release_tasks.processes import shell
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -44,7 +43,7 @@ def start_once() -> str:
     from playwright.sync_api import Error, sync_playwright
 
     os.environ |= node_of_playwright()
-    ran = shell.run([compute_driver_executable()[0], "--version"], check=False, told=False)
+    ran = process.run([compute_driver_executable()[0], "--version"], check=False, record=False)
     if ran.code:
         raise Inconclusive(f"Playwright's Node does not start: {ran.tail(1)}", GET_A_NODE)
     try:

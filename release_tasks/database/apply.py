@@ -14,11 +14,11 @@ from pathlib import Path
 
 from psycopg import Connection, errors
 
+from release_tasks import process
 from release_tasks.database import drift, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
-from release_tasks.processes import shell
 from release_tasks.settings import Ddl
 
 ATTEMPTS = 6  # of a pack that meets a lock or a deadlock: within some ten seconds the others have ended
@@ -110,7 +110,7 @@ def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapp
 
     It passes with exit code 0 and `must_print`, {count} being the number of files. Raises `Refused`.
     """
-    ran = shell.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, leash=True)
+    ran = process.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, supervised=True)
     expected = ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)")
     if not re.search(expected, ran.output):
         what = f"{shlex.join(ddl.command)} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
 
-from release_tasks import node
+from release_tasks import node, process
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import checksum_lines, read_checksums, records_folder, sha256
 from release_tasks.git import Git
-from release_tasks.processes import shell
 from release_tasks.settings import Ddl, Settings
 
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
@@ -76,9 +75,9 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
         return names
     env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     if rule == "javascript":
-        return list(json.loads(shell.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
+        return list(json.loads(process.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
     either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    printed = shell.run(rule, cwd=folder, env=env).stdout
+    printed = process.run(rule, cwd=folder, env=env).stdout
     listed = list(dict.fromkeys(re.findall(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)", printed)))
     if missing := [name for name in names if name not in listed]:
         what = f"{' '.join(rule)} does not list every file of {settings.ddl.folder}; missing: {', '.join(missing)}."

@@ -16,8 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from release_tasks import process
 from release_tasks.errors import Refused
-from release_tasks.processes import shell
+from release_tasks.masks import mask
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -63,7 +64,7 @@ def client(tool: str, server_major: int) -> Path:
 def major_of(path: Path) -> int:
     """Return the major version of a PostgreSQL program, or of the server whose bin folder `path` is."""
     program = path / "postgres" if path.is_dir() else path
-    printed = shell.run([program, "--version"], timeout=10).stdout
+    printed = process.run([program, "--version"], timeout=10).stdout
     if version := re.search(r"PostgreSQL\) (\d+)", printed):
         return int(version[1])
     raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
@@ -71,15 +72,15 @@ def major_of(path: Path) -> int:
 
 def run(
     tool: str, dsn: str, *argv: str | Path, major: int | None = None, env: Mapping[str, str] | None = None, **how: Any
-) -> shell.Finished:
-    """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `shell.run`.
+) -> process.Finished:
+    """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `process.run`.
 
     The connection is in its environment, so no password is in its arguments. `major` is the server's version, where
     that is known. Raises `Refused` with the program's own message.
     """
     env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
     program = client(tool, major or server_major(dsn))
-    return shell.run([program, *argv], **{"env": env, "timeout": 3600, "leash": True, **how})
+    return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
 
 
 def variables(dsn: str) -> dict[str, str]:
@@ -116,7 +117,7 @@ def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator
                 connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
             yield connection
     except psycopg.Error as error:
-        reason = shell.mask(error.diag.message_primary or " ".join(str(error).split()))
+        reason = mask(error.diag.message_primary or " ".join(str(error).split()))
         reached = error.diag.sqlstate is not None
         hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
         what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"

@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 import psycopg
 from psycopg import conninfo, errors, sql
 
+from release_tasks import process
 from release_tasks.database import backup, programs, scratch
 from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
-from release_tasks.processes import shell
+from release_tasks.masks import mask
 from release_tasks.settings import Backup as Settings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
@@ -53,7 +54,7 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
         summary = str(taken.verified["summary"])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
-            shell.run(argv, cwd=environment.root, timeout=settings.timeout, leash=True)
+            process.run(argv, cwd=environment.root, timeout=settings.timeout, supervised=True)
             taken.mark_verified(summary, settings.then)
         backup.prune(environment)  # which may take this one, where it is an old one
     return summary
@@ -87,7 +88,7 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
                 for old, new in [(name, kept)] * there + [(beside, name)]:
                     admin.execute(RENAME.format(sql.Identifier(old), sql.Identifier(new)))
         except (Refused, psycopg.Error, OSError) as error:
-            what = f"{chosen.name} was not restored, and {name} is as it was: {shell.mask(str(error))}"
+            what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
             raise Refused(what, backup.RUN_AGAIN) from None
         finally:
             _drop(admin, beside)

@@ -18,9 +18,9 @@ from urllib.parse import quote
 from release_tasks.database.programs import USER, connect, find_bin, major_of
 from release_tasks.errors import Refused
 from release_tasks.files import locked, sha256
-from release_tasks.processes.leash import Command, Kept, Spec
-from release_tasks.processes.ports import free_port
-from release_tasks.processes.shell import hide, run, wait_until
+from release_tasks.masks import hide
+from release_tasks.process import free_port, run, wait_until
+from release_tasks.supervisor import Command, Spec, Supervised
 
 # All of our environment that the server gets: it runs as another user, and our tokens are not for it.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT")
@@ -33,13 +33,13 @@ TIMEOUT = 30.0  # seconds for a server to accept connections, and for another st
 
 @dataclass(frozen=True)
 class Running:
-    """A server that accepts connections; `kept` is None when another process started it, and will stop it."""
+    """A server that accepts connections; `services` is None when another process started it, and will stop it."""
 
     bin: Path
     log: Path
     port: int
     password: str = field(repr=False)
-    kept: Kept | None
+    services: Supervised | None
 
     def dsn(self, database: str) -> str:
         """Return the URL of `database`, for the superuser."""
@@ -47,8 +47,8 @@ class Running:
 
     def stop(self) -> None:
         """Shut the server down (open transactions are rolled back), if it was us who started it."""
-        if self.kept:
-            self.kept.stop()
+        if self.services:
+            self.services.stop()
 
 
 def start(
@@ -95,7 +95,7 @@ def _running(folder: Path, programs: Path) -> Running | None:
     data = data_directory(folder)
     try:
         port = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3])
-        running = Running(programs, folder / "postgres.log", port, _password(data), kept=None)
+        running = Running(programs, folder / "postgres.log", port, _password(data), services=None)
     except (OSError, IndexError, ValueError):
         return None
     if wait_until(lambda: SETTLED.search(_refusal(running)) is not None, time.monotonic() + TIMEOUT, every=0.1):
@@ -113,7 +113,7 @@ def _launch(folder: Path, programs: Path, durable: bool) -> Running:
     argv = [str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     command = Command(argv, str(data.parent), environment, log=str(log), user=USER)
-    running = Running(programs, log, port, _password(data), Kept.start(Spec([command], stop="INT")))
+    running = Running(programs, log, port, _password(data), Supervised.start(Spec([command], stop="INT")))
     try:
         if not wait_until(lambda: not _refusal(running), time.monotonic() + TIMEOUT, every=0.05):
             raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s: {_refusal(running)}", f"tail {log}")
@@ -143,7 +143,12 @@ def _initialise(data: Path, programs: Path) -> None:
     if USER:
         shutil.chown(password, USER)
     argv: list[str | Path] = [programs / "initdb", "-D", incomplete, "-U", "postgres", "-A", "scram-sha-256"]
-    run([*argv, "--pwfile", password, "-E", "UTF8", "--locale=C", "--no-sync"], cwd=data.parent, user=USER, leash=True)
+    run(
+        [*argv, "--pwfile", password, "-E", "UTF8", "--locale=C", "--no-sync"],
+        cwd=data.parent,
+        user=USER,
+        supervised=True,
+    )
     incomplete.rename(data)
 
 

@@ -13,7 +13,7 @@ import pytest
 from release_tasks import node
 from release_tasks.checks import INCONCLUSIVE, Inconclusive, runner, views
 from release_tasks.checks.target import Target
-from tests.processes.test_shell import alive, until
+from tests.test_process import alive, until
 
 # What was said on a bare Debian 12, in a container where nobody but root may make namespaces.
 NO_SANDBOX = "No usable sandbox! If this is a Debian system, please install the chromium-sandbox package"

@@ -16,8 +16,8 @@ from release_tasks.checks.runner import Result
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.database.server import Running
 from tests.conftest import Web, web_app
-from tests.processes.test_shell import alive, until
 from tests.test_conftest import FAILS, LONG
+from tests.test_process import alive, until
 
 TEAM = '''"""A team's own checks."""
 import pathlib, subprocess, sys

@@ -21,16 +21,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from release_tasks import evidence, production
+from release_tasks import evidence, process, production
 from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import file_sha256
-from release_tasks.processes import shell
-from release_tasks.processes.links import point_link
-from release_tasks.processes.shell import wait_until
+from release_tasks.files import file_sha256, point_link
+from release_tasks.process import wait_until
 from release_tasks.settings import Settings, load
 from release_tasks.smokes import pass_on_copy
 from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
@@ -149,12 +147,12 @@ def left_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def commands() -> Iterator[list[shell.Finished]]:
+def commands() -> Iterator[list[process.Finished]]:
     """Collect the commands that are run meanwhile."""
-    heard: list[shell.Finished] = []
-    shell.listeners.append(heard.append)
+    heard: list[process.Finished] = []
+    process.listeners.append(heard.append)
     yield heard
-    shell.listeners.remove(heard.append)
+    process.listeners.remove(heard.append)
 
 
 # Taking
@@ -359,7 +357,7 @@ def test_the_word_that_it_was_verified_holds_for_this_backup_alone(environment: 
 
 
 def test_a_backup_is_verified_by_tools_of_its_version_and_without_a_password_on_a_command_line(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch, commands: list[shell.Finished]
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, commands: list[process.Finished]
 ) -> None:
     monkeypatch.setenv("PG_BIN", str(programs.find_bin(newest_server())))
     taken = backup.take(environment, "0.1.1")

@@ -15,9 +15,9 @@ import pytest
 from release_tasks.database import restore, scratch
 from release_tasks.database.server import Running, data_directory
 from release_tasks.errors import Refused
-from release_tasks.processes.shell import wait_until
+from release_tasks.process import wait_until
 from release_tasks.settings import Backup
-from tests.processes.test_shell import alive
+from tests.test_process import alive
 
 
 def left_in(root: Path) -> list[str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.processes.test_shell import alive, until
 
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, data_directory, remove, start
 from release_tasks.errors import Refused
-from release_tasks.processes.shell import mask
+from release_tasks.masks import mask
+from tests.test_process import alive, until
 
 AS_ROOT = sys.platform != "win32" and os.geteuid() == 0
 
@@ -86,7 +86,7 @@ def test_root_s_server_runs_as_nobody_with_its_groups_only(running: Running, fol
 
 def test_a_running_server_is_reused_and_left_to_its_owner(running: Running, folder: Path) -> None:
     again = start(folder, ["app", "later"], durable=False)
-    assert again.kept is None and again.port == running.port
+    assert again.services is None and again.port == running.port
     again.stop()
     assert rows(running, "SELECT 1", "later") == [(1,)]
     with pytest.raises(Refused, match="still runs"):
@@ -98,7 +98,7 @@ def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
     running.stop()
     again = start(folder, durable=False)
     try:
-        assert again.kept and rows(again, "SELECT n FROM kept") == [(1,)]
+        assert again.services and rows(again, "SELECT n FROM kept") == [(1,)]
     finally:
         again.stop()
 
@@ -112,7 +112,7 @@ def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
     with scratch.server(tmp_path) as other:
         pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
         again = start(folder, durable=False)
-        assert again.kept and again.port != other.port
+        assert again.services and again.port != other.port
         again.stop()
 
 
@@ -122,7 +122,7 @@ def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Runni
     running.stop()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     again = start(folder, durable=False)
-    assert again.kept
+    assert again.services
     again.stop()
 
 

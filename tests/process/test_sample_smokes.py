@@ -10,12 +10,11 @@ import pytest
 from invoke.vendor import yaml
 from outside import LAYER, git, remove_embedded_servers
 
-from release_tasks import smokes
+from release_tasks import process, smokes
 from release_tasks.checks import FAILED, PASSED, runner
 from release_tasks.database.programs import client
 from release_tasks.environments import Environment, open_environment
 from release_tasks.git import Git
-from release_tasks.processes import shell
 from release_tasks.rehearsal import deploy_previous
 from release_tasks.settings import load
 
@@ -34,8 +33,8 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envi
     environment = open_environment("production", clone, load({**told, "acceptance": {"wait": 0}}))
     try:
         deploy_previous(environment, Git.open(clone, "origin"))
-        with suppress(shell.CommandFailed):
-            shell.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=15)
+        with suppress(process.CommandFailed):
+            process.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=15)
         yield environment
     finally:
         environment.close()
@@ -46,7 +45,7 @@ def dump(environment: Environment) -> str:
     """Return all of the database as pg_dump writes it, without the words that differ at each run."""
     with environment.connect() as connection:
         tool = client("pg_dump", connection.info.server_version // 10000)
-    text = shell.run([tool, "--dbname", environment.dsn], timeout=120).stdout
+    text = process.run([tool, "--dbname", environment.dsn], timeout=120).stdout
     return "\n".join(line for line in text.splitlines() if "restrict " not in line)
 
 

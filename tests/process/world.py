@@ -32,7 +32,7 @@ from psycopg import sql
 
 from release_tasks import temporary
 from release_tasks.database.server import Running
-from release_tasks.processes.ports import free_port
+from release_tasks.process import free_port
 
 LITTLE = Path(__file__).with_name("little")
 GIT = f"""#!/bin/sh

@@ -1,11 +1,14 @@
-"""The written release process: one task a section, in its order; `pre` is that order."""
+"""The written release process: one task a section, in its order; what a section is called with comes before it."""
 
 from invoke import Collection, task
 
-from release_tasks.executor import Survey, follow, section
+import release_tasks as layer
+from release_tasks import sections
+from release_tasks.engine import section, steps
 
 ENV = "dev, staging or production"
 JSON = "print the outcome as JSON"
+ACCEPT = {"env": ENV, "version": "that should run there", "watch": "seconds in which it may come to hold", "json": JSON}
 RESTORE = {
     "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
@@ -13,159 +16,129 @@ RESTORE = {
 }
 
 
-@section
-def preconditions(c, version=None):
+@section()
+def preconditions(release):
     """2. Preconditions"""
-    from release_tasks import preconditions
-
-    follow(
-        c,
-        version,
-        preconditions.keep_environments_apart,
-        preconditions.stand_on_the_right_branch,
-        preconditions.keep_the_tree_clean,
-        preconditions.agree_with_the_remote,
-        preconditions.have_everything_merged,
-        preconditions.have_the_tag_free,
-        preconditions.come_after_the_last_release,
-        preconditions.have_versions_in_line,
-        preconditions.have_a_ddl_pack_in_order,
-        preconditions.have_what_commands_name,
-        preconditions.start_the_browser_once,
-        preconditions.prove_the_ddl_pack,
-        preconditions.validate_the_ddl_pack_on_dev,
-        preconditions.pass_the_smokes_on_dev,
-        preconditions.have_a_test_for_each_condition,
+    return steps(
+        sections.preconditions.keep_environments_apart,
+        sections.preconditions.stand_on_the_right_branch,
+        sections.preconditions.keep_the_tree_clean,
+        sections.preconditions.agree_with_the_remote,
+        sections.preconditions.have_everything_merged,
+        sections.preconditions.have_the_tag_free,
+        sections.preconditions.come_after_the_last_release,
+        sections.preconditions.have_versions_in_line,
+        sections.preconditions.have_a_ddl_pack_in_order,
+        sections.preconditions.have_what_commands_name,
+        sections.preconditions.start_the_browser_once,
+        sections.preconditions.prove_the_ddl_pack,
+        sections.preconditions.validate_the_ddl_pack_on_dev,
+        sections.preconditions.pass_the_smokes_on_dev,
+        sections.preconditions.have_a_test_for_each_condition,
     )
 
 
-@section(pre=[preconditions])
-def freeze(c, version=None, until=None, allow_shift=None):
+@section(preconditions)
+def freeze(release, until=None, allow_shift=None):
     """3. Freeze Window"""
-    from release_tasks import freeze
-
-    follow(
-        c,
-        version,
-        freeze.announce_the_freeze,
-        freeze.cut_the_release_branch,
-        freeze.lock_the_ddl_order,
+    return steps(
+        sections.freeze.announce_the_freeze,
+        sections.freeze.cut_the_release_branch,
+        sections.freeze.lock_the_ddl_order,
         until=until,
         allow_shift=allow_shift,
     )
 
 
-@section(pre=[freeze])
-def docs_pack(c, version=None):
+@section(freeze)
+def docs_pack(release):
     """4. Build the Docs Pack"""
-    from release_tasks import docs_pack
-
-    follow(c, version, docs_pack.write_the_docs_pack, docs_pack.publish_the_docs_submodule)
+    return steps(sections.docs_pack.write_the_docs_pack, sections.docs_pack.publish_the_docs_submodule)
 
 
-@section(pre=[docs_pack])
-def tag(c, version=None, sign=False):
+@section(docs_pack)
+def tag(release, sign=False):
     """5. Tag the Release"""
-    from release_tasks import tagging
-
-    follow(c, version, tagging.tag_the_release, tagging.push_branch_and_tag, sign=sign)
+    return steps(sections.tag.tag_the_release, sections.tag.push_branch_and_tag, sign=sign)
 
 
-@section(pre=[tag])
-def notes(c, version=None, highlights=None):
+@section(tag)
+def notes(release, highlights=None):
     """6. Prepare Release Notes"""
-    from release_tasks import notes
-
-    follow(c, version, notes.write_the_notes, notes.push_the_notes, highlights=highlights)
+    return steps(sections.notes.write_the_notes, sections.notes.push_the_notes, highlights=highlights)
 
 
-@section(pre=[notes])
-def staging(c, version=None):
+@section(notes)
+def staging(release):
     """7. Deploy to Staging"""
-    from release_tasks import acceptance, deployment
-
-    follow(
-        c,
-        version,
-        deployment.reach_the_environment,
-        deployment.put_the_code_in_place,
-        deployment.apply_the_ddl_pack,
-        deployment.run_the_release,
-        deployment.pass_the_smokes,
-        deployment.stamp_the_session,
-        acceptance.meet_the_conditions,
-        where="staging",
+    return steps(
+        sections.deployment.reach_the_environment,
+        sections.deployment.put_the_code_in_place,
+        sections.deployment.apply_the_ddl_pack,
+        sections.deployment.run_the_release,
+        sections.deployment.pass_the_smokes,
+        sections.deployment.stamp_the_session,
+        sections.acceptance.meet_the_conditions,
+        env="staging",
     )
 
 
-@section(pre=[staging])
-def production(c, version=None, yes=False):
+@section(staging)
+def production(release, yes=False):
     """8. Deploy to Production"""
-    from release_tasks import deployment, production
-
-    follow(
-        c,
-        version,
-        deployment.reach_the_environment,
-        production.have_the_notes_ready,
-        production.confirm_production,
-        production.back_up_the_database,
-        production.verify_the_backup,
-        deployment.put_the_code_in_place,
-        deployment.apply_the_ddl_pack,
-        deployment.stamp_the_session,
-        production.pass_the_smokes_before_the_flip,
-        deployment.run_the_release,
-        where="production",
+    return steps(
+        sections.deployment.reach_the_environment,
+        sections.production.have_the_notes_ready,
+        sections.production.confirm_production,
+        sections.production.back_up_the_database,
+        sections.production.verify_the_backup,
+        sections.deployment.put_the_code_in_place,
+        sections.deployment.apply_the_ddl_pack,
+        sections.deployment.stamp_the_session,
+        sections.production.pass_the_smokes_before_the_flip,
+        sections.deployment.run_the_release,
+        env="production",
         yes=yes,
     )
 
 
-@section(pre=[production])
-def archive(c, version=None):
+@section(production)
+def archive(release):
     """9. Archive and Register Evidence Pack"""
-    from release_tasks import evidence
-
-    follow(
-        c,
-        version,
-        evidence.build_the_evidence_pack,
-        evidence.copy_the_pack_to_its_places,
-        evidence.ask_for_what_people_keep,
+    return steps(
+        sections.archive.build_the_evidence_pack,
+        sections.archive.copy_the_pack_to_its_places,
+        sections.archive.ask_for_what_people_keep,
     )
 
 
-@section(pre=[archive])
-def post_release(c, version=None, next=None):
+@section(archive)
+def post_release(release, next=None):
     """10. Post-Release"""
-    from release_tasks import next_cycle
-
-    follow(
-        c,
-        version,
-        next_cycle.merge_the_release_branch_back,
-        next_cycle.open_the_next_cycle,
-        next_cycle.push_the_main_branch,
+    return steps(
+        sections.post_release.merge_the_release_branch_back,
+        sections.post_release.open_the_next_cycle,
+        sections.post_release.push_the_main_branch,
         next=next,
     )
 
 
-@section(pre=[post_release])
-def release(c, version=None, until=None, allow_shift=None, sign=False, highlights=None, yes=False, next=None):
+@section(post_release)
+def release(release, until=None, allow_shift=None, sign=False, highlights=None, yes=False, next=None):
     """Take a release through sections 2 to 10; after any stop, the same command goes on."""
+    return steps()
 
 
-@section(pre=[post_release], klass=Survey)
-def status(c, version=None, json=False):
-    """Look only: each step done, to do or refused."""
+@section(post_release, only_checks=True)
+def status(release, json=False):
+    """Check only: each step done, planned, pending or refused."""
+    return steps()
 
 
 @task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
-    from release_tasks import smokes as section_2
-
-    section_2.report(c.config, env, only, json, section_2.words_after_dashes())
+    layer.smokes.report(c.config, env, only, json, layer.smokes.words_after_dashes())
 
 
 @task(
@@ -173,57 +146,43 @@ def smokes(c, env="dev", only=None, json=False):
 )
 def accept(c, env="staging", version=None, watch=None, json=False):
     """Check the conditions of section 7.2 in an environment."""
-    from release_tasks import acceptance
-
-    acceptance.report(c.config, env, version, watch, json)
+    sections.acceptance.report(c.config, env, version, watch, json)
 
 
 @task(help={"version": "the version to rehearse", "keep": "keep the throw-away folder"})
 def rehearse(c, version=None, keep=False):
     """Release in a throw-away clone: bare remote, embedded dev, staging and production."""
-    from release_tasks import rehearsal
-
-    rehearsal.rehearse(c.config, version, keep)
+    layer.rehearsal.rehearse(c.config, version, keep)
 
 
 @task(name="validate", help={"json": JSON})
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
-    from release_tasks import ddl
-
-    ddl.validate(c.config, json)
+    layer.ddl.validate(c.config, json)
 
 
 @task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
 def ddl_apply(c, env="dev", again=False, yes=False):
     """Apply the DDL pack in an environment."""
-    from release_tasks import ddl
-
-    ddl.report_apply(c.config, env, again, yes)
+    layer.ddl.report_apply(c.config, env, again, yes)
 
 
 @task(name="drift", help={"env": ENV, "json": JSON})
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
-    from release_tasks import ddl
-
-    ddl.report_drift(c.config, env, json)
+    layer.ddl.report_drift(c.config, env, json)
 
 
 @task(name="take", help={"env": ENV})
 def backup_take(c, env="production"):
     """Back up a database, and restore the backup to see that it is one."""
-    from release_tasks import backup_tasks
-
-    backup_tasks.take(c.config, env)
+    layer.backup_tasks.take(c.config, env)
 
 
 @task(name="restore", help=RESTORE)
 def backup_restore(c, from_=None, into=None, over=None):
     """Restore a backup into a database."""
-    from release_tasks import backup_tasks
-
-    backup_tasks.bring_back(c.config, from_, into, over)
+    layer.backup_tasks.bring_back(c.config, from_, into, over)
 
 
 ns = Collection(

@@ -1,10 +1,19 @@
-"""The rooms behind tasks.py: one subject a module. Start reading at tasks.py."""
+"""The modules behind tasks.py: one subject each. Start reading at tasks.py."""
 
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # Python compiles tasks.py and noxfile.py into a folder at the repo's root, before they can say otherwise.
 _compiled = Path(__file__).parents[1] / "__pycache__"
 if _compiled.is_dir() and not (_compiled / ".gitignore").exists():
     with suppress(OSError):
         (_compiled / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when it is first named (PEP 562), so that a list of tasks costs nothing."""
+    if name.startswith("_") or not (Path(__file__).parent / f"{name}.py").exists():
+        raise AttributeError(name)
+    return import_module(f"{__name__}.{name}")

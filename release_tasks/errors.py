@@ -1,4 +1,4 @@
-"""What a look may find: a problem with its mend, something that is not there yet, something to ask of a person."""
+"""What a check may come to: a problem with its hint, something that is not there yet, something for a person."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: a sentence with found and expected, and the command that mends it."""
+    """One thing that is wrong: a sentence with found and expected, and the command that fixes it."""
 
     what: str
-    mend: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}\n    {self.mend}" if self.mend else self.what
+        return f"{self.what}\n    {self.hint}" if self.hint else self.what
 
 
 class Refused(Exception):
     """The world contradicts the release; nothing is changed. Carries one problem or several."""
 
-    def __init__(self, what: str, mend: str = "") -> None:
+    def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
-        self.problems: tuple[Problem, ...] = (Problem(what, mend),)
+        self.problems: tuple[Problem, ...] = (Problem(what, hint),)
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> Refused:
@@ -34,11 +34,11 @@ class Refused(Exception):
 
 
 class NotYet(Exception):
-    """A look needs what an earlier step has not made yet; the message says what, as "after the tag"."""
+    """A check needs what an earlier step has not made yet; the message says what, as "after the tag"."""
 
 
-class Asked(str):
-    """What a step returns that asks something of a person: the sentence to show."""
+class Manual(str):
+    """What a manual step returns: the sentence that asks a person for it."""
 
 
 def refuse(problems: Iterable[Problem]) -> None:

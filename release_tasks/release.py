@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,35 +26,31 @@ if TYPE_CHECKING:
 Step = Generator[str, None, str | None]
 
 
-def _history(holds: Callable[[Release], object], words: str) -> Callable[[Any], Any]:
-    """Return what makes a step history: once `holds`, it is not asked again and answers with `words`."""
+def _until(holds: Callable[[Release], object], words: str) -> Callable[[Any], Any]:
+    """Return what marks a step as settled once `holds`: it is then not run, and `words` say why."""
 
-    def mark(step: Callable[[Release], Any]) -> Callable[[Release], Any]:
-        @wraps(step)
-        def looked(release: Release) -> Any:
-            return words if holds(release) else step(release)
-
-        return looked
+    def mark(step: Any) -> Any:
+        step.settled = lambda release: words if holds(release) else ""
+        return step
 
     return mark
 
 
-until_published = _history(lambda release: release.published, "settled when the tag was published")
-until_live = _history(lambda release: release.runs_in_production, "history: production runs it")
+until_published = _until(lambda release: release.published, "settled when the tag was published")
+until_live = _until(lambda release: release.runs_in_production, "history: production runs it")
 
 
 class Release:
     """The release of `version` from the repository at `root`.
 
-    `options` are those of the section that is under way; `settings` are the repo's, validated. With `only_looks`
-    (a status, a dry run) nothing is recorded; without `will_ask` (a status) nobody will be asked anything.
+    `settings` are the repo's, validated. With `only_checks` (a status, a dry run) nothing is recorded; without
+    `prompts` (a status) no person would be prompted.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
-        self.options: dict[str, Any] = {}
-        self.only_looks = False
-        self.will_ask = True
+        self.only_checks = False
+        self.prompts = True
         self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
@@ -166,11 +162,6 @@ class Release:
             self._environments[name] = environments.open_environment(name, self.root, self.settings)
         return self._environments[name]
 
-    @property
-    def here(self) -> Environment:
-        """The environment of the section that is under way."""
-        return self.environment(self.options["where"])
-
     @cached_property
     def runs_in_production(self) -> bool:
         """Whether production answers with this version: then what came before is history."""
@@ -178,22 +169,22 @@ class Release:
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
-        if not self.only_looks:
+        if not self.only_checks:
             write_aside(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
     def kept(self, name: str) -> Path:
         """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
-        return emptied((records_folder(self.root) if self.only_looks else self.folder) / "checks" / name)
+        return emptied((records_folder(self.root) if self.only_checks else self.folder) / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""
         self.keep_check(name, version=self.version, where=where, **facts, results=results)
-        for result in results if not self.only_looks else ():
+        for result in results if not self.only_checks else ():
             self.journal.record("check", where=where, **asdict(result))
 
-    def look_afresh(self) -> None:
+    def refresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
-        self.git.look_afresh(remote=False)
+        self.git.refresh(remote=False)
         self.acceptance = None
         self.__dict__.pop("runs_in_production", None)
 

@@ -19,15 +19,15 @@ from release_tasks.masks import mask, masked_json
 
 if TYPE_CHECKING:
     from release_tasks.errors import Problem
-    from release_tasks.steps import Outcome
+    from release_tasks.plan import Outcome
 
 COLOURS = {
     "done": "green",
     "changed": "bold green",
-    "to do": "cyan",
-    "later": "dim",
+    "planned": "cyan",
+    "pending": "dim",
     "refused": "bold red",
-    "asked": "yellow",
+    "manual": "yellow",
 }
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
@@ -42,26 +42,25 @@ def say(text: str = "", style: str = "") -> None:
     _console.print(Text(mask(text), style))
 
 
-def heading(text: str) -> None:
-    say()
-    say(text, "bold")
-
-
-def step(seen: Outcome) -> None:
-    """Print one line for a step: its state, what it is, what it would change or changed."""
-    state = (f"  {seen.state:<8} ", COLOURS[seen.state])
-    _console.print(Text.assemble(state, f"{seen.step}.", (f"  {mask(seen.text)}" if seen.text else "", "dim")))
+def step(outcome: Outcome, first: bool) -> None:
+    """Print one line for a step: its state, what it is, what it would change or changed; `first` below the heading."""
+    if first:
+        say()
+        say(outcome.section, "bold")
+    state = (f"  {outcome.state:<8} ", COLOURS[outcome.state])
+    text = f"  {mask(outcome.text)}" if outcome.text else ""
+    _console.print(Text.assemble(state, f"{outcome.step}.", (text, "dim")))
 
 
 def summary(section: str, outcomes: Iterable[Outcome]) -> None:
-    """Print one line for a section that was looked at: how many steps are in which state."""
+    """Print one line for a section that was checked: how many steps are in which state."""
     counts = Counter(seen.state for seen in outcomes)
     if counts:
-        say(f"  looked at {section}: {_counted(counts)}", "bold red" if counts["refused"] else "")
+        say(f"  checked {section}: {_counted(counts)}", "bold red" if counts["refused"] else "")
 
 
 def refusals(outcomes: Iterable[Outcome]) -> None:
-    """Print all that was refused: where, what was found and expected, and the command that mends it."""
+    """Print all that was refused: where, what was found and expected, and the command that fixes it."""
     found: dict[Problem, Outcome] = {}
     for seen in outcomes:
         for problem in seen.problems:
@@ -88,14 +87,14 @@ def problems(found: Iterable[Problem]) -> None:
     for problem in found:
         for line in problem.what.splitlines():
             say(f"  {line}")
-        for line in problem.mend.splitlines():
+        for line in problem.hint.splitlines():
             say(f"      {line}", "cyan")
 
 
-def finished(outcomes: list[Outcome], verdict: str) -> None:
+def finished(outcomes: list[Outcome], summary: str) -> None:
     """Print the last line of a run that nothing stopped."""
     counts = Counter(seen.state for seen in outcomes)
-    say(f"\n{verdict}: {_count(len(outcomes), 'step')}, {_counted(counts)}.", "bold green")
+    say(f"\n{summary}: {_count(len(outcomes), 'step')}, {_counted(counts)}.", "bold green")
 
 
 def bug(error: Exception) -> None:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, remove, start
 from release_tasks.git import Git
+from release_tasks.plan import Outcome, PlannedStep
 from release_tasks.release import Release
 from release_tasks.settings import Settings
-from release_tasks.steps import Outcome, outcome
 
 os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
 hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
@@ -198,11 +197,14 @@ def work(tmp_path: Path) -> Iterator[Work]:
 
 @pytest.fixture
 def take() -> Callable[..., Outcome]:
-    """Return what takes one step as the engine does: `take(step, release)`; with `change=False` it only looks."""
+    """Return what runs one step as the engine does: `take(step, release)`; with `change=False` it only checks.
+
+    A test sets the options of its section as `release.options`.
+    """
 
     def take(step: Any, release: Release, change: bool = True) -> Outcome:
-        release.look_afresh()
-        return outcome(step, release, partial(Outcome, "a section", step.__name__), change=change)
+        release.refresh()
+        return PlannedStep("a section", step, getattr(release, "options", {})).run(release, change)
 
     return take
 

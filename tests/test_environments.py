@@ -121,7 +121,7 @@ def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[...,
     with pytest.raises(Refused, match="password authentication failed") as refused, wrong.connect():
         pass
     (problem,) = refused.value.problems
-    assert "release.environments.staging.dsn" in problem.mend and "wr0ng-w0rd" not in str(problem)
+    assert "release.environments.staging.dsn" in problem.hint and "wr0ng-w0rd" not in str(problem)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_full_ref_is_the_tag_though_a_branch_and_a_file_have_its_name(work: Wo
     assert git.text_at(TAG, "VERSION") == "0.1.1\n"
     assert git.subjects(TAG, other) == [(other, "Change")]
     git.push(f"{tagged}:refs/heads/release/v0.1.1", f"{TAG}:{TAG}")
-    git.look_afresh()
+    git.refresh()
     assert git.remote_refs["refs/heads/release/v0.1.1"] == tagged
     assert git.remote_refs[TAG] == git.object_named(TAG)
 
@@ -78,7 +78,7 @@ def test_tags_are_listed_and_told_by_history(work: Work, git: Git) -> None:
 def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
     assert git.branch == "main"
     work.git("switch", "--quiet", "--detach")
-    git.look_afresh()
+    git.refresh()
     assert git.branch is None
 
 
@@ -160,7 +160,7 @@ def test_a_submodule_that_is_not_checked_out_is_refused_with_the_command_that_do
     work.git("clone", "--quiet", str(work.remote), str(tmp_path / "clone"))
     with pytest.raises(Refused) as refused:
         Git(tmp_path / "clone", "origin").bytes_at("HEAD", "manual/GUIDE.md")
-    assert refused.value.problems[0].mend == "git submodule update --init manual"
+    assert refused.value.problems[0].hint == "git submodule update --init manual"
 
 
 def test_files_in_are_those_directly_in_the_folder(work: Work, git: Git) -> None:
@@ -198,7 +198,7 @@ def test_the_remote_is_asked_once_until_a_look_afresh(work: Work, git: Git) -> N
     assert git.remote_refs == {"HEAD": head, "refs/heads/main": head}
     work.git("push", "--quiet", "origin", "main:refs/heads/more")
     assert "refs/heads/more" not in git.remote_refs
-    git.look_afresh()
+    git.refresh()
     assert git.remote_refs["refs/heads/more"] == head
 
 

@@ -69,7 +69,7 @@ def test_an_old_node_without_a_wheel_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(node, "find_spec", lambda name: None)
     with pytest.raises(Refused, match=r"Node 22\.18 or newer is needed, found: 22\.17\.1") as refused:
         node.runtime(tmp_path, tmp_path)
-    assert "pip install" in refused.value.problems[0].mend
+    assert "pip install" in refused.value.problems[0].hint
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def step(section: str, outcome: str, seconds: float) -> dict[str, Any]:
 
 def test_both_passes_over_a_section_and_all_around_it_are_in_the_table() -> None:
     records = [
-        {"event": "looked", "refused": [], "seconds": {"2. Preconditions": 40.0, "3. Freeze Window": 0.5}},
+        {"event": "checked", "refused": [], "seconds": {"2. Preconditions": 40.0, "3. Freeze Window": 0.5}},
         step("2. Preconditions", "done", 1.0),
         {"event": "command", "argv": ["git"], "code": 0, "seconds": 9.0},
         step("3. Freeze Window", "changed", 2.0),
@@ -27,6 +27,6 @@ def test_both_passes_over_a_section_and_all_around_it_are_in_the_table() -> None
     ]
 
 
-def test_a_rehearsal_that_was_refused_shows_what_was_looked_at() -> None:
-    looked = {"event": "looked", "refused": ["It is not so."], "seconds": {"2. Preconditions": 40.0}}
-    assert [row[:3] for row in rows_of([looked], 30.0, 75.0)][1] == ("2. Preconditions", "looked at", "0")
+def test_a_rehearsal_that_was_refused_shows_what_was_checked() -> None:
+    checked = {"event": "checked", "refused": ["It is not so."], "seconds": {"2. Preconditions": 40.0}}
+    assert [row[:3] for row in rows_of([checked], 30.0, 75.0)][1] == ("2. Preconditions", "checked", "0")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from release_tasks import masks, screen
 from release_tasks.errors import Problem
-from release_tasks.steps import CHANGED, DONE, REFUSED, Outcome
+from release_tasks.plan import CHANGED, DONE, REFUSED, Outcome
 from tests.test_process import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
@@ -37,7 +37,7 @@ def shown(show: Callable[..., None], *args: object) -> str:
 
 def test_a_step_is_one_line_with_its_state_and_without_colour() -> None:
     text = "git tag --annotate v0.1.1 " + "x" * 200
-    assert shown(screen.step, Outcome(SECTION, "Tag the release commit", CHANGED, text)) == (
+    assert shown(screen.step, Outcome(SECTION, "Tag the release commit", CHANGED, text), False) == (
         f"  changed  Tag the release commit.  {text}\n"
     )
 
@@ -48,7 +48,7 @@ def test_a_step_is_one_line_with_its_state_and_without_colour() -> None:
 def test_whatever_is_said_is_shown_as_it_is(text: str) -> None:
     masked = masks.mask(text)
     assert shown(screen.say, text) == f"{masked}\n"
-    assert shown(screen.step, Outcome(SECTION, "Tag", DONE, text)).endswith(f" Tag.  {masked}\n")
+    assert shown(screen.step, Outcome(SECTION, "Tag", DONE, text), False).endswith(f" Tag.  {masked}\n")
     assert masked in shown(screen.problems, [Problem(text, text)])
     assert masked in shown(screen.table, "T", ["column"], [[text]])
 
@@ -78,9 +78,9 @@ def test_one_cause_that_refuses_many_steps_is_told_once() -> None:
 
 def test_a_section_and_a_run_are_counted() -> None:
     outcomes = [Outcome(SECTION, "A", DONE), Outcome(SECTION, "B", CHANGED), Outcome(SECTION, "C", DONE)]
-    assert shown(screen.summary, SECTION, outcomes) == f"  looked at {SECTION}: 2 done, 1 changed\n"
+    assert shown(screen.summary, SECTION, outcomes) == f"  checked {SECTION}: 2 done, 1 changed\n"
     assert shown(screen.summary, SECTION, []) == ""
-    assert shown(screen.finished, outcomes, "All is so") == "\nAll is so: 3 steps, 2 done, 1 changed.\n"
+    assert shown(screen.finished, outcomes, "Released 0.1.1") == "\nReleased 0.1.1: 3 steps, 2 done, 1 changed.\n"
 
 
 SECRET_PROBLEM = Problem("It says hunter2-hunter2.", "psql 'dbname=app password=hunter2-hunter2'")
@@ -90,7 +90,7 @@ SECRET_PROBLEM = Problem("It says hunter2-hunter2.", "psql 'dbname=app password=
     ("show", "args"),
     [
         (screen.say, ["hunter2-hunter2"]),
-        (screen.step, [Outcome(SECTION, "Push", DONE, "https://rita:hunter2-hunter2@example.org")]),
+        (screen.step, [Outcome(SECTION, "Push", DONE, "https://rita:hunter2-hunter2@example.org"), True]),
         (screen.refusals, [[Outcome(SECTION, "Push", REFUSED, problems=(SECRET_PROBLEM,))]]),
         (screen.problems, [[SECRET_PROBLEM]]),
         (screen.as_json, [[Outcome(SECTION, "Push", REFUSED, "hunter2-hunter2", (SECRET_PROBLEM,))]]),

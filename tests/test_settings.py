@@ -57,7 +57,7 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
 def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> None:
     (problem,) = problems(raw)
     assert problem.what.startswith(f"invoke.yaml, {path}: ") and told in problem.what
-    assert problem.mend
+    assert problem.hint
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> N
 def test_a_wrong_key_is_answered_with_the_right_ones(raw: Any, keys: str, hint: str) -> None:
     (problem,) = problems(raw)
     assert "expected one of " in problem.what and keys in problem.what
-    assert hint in problem.mend
+    assert hint in problem.hint
 
 
 def test_all_problems_are_found_at_once() -> None:
@@ -200,7 +200,7 @@ def test_what_is_a_test_now_says_where_to_write_it(key: str) -> None:
     group, _, name = key.partition(".")
     (problem,) = problems({group: {name: {}} if name else {}})
     assert f"release.{key}: no such setting" in problem.what
-    assert f"{group}/test_" in problem.mend and "Write " in problem.mend
+    assert f"{group}/test_" in problem.hint and "Write " in problem.hint
 
 
 @pytest.mark.parametrize(

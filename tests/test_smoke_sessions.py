@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease: {app: tiny}\n"
+SETTINGS = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {app: tiny}\n"
 
 
 @pytest.fixture

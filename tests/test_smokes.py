@@ -63,9 +63,9 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     unclear = Result("ui: views", INCONCLUSIVE, "There is no browser.", "apt-get install chromium")
     first, second = runner.problems_of([passed, failed, unclear], "Smoke", "on dev", "inv smokes --env dev")
     assert first.what == "Smoke sampling: buckets: failed on dev. It ended with exit code 1."
-    assert first.mend == "inv smokes --env dev"
+    assert first.hint == "inv smokes --env dev"
     assert second.what == "Smoke ui: views: inconclusive on dev. There is no browser."
-    assert second.mend == "apt-get install chromium"
+    assert second.hint == "apt-get install chromium"
 
 
 def test_what_breaks_several_checks_alike_is_told_once() -> None:

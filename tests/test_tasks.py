@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tasks
-from release_tasks.executor import HELP, Section
+from release_tasks.engine import HELP, Section
 
 ROOT = Path(__file__).parents[1]
 HEADING = re.compile(r"^## (\d+\. .+?)\s*$", re.MULTILINE)
@@ -53,7 +53,7 @@ def test_the_sections_are_numbered_without_a_hole() -> None:
 
 
 def test_each_section_stands_in_tasks_py_where_it_stands_in_the_process() -> None:
-    lines = [inspect.getsourcelines(section.body)[1] for section in sections()]
+    lines = [inspect.getsourcelines(section.steps)[1] for section in sections()]
     assert lines == sorted(lines)
 
 

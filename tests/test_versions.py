@@ -27,7 +27,7 @@ WILD = st.text() | st.from_regex(r"v?\d+\.\d+\.\d+([-+.]\S{0,6})?", fullmatch=Tr
 def test_any_text_is_a_version_or_has_one_problem_with_its_mend(text: str) -> None:
     problems = versions.version_problems(text)
     if problems:
-        assert len(problems) == 1 and problems[0].mend.startswith("inv release --version ")
+        assert len(problems) == 1 and problems[0].hint.startswith("inv release --version ")
         assert versions.version_named(f"v{text}") is None
     else:
         assert text.isascii() and str(Version.parse(text)) == text
@@ -47,11 +47,11 @@ def test_near_misses_are_no_versions(text: str) -> None:
     assert not versions.is_version(text)
 
 
-@pytest.mark.parametrize(("text", "mend"), [("0.1.1-dev", "0.1.1"), ("0.2.0-rc1.dev", "0.2.0")])
-def test_work_in_progress_is_never_released(text: str, mend: str) -> None:
+@pytest.mark.parametrize(("text", "hint"), [("0.1.1-dev", "0.1.1"), ("0.2.0-rc1.dev", "0.2.0")])
+def test_work_in_progress_is_never_released(text: str, hint: str) -> None:
     assert versions.is_in_work(text)
     (problem,) = versions.version_problems(text)
-    assert problem.mend.endswith(f" {mend}")
+    assert problem.hint.endswith(f" {hint}")
 
 
 @pytest.mark.parametrize("tag", ["nightly", "v1", "0.1.1", "vv0.1.1", "v0.1.1-dev", "release-0.1.1", "v0.1.1^{}", "v"])

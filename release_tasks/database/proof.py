@@ -87,7 +87,7 @@ class Proof:
             yield
             self.passes.append(name)
         except Refused as no:
-            for problem in (Problem(f"{name}: {each.what}", hint or each.mend) for each in no.problems):
+            for problem in (Problem(f"{name}: {each.what}", hint or each.hint) for each in no.problems):
                 if reason := ddl.excepts(problem.what):
                     self.excepted[problem.what] = reason
                 else:

@@ -15,7 +15,7 @@ import pytest
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED
 from release_tasks.checks.deployed import check_release
 from release_tasks.checks.target import Target
-from release_tasks.deployment import unpack_commit
+from release_tasks.sections.deployment import unpack_commit
 from tests.checks.conftest import Came, came_to
 
 BEGAN = "2026-01-02T10:00:00+00:00"

@@ -86,8 +86,8 @@ def test_what_has_no_test_is_said_with_the_name_to_write(repo: Path) -> None:
     (repo / "acceptance" / "test_app.py").write_text(TESTS.replace("def test_api_ok", "def test_api"))
     (repo / "smokes" / "test_persistence_auto_smoke.py").rename(repo / "smokes" / "test_persistence.py")
     (condition,), (smoke,) = document.condition_problems(repo), document.smoke_problems(repo)
-    assert "names 'API OK', which has no test" in condition.what and "def test_api_ok" in condition.mend
-    assert "'Persistence auto-smoke'" in smoke.what and "smokes/test_persistence_auto_smoke.py" in smoke.mend
+    assert "names 'API OK', which has no test" in condition.what and "def test_api_ok" in condition.hint
+    assert "'Persistence auto-smoke'" in smoke.what and "smokes/test_persistence_auto_smoke.py" in smoke.hint
 
 
 def test_a_section_without_a_list_is_refused(repo: Path) -> None:

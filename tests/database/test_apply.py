@@ -369,7 +369,7 @@ def test_a_runner_that_fails_is_refused_with_its_words(by_command: Callable[...,
 
 
 INVOKE = """
-tasks: {{executor_class: release_tasks.executor.ReleaseExecutor}}
+tasks: {{executor_class: release_tasks.engine.ReleaseExecutor}}
 release:
   app: app
   environments:

@@ -21,17 +21,18 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from release_tasks import evidence, process, production
+from release_tasks import process
 from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256, point_link
+from release_tasks.plan import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.process import wait_until
+from release_tasks.sections import archive, production
 from release_tasks.settings import Settings, load
 from release_tasks.smokes import pass_on_copy
-from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
 
 if TYPE_CHECKING:
     from conftest import Web, Work
@@ -560,7 +561,7 @@ def release(work: Work, web: Web, source: str) -> Iterator[Release]:
     """Return a release whose tag is published, and whose production has an older version and an older pack."""
     here = {"dsn": source, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
     release = work.release(environments={"production": here}, branch="")
-    release.options = {"where": "production"}
+    release.options = {"env": "production"}
     yield release
 
 
@@ -574,12 +575,12 @@ Take = Callable[..., Outcome]
 
 
 def test_a_release_backs_up_verifies_and_then_finds_both_done(release: Release, work: Work, take: Take) -> None:
-    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [LATER, LATER]
+    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [PENDING, PENDING]
     publish(work)
-    release.git.look_afresh(remote=True)
-    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [TO_DO, LATER]
+    release.git.refresh(remote=True)
+    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [PLANNED, PENDING]
     assert take(BACKUP, release).state == CHANGED
-    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [DONE, TO_DO]
+    assert [take(step, release, change=False).state for step in (BACKUP, VERIFY)] == [DONE, PLANNED]
     assert take(VERIFY, release).state == CHANGED
     looked = [take(step, release, change=False) for step in (BACKUP, VERIFY)]
     assert [look.state for look in looked] == [DONE, DONE]
@@ -597,7 +598,7 @@ def test_a_pack_that_would_destroy_rows_of_production_is_refused_before_it_is_ap
     take(BACKUP, release)
     seen = take(VERIFY, release)
     assert seen.state == REFUSED and "public.parted_1 had 30 rows and has 20 now" in seen.problems[0].what
-    assert take(VERIFY, release, change=False).state == TO_DO
+    assert take(VERIFY, release, change=False).state == PLANNED
     assert execute(source, "select count(*) from parted") == [(30,)]
 
 
@@ -606,10 +607,10 @@ def test_a_backup_of_another_release_an_old_one_and_a_damaged_one_are_not_this_r
 ) -> None:
     publish(work)
     backup.take(release.here, "0.1.1", "another")
-    assert take(BACKUP, release, change=False).state == TO_DO
+    assert take(BACKUP, release, change=False).state == PLANNED
     old = make(release.here, 1)
     tell(old, commit=release.published)
-    assert take(BACKUP, release, change=False).state == TO_DO
+    assert take(BACKUP, release, change=False).state == PLANNED
     with release.here.connect() as connection:  # the pack is applied: what was there before is past
         pack = production.unapplied_files(release, release.here)
         connection.execute(psql.ledger(pack, release.settings.ddl).encode())
@@ -617,7 +618,7 @@ def test_a_backup_of_another_release_an_old_one_and_a_damaged_one_are_not_this_r
             connection.execute(psql.enter(file, release.settings.ddl, "0.1.1").encode())
     assert take(BACKUP, release, change=False).text == old.name
     (old.folder / "dump").write_text("damp")
-    assert take(BACKUP, release, change=False).state == TO_DO
+    assert take(BACKUP, release, change=False).state == PLANNED
 
 
 def test_the_evidence_has_what_is_known_of_the_backup_and_not_its_data(
@@ -630,6 +631,6 @@ def test_the_evidence_has_what_is_known_of_the_backup_and_not_its_data(
     (work.root / "srv" / "releases" / "v0.1.1").mkdir(parents=True)
     point_link(work.root / "srv" / "current", work.root / "srv" / "releases" / "v0.1.1")
     web.be("0.1.1")
-    assert take(evidence.build_the_evidence_pack, release).state == CHANGED
-    copied = evidence.pack_folder(release) / "checks" / "backup" / used.name
+    assert take(archive.build_the_evidence_pack, release).state == CHANGED
+    copied = archive.pack_folder(release) / "checks" / "backup" / used.name
     assert left_in(copied) == [SUMS, FACTS, VERIFIED]

@@ -174,7 +174,7 @@ def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def inv(*args: str, settings: str = "{}", **variables: str) -> subprocess.CompletedProcess[str]:
         (work.root / "invoke.yaml").write_text(
-            f"tasks: {{executor_class: release_tasks.executor.ReleaseExecutor}}\nrelease: {settings}\n"
+            f"tasks: {{executor_class: release_tasks.engine.ReleaseExecutor}}\nrelease: {settings}\n"
         )
         argv = [sys.executable, "-m", "invoke", "ddl.drift", *args]
         env = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}

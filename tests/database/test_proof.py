@@ -171,7 +171,7 @@ def test_what_a_server_lacks_is_named_with_line_and_a_hint(prove: Prove, text: s
     assert (
         problem.what.startswith("From empty: ddl/02_x.sql, line 2: ")
         and expected in problem.what
-        and hint in problem.mend
+        and hint in problem.hint
     )
 
 
@@ -220,7 +220,7 @@ def test_a_released_pack_that_fails_is_said_to_be_one(prove: Prove) -> None:
     """D17"""
     (problem,) = prove(PACK, {"00_t": TABLE, "07_old": "\nselect of_an_older_server();"}).problems
     assert problem.what.startswith("Over the last release: the last release's ddl/07_old.sql, line 2: function")
-    assert problem.mend == (
+    assert problem.hint == (
         "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
     )
     excepted = prove(PACK, {"00_t": TABLE, "07_old": "select of_an_older_server();"}, exceptions={"07_old": "gone"})
@@ -323,7 +323,7 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
     for name in ("tasks.py", "release_tasks"):
         (tmp_path / name).symlink_to(root / name)
     (tmp_path / "invoke.yaml").write_text(
-        "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease: {}\n"
+        "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {}\n"
     )
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     subprocess.run(["git", "commit", "--quiet", "--allow-empty", "--message=Begin"], cwd=tmp_path, check=True)

@@ -114,7 +114,7 @@ def test_a_failing_file_is_named_with_its_line_and_leaves_nothing(connection: ps
     text = "-- Größe: 数 😀\ncreate table half ();\n\nselect *\n  from nowhere; -- why\nselect 1;\n"
     problem = refusal(connection, "create table whole ();", text, "create table later ();")
     told = 'ddl/01_b.sql, line 5: relation "nowhere" does not exist (SQLSTATE 42P01).'
-    assert (problem.what, problem.mend.split(";")[0]) == (told, "Fix ddl/01_b.sql")
+    assert (problem.what, problem.hint.split(";")[0]) == (told, "Fix ddl/01_b.sql")
     assert tables(connection) == ["whole"]
 
 
@@ -274,7 +274,7 @@ def test_what_cannot_run_in_a_transaction_is_refused_with_the_marker_that_lets_i
     connection.execute("create table t (n int)")
     problem = refusal(connection, "create index concurrently i on t (n);")
     assert "CREATE INDEX CONCURRENTLY cannot run inside a transaction block (SQLSTATE 25001)" in problem.what
-    assert "-- release: no-transaction" in problem.mend
+    assert "-- release: no-transaction" in problem.hint
     applied(connection, CONCURRENTLY.format(name="i"))
     assert indexes(connection) == [("i", True)]
 
@@ -349,7 +349,7 @@ def test_a_lock_that_is_never_given_is_told_after_the_last_try(
         text = "create table s ();\nalter table t add column m int;"
         problem = refusal(connection, text, lock_timeout=0.05)
     assert problem.what == "ddl/00_a.sql, line 2: canceling statement due to lock timeout (SQLSTATE 55P03)."
-    assert problem.mend.startswith("select pid, query from pg_stat_activity")
+    assert problem.hint.startswith("select pid, query from pg_stat_activity")
     assert tables(connection) == ["t"]
 
 
@@ -372,7 +372,7 @@ def test_the_victim_of_a_deadlock_is_tried_again(connection: psycopg.Connection,
 def test_a_statement_that_takes_too_long_is_told_with_the_setting(connection: psycopg.Connection) -> None:
     problem = refusal(connection, "create table s ();\n\nselect pg_sleep(60);", timeout=2)
     assert problem.what == "ddl/00_a.sql, line 3: canceling statement due to statement timeout (SQLSTATE 57014)."
-    assert problem.mend == "Run again; where it needs more than 2 s, set release.ddl.timeout."
+    assert problem.hint == "Run again; where it needs more than 2 s, set release.ddl.timeout."
     assert tables(connection) == []
 
 
@@ -390,7 +390,7 @@ def test_a_connection_that_is_killed_is_told_and_nothing_of_the_file_stays(
     thread.join()
     told = "terminating connection due to administrator command (SQLSTATE 57P01)."
     assert problem.what == f"ddl/01_b.sql, line {2 if marker else 1}: {told}"
-    assert problem.mend == "Run the same command again."
+    assert problem.hint == "Run the same command again."
     assert tables(other) == (["half", "whole"] if marker else ["whole"])
     assert capfd.readouterr() == ("", "")
 

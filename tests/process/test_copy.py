@@ -13,7 +13,7 @@ import pytest
 from outside import LAYER, PATIENCE, Ran, git, introduce, remove_embedded_servers
 
 APP = {"app.py": "print('Hello')\n", "README.md": "# An app\n", "LICENSE": "None.\n"}
-MINIMAL = "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\nrelease: {app: tiny}\n"
+MINIMAL = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {app: tiny}\n"
 BROUGHT = {
     "VERSION": "0.1.1-dev\n",
     "SOURCE_TAG": "v0.1.0\n",

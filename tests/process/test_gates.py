@@ -65,7 +65,7 @@ def test_a_dry_run_does_not_run_smokes_before_the_ddl_pack_is_on_dev(little: Wor
     little.let_smoke("writing", "fails")
     before = little.look()
     ran = little.inv("--dry", "release", "--version", "0.1.1", "--yes")
-    assert ran.code == 0 and "later    The smokes pass on dev.  after the DDL pack is applied there" in ran.output
+    assert ran.code == 0 and "pending  The smokes pass on dev.  after the DDL pack is applied there" in ran.output
     assert little.look() == before
 
 

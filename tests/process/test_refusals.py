@@ -58,7 +58,7 @@ def test_without_a_version_the_one_in_work_is_proposed_not_released(little: Worl
         ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),
         ('"${STAGING_DSN}"', '"host=127.0.0.1 password=hunter2 dbname=little"', "a password stands in the file"),
         ('origin: "${STAGING_ORIGIN}"', 'origin: ""', "staging has a dsn, but no origin"),
-        ("tasks:\n  executor_class: release_tasks.executor.ReleaseExecutor", "", "executor_class"),
+        ("tasks:\n  executor_class: release_tasks.engine.ReleaseExecutor", "", "executor_class"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_their_key(little: World, old: str, new: str, words: str) -> None:

@@ -83,7 +83,7 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path, tempo
         output = process.communicate(timeout=WHOLE)[0]
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    assert "All is so" in output
+    assert "Released 0.1.1: " in output
     table = output.partition("\nRehearsal of ")[2]
     for section in ("2. Preconditions", "7. Deploy to Staging", "8. Deploy to Production", "10. Post-Release"):
         assert section in table
@@ -104,7 +104,7 @@ def test_a_rehearsal_ended_midway_leaves_nothing(
 ) -> None:
     with running(clone, "rehearse", program=program) as process:
         assert process.stdout is not None
-        assert any("looked at 2. Preconditions" in line for line in process.stdout)
+        assert any("checked 2. Preconditions" in line for line in process.stdout)
         end(process)
         process.communicate(timeout=WHOLE)
         assert process.returncode == 130
@@ -117,7 +117,7 @@ def test_a_rehearsal_killed_midway_leaves_no_process_and_the_next_run_removes_it
 ) -> None:
     with running(clone, "rehearse") as process:
         assert process.stdout is not None
-        assert any("looked at 2. Preconditions" in line for line in process.stdout)
+        assert any("checked 2. Preconditions" in line for line in process.stdout)
         assert len(processes_of(temporary)) > 5
         process.send_signal(signal.SIGKILL)
         process.wait()

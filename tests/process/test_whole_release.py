@@ -24,7 +24,7 @@ def test_a_release_goes_through_and_the_same_command_again_changes_nothing(littl
     again = little.finish()
     assert little.look() == before
     steps = [line.split()[0] for line in again.output.splitlines() if line.startswith("  ")]
-    assert set(steps) - {"looked", "…"} == {"done", "asked"}
+    assert set(steps) - {"checked", "…"} == {"done", "manual"}
 
 
 def _has_a_tag_that_verifies(little: World) -> None:
@@ -110,5 +110,5 @@ def test_status_follows_the_release_and_changes_nothing(little: World) -> None:
     little.finish()
     before = little.look()
     told = json.loads(little.inv("status", "--version", "0.1.1", "--json").output)
-    assert {step["state"] for step in told} == {"done", "asked"}
+    assert {step["state"] for step in told} == {"done", "manual"}
     assert little.look() == before

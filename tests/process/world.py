@@ -168,7 +168,7 @@ class World:
         """Run the release, which must go through."""
         ran = self.release(*words, **how)
         assert ran.code == 0, ran.output
-        assert "All is so" in ran.output
+        assert "Released 0.1.1: " in ran.output
         return ran
 
     def write(self, files: Mapping[str, str | None]) -> None:

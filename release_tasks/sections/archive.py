@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks.database import backup
-from release_tasks.errors import Asked, NotYet, Problem, Refused, refuse
+from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
 from release_tasks.files import checksum_lines, file_hashes, mismatches, write_aside
 from release_tasks.release import Release, Step
 
@@ -56,7 +56,7 @@ def copy_the_pack_to_its_places(release: Release) -> Step:
 
 def ask_for_what_people_keep(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    return Asked(
+    return Manual(
         f"copy {MANIFEST} of the pack to the offline, encrypted storage; file with INPI if this release needs it"
     )
 
@@ -124,12 +124,12 @@ def _clone_and_compare(bundle: Path, release: Release, tag_object: str | None) -
 def pack_problems(folder: Path, release: Release) -> list[Problem]:
     """Return what is wrong with the pack in `folder`: another release's, or not what its manifest lists."""
     manifest = folder / MANIFEST
-    mend = f"Move {folder} away and keep it, then run again."
+    hint = f"Move {folder} away and keep it, then run again."
     if not manifest.exists():
-        return [Problem(f"{folder} has no {MANIFEST}.", mend)]
+        return [Problem(f"{folder} has no {MANIFEST}.", hint)]
     if wrong := mismatches(folder, MANIFEST):
-        return [Problem(f"{folder / path} is not what {MANIFEST} says.", mend) for path in wrong]
+        return [Problem(f"{folder / path} is not what {MANIFEST} says.", hint) for path in wrong]
     tag = json.loads((folder / "ids.json").read_bytes())["tag"] if (folder / "ids.json").exists() else None
     if tag != release.git.object_named(release.tag_ref):
-        return [Problem(f"{folder} is of the tag {tag}, not of {release.tag}.", mend)]
+        return [Problem(f"{folder} is of the tag {tag}, not of {release.tag}.", hint)]
     return []

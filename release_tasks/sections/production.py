@@ -11,13 +11,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from release_tasks import acceptance, notes, screen, smokes
+from release_tasks import screen, smokes
 from release_tasks.database import backup, pack, proof, restore
-from release_tasks.deployment import placed, shown, unapplied_files
+from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import read_link
 from release_tasks.process import free_port, wait_until
 from release_tasks.release import Release, Step, until_live
+from release_tasks.sections import acceptance, notes
+from release_tasks.sections.deployment import placed, shown, unapplied_files
 from release_tasks.supervisor import Command, Spec, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
@@ -34,17 +36,17 @@ def have_the_notes_ready(release: Release) -> str:
 
 
 @until_live
-def confirm_production(release: Release) -> Step:
+def confirm_production(release: Release, env: Environment, yes: bool = False) -> Step:
     """A person confirms production."""
-    if release.options.get("yes"):
+    if yes:
         return "--yes"
-    if release.will_ask and not sys.stdin.isatty():
+    if release.prompts and not sys.stdin.isatty():
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",
         )
     accepted = acceptance.acceptance_on(release, release.environment("staging"))
-    about = (release.published or "", release.here.dsn, tuple((each.name, each.outcome) for each in accepted))
+    about = (release.published or "", env.dsn, tuple((each.name, each.outcome) for each in accepted))
     staging = ", ".join(map(str, accepted))
     if release.confirmed == about:
         return "confirmed"
@@ -55,7 +57,7 @@ def confirm_production(release: Release) -> Step:
         screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
         screen.say(f"  Staging: {staging}.")
         screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
-        screen.say(f"  Database: {release.here.dsn}; web app: {release.here.origin}")
+        screen.say(f"  Database: {env.dsn}; web app: {env.origin}")
         typed = input(f"  Type {release.version} to go on: ").strip()
     if typed != release.version:
         raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
@@ -63,33 +65,32 @@ def confirm_production(release: Release) -> Step:
 
 
 @until_live
-def back_up_the_database(release: Release) -> Step:
+def back_up_the_database(release: Release, env: Environment) -> Step:
     """Back up the database."""
-    here = release.here
-    there = backup.made_for(here, release.published)
-    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, here)):
+    there = backup.made_for(env, release.published)
+    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, env)):
         return there.name
     if not release.published:
         raise NotYet("after the tag is pushed")
-    yield f"pg_dump > {shown(backup.folder_of(here), release)}/"
-    backup.take(here, release.version, release.published)
+    yield f"pg_dump > {shown(backup.folder_of(env), release)}/"
+    backup.take(env, release.version, release.published)
 
 
 @until_live
-def verify_the_backup(release: Release) -> Step:
+def verify_the_backup(release: Release, env: Environment) -> Step:
     """Restore the backup on a scratch server, and try the smokes and the DDL pack on the copy."""
-    there = backup.made_for(release.here, release.published)
+    there = backup.made_for(env, release.published)
     if there is None:
         raise NotYet("after the database is backed up")
     if restore.is_done(there, release.settings.backup):
         return str(there.verified["summary"])
     yield f"pg_restore {there.name}"
-    restore.verify(there, release.here, partial(_try_copy, release))
+    restore.verify(there, env, partial(_try_copy, release, env))
 
 
-def _try_copy(release: Release, dsn: str) -> str:
+def _try_copy(release: Release, env: Environment, dsn: str) -> str:
     """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
-    ran = smokes.pass_on_copy(release.here, release.version, dsn)
+    ran = smokes.pass_on_copy(env, release.version, dsn)
     settings, found = release.settings, proof.Proof()
     with found.one_pass("On a copy of production", settings.ddl):
         files = pack.pack_at(release.git, release.commit, settings)
@@ -100,38 +101,38 @@ def _try_copy(release: Release, dsn: str) -> str:
 
 
 @until_live
-def pass_the_smokes_before_the_flip(release: Release) -> str:
+def pass_the_smokes_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes pass on the new code, beside the one that still has the traffic."""
-    here, code = release.here, placed(release)
-    if unapplied_files(release, here):
+    code = placed(release, env)
+    if unapplied_files(release, env):
         raise NotYet("after the DDL pack is applied")
-    with _candidate(release, code) as origin:
-        seen = smokes.pass_all(release, here, code, origin)
-    return seen if origin != here.origin else f"{seen}; no services.web is set, so the running app was asked"
+    with _candidate(release, env, code) as origin:
+        seen = smokes.pass_all(release, env, code, origin)
+    return seen if origin != env.origin else f"{seen}; no services.web is set, so the running app was used"
 
 
 @contextmanager
-def _candidate(release: Release, code: Path) -> Iterator[str]:
-    """Run the web app of `code` on a port of its own for as long as it is looked at; yield its origin.
+def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
+    """Run the web app of `code` on a port of its own for the length of the block; yield its origin.
 
     Where nothing ran before, the jobs run with it: nobody else would feed what the smokes look at.
     """
-    here, settings = release.here, release.settings
+    settings = release.settings
     if "web" not in settings.services:
-        yield here.origin
+        yield env.origin
         return
     origin = f"http://127.0.0.1:{free_port()}"
-    environment = {**os.environ, **here.variables(release.version, origin)}
-    services = ["web"] if read_link(here.current) else list(settings.services)
+    variables = {**os.environ, **env.variables(release.version, origin)}
+    services = ["web"] if read_link(env.current) else list(settings.services)
     release.folder.mkdir(parents=True, exist_ok=True)
-    logs = {name: release.folder / f"candidate-{here.name}-{name}.log" for name in services}
+    logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in services}
     commands = [
-        Command(settings.services[name], str(code / settings.folder), environment, str(logs[name])) for name in services
+        Command(settings.services[name], str(code / settings.folder), variables, str(logs[name])) for name in services
     ]
     services_running = Supervised.start(Spec(commands))
     try:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
-        if not wait_until(lambda: here.running_version(origin) == release.version, deadline):
+        if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin
     finally:

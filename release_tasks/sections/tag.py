@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, versions
+from release_tasks import versions
 from release_tasks.errors import NotYet, Problem, Refused, listed, refuse
 from release_tasks.git import differing
 from release_tasks.release import Release, Step
+from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
 LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "release_tasks/")  # drives, is not deployed
 
 
-def tag_the_release(release: Release) -> Step:
+def tag_the_release(release: Release, sign: bool = False) -> Step:
     """Tag the release commit."""
     git, tag = release.git, release.tag
     if release.published:
         _keep_the_branch_at_the_tag(release)
         return f"{release.published:.9}"
-    refuse(local_tag_problems(release))
+    refuse(local_tag_problems(release, sign))
     commit = release.tip
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
     if not _is_packed(release, commit):
         raise NotYet("after the docs pack is built")
-    sign = ["--sign"] if release.options.get("sign") else []
-    yield f"git tag --annotate {' '.join([*sign, tag])} {commit:.9}"
-    ran = git.run("tag", "--annotate", *sign, "--message", release.title, tag, commit)
+    flags = ["--sign"] if sign else []
+    yield f"git tag --annotate {' '.join([*flags, tag])} {commit:.9}"
+    ran = git.run("tag", "--annotate", *flags, "--message", release.title, tag, commit)
     if sign and not SIGNATURE.search(git.tag_text(release.tag_ref)):
         git.run("tag", "--delete", tag)  # git 2.39 makes an unsigned tag when it cannot read an ssh key
         raise Refused(f"The tag could not be signed: {ran.tail(2)}", "git config --get-regexp 'gpg|signingkey'")
 
 
-def local_tag_problems(release: Release) -> list[Problem]:
+def local_tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     """Return why a tag of this version's name that was never pushed is not this release's."""
     git, tag, commit = release.git, release.tag, release.tip
     there = git.commit_named(release.tag_ref)
-    mend = f"git tag --delete {tag}   # if it is a mistake; then run again"
+    hint = f"git tag --delete {tag}   # if it is a mistake; then run again"
     if there is None:
         return []
     if there != commit:
@@ -46,11 +47,11 @@ def local_tag_problems(release: Release) -> list[Problem]:
         what = f"{tag} is a lightweight tag; expected an annotated one."
     elif not _is_packed(release, commit):
         what = f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."
-    elif release.options.get("sign") and not SIGNATURE.search(git.tag_text(release.tag_ref)):
+    elif sign and not SIGNATURE.search(git.tag_text(release.tag_ref)):
         what = f"{tag} is not signed; expected a signed one."
     else:
         return []
-    return [Problem(what, mend)]
+    return [Problem(what, hint)]
 
 
 def behind_problems(release: Release, branch: str) -> list[Problem]:

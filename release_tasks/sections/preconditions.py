@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from release_tasks import acceptance, ddl, deployment, docs_pack, environments, node, notes, smokes, tagging, versions
+from release_tasks import ddl, environments, node, smokes, versions
 from release_tasks.checks import Inconclusive, document, views
 from release_tasks.database.pack import pack_at, pack_problems
-from release_tasks.errors import Asked, NotYet, Problem, Refused, listed, refuse
+from release_tasks.errors import Manual, NotYet, Problem, Refused, listed, refuse
 from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_published
+from release_tasks.sections import acceptance, deployment, docs_pack, notes, tag
 
 LOCKS = ("package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock")  # that an install needs, if they are there
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
@@ -84,7 +85,7 @@ def keep_the_tree_clean(release: Release) -> str:
 @until_published
 def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
-    refuse(tagging.behind_problems(release, release.git.branch or release.settings.main))
+    refuse(tag.behind_problems(release, release.git.branch or release.settings.main))
     return ""
 
 
@@ -93,7 +94,7 @@ def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
     if not patterns:
-        return Asked(
+        return Manual(
             f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
         )
     problems = []
@@ -116,7 +117,7 @@ def have_the_tag_free(release: Release) -> str:
     if release.published:
         refuse(docs_pack.tag_problems(release, release.published))
         return f"{release.tag} is ours, {release.published:.9}"
-    refuse(tagging.local_tag_problems(release))
+    refuse(tag.local_tag_problems(release))
     return f"{release.tag} is free"
 
 
@@ -155,11 +156,11 @@ def have_versions_in_line(release: Release) -> str:
 
 def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
     """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
-    mend = f"Write {target} or the version in work into {path}, and commit."
+    hint = f"Write {target} or the version in work into {path}, and commit."
     if not versions.is_version(found):
-        return [Problem(f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release.", mend)]
+        return [Problem(f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release.", hint)]
     if versions.is_past(found, target):
-        return [Problem(f"{path} says {found}, which is past {target}.", mend)]
+        return [Problem(f"{path} says {found}, which is past {target}.", hint)]
     return []
 
 
@@ -194,7 +195,9 @@ def have_what_commands_name(release: Release) -> str:
             file = (PurePosixPath(settings.folder) / word).as_posix()
             if release.git.bytes_at(release.tip, file) is None:
                 what = f"release.{key} needs {word}, and {file} is not committed."
-                problems.append(Problem(what, f"git add {file} && git commit   # or mend release.{key} in invoke.yaml"))
+                problems.append(
+                    Problem(what, f"git add {file} && git commit   # or correct release.{key} in invoke.yaml")
+                )
         if command and "/" not in command[0] and not shutil.which(command[0], path=path):
             problems.append(
                 Problem(f"release.{key} runs {command[0]}, and there is no such program.", f"which {command[0]}")

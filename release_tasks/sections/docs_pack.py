@@ -114,7 +114,7 @@ def include_problems(release: Release, commit: str) -> list[Problem]:
     if not missing:
         return []
     what = f"The include list names files that are not committed: {listed(missing)}."
-    return [Problem(what, "Commit them, or mend release.docs_pack.include in invoke.yaml.")]
+    return [Problem(what, "Commit them, or correct release.docs_pack.include in invoke.yaml.")]
 
 
 def hash_problems(git: Git, commit: str, hashes_path: str) -> list[Problem]:
@@ -131,7 +131,7 @@ def hash_problems(git: Git, commit: str, hashes_path: str) -> list[Problem]:
 def tag_problems(release: Release, commit: str) -> list[Problem]:
     """Return why the commit under this version's tag cannot be its release, empty when it is."""
     git, tag = release.git, release.tag
-    mend = f"git tag --delete {tag}   # if it is a mistake and was never pushed; else release the next version"
+    hint = f"git tag --delete {tag}   # if it is a mistake and was never pushed; else release the next version"
     found = release.version_at(commit)
     problems = []
     if found != release.version:
@@ -140,4 +140,4 @@ def tag_problems(release: Release, commit: str) -> list[Problem]:
         problems.append(f"{tag} is a lightweight tag; expected an annotated one.")
     else:
         problems += [problem.what for problem in hash_problems(git, commit, release.settings.docs_pack.hashes)]
-    return [Problem(what, mend) for what in problems]
+    return [Problem(what, hint) for what in problems]

@@ -11,20 +11,19 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
-from release_tasks.deployment import deployment_of, stamped_at
 from release_tasks.environments import Environment, in_turn
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, project_root, settings_of, until_live, version_here
+from release_tasks.sections.deployment import deployment_of, stamped_at
 
 
 @until_live
-def meet_the_conditions(release: Release) -> str:
+def meet_the_conditions(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
-    here = release.here
-    results = acceptance_on(release, here)
-    again = f"inv accept --env {here.name}   # then the same command goes on, and nothing is deployed again"
-    refuse(runner.problems_of(results, "Condition", f"on {here.name}", again))
+    results = acceptance_on(release, env)
+    again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
+    refuse(runner.problems_of(results, "Condition", f"on {env.name}", again))
     return ", ".join(map(str, results))
 
 
@@ -93,12 +92,12 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
         raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
     settings, root = settings_of(config), project_root(config)
     with in_turn(where, root, settings), closing(Release(version or version_here(root), root, settings)) as release:
-        release.options, release.only_looks = {"where": where}, True
-        if version is None and where != "dev" and (code := read_link(release.here.current)):
+        release.only_checks, env = True, release.environment(where)
+        if version is None and where != "dev" and (code := read_link(env.current)):
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
             seconds = float(watch) if watch else None
-            results = check(release, release.here, emptied(evidence / f"acceptance-{where}"), seconds)
+            results = check(release, env, emptied(evidence / f"acceptance-{where}"), seconds)
     runner.show(title, results, as_json)
     refuse(runner.problems_of(results, "Condition", f"on {where}", f"inv accept --env {where}"))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import freeze, preconditions, tagging
-from release_tasks.docs_pack import write_the_docs_pack
 from release_tasks.errors import Refused
-from release_tasks.preconditions import version_file_problems
-from release_tasks.steps import CHANGED, LATER, REFUSED, Outcome
+from release_tasks.plan import CHANGED, PENDING, REFUSED, Outcome
+from release_tasks.sections import freeze, preconditions, tag
+from release_tasks.sections.docs_pack import write_the_docs_pack
+from release_tasks.sections.preconditions import version_file_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -33,10 +33,10 @@ GATES = [
 
 def told(gate: Callable[[Release], str], release: Release) -> list[str]:
     """Return what `gate` refuses, each with its mend."""
-    release.look_afresh()
+    release.refresh()
     with pytest.raises(Refused) as refused:
         gate(release)
-    assert all(problem.mend for problem in refused.value.problems)
+    assert all(problem.hint for problem in refused.value.problems)
     return [problem.what for problem in refused.value.problems]
 
 
@@ -46,7 +46,7 @@ def told(gate: Callable[[Release], str], release: Release) -> list[str]:
 @given(st.text())
 def test_whatever_a_version_file_says_is_judged(found: str) -> None:
     for problem in version_file_problems("VERSION", found, "0.1.1"):
-        assert problem.what.startswith("VERSION says ") and problem.mend
+        assert problem.what.startswith("VERSION says ") and problem.hint
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_branches_meant_for_this_version_have_to_be_merged(work: Work) -> None:
 
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_a_later_release_here_or_on_the_remote_is_refused(work: Work, where: str) -> None:
-    for tag in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
-        work.git("tag", tag)
+    for name in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
+        work.git("tag", name)
     if where == "there":
         work.git("push", "--quiet", "--tags", "origin")
         work.git("tag", "--delete", "v0.1.10")
@@ -174,10 +174,10 @@ def test_a_foreign_tag_of_this_version_is_refused(work: Work) -> None:
 def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -> None:
     release = work.release()
     steps: list[Any] = [freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack]
-    for step in [*steps, tagging.tag_the_release]:
+    for step in [*steps, tag.tag_the_release]:
         assert take(step, release).state == CHANGED
     assert preconditions.have_the_tag_free(release) == "v0.1.1 is free"
-    assert take(tagging.push_branch_and_tag, release).state == CHANGED
+    assert take(tag.push_branch_and_tag, release).state == CHANGED
     assert preconditions.have_the_tag_free(release).startswith("v0.1.1 is ours, ")
     assert [gate(release) for gate in GATES[2:4]] == ["settled when the tag was published"] * 2
 
@@ -255,7 +255,7 @@ def test_smokes_are_judged_once_dev_has_the_pack(work: Work, dsn: str, take: Cal
     (work.root / "smokes" / "test_things.py").write_text("def test_things(db):\n    db.execute('select from things')\n")
     release = work.release(environments=dev)
     look = take(preconditions.pass_the_smokes_on_dev, release, change=False)
-    assert (look.state, look.text) == (LATER, "after the DDL pack is applied there")
+    assert (look.state, look.text) == (PENDING, "after the DDL pack is applied there")
     assert take(preconditions.validate_the_ddl_pack_on_dev, release).state == CHANGED
     assert take(preconditions.pass_the_smokes_on_dev, release, change=False).state == REFUSED
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from release_tasks import docs_pack, freeze
-from release_tasks.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 from release_tasks.errors import Problem
+from release_tasks.plan import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
+from release_tasks.sections import docs_pack, freeze
+from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -38,10 +38,10 @@ def test_the_pack_waits_for_the_lock_then_is_built_and_stays(work: Work, take: C
     release = work.release()
     assert take(write_the_docs_pack, release).state != CHANGED
     look = take(write_the_docs_pack, release, change=False)
-    assert (look.state, look.text) == (LATER, "after the DDL order is locked")
+    assert (look.state, look.text) == (PENDING, "after the DDL order is locked")
     take(freeze.lock_the_ddl_order, release)
     look = take(write_the_docs_pack, release, change=False)
-    assert look.state == TO_DO and all(name in look.text for name in ("VERSION", "SOURCE_TAG", HASHES))
+    assert look.state == PLANNED and all(name in look.text for name in ("VERSION", "SOURCE_TAG", HASHES))
     assert take(write_the_docs_pack, release).state == CHANGED
     look = take(write_the_docs_pack, release)
     assert (look.state, look.text) == (DONE, "5 hashes")
@@ -121,19 +121,19 @@ def test_a_tag_is_this_release_s_own_only_if_annotated_with_its_version_and_hash
     work.git("tag", "--annotate", "--message", "x", packed.tag)
     assert docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD")) == []
     work.git("tag", "--force", packed.tag, "HEAD")
-    packed.look_afresh()
+    packed.refresh()
     assert "lightweight" in docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD"))[0].what
     work.git("tag", "--force", "--annotate", "--message", "x", packed.tag, "main")
-    packed.look_afresh()
+    packed.refresh()
     (problem,) = docs_pack.tag_problems(packed, work.git("rev-parse", "main"))
-    assert "VERSION says '0.1.1-dev'" in problem.what and problem.mend.startswith("git tag --delete v0.1.1")
+    assert "VERSION says '0.1.1-dev'" in problem.what and problem.hint.startswith("git tag --delete v0.1.1")
 
 
 def test_docs_in_a_submodule_are_committed_tagged_and_pushed_there(work: Work, take: Callable[..., Outcome]) -> None:
     docs = work.add_submodule("manual", {"GUIDE.md": "how\n"})
     release = work.release(docs_pack={"folder": "manual", "include": ["manual/GUIDE.md"]})
     take(freeze.lock_the_ddl_order, release)
-    assert take(publish_the_docs_submodule, release, change=False).state == LATER
+    assert take(publish_the_docs_submodule, release, change=False).state == PENDING
     assert take(write_the_docs_pack, release).state == CHANGED
     assert docs.git("show", "HEAD:VERSION") == "0.1.1"
     assert docs_pack.hash_problems(release.git, "HEAD", "manual/HASHES.sha256.txt") == []

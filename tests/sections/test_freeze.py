@@ -11,9 +11,9 @@ import pytest
 
 from release_tasks.database import pack
 from release_tasks.files import records_folder
-from release_tasks.freeze import cut_the_release_branch, lock_the_ddl_order
+from release_tasks.plan import CHANGED, DONE, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.steps import CHANGED, DONE, REFUSED, TO_DO, Outcome
+from release_tasks.sections.freeze import cut_the_release_branch, lock_the_ddl_order
 from tests.conftest import APP, Work
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_the_order_is_locked_once_and_a_look_changes_nothing(work: Work, take: T
     release = work.release()
     before = work.git("rev-parse", "HEAD")
     look = take(lock_the_ddl_order, release, change=False)
-    assert (look.state, look.text) == (TO_DO, f"git commit {LOCK} (2 files)")
+    assert (look.state, look.text) == (PLANNED, f"git commit {LOCK} (2 files)")
     assert work.git("rev-parse", "HEAD") == before and not (work.root / LOCK).exists()
     assert take(lock_the_ddl_order, release).state == CHANGED
     look = take(lock_the_ddl_order, release)
@@ -71,7 +71,7 @@ def test_the_order_is_locked_once_and_a_look_changes_nothing(work: Work, take: T
 def test_a_reformatted_comment_is_a_fix_and_no_shift(locked: Release, work: Work, take: Take) -> None:
     work.commit(REFORMATTED)
     look = take(lock_the_ddl_order, locked, change=False)
-    assert (look.state, look.text) == (TO_DO, f"git commit {LOCK} (2 files, critical fix: changed {TABLES})")
+    assert (look.state, look.text) == (PLANNED, f"git commit {LOCK} (2 files, critical fix: changed {TABLES})")
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert take(lock_the_ddl_order, locked).state == DONE
     assert work.git("log", "-1", "--format=%b").splitlines() == ["critical fix in the freeze:", f"changed {TABLES}"]
@@ -90,8 +90,8 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
         "Structural shift since the DDL order was locked: table app.things is changed: + born date.",
     ]
     undo = f"git restore --source {base:.9} --staged --worktree -- ':(glob)ddl/*.sql'"
-    assert refused.problems[0].mend == undo
-    assert refused.problems[1].mend.startswith('inv freeze --version 0.1.1 --allow-shift "')
+    assert refused.problems[0].hint == undo
+    assert refused.problems[1].hint.startswith('inv freeze --version 0.1.1 --allow-shift "')
     locked.options = {"allow_shift": "  "}
     assert take(lock_the_ddl_order, locked).state == REFUSED
     locked.options = {"allow_shift": "a law came\nover night"}
@@ -129,7 +129,7 @@ def test_everything_that_shifted_is_told_at_once(locked: Release, work: Work, ta
 def test_the_command_that_undoes_all_that_moved_works_as_typed(locked: Release, work: Work, take: Take) -> None:
     work.git("mv", "ddl/00_schemas.sql", "ddl/00 first.sql")
     work.commit({**LATE, **OTHER_COLUMN})
-    undo = shlex.split(take(lock_the_ddl_order, locked).problems[0].mend)
+    undo = shlex.split(take(lock_the_ddl_order, locked).problems[0].hint)
     work.git(*undo[1:])
     work.commit({})
     assert take(lock_the_ddl_order, locked).state == DONE
@@ -224,13 +224,13 @@ def test_a_last_release_that_cannot_be_applied_is_no_hindrance(work: Work, take:
     work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
     work.commit(LATE)
     look = take(lock_the_ddl_order, work.release(), change=False)
-    assert look.state == TO_DO and "cannot be compared: ddl/02_late.sql" in look.text
+    assert look.state == PLANNED and "cannot be compared: ddl/02_late.sql" in look.text
 
 
 def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Work, take: Take) -> None:
     work.git("tag", "--annotate", "--message", "v0.1.1", "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")
     work.commit(LATE)
-    locked.git.look_afresh()
+    locked.git.refresh()
     look = take(lock_the_ddl_order, locked)
     assert (look.state, look.text) == (DONE, "locked in the tag")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from release_tasks import acceptance
-from release_tasks.acceptance import meet_the_conditions
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.errors import NotYet, Refused
 from release_tasks.files import point_link
-from release_tasks.preconditions import have_a_test_for_each_condition
-from release_tasks.production import confirm_production
-from release_tasks.steps import DONE, LATER, REFUSED, TO_DO, Outcome
+from release_tasks.plan import DONE, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.sections import acceptance
+from release_tasks.sections.acceptance import meet_the_conditions
+from release_tasks.sections.preconditions import have_a_test_for_each_condition
+from release_tasks.sections.production import confirm_production
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -34,8 +34,8 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
     def deployed(age: float = 61, wait: float = 60, tests: str = API_OK, document: str = "") -> Release:
         place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
         release = work.release(environments={"staging": place, "production": place}, acceptance={"wait": wait})
-        release.options = {"where": "staging"}
-        release.only_looks = True
+        release.options = {"env": "staging"}
+        release.only_checks = True
         code = work.root / "srv" / "releases" / "v0.1.1"
         (code / "acceptance").mkdir(parents=True, exist_ok=True)
         (code / "acceptance" / "test_app.py").write_text(tests)
@@ -104,7 +104,7 @@ def test_the_conditions_are_a_step(deployed: Callable[..., Release], web: Web, t
     web.answers["/api/health"] = (503, "")
     assert take(meet_the_conditions, release).state == REFUSED
     web.be("0.1.0")
-    assert take(meet_the_conditions, release, change=False).state == LATER
+    assert take(meet_the_conditions, release, change=False).state == PENDING
 
 
 def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Release], web: Web) -> None:
@@ -115,7 +115,7 @@ def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Re
     web.answers["/api/health"] = (503, "")
     meet_the_conditions(release)
     assert release.acceptance is before
-    release.look_afresh()
+    release.refresh()
     with pytest.raises(Refused):
         meet_the_conditions(release)
 
@@ -160,8 +160,8 @@ def test_the_confirmation_shows_what_staging_came_to_and_its_commit(
     release = deployed()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: "0.1.1")
-    release.options = {"where": "production"}
-    assert take(confirm_production, release, change=False).state == TO_DO
+    release.options = {"env": "production"}
+    assert take(confirm_production, release, change=False).state == PLANNED
     seen = take(confirm_production, release)
     assert seen.state == "changed", seen
     assert "Staging: this release runs " in capsys.readouterr().out
@@ -178,6 +178,6 @@ def test_a_confirmation_of_another_outcome_is_asked_for_again(
 ) -> None:
     release = deployed()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    release.options = {"where": "production"}
+    release.options = {"env": "production"}
     release.confirmed = ("", release.here.dsn, ("another commit", ()))
-    assert take(confirm_production, release, change=False).state == TO_DO
+    assert take(confirm_production, release, change=False).state == PLANNED

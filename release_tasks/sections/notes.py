@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from string import Template
 
-from release_tasks import database_notes, screen, versions
+from release_tasks import screen, versions
 from release_tasks.checks import document
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import read_checksums, sha256
 from release_tasks.release import Release, Step
+from release_tasks.sections import database_notes
 
 TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
 ADDED, CHANGED, FIXED, DEV = "added", "changed", "fixed", "dev"
@@ -27,7 +28,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 NONE = "- none"
 
 
-def write_the_notes(release: Release) -> Step:
+def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     """Write the release notes."""
     git, path = release.git, release.notes_path
     committed = git.text_at(release.tip, path)
@@ -36,11 +37,11 @@ def write_the_notes(release: Release) -> Step:
         return path
     if not release.published:
         template_of(release)
-        find_highlights(release, ask=False)
+        find_highlights(release, highlights, edit=False)
         raise NotYet("after the tag is pushed")
-    highlights = find_highlights(release, ask=False)
-    yield f"git commit {path}" + ("" if highlights else ", after the Highlights are written in $EDITOR")
-    text = draft(release, highlights or find_highlights(release, ask=True))
+    found = find_highlights(release, highlights, edit=False)
+    yield f"git commit {path}" + ("" if found else ", after the Highlights are written in $EDITOR")
+    text = draft(release, found or find_highlights(release, highlights, edit=True))
     git.commit_files({path: text.encode()}, f"release: notes for {release.tag}")
 
 
@@ -81,16 +82,16 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
     return problems
 
 
-def find_highlights(release: Release, ask: bool) -> str:
-    """Return the Highlights: from --highlights, notes begun by hand, CHANGELOG, or with `ask` from $EDITOR.
+def find_highlights(release: Release, given: str | None, edit: bool) -> str:
+    """Return the Highlights: as `given`, from notes begun by hand, CHANGELOG, or with `edit` from $EDITOR.
 
-    Returns "" when only an editor can give them and `ask` is off; raises `Refused` when nothing can.
+    Returns "" when only an editor can give them and `edit` is off; raises `Refused` when nothing can.
     """
     begun = release.root / release.notes_path
     begun_highlights = _section_of(begun.read_text(encoding="utf-8"), "Highlights") if begun.exists() else ""
     changelog = release.git.text_at(release.commit, release.settings.changelog) or ""
     found = (
-        _given(release.options.get("highlights"))
+        _given(given)
         or _written(begun_highlights)
         or _written_in(_edited_file(release))
         or _written(_section_of(changelog, title_of(release.version)))
@@ -99,7 +100,7 @@ def find_highlights(release: Release, ask: bool) -> str:
         return found
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if sys.stdin.isatty() and editor:
-        return _edited(editor, release) if ask else ""
+        return _edited(editor, release) if edit else ""
     raise Refused(
         f"The notes need Highlights: {release.settings.changelog} has no text under a heading {release.version}, "
         "and no --highlights were given.",

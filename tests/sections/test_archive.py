@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks import evidence
-from release_tasks.evidence import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
 from release_tasks.files import point_link
-from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.sections import archive
+from release_tasks.sections.archive import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -58,7 +58,7 @@ def release(work: Work, web: Web) -> Release:
 @pytest.fixture
 def pack(release: Release, take: Callable[..., Outcome]) -> Path:
     assert take(build_the_evidence_pack, release).state == CHANGED
-    return evidence.pack_folder(release)
+    return archive.pack_folder(release)
 
 
 def what(pack: Path, release: Release) -> list[str]:
@@ -70,8 +70,8 @@ def test_a_pack_is_only_built_of_what_runs_in_production(
 ) -> None:
     web.be("0.1.0")
     look = take(build_the_evidence_pack, release, change=False)
-    assert (look.state, look.text) == (LATER, "after production runs it")
-    assert take(copy_the_pack_to_its_places, release, change=False).state == LATER
+    assert (look.state, look.text) == (PENDING, "after production runs it")
+    assert take(copy_the_pack_to_its_places, release, change=False).state == PENDING
 
 
 def test_a_pack_is_whole_and_stays_as_it_is(pack: Path, release: Release, take: Callable[..., Outcome]) -> None:
@@ -116,7 +116,7 @@ def test_files_that_are_missing_or_too_many_are_named(pack: Path, release: Relea
 def test_a_pack_of_another_tag_is_not_ours(pack: Path, release: Release, work: Work) -> None:
     theirs = json.loads((pack / "ids.json").read_text())["tag"]
     work.git("tag", "--force", "--annotate", "--message", "again", "v0.1.1", "v0.1.1^{}")
-    release.look_afresh()
+    release.refresh()
     assert what(pack, release) == [f"{pack} is of the tag {theirs}, not of v0.1.1."]
 
 

@@ -6,23 +6,23 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks import notes
 from release_tasks.database.pack import TITLE, DdlFile, changes, last_locked, lock_of, pack_at
-from release_tasks.database_notes import objects_changed
-from release_tasks.errors import Asked, Problem, listed, refuse
+from release_tasks.errors import Manual, Problem, listed, refuse
 from release_tasks.release import Release, Step
+from release_tasks.sections import notes
+from release_tasks.sections.database_notes import objects_changed
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
 
-def announce_the_freeze(release: Release) -> str:
+def announce_the_freeze(release: Release, until: str | None = None) -> str:
     """Announce the freeze: critical fixes only."""
     if release.published:
         return "it ended with the tag"
     who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
     end = datetime.now().astimezone() + timedelta(days=release.settings.freeze_days)
-    until = release.options.get("until") or f"{end:%Y-%m-%d %H:%M %Z}"
-    return Asked(f"{who} froze {release.tag} until {until}: no new features, critical fixes only. Tell the team")
+    until = until or f"{end:%Y-%m-%d %H:%M %Z}"
+    return Manual(f"{who} froze {release.tag} until {until}: no new features, critical fixes only. Tell the team")
 
 
 def cut_the_release_branch(release: Release) -> Step:
@@ -41,7 +41,7 @@ def cut_the_release_branch(release: Release) -> Step:
     git.run("switch", "--quiet", branch)
 
 
-def lock_the_ddl_order(release: Release) -> Step:
+def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
     if release.published:
         return "locked in the tag"
@@ -52,7 +52,7 @@ def lock_the_ddl_order(release: Release) -> Step:
     if base and not moved and git.bytes_at(tip, path) == lock:
         return _about(pack, release)
     shifted = objects_changed(base[1], pack, release) if base and moved else []
-    reason = (release.options.get("allow_shift") or "").strip()
+    reason = (allow_shift or "").strip()
     if base and shifted and not reason:
         refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"

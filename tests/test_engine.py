@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.errors import Asked, NotYet, Problem, Refused
+from release_tasks.errors import Manual, NotYet, Problem, Refused
 from release_tasks.journal import Journal
-from release_tasks.steps import ASKED, CHANGED, DONE, LATER, REFUSED, TO_DO, Outcome
+from release_tasks.plan import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from tests.test_process import until
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.conftest import Work
 
 ROOT = Path(__file__).parents[1]
-TOOK = re.compile(r"^  (done|to do|later|refused|changed|asked) +(.*)$", re.MULTILINE)
+TOOK = re.compile(r"^  (done|planned|pending|refused|changed|manual) +(.*)$", re.MULTILINE)
 
 
 # One step
@@ -56,7 +56,7 @@ def write_it_twice(release: Release) -> Iterator[str]:
 def test_what_is_missing_is_to_do_then_changed_then_done(work: Work, take: Take) -> None:
     release = work.release()
     look = take(write_it, release, change=False)
-    assert (look.state, look.text, it(release).exists()) == (TO_DO, "write it", False)
+    assert (look.state, look.text, it(release).exists()) == (PLANNED, "write it", False)
     look = take(write_it, release)
     assert (look.state, look.text, it(release).exists()) == (CHANGED, "write it", True)
     for change in (False, True):
@@ -64,7 +64,7 @@ def test_what_is_missing_is_to_do_then_changed_then_done(work: Work, take: Take)
         assert (look.state, look.text) == (DONE, "it is there")
 
 
-@pytest.mark.parametrize(("said", "state"), [(None, DONE), ("on main", DONE), (Asked("tell the team"), ASKED)])
+@pytest.mark.parametrize(("said", "state"), [(None, DONE), ("on main", DONE), (Manual("tell the team"), MANUAL)])
 @pytest.mark.parametrize("change", [True, False])
 def test_a_gate_that_returns_has_passed(work: Work, take: Take, said: str | None, state: str, change: bool) -> None:
     def gate(release: Release) -> str | None:
@@ -94,7 +94,7 @@ def test_what_needs_an_earlier_change_is_later_while_looking_and_refused_when_it
         yield
 
     look = take(wait, work.release(), change=False)
-    assert (look.state, look.text) == (LATER, "after the tag")
+    assert (look.state, look.text) == (PENDING, "after the tag")
     look = take(wait, work.release())
     assert look.state == REFUSED and "only be done after the tag" in look.problems[0].what
 
@@ -110,7 +110,7 @@ def test_a_refusal_while_changing_is_a_refusal(work: Work, take: Take) -> None:
 def test_a_change_that_does_not_hold_is_refused(work: Work, take: Take) -> None:
     look = take(write_in_vain, work.release())
     assert look.state == REFUSED
-    assert look.problems[0].what == "It was done, but it did not hold. Still to do: write it."
+    assert look.problems[0].what == "It was done, but it did not hold. Still planned: write it."
 
 
 def test_a_look_leaves_nothing_open_and_does_not_change(work: Work, take: Take) -> None:
@@ -145,9 +145,8 @@ def test_a_step_that_yields_twice_is_a_mistake_of_ours(work: Work, take: Take) -
 
 TASKS = '''
 import time
-from release_tasks.errors import NotYet, Refused
-from release_tasks.executor import Survey, follow, section
-from release_tasks.errors import Asked
+from release_tasks.engine import section, steps
+from release_tasks.errors import Manual, NotYet, Refused
 
 
 def ask_the_gate(release):
@@ -184,44 +183,46 @@ def send_it(release):
 
 def tell_people(release):
     """Tell people."""
-    return Asked("tell them")
+    return Manual("tell them")
 
 
-def show_options(release):
+def show_options(release, sign=None, until=None):
     """Show the options."""
-    (release.root / "options").open("a").write(f"{release.version} {sorted(release.options.items())}\\n")
+    (release.root / "options").open("a").write(f"{release.version} {sign} {until}\\n")
 
 
-@section
-def first(c, version=None):
+@section()
+def first(release):
     """1. First"""
-    follow(c, version, ask_the_gate, write_it, show_options)
+    return steps(ask_the_gate, write_it, show_options)
 
 
-@section(pre=[first])
-def second(c, version=None, sign=False, until=None):
+@section(first)
+def second(release, sign=False, until=None):
     """2. Second"""
-    follow(c, version, send_it, ask_the_gate, tell_people, show_options, sign=sign, until=until)
+    return steps(send_it, ask_the_gate, tell_people, show_options, sign=sign, until=until)
 
 
-@section(pre=[second])
-def whole(c, version=None, sign=False):
+@section(second)
+def whole(release, sign=False):
     """All of it."""
+    return steps()
 
 
-@section(pre=[second], klass=Survey)
-def status(c, version=None, json=False):
-    """Look only."""
+@section(second, only_checks=True)
+def status(release, json=False):
+    """Check only."""
+    return steps()
 '''
 
-EXECUTOR = "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\n"
+EXECUTOR = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\n"
 LOOKED = [
     ("done", "Ask the gate."),
-    ("to do", "Write it.  write it"),
+    ("planned", "Write it.  write it"),
     ("done", "Show the options."),
-    ("later", "Send it.  after it is written"),
+    ("pending", "Send it.  after it is written"),
     ("done", "Ask the gate."),
-    ("asked", "Tell people.  tell them"),
+    ("manual", "Tell people.  tell them"),
     ("done", "Show the options."),
 ]
 
@@ -278,16 +279,24 @@ def test_a_dry_run_and_a_status_look_and_change_nothing(project: Project) -> Non
 
 def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: Project) -> None:
     said = project.inv("whole", *V)
-    assert [state for state, _ in TOOK.findall(said)] == ["done", "changed", "done", "changed", "done", "asked", "done"]
-    assert "All is so: 7 steps, 4 done, 2 changed, 1 asked." in said
+    assert [state for state, _ in TOOK.findall(said)] == [
+        "done",
+        "changed",
+        "done",
+        "changed",
+        "done",
+        "manual",
+        "done",
+    ]
+    assert "Released 0.1.1: 7 steps, 4 done, 2 changed, 1 manual." in said
     assert project.has("it", "sent") == [True, True]
     steps = [record for record in project.journal.records() if record["event"] == "step"]
     told = [(step["section"], step["step"], step["outcome"]) for step in steps]
     assert told[:2] == [("1. First", "Ask the gate", "done"), ("1. First", "Write it", "changed")]
-    (looked,) = (record for record in project.journal.records() if record["event"] == "looked")
+    (looked,) = (record for record in project.journal.records() if record["event"] == "checked")
     assert list(looked["seconds"]) == ["1. First", "2. Second"]
     assert project.journal.breaks() == []
-    assert "All is so: 7 steps, 6 done, 1 asked." in project.inv("whole", *V)
+    assert "Released 0.1.1: 7 steps, 6 done, 1 manual." in project.inv("whole", *V)
 
 
 def test_a_gate_is_asked_once_a_section_until_something_changes(project: Project) -> None:
@@ -308,27 +317,38 @@ def test_nothing_changes_when_any_look_is_refused_and_one_cause_is_told_once(pro
 def test_a_change_that_did_not_hold_ends_the_run_there(project: Project) -> None:
     (project.root / "leak").touch()
     said = project.inv("whole", *V, code=1)
-    assert "did not hold. Still to do: write it." in said and "Send it" not in said
+    assert "did not hold. Still planned: write it." in said and "Send it" not in said
     assert project.journal.records()[-1]["outcome"] == "refused"
     (project.root / "leak").unlink()
-    assert "All is so" in project.inv("whole", *V)
+    assert "Released 0.1.1" in project.inv("whole", *V)
 
 
 def test_options_reach_the_sections_before_that_declare_them(project: Project) -> None:
     project.inv("--dry", "whole", "--sign", *V)
-    assert project.text("options").splitlines() == ["0.1.1 []", "0.1.1 [('sign', True), ('until', None)]"]
+    assert project.text("options").splitlines() == ["0.1.1 None None", "0.1.1 True None"]
+
+
+def test_an_option_of_a_section_named_twice_is_not_lost_and_two_values_are_refused(project: Project) -> None:
+    """R29: `inv deploy.staging tag --sign` once lost --sign."""
+    project.inv("--dry", "whole", "second", "--sign", *V)
+    assert project.text("options").splitlines()[-1] == "0.1.1 True None"
+    said = project.inv("--dry", "second", "--until", "noon", "second", "--until", "dusk", *V, code=1)
+    assert "--until is given twice: found noon and dusk." in said
 
 
 def test_an_option_of_one_section_is_not_one_of_another(project: Project) -> None:
     assert "'--until'" in project.inv("--dry", "whole", "--until", "noon", *V, code=1)
     project.inv("--dry", "second", "--until", "noon", *V)
-    assert "('until', 'noon')" in project.text("options")
+    assert "0.1.1 False noon" in project.text("options")
 
 
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (["first", "--version", "0.1.1", "second", "--version", "0.1.2"], "found 0.1.2 beside 0.1.1"),
+        (
+            ["first", "--version", "0.1.1", "second", "--version", "0.1.2"],
+            "--version is given twice: found 0.1.1 and 0.1.2.",
+        ),
         (["first", "--version", "1.0"], "'1.0' is not a version"),
         (["first", "--version", ""], "'' is not a version"),
         (["first"], "Which version? None was given, and VERSION says '0.1.1-dev'"),
@@ -356,7 +376,7 @@ def test_asking_for_help_starts_nothing(project: Project) -> None:
 def test_without_its_executor_a_section_says_what_is_missing(project: Project, settings: str) -> None:
     (project.root / "invoke.yaml").write_text(settings)
     said = project.inv("whole", *V, code=1)
-    assert "executor_class: release_tasks.executor.ReleaseExecutor" in said and "Traceback" not in said
+    assert "executor_class: release_tasks.engine.ReleaseExecutor" in said and "Traceback" not in said
     assert project.has("it") == [False]
 
 
@@ -376,7 +396,7 @@ def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None
     (project.root / "closed").touch()
     process = project.start("status", "--json", *V)
     problems = [seen["problems"] for seen in json.loads(process.communicate(timeout=300)[0])]
-    assert process.returncode == 1 and problems[0] == [{"what": "The gate is closed.", "mend": "rm closed"}]
+    assert process.returncode == 1 and problems[0] == [{"what": "The gate is closed.", "hint": "rm closed"}]
 
 
 def test_what_nobody_foresaw_is_told_as_our_mistake_without_secrets(project: Project) -> None:
@@ -396,7 +416,7 @@ def test_a_run_is_alone_ends_on_sigterm_in_words_and_goes_on_later(project: Proj
     assert "the same command goes on" in process.communicate(timeout=300)[1]
     assert process.returncode == 130
     (project.root / "hang").unlink()
-    assert "All is so" in project.inv("whole", *V)
+    assert "Released 0.1.1" in project.inv("whole", *V)
 
 
 def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
@@ -406,7 +426,7 @@ def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
     process.kill()
     process.communicate()
     (project.root / "hang").unlink()
-    assert "All is so" in project.inv("whole", *V)
+    assert "Released 0.1.1" in project.inv("whole", *V)
     assert project.journal.breaks() == []
 
 

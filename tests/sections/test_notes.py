@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import freeze, notes
 from release_tasks.errors import Refused
-from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.sections import freeze, notes
 from tests.conftest import APP
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_without_highlights_the_release_is_refused_before_the_tag(
     look = take(notes.write_the_notes, work.release(), change=False)
     assert look.state == REFUSED
     assert "CHANGELOG.md has no text under a heading 0.1.1" in look.problems[0].what
-    assert "--highlights" in look.problems[0].mend
+    assert "--highlights" in look.problems[0].hint
 
 
 # The draft
@@ -291,10 +291,10 @@ def test_notes_of_another_version_or_without_highlights_are_refused(work: Work, 
 def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work, take: Callable[..., Outcome]) -> None:
     release = work.release(branch="")
     look = take(notes.write_the_notes, release, change=False)
-    assert (look.state, look.text) == (LATER, "after the tag is pushed")
+    assert (look.state, look.text) == (PENDING, "after the tag is pushed")
     tagged(work, "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")
-    release.git.look_afresh()
+    release.git.refresh()
     assert take(notes.write_the_notes, release).state == CHANGED
     assert take(notes.write_the_notes, release).state == DONE
     assert notes.notes_problems(release.git.text_at("HEAD", release.notes_path) or "", release) == []

@@ -1,6 +1,6 @@
 """Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
-These steps are the same for staging and production; `release.here` is the environment of the section under way.
+These steps are the same for staging and production; `env` is the environment of the section.
 What a deployment leaves in the world for later looks: `releases/<tag>.json` beside the code it put in place.
 """
 
@@ -31,30 +31,29 @@ UNPACK = 120
 
 
 @until_live
-def reach_the_environment(release: Release) -> str:
+def reach_the_environment(release: Release, env: Environment) -> str:
     """The environment can be reached and written to."""
-    here = release.here
-    with here.connect() as connection:
+    with env.connect() as connection:
         server = connection.info.server_version // 10000
-        refuse(apply.server_problems(connection, here.name))
-    here.variables(release.version)
-    return f"{'embedded ' if here.is_embedded else ''}PostgreSQL {server}, {here.origin}"
+        refuse(apply.server_problems(connection, env.name))
+    env.variables(release.version)
+    return f"{'embedded ' if env.is_embedded else ''}PostgreSQL {server}, {env.origin}"
 
 
 @until_live
-def put_the_code_in_place(release: Release) -> Step:
+def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the tag's code in place."""
-    here, commit = release.here, release.published
+    commit = release.published
     if commit is None:
         raise NotYet("after the tag is pushed")
-    code = here.folder / "releases" / release.tag
-    if deployment_of(release)["commit"] == commit and code.exists():
+    code = env.folder / "releases" / release.tag
+    if deployment_of(release, env)["commit"] == commit and code.exists():
         return f"{commit:.9}"
     yield f"git archive {release.tag} | tar --extract --directory {shown(code, release)}"
-    began = _moment(here)
+    began = _moment(env)
     unpack_commit(release.git, commit, code)
-    here.install(code)
-    write_aside(_marker(release, here), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+    env.install(code)
+    write_aside(_marker(release, env), json.dumps({"commit": commit, "version": release.version, **began}).encode())
 
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
@@ -67,113 +66,112 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
             extract(tar, code)
 
 
-def deployment_of(release: Release, here: Environment | None = None) -> dict[str, Any]:
-    """Return what `put_the_code_in_place` left in `here`; its `commit` is None when it has not been."""
-    marker = _marker(release, here or release.here)
+def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
+    """Return what `put_the_code_in_place` left in `env`; its `commit` is None when it has not been."""
+    marker = _marker(release, env)
     found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {"commit": None}
     return found
 
 
-def _marker(release: Release, here: Environment) -> Path:
-    return here.folder / "releases" / f"{release.tag}.json"
+def _marker(release: Release, env: Environment) -> Path:
+    return env.folder / "releases" / f"{release.tag}.json"
 
 
-def _moment(here: Environment) -> dict[str, Any]:
+def _moment(env: Environment) -> dict[str, Any]:
     """Return when the deployment begins, by the database's clock, and where the logs stand then."""
-    with here.connect() as connection:
+    with env.connect() as connection:
         row = connection.execute("select now()").fetchone()
     assert row is not None
-    logs = positions([str(here.log or ""), *here.settings.acceptance.logs], here.root)
+    logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
     return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": logs}
 
 
-def placed(release: Release) -> Path:
+def placed(release: Release, env: Environment) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
-    if not release.published or deployment_of(release)["commit"] != release.published:
+    if not release.published or deployment_of(release, env)["commit"] != release.published:
         raise NotYet("after the code is in place")
-    return release.here.folder / "releases" / release.tag
+    return env.folder / "releases" / release.tag
 
 
 @until_live
-def apply_the_ddl_pack(release: Release) -> Step:
+def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     """Apply the DDL pack."""
-    return (yield from apply_missing(release, release.here, lambda: placed(release)))
+    return (yield from apply_missing(release, env, lambda: placed(release, env)))
 
 
-def apply_missing(release: Release, here: Environment, code: Callable[[], Path]) -> Step:
-    """Apply the pack to `here` with what is in the folder `code()`, unless its ledger has every file as it is."""
+def apply_missing(release: Release, env: Environment, code: Callable[[], Path]) -> Step:
+    """Apply the pack to `env` with what is in the folder `code()`, unless its ledger has every file as it is."""
     pack, settings = pack_at(release.git, release.commit, release.settings), release.settings
-    missing = unapplied_files(release, here)
+    missing = unapplied_files(release, env)
     if not missing:
-        refuse(ddl.missing_problems(here, pack))
+        refuse(ddl.missing_problems(env, pack))
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for file, warnings in apply.apply(here, pack, folder, release.version).items():
-        release.journal.record("ddl", where=here.name, file=file, warnings=warnings)
+    for file, warnings in apply.apply(env, pack, folder, release.version).items():
+        release.journal.record("ddl", where=env.name, file=file, warnings=warnings)
 
 
-def unapplied_files(release: Release, here: Environment) -> list[DdlFile]:
-    """Return the files of this release's pack that the ledger of `here` does not have as they are."""
+def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
+    """Return the files of this release's pack that the ledger of `env` does not have as they are."""
     pack = pack_at(release.git, release.commit, release.settings)
-    with here.connect() as connection:
+    with env.connect() as connection:
         return apply.unapplied(connection, pack, release.settings.ddl)
 
 
 @until_live
-def run_the_release(release: Release) -> Step:
+def run_the_release(release: Release, env: Environment) -> Step:
     """Run it: `current` names the release, web app and jobs start from there."""
-    here = release.here
-    if here.runs(release):
-        return here.origin
-    code = placed(release)
-    restart = f"; {' '.join(here.restart)}" if here.restart else ""
+    if env.runs(release):
+        return env.origin
+    code = placed(release, env)
+    restart = f"; {' '.join(env.restart)}" if env.restart else ""
     yield f"current → {shown(code, release)}{restart}"
-    point_link(here.current, code)
-    if here.restart:
-        variables = {**here.variables(release.version), **temporary.original_variables()}
-        process.run(here.restart, cwd=here.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
+    point_link(env.current, code)
+    if env.restart:
+        variables = {**env.variables(release.version), **temporary.original_variables()}
+        process.run(env.restart, cwd=env.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
-    if not wait_until(lambda: here.runs(release), deadline):
+    if not wait_until(lambda: env.runs(release), deadline):
         raise Refused(
-            f"{here.origin} ({here.name}) answers as {here.running_version()!r}; expected {release.version}.",
-            f"Look at the logs in {here.folder}, mend, and run again.",
+            f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}.",
+            f"Look at the logs in {env.folder}, fix it, and run again.",
         )
-    here.wait_until_ready()
+    env.wait_until_ready()
 
 
 @until_live
-def pass_the_smokes(release: Release) -> str:
+def pass_the_smokes(release: Release, env: Environment) -> str:
     """The smokes pass."""
-    if not release.here.runs(release):
+    if not env.runs(release):
         raise NotYet("after the release runs here")
-    return smokes.pass_all(release, release.here)
+    return smokes.pass_all(release, env)
 
 
 @until_live
-def stamp_the_session(release: Release) -> Step:
+def stamp_the_session(release: Release, env: Environment) -> Step:
     """Stamp the ops session."""
-    here, stamp = release.here, release.settings.stamp
+    stamp = release.settings.stamp
     if not stamp.command:
         return "no stamp.command is set"
-    stamped = stamped_at(release, here)
+    stamped = stamped_at(release, env)
     if stamped:
         return f"stamped at {stamped}"
-    code = placed(release)
-    variables = here.variables(release.version)
+    code = placed(release, env)
+    variables = env.variables(release.version)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
     process.run(
         stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, supervised=True
     )
 
 
-def stamped_at(release: Release, here: Environment) -> str | None:
+def stamped_at(release: Release, env: Environment) -> str | None:
     """Return when this deployment was stamped; None before, and where another version was stamped since."""
-    deployment, log = deployment_of(release, here), release.settings.stamp.log
+    deployment, log = deployment_of(release, env), release.settings.stamp.log
     if not deployment["commit"]:
         return None
     schema, _, table = log.partition(".")
-    with here.connect() as connection:
+    with env.connect() as connection:
         if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
             return None
         row = connection.execute(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import docs_pack, evidence, notes, process, versions
+from release_tasks import process, versions
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.release import Release, Step
+from release_tasks.sections import archive, docs_pack, notes
 
 
 def merge_the_release_branch_back(release: Release) -> Step:
@@ -27,7 +28,7 @@ def merge_the_release_branch_back(release: Release) -> Step:
 
 
 def _is_archived(release: Release) -> bool:
-    return evidence.pack_folder(release).exists()
+    return archive.pack_folder(release).exists()
 
 
 def _merge(release: Release, commit: str, name: str, *options: str) -> None:
@@ -42,14 +43,14 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
         git.run("merge", "--abort", check=False)
         raise Refused(
             f"{name} does not merge into {main}: {', '.join(conflicts) or no.finished.tail(3)}. Nothing was changed.",
-            f"git switch {main} && git merge --no-ff {commit:.9}   # mend the conflicts, git add, git commit; then\n"
+            f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
             f"inv release --version {release.version}",
         ) from no
 
 
-def open_the_next_cycle(release: Release) -> Step:
+def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     """Bump VERSION to the next dev number."""
-    git, upcoming = release.git, next_version(release)
+    git, upcoming = release.git, next_version(release, next)
     main = git.commit_named(release.main_ref)
     if release.is_over:
         return release.version_at(release.tip)
@@ -79,9 +80,9 @@ def push_the_main_branch(release: Release) -> Step:
     git.push(f"{release.main_ref}:{release.main_ref}")
 
 
-def next_version(release: Release) -> str:
-    """Return the version to work on next: --next, else the next patch; raises `Refused` when it is not past this."""
-    upcoming = release.options.get("next") or versions.next_in_work(release.version)
+def next_version(release: Release, given: str | None) -> str:
+    """Return the version to work on next: `given`, else the next patch; raises `Refused` when it is not past this."""
+    upcoming = given or versions.next_in_work(release.version)
     if not versions.is_version(upcoming):
         refuse(versions.version_problems(upcoming))
     if not versions.opens_a_cycle_after(upcoming, release.version):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import next_cycle
 from release_tasks.errors import Refused
-from release_tasks.next_cycle import with_heading
+from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.steps import CHANGED, DONE, LATER, REFUSED, Outcome
+from release_tasks.sections import post_release
+from release_tasks.sections.post_release import with_heading
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -56,7 +56,7 @@ def test_the_next_version_is_the_next_patch_in_work_or_the_one_given(
 ) -> None:
     release = work.release()
     release.options = {"next": asked}
-    assert next_cycle.next_version(release) == expected
+    assert post_release.next_version(release) == expected
 
 
 @pytest.mark.parametrize("asked", ["0.1.1", "0.1.0", "0.1.0-dev", "0.1.1-dev", "soon", "v0.2.0", "--yes"])
@@ -64,7 +64,7 @@ def test_a_next_version_that_does_not_come_after_this_is_refused(work: Work, ask
     release = work.release()
     release.options = {"next": asked}
     with pytest.raises(Refused):
-        next_cycle.next_version(release)
+        post_release.next_version(release)
 
 
 @pytest.fixture
@@ -84,7 +84,11 @@ def archived(work: Work) -> Callable[[str], Release]:
     return archived
 
 
-STEPS = [next_cycle.merge_the_release_branch_back, next_cycle.open_the_next_cycle, next_cycle.push_the_main_branch]
+STEPS = [
+    post_release.merge_the_release_branch_back,
+    post_release.open_the_next_cycle,
+    post_release.push_the_main_branch,
+]
 
 
 @pytest.mark.parametrize(("version", "following"), [("0.1.1", "0.1.2-dev"), ("0.1.1-rc1", None)])
@@ -92,7 +96,7 @@ def test_the_cycle_is_closed_and_then_all_is_history(
     archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome], version: str, following: str | None
 ) -> None:
     release = archived(version)
-    assert [take(step, release, change=False).state for step in STEPS[1:]] == [LATER, LATER]
+    assert [take(step, release, change=False).state for step in STEPS[1:]] == [PENDING, PENDING]
     assert [take(step, release).state for step in STEPS] == [CHANGED] * 3
     assert release.is_over and [take(step, release).state for step in STEPS] == [DONE] * 3
     assert following in (None, work.git("show", "origin/main:VERSION"))
@@ -117,7 +121,7 @@ def test_a_merge_that_conflicts_is_put_back_and_told(
     release = archived("0.1.1")
     work.git("switch", "--quiet", "main")
     main = work.commit({"VERSION": "0.3.0-dev\n"}, "Meanwhile")
-    look = take(next_cycle.merge_the_release_branch_back, release)
+    look = take(post_release.merge_the_release_branch_back, release)
     assert look.state == REFUSED and "VERSION" in look.problems[0].what
     assert work.git("rev-parse", "main") == main and release.git.under_way is None
     assert release.git.dirty_paths() == []

@@ -1,0 +1,203 @@
+"""What tasks.py is written with, and all that knows Invoke: sections, their options, and a plan of all their steps.
+
+First every step is checked, and all refusals are gathered; if there are none, what is missing is changed. `--dry` and
+`status` end after the checks, so what they show is what a release would do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from invoke import Call, Executor, Exit, Task, task
+
+from release_tasks import requirements
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.plan import REFUSED, Plan, PlannedStep, Stopped
+
+INTERRUPTED = 130
+HELP = {
+    "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
+    "sign": "sign the tag, as git is configured (gpg or ssh)",
+    "yes": "confirm production without a question, for machines",
+    "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
+    "highlights": "the Highlights of the notes: a text, or @file",
+    "allow_shift": "why the DDL pack may make something else than was locked",
+    "until": "when the freeze ends, in words",
+    "json": "print the outcome as JSON",
+}
+NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
+    tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
+
+Steps = list[tuple[Callable[..., Any], dict[str, Any]]]
+
+
+class Section(Task):  # type: ignore[type-arg]
+    """A numbered section of the process: `steps(release, **options)` returns its steps."""
+
+    steps: Callable[..., Steps]
+    only_checks: bool
+
+
+def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
+    """Make a function that returns steps the task of a section; its docstring is the heading, `pre` what comes before.
+
+    Its parameters after `release` are the task's options, beside `--version`. With `only_checks` nothing is changed.
+    """
+
+    def decorate(body: Callable[..., Steps]) -> Section:
+        release, *options = inspect.signature(body).parameters.values()
+        version = inspect.Parameter("version", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+
+        def run(*_: Any, **__: Any) -> None:
+            raise Exit(NO_EXECUTOR, 1)
+
+        run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
+        run.__signature__ = inspect.Signature([release, version, *options])  # type: ignore[attr-defined]
+        texts = {each.name: HELP[each.name] for each in (version, *options) if each.name in HELP}
+        made: Section = task(pre=pre, klass=Section, help=texts, auto_shortflags=False)(run)
+        made.steps, made.only_checks = body, only_checks
+        return made
+
+    return decorate
+
+
+def steps(*functions: Callable[..., Any], **options: Any) -> Steps:
+    """Return the steps of a section; each gets those of `options` that it declares, as pytest hands out fixtures.
+
+    `env` is the name of an environment; a step that declares it gets the `Environment`.
+    """
+    return [(function, options) for function in functions]
+
+
+class ReleaseExecutor(Executor):
+    """Makes the sections of a command line one plan, and walks it."""
+
+    def execute(self, *tasks: Any) -> Any:
+        calls = [each if isinstance(each, Call) else Call(each) for each in self.normalize(tasks)]
+        own = [call for call in calls if not call.task.body.__module__.startswith("tasks_local")]
+        if own and (unmet := requirements.problems()):
+            raise Exit("\n".join(map(str, unmet)), 1)
+        sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
+        with _failures_as_sentences():
+            refuse(_key_problems(self.config.get("release", {}), "release"))
+            if not own:
+                return super().execute(*tasks)
+            from release_tasks import release, temporary
+
+            with temporary.run_directory(release.project_root(self.config)):
+                return self._walk(list(sections), _options(calls)) if sections else super().execute(*tasks)
+
+    def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
+        from release_tasks import screen
+        from release_tasks.release import Release
+
+        only_check, silent = self.config.run.dry or any(each.only_checks for each in sections), "json" in options
+        release = Release.open(self.config, options.get("version"))
+        release.only_checks = only_check
+        release.prompts = not any(each.only_checks for each in sections)
+        try:
+            plan = Plan(release, [step for each in sections for step in _steps_of(each, release, options)])
+            outcomes = plan.check(in_full=only_check, silent=silent)
+            refused = [outcome for outcome in outcomes if outcome.state == REFUSED]
+            if silent:
+                screen.as_json(outcomes)
+            elif refused:
+                screen.refusals(refused)
+            elif only_check:
+                screen.finished(outcomes, f"Ready to release {release.version}; nothing was changed")
+            if refused:
+                raise Stopped
+            if not only_check:
+                with release.held():
+                    screen.finished(plan.change(), f"Released {release.version}")
+        finally:
+            release.close()
+        return {}
+
+
+def _with_pre(each: Any) -> Iterator[Any]:
+    """Yield a task after all that is its `pre`, in the order in which they run."""
+    for before in each.pre:
+        yield from _with_pre(before)
+    yield each
+
+
+def _options(calls: list[Call]) -> dict[str, Any]:
+    """Return what a command line gives its sections: an option reaches each that declares it.
+
+    Raises `Refused` where one has two values.
+    """
+    given: dict[str, Any] = {}
+    for call in calls:
+        for name, value in call.kwargs.items() if isinstance(call.task, Section) else ():
+            default = inspect.signature(call.task.body).parameters[name].default
+            if value != default and given.setdefault(name, value) != value:
+                flag = f"--{name.replace('_', '-')}"
+                raise Refused(f"{flag} is given twice: found {given[name]} and {value}.", f"Give {flag} once.")
+    return given
+
+
+def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> list[PlannedStep]:
+    declared = inspect.signature(each.steps).parameters
+    given = {name: value for name, value in options.items() if name in declared}
+    heading = (each.__doc__ or each.name).splitlines()[0]
+    return [PlannedStep(heading, function, own) for function, own in each.steps(release, **given)]
+
+
+# What ends a run early
+
+
+def _explain_broken_yaml(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say in a sentence that invoke.yaml cannot be read: Invoke reads it before any task, and after this import."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    what = getattr(error, "problem", None) or "it is no YAML"
+    print(f"{Path(mark.name).name}, line {mark.line + 1}: {what}.\n    Fix the file, then run again.", file=sys.stderr)
+
+
+sys.excepthook = _explain_broken_yaml
+
+
+def _key_problems(found: Any, path: str) -> Iterator[Problem]:
+    """Yield the keys that YAML does not read as text: Invoke cannot, when it looks for variables of their names."""
+    for key, inner in found.items() if hasattr(found, "items") else enumerate(found) if isinstance(found, list) else ():
+        if not isinstance(found, list) and not isinstance(key, str):
+            what = f"invoke.yaml, {path}: found the key {key}, which YAML does not read as text."
+            yield Problem(what, f'Put it in quotes, as in "{key}": …')
+        yield from _key_problems(inner, f"{path}.{key}")
+
+
+@contextmanager
+def _failures_as_sentences() -> Iterator[None]:
+    """Turn what ends a run early into sentences and an exit code; end on SIGTERM as on Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except (Exit, Stopped) as end:
+        raise end if isinstance(end, Exit) else Exit(code=1) from None
+    except Refused as error:
+        from release_tasks import screen
+
+        screen.problems(error.problems)
+        raise Exit(code=1) from None
+    except KeyboardInterrupt:
+        raise Exit("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED) from None
+    except Exception as bug:
+        from release_tasks import screen
+
+        screen.bug(bug)
+        raise Exit(code=1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,158 @@
+"""A plan: the steps of a command line, walked once to check them all, and once more to change what is missing."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from release_tasks.errors import Manual, NotYet, Problem, Refused
+
+if TYPE_CHECKING:
+    from release_tasks.release import Release
+
+DONE, PLANNED, PENDING, MANUAL, CHANGED, REFUSED = "done", "planned", "pending", "manual", "changed", "refused"
+
+
+class Stopped(Exception):
+    """A step was refused, and that has been shown."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one step was found, or left: a state, and a few words about it."""
+
+    section: str
+    step: str
+    state: str
+    text: str = ""
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A function that checks and, where it is a generator, changes what its one `yield` announces.
+
+    `section` is the heading it stands under, `options` are those of the section.
+    """
+
+    section: str
+    function: Callable[..., Any]
+    options: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def title(self) -> str:
+        return (inspect.getdoc(self.function) or self.function.__name__).splitlines()[0].rstrip(".")
+
+    def begin(self, release: Release) -> Any:
+        """Call the function with `release` and the options that it declares, unless it is settled; `env` is opened."""
+        if words := getattr(self.function, "settled", lambda _: "")(release):
+            return words
+        declared = inspect.signature(self.function).parameters
+        given = {name: value for name, value in self.options.items() if name in declared}
+        if "env" in given:
+            given["env"] = release.environment(given["env"])
+        return self.function(release, **given)
+
+    def run(self, release: Release, change: bool) -> Outcome:
+        """Check and, with `change`, do what is missing and check again; return how it stands then.
+
+        A plain function is a gate: it raises or returns. A generator's `yield` parts its check from its change.
+        """
+
+        def outcome(state: str, text: str = "", problems: tuple[Problem, ...] = ()) -> Outcome:
+            return Outcome(self.section, self.title, state, text, problems)
+
+        release.git.refresh(remote=False)
+        try:
+            running = self.begin(release)
+            planned, result = _advance(running)
+            if planned is None:
+                return outcome(MANUAL if isinstance(result, Manual) else DONE, result or "")
+            if not change:
+                running.close()
+                return outcome(PLANNED, planned)
+            if _advance(running)[0] is not None:
+                raise TypeError(f"{self.function.__name__} yields twice")
+            release.refresh()
+            left, _ = _advance(self.begin(release))
+            if left is not None:
+                what = f"It was done, but it did not hold. Still planned: {left}."
+                raise Refused(what, "Find what undid it; run again.")
+            return outcome(CHANGED, planned)
+        except NotYet as wait:
+            if not change:
+                return outcome(PENDING, str(wait))
+            return outcome(REFUSED, "", (Problem(f"It can only be done {wait}, and that did not come about."),))
+        except Refused as error:
+            return outcome(REFUSED, "", error.problems)
+
+
+def _advance(running: Any) -> tuple[str | None, str | None]:
+    """Go on to the next `yield`; return what it says, or None and what was returned. A gate has returned already."""
+    if not isinstance(running, Iterator):
+        return None, running
+    try:
+        return next(running), None
+    except StopIteration as end:
+        return None, end.value
+
+
+@dataclass
+class Plan:
+    """The steps of a command line, and the outcomes that hold until something changes."""
+
+    release: Release
+    steps: list[PlannedStep]
+    known: dict[PlannedStep, Outcome] = field(default_factory=dict)
+
+    def check(self, in_full: bool, silent: bool = False) -> list[Outcome]:
+        """Check all steps and return their outcomes; print a line a step (`in_full`), or a section."""
+        from release_tasks import screen
+
+        outcomes, seconds = list[Outcome](), dict[str, float]()
+        for section, steps in groupby(self.steps, lambda step: step.section):
+            began, before = time.monotonic(), len(outcomes)
+            for number, step in enumerate(steps):
+                outcomes.append(self._run(step, change=False))
+                if in_full and not silent:
+                    screen.step(outcomes[-1], first=number == 0)
+            seconds[section] = round(time.monotonic() - began, 3)
+            if not (in_full or silent):
+                screen.summary(section, outcomes[before:])
+        if not in_full:
+            refused = [problem.what for outcome in outcomes for problem in outcome.problems]
+            self.release.journal.record("checked", refused=refused, seconds=seconds)
+        return outcomes
+
+    def change(self) -> list[Outcome]:
+        """Change what is missing, step by step, and return the outcomes. Raises `Stopped` where a step is refused."""
+        from release_tasks import screen
+
+        outcomes: list[Outcome] = []
+        for step in self.steps:
+            began = time.monotonic()
+            outcome = self.known.get(step) or self._run(step, change=True)
+            screen.step(outcome, first=not outcomes or outcomes[-1].section != step.section)
+            outcomes.append(outcome)
+            text = outcome.text or " ".join(problem.what for problem in outcome.problems)
+            about = {"section": step.section, "step": step.title, "outcome": outcome.state, "text": text}
+            self.release.journal.record("step", **about, seconds=round(time.monotonic() - began, 3))
+            if outcome.state == REFUSED:
+                screen.refusals([outcome])
+                raise Stopped
+        return outcomes
+
+    def _run(self, step: PlannedStep, change: bool) -> Outcome:
+        from release_tasks import screen
+
+        with screen.busy(step.title):
+            outcome = step.run(self.release, change)
+        if outcome.state == CHANGED:
+            self.known.clear()
+        elif outcome.state in (DONE, MANUAL):
+            self.known[step] = outcome
+        return outcome

@@ -117,8 +117,9 @@ def test_a_connection_is_ours_and_in_autocommit(environment: Callable[..., Envir
 
 
 def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[..., Environment], dsn: str) -> None:
-    with pytest.raises(Refused, match="password authentication failed") as refused:
-        environment(dsn.replace(f":{urlsplit(dsn).password}@", ":wr0ng-w0rd@")).connect()
+    wrong = environment(dsn.replace(f":{urlsplit(dsn).password}@", ":wr0ng-w0rd@"))
+    with pytest.raises(Refused, match="password authentication failed") as refused, wrong.connect():
+        pass
     (problem,) = refused.value.problems
     assert "release.environments.staging.dsn" in problem.mend and "wr0ng-w0rd" not in str(problem)
 

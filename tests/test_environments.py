@@ -136,8 +136,9 @@ def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[...,
 def test_a_dsn_that_leads_nowhere_is_refused_without_its_password(
     environment: Callable[..., Environment], dsn: str
 ) -> None:
-    with pytest.raises(Refused, match=r"^The database of staging cannot be used: ") as refused:
-        environment(dsn).connect()
+    connect = environment(dsn).connect()
+    with pytest.raises(Refused, match=r"^The database of staging cannot be used: ") as refused, connect:
+        pass
     assert "s3cret" not in str(refused.value.problems)
 
 

@@ -74,7 +74,7 @@ from release_tasks.checks import document  # noqa: E402
 from release_tasks.checks.target import VARIABLE  # noqa: E402
 
 # What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
-STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "requests")
+STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "psutil", "requests")
 GATE = [line for line in requirements.FILE.read_text(encoding="utf-8").splitlines() if line.split(" ")[0] in STANDS_ON]
 
 nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"

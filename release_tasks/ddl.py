@@ -17,7 +17,7 @@ from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW, Difference
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
-from release_tasks.files import records_folder, write_aside
+from release_tasks.files import atomic_write, records_folder
 from release_tasks.git import Git
 from release_tasks.release import environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
@@ -59,7 +59,7 @@ def proof_of(
     if real and not dsn:
         proved.notes.append("Not proved over real rows: dev has no database yet.")
     if not proved.problems:
-        write_aside(with_rows if dsn else without, PROOF.dump_json(proved))
+        atomic_write(with_rows if dsn else without, PROOF.dump_json(proved))
     return proved
 
 

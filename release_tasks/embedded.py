@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
-from release_tasks.files import point_link, read_link, records_folder, write_aside
+from release_tasks.files import atomic_write, point_link, read_link, records_folder
 from release_tasks.process import free_port
 from release_tasks.supervisor import Command, Spec, Supervised
 
@@ -79,5 +79,5 @@ def _port(folder: Path) -> int:
     if path.exists():
         return int(json.loads(path.read_text(encoding="utf-8")))
     port = free_port()
-    write_aside(path, json.dumps(port).encode())
+    atomic_write(path, json.dumps(port).encode())
     return port

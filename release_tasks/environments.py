@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from release_tasks import node, process
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
-from release_tasks.files import read_link, records_folder, sha256, write_aside
+from release_tasks.files import atomic_write, read_link, records_folder, sha256
 from release_tasks.masks import mask
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Environment:
                 settings.install, cwd=folder, env={**self.variables(""), "CI": "1"}, timeout=INSTALL, supervised=True
             )
             if marker.parent.exists():
-                write_aside(marker, wanted.encode())
+                atomic_write(marker, wanted.encode())
 
     def close(self) -> None:
         """Stop what this process brought up; what others own stays."""

@@ -23,20 +23,20 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def write_aside(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, force it to disk, then rename: a reader sees the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    incomplete = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
-        with aside.open("wb") as file:
+        with incomplete.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            aside.chmod(path.stat().st_mode)
-        aside.replace(path)
+            incomplete.chmod(path.stat().st_mode)
+        incomplete.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        incomplete.unlink(missing_ok=True)
 
 
 def sha256(content: bytes) -> str:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from release_tasks import process
 from release_tasks.errors import Refused
-from release_tasks.files import write_aside
+from release_tasks.files import atomic_write
 
 if TYPE_CHECKING:
     import git as gitpython
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 LOCAL = 60
-NEWS = 10.0  # seconds after which the remote is asked again
+NEWS = 10.0  # seconds after which the remote is listed again
 UNDER_WAY = (
     "MERGE_HEAD",
     "CHERRY_PICK_HEAD",
@@ -245,7 +245,7 @@ class Git:
             self.submodule(folder).commit_files(inner, message)
         own = [path for path in files if not any(_is_under(path, folder) for folder in inside)]
         for path in own:
-            write_aside(self.root / path, files[path])
+            atomic_write(self.root / path, files[path])
         paths = [*own, *inside]
         self.run("add", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:

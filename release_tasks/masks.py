@@ -38,7 +38,7 @@ def _hidden_pattern(hidden: frozenset[str], _names: frozenset[str]) -> re.Patter
 
 
 def masked_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, is told as text."""
+    """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, becomes text."""
     return json.dumps(_masked(value), ensure_ascii=False, indent=indent)
 
 

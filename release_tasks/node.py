@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from release_tasks.errors import Refused
-from release_tasks.files import rename_unless_there, write_aside
+from release_tasks.files import atomic_write, rename_unless_there
 from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
@@ -116,7 +116,7 @@ def _wheel_programs(root: Path, folder: Path, cache: Path) -> Path:
 
 def _write_program(file: Path, text: str) -> None:
     if not file.exists() or file.read_bytes() != text.encode():
-        write_aside(file, text.encode())
+        atomic_write(file, text.encode())
         file.chmod(0o755)
 
 
@@ -125,16 +125,16 @@ def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
     home = cache / f"pnpm-{version}"
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
-        argv = ["npm", "install", "--prefix", str(aside), "--no-audit", "--no-fund", "--loglevel=error"]
-        run([*argv, f"pnpm@{version}"], cwd=aside, env=environment, timeout=300, supervised=True)
-        rename_unless_there(aside, home)
+        incomplete = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
+        argv = ["npm", "install", "--prefix", str(incomplete), "--no-audit", "--no-fund", "--loglevel=error"]
+        run([*argv, f"pnpm@{version}"], cwd=incomplete, env=environment, timeout=300, supervised=True)
+        rename_unless_there(incomplete, home)
     return home / "node_modules" / ".bin"
 
 
 @functools.cache
 def _version(program: str, path: str) -> str | None:
-    """Return what `program --version` says, or None; asked once, away from any project that pnpm would adapt to."""
+    """Return what `program --version` says, or None; run once, away from any project that pnpm would adapt to."""
     if not shutil.which(program, path=path):
         return None
     env = {**ALWAYS, "PATH": path}

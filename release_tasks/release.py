@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import emptied, locked, records_folder, write_aside
+from release_tasks.files import atomic_write, emptied, locked, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -170,7 +170,7 @@ class Release:
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
         if not self.only_checks:
-            write_aside(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
+            atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
     def kept(self, name: str) -> Path:
         """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
@@ -237,6 +237,6 @@ def _version_in_file(root: Path) -> str:
     found = version_here(root)
     if found and not versions.version_problems(found):
         return found
-    told = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
+    found_there = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
     example = versions.release_after(found)
-    raise Refused(f"Which version? None was given, and {told}.", f"Add --version {example} to the command.")
+    raise Refused(f"Which version? None was given, and {found_there}.", f"Add --version {example} to the command.")

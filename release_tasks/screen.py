@@ -32,7 +32,7 @@ COLOURS = {
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
-_aside = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
+_stderr = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 _spinners: list[Status] = []
 
@@ -116,8 +116,8 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
     doing = mask(doing)
-    if _aside.is_terminal:
-        spinner = _aside.status(Text(f"{doing} …", "dim"))
+    if _stderr.is_terminal:
+        spinner = _stderr.status(Text(f"{doing} …", "dim"))
         _spinners.append(spinner)
         try:
             with spinner:
@@ -125,7 +125,7 @@ def busy(doing: str) -> Iterator[None]:
         finally:
             _spinners.remove(spinner)
         return
-    timer = threading.Timer(1.0, lambda: _aside.print(f"  …        {doing}", markup=False))
+    timer = threading.Timer(1.0, lambda: _stderr.print(f"  …        {doing}", markup=False))
     timer.daemon = True
     timer.start()
     try:
@@ -140,7 +140,7 @@ def progress(doing: str, total: int) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("  {task.fields[doing]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with handed_over(), Progress(*columns, console=_aside, transient=True, disable=not _aside.is_terminal) as bar:
+    with handed_over(), Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as bar:
         task = bar.add_task("", total=total, doing=mask(doing))
         yield lambda name: bar.update(task, advance=1, doing=mask(f"{doing}: {name}"))
 

@@ -215,6 +215,7 @@ def status(release, json=False):
     return steps()
 '''
 
+V = ("--version", "0.1.1")
 EXECUTOR = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\n"
 LOOKED = [
     ("done", "Ask the gate."),
@@ -265,9 +266,6 @@ class Project:
 def project(work: Work) -> Project:
     work.commit({"tasks.py": TASKS, "invoke.yaml": EXECUTOR})
     return Project(work.root)
-
-
-V = ("--version", "0.1.1")
 
 
 def test_a_dry_run_and_a_status_look_and_change_nothing(project: Project) -> None:

@@ -15,13 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from release_tasks.files import (
+    atomic_write,
     checksum_lines,
     extract,
     file_hashes,
     read_checksums,
     records_folder,
     sha256,
-    write_aside,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ HASHES = st.dictionaries(PATHS, st.binary().map(sha256))
 def test_a_file_is_written_with_its_folders_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b c" / "file"
     for content in (b"first", b"\x00second\r\n", b""):
-        write_aside(path, content)
+        atomic_write(path, content)
         assert path.read_bytes() == content
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
@@ -46,14 +46,14 @@ def test_a_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "script.sh"
     path.touch()
     path.chmod(mode)
-    write_aside(path, b"#!/bin/sh\n")
+    atomic_write(path, b"#!/bin/sh\n")
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
-        write_aside(tmp_path / "taken", b"")
+        atomic_write(tmp_path / "taken", b"")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
 
 
@@ -72,7 +72,7 @@ def test_comments_and_empty_lines_of_a_checksum_file_are_passed_over() -> None:
 
 def test_sha256sum_verifies_what_we_write(tmp_path: Path) -> None:
     for name in ("plain.sql", "with space (1).sql", "Ünï.txt", "deep/er/file"):
-        write_aside(tmp_path / "pack" / name, name.encode())
+        atomic_write(tmp_path / "pack" / name, name.encode())
     listing = tmp_path / "listing"
     listing.write_bytes(b"# a comment\n" + checksum_lines(file_hashes(tmp_path / "pack")))
     check = ["sha256sum", "--check", "--strict", "--quiet", str(listing)]
@@ -83,13 +83,13 @@ def test_sha256sum_verifies_what_we_write(tmp_path: Path) -> None:
 
 def test_the_files_of_a_folder_are_sorted_by_path_with_forward_slashes(tmp_path: Path) -> None:
     for name in ("b", "a/z", "a/B", "a.txt"):
-        write_aside(tmp_path / name, b"")
+        atomic_write(tmp_path / name, b"")
     (tmp_path / "empty").mkdir()
     assert list(file_hashes(tmp_path)) == ["a.txt", "a/B", "a/z", "b"]
 
 
 def test_what_is_ours_is_not_git_s(work: Work) -> None:
-    write_aside(records_folder(work.root) / "v0.1.1" / "journal.jsonl", b"{}\n")
+    atomic_write(records_folder(work.root) / "v0.1.1" / "journal.jsonl", b"{}\n")
     records_folder(work.root)
     assert work.git("status", "--porcelain", "--untracked-files=all") == ""
 

@@ -112,7 +112,7 @@ def test_no_secret_is_shown_while_it_takes_long(capsys: pytest.CaptureFixture[st
 
 def test_no_secret_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
-    monkeypatch.setattr(screen, "_aside", Console(file=terminal, force_terminal=True, width=200))
+    monkeypatch.setattr(screen, "_stderr", Console(file=terminal, force_terminal=True, width=200))
     url = "postgresql://rita:hunter2@example.org/app"
     with screen.busy(url):
         pass
@@ -124,7 +124,7 @@ def test_no_secret_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     masks.hide('hun"ter2')
     text = "x" * 5000 + ' password=abcdef [red]:x:[/] Grüße "quoted" hun"ter2'
-    screen.as_json([Outcome(SECTION, "Tag", REFUSED, text, (Problem("what", "mend"),))])
+    screen.as_json([Outcome(SECTION, "Tag", REFUSED, text, (Problem("what", "fix"),))])
     said = capsys.readouterr()
     assert said.err == ""
     (outcome,) = json.loads(said.out)
@@ -133,7 +133,7 @@ def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixtu
         "step": "Tag",
         "state": "refused",
         "text": "x" * 5000 + ' password=*** [red]:x:[/] Grüße "quoted" ***',
-        "problems": [{"what": "what", "mend": "mend"}],
+        "problems": [{"what": "what", "hint": "fix"}],
     }
 
 

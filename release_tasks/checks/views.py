@@ -52,7 +52,7 @@ def start_once() -> str:
             browser.new_page().goto("data:text/html,<main>A page</main>")
             return f"{launch_options()['executable_path'] or 'Chromium of Playwright'}, {browser.version}"
     except Error as error:
-        said = re.findall(r"\[err\] (.+)", str(error)) or str(error).splitlines()
+        said = re.findall(r"\[err\] (?:\[[^]]*\] )?(.+)", str(error)) or str(error).splitlines()
         hint = GET_A_SANDBOX if "No usable sandbox" in str(error) else GET_ONE
         raise Inconclusive(f"The browser does not start: {short(said[0])}", hint) from None
 

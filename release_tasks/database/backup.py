@@ -69,7 +69,7 @@ class Backup(BaseModel):
     def mark_verified(self, summary: str, then: list[str]) -> None:
         """Let the backup count: `summary` is what was found, `then` the command that has got it."""
         found = {SUMS: files.file_sha256(self.folder / SUMS), "summary": summary, "then": then}
-        files.write_aside(self.folder / VERIFIED, json.dumps(found, indent=1).encode())
+        files.atomic_write(self.folder / VERIFIED, json.dumps(found, indent=1).encode())
 
 
 @contextmanager
@@ -121,8 +121,8 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
         found = {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
     taken = Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
-    files.write_aside(folder / FACTS, taken.model_dump_json(indent=1).encode())
-    files.write_aside(folder / SUMS, files.checksum_lines(files.file_hashes(folder)))
+    files.atomic_write(folder / FACTS, taken.model_dump_json(indent=1).encode())
+    files.atomic_write(folder / SUMS, files.checksum_lines(files.file_hashes(folder)))
     return taken
 
 

@@ -11,7 +11,7 @@ from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, Difference, Structure
 from release_tasks.errors import refuse
-from release_tasks.files import file_sha256, records_folder, sha256, write_aside
+from release_tasks.files import atomic_write, file_sha256, records_folder, sha256
 from release_tasks.settings import Settings
 
 # What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
@@ -34,7 +34,7 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
         refuse(list(psql.run_each(dsn, pack, settings.ddl)[1].values())[:1])
         made = structure.read(dsn)
         made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
-    write_aside(remembered, json.dumps(made).encode())
+    atomic_write(remembered, json.dumps(made).encode())
     return made
 
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from release_tasks.database import backup
 from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
-from release_tasks.files import checksum_lines, file_hashes, mismatches, write_aside
+from release_tasks.files import atomic_write, checksum_lines, file_hashes, mismatches
 from release_tasks.release import Release, Step
 
 MANIFEST = "manifest-sha256.txt"
@@ -25,13 +25,13 @@ def build_the_evidence_pack(release: Release) -> Step:
         raise NotYet("after production runs it")
     kept = next((place for place in _places(release) if place.exists() and not pack_problems(place, release)), None)
     yield f"fetch it back from {kept}" if kept else f"write {folder.relative_to(release.root).as_posix()}"
-    aside = folder.with_name(f".{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
+    incomplete = folder.with_name(f".{folder.name}.incomplete")
+    shutil.rmtree(incomplete, ignore_errors=True)
     if kept:
-        shutil.copytree(kept, aside)
+        shutil.copytree(kept, incomplete)
     else:
-        _fill(aside, release)
-    aside.rename(folder)
+        _fill(incomplete, release)
+    incomplete.rename(folder)
 
 
 def copy_the_pack_to_its_places(release: Release) -> Step:
@@ -47,11 +47,11 @@ def copy_the_pack_to_its_places(release: Release) -> Step:
         return ", ".join(map(str, places))
     yield f"copy to {', '.join(map(str, missing))}"
     for place in missing:
-        aside = place.with_name(f".{place.name}.aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(folder, aside)
-        refuse(pack_problems(aside, release))
-        aside.rename(place)
+        incomplete = place.with_name(f".{place.name}.incomplete")
+        shutil.rmtree(incomplete, ignore_errors=True)
+        shutil.copytree(folder, incomplete)
+        refuse(pack_problems(incomplete, release))
+        incomplete.rename(place)
 
 
 def ask_for_what_people_keep(release: Release) -> str:
@@ -80,7 +80,7 @@ def _fill(folder: Path, release: Release) -> None:
     git.run("bundle", "create", "--quiet", str(bundle), release.tag_ref)
     git.run("archive", "--format=tar", f"--prefix={name}/", f"--output={source}", commit)
     ids = {"tag": git.object_named(release.tag_ref), "commit": commit, "tree": git.object_named(f"{commit}^{{tree}}")}
-    write_aside(folder / "ids.json", json.dumps({"version": release.version, **ids}, indent=2).encode())
+    atomic_write(folder / "ids.json", json.dumps({"version": release.version, **ids}, indent=2).encode())
     committed = {
         "VERSION": "VERSION",
         "SOURCE_TAG": "SOURCE_TAG",
@@ -88,8 +88,8 @@ def _fill(folder: Path, release: Release) -> None:
         "ddl/ORDER.lock": release.settings.ddl.lock,
     }
     for there, here in committed.items():
-        write_aside(folder / there, _committed(release, commit, here))
-    write_aside(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
+        atomic_write(folder / there, _committed(release, commit, here))
+    atomic_write(folder / "notes" / f"{tag}.md", _committed(release, release.tip, release.notes_path))
     if (checks := release.folder / "checks").exists():
         shutil.copytree(checks, folder / "checks", dirs_exist_ok=True)
     if used := backup.made_for(release.environment("production"), commit):
@@ -98,12 +98,12 @@ def _fill(folder: Path, release: Release) -> None:
     if broken := release.journal.breaks():
         raise Refused(
             f"{release.journal.path} was changed after it was written, at line {broken[0]}.",
-            "Keep it aside for whoever asks, then run again.",
+            "Keep it elsewhere for whoever asks, then run again.",
         )
     if release.journal.path.exists():
         shutil.copy(release.journal.path, folder)
     _clone_and_compare(bundle, release, ids["tag"])
-    write_aside(folder / MANIFEST, checksum_lines(file_hashes(folder)))
+    atomic_write(folder / MANIFEST, checksum_lines(file_hashes(folder)))
 
 
 def _committed(release: Release, commit: str, path: str) -> bytes:

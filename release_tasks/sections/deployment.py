@@ -22,7 +22,7 @@ from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.files import extract, point_link, write_aside
+from release_tasks.files import atomic_write, extract, point_link
 from release_tasks.git import Git
 from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
@@ -53,7 +53,7 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
     began = _moment(env)
     unpack_commit(release.git, commit, code)
     env.install(code)
-    write_aside(_marker(release, env), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+    atomic_write(_marker(release, env), json.dumps({"commit": commit, "version": release.version, **began}).encode())
 
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:

@@ -209,9 +209,9 @@ def _deployment_notes(release: Release, since: str | None) -> list[str]:
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
     now = _variables(release.git.text_at(release.commit, path))
     then = _variables(release.git.text_at(f"refs/tags/{since}", path) if since else "")
-    for told, names in (("new environment variables", now - then), ("environment variables that are gone", then - now)):
+    for what, names in (("new environment variables", now - then), ("environment variables that are gone", then - now)):
         if names:
-            lines.append(f"{told}: {', '.join(f'`{name}`' for name in sorted(names))}")
+            lines.append(f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}")
     return lines
 
 

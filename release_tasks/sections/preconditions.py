@@ -72,7 +72,7 @@ def keep_the_tree_clean(release: Release) -> str:
     dirty = release.git.dirty_paths()
     if release.git.branch == release.branch:
         ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
-        dirty = [path for path in dirty if path not in ours and not path.endswith(".aside")]
+        dirty = [path for path in dirty if path not in ours and not path.endswith(".incomplete")]
     if dirty:
         raise Refused(
             f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",

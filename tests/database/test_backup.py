@@ -586,7 +586,7 @@ def test_a_release_backs_up_verifies_and_then_finds_both_done(release: Release, 
     assert [look.state for look in looked] == [DONE, DONE]
     nothing_ran = "no smoke ran, for nothing has been deployed there yet"
     assert f"530 rows are the same; {nothing_ran}; the DDL pack keeps all rows there" in looked[1].text
-    (kept,) = backup.all_of(release.here)
+    (kept,) = backup.all_of(release.environment("production"))
     assert (kept.version, kept.commit) == ("0.1.1", release.published)
 
 
@@ -606,13 +606,15 @@ def test_a_backup_of_another_release_an_old_one_and_a_damaged_one_are_not_this_r
     release: Release, work: Work, take: Take
 ) -> None:
     publish(work)
-    backup.take(release.here, "0.1.1", "another")
+    backup.take(release.environment("production"), "0.1.1", "another")
     assert take(BACKUP, release, change=False).state == PLANNED
-    old = make(release.here, 1)
+    old = make(release.environment("production"), 1)
     tell(old, commit=release.published)
     assert take(BACKUP, release, change=False).state == PLANNED
-    with release.here.connect() as connection:  # the pack is applied: what was there before is past
-        pack = production.unapplied_files(release, release.here)
+    with release.environment(
+        "production"
+    ).connect() as connection:  # the pack is applied: what was there before is past
+        pack = production.unapplied_files(release, release.environment("production"))
         connection.execute(psql.ledger(pack, release.settings.ddl).encode())
         for file in pack:
             connection.execute(psql.enter(file, release.settings.ddl, "0.1.1").encode())

@@ -34,11 +34,11 @@ COMMITTED = {
     "invoke status --version 0.1.1": "There is no remote 'origin'. git remote add origin",
     "invoke --dry release --version 0.1.1": "There is no remote 'origin'. git remote add origin",
     "invoke ddl.validate": "No *.sql file is committed in ddl; expected the DDL pack. Set release.ddl.folder.",
-    "invoke accept": "release.acceptance.page is empty; a check on nothing passes nothing.",
+    "invoke accept": "Nothing has been deployed to staging yet. inv deploy.staging",
 }
 ALWAYS = {
-    "nox -s smokes": "No smokes are set; a release that nothing checks is none. Set release.smokes in invoke.yaml.",
-    "invoke smokes": "No smokes are set; a release that nothing checks is none. Set release.smokes in invoke.yaml.",
+    "nox -s smokes": "There is no test: a release that nothing checks is none. Write smokes/test_<name>.py",
+    "invoke smokes": "There is no test: a release that nothing checks is none. Write smokes/test_<name>.py",
     "invoke rehearse": "A rehearsal runs the application itself, and release.services.web does not say how.",
     "invoke status": "Which version? None was given, and ",
     "invoke release --yes": "Which version? None was given, and ",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,6 @@ from release_tasks.errors import NotYet, Refused
 from release_tasks.files import point_link
 from release_tasks.plan import DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.sections import acceptance
-from release_tasks.sections.acceptance import meet_the_conditions
 from release_tasks.sections.preconditions import have_a_test_for_each_condition
 from release_tasks.sections.production import confirm_production
 
@@ -50,8 +50,16 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
     return deployed
 
 
+def meet_them(release: Release) -> str:
+    return acceptance.meet_the_conditions(release, release.environment("staging"))
+
+
+def check(release: Release, evidence: Path, wait: float) -> set[str]:
+    return {each.outcome for each in acceptance.check(release, release.environment("staging"), evidence, wait)}
+
+
 def outcomes(release: Release) -> dict[str, str]:
-    found = acceptance.acceptance_on(release, release.here)
+    found = acceptance.acceptance_on(release, release.environment("staging"))
     return {each.name: each.outcome for each in found}
 
 
@@ -59,26 +67,26 @@ def test_a_settled_deployment_is_judged_at_once(deployed: Callable[..., Release]
     release = deployed(age=61)
     web.answers["/api/health"] = (200, '{"ok": false}')
     with pytest.raises(Refused, match=r"Condition api ok: failed on staging\. .*says .*false"):
-        meet_the_conditions(release)
+        meet_them(release)
 
 
 def test_a_fresh_deployment_gets_its_time_to_settle(deployed: Callable[..., Release], web: Web) -> None:
     release = deployed(age=0)
     web.answers["/api/health"] = (503, "")
     web.later["/api/health"] = (200, '{"ok": true}')
-    assert "api ok" in meet_the_conditions(release)
+    assert "api ok" in meet_them(release)
 
 
 def test_conditions_have_their_names_from_the_document(deployed: Callable[..., Release]) -> None:
     release = deployed(tests=GAPS + API_OK, document=DOCUMENT)
     expected = {"this release runs": PASSED, "No gaps in ingest": WAIVED, "API OK": PASSED}
     assert outcomes(release) == {**expected, "this release still runs": PASSED}
-    assert meet_the_conditions(release).count("No gaps in ingest waived: nothing is ingested; #3") == 1
+    assert meet_them(release).count("No gaps in ingest waived: nothing is ingested; #3") == 1
 
 
 def test_a_condition_without_a_test_blocks_with_a_sentence(deployed: Callable[..., Release]) -> None:
     with pytest.raises(Refused, match=r"docs/RELEASE_PROCESS\.md names 'No gaps in ingest', which has no test"):
-        meet_the_conditions(deployed(document=DOCUMENT))
+        meet_them(deployed(document=DOCUMENT))
 
 
 def test_a_condition_whose_test_does_not_run_is_inconclusive(deployed: Callable[..., Release]) -> None:
@@ -95,37 +103,41 @@ def test_another_version_that_runs_is_not_judged(deployed: Callable[..., Release
     release = deployed()
     web.be("0.1.0")
     with pytest.raises(NotYet, match="after the release runs on staging"):
-        meet_the_conditions(release)
+        meet_them(release)
 
 
 def test_the_conditions_are_a_step(deployed: Callable[..., Release], web: Web, take: Callable[..., Outcome]) -> None:
     release = deployed()
-    assert take(meet_the_conditions, release).state == DONE
+    assert take(acceptance.meet_the_conditions, release).state == DONE
     web.answers["/api/health"] = (503, "")
-    assert take(meet_the_conditions, release).state == REFUSED
+    assert take(acceptance.meet_the_conditions, release).state == REFUSED
     web.be("0.1.0")
-    assert take(meet_the_conditions, release, change=False).state == PENDING
+    assert take(acceptance.meet_the_conditions, release, change=False).state == PENDING
 
 
 def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Release], web: Web) -> None:
     release = deployed()
-    meet_the_conditions(release)
+    meet_them(release)
     before = release.acceptance
     assert all(each.is_pass for each in before)
     web.answers["/api/health"] = (503, "")
-    meet_the_conditions(release)
+    meet_them(release)
     assert release.acceptance is before
     release.refresh()
     with pytest.raises(Refused):
-        meet_the_conditions(release)
+        meet_them(release)
 
 
 def test_a_watch_gives_each_condition_its_seconds(deployed: Callable[..., Release], web: Web, tmp_path: Any) -> None:
     release = deployed()
     web.answers["/api/health"] = (503, "")
-    assert FAILED in {each.outcome for each in acceptance.check(release, release.here, tmp_path / "kept", 0.1)}
+    assert FAILED in {
+        each.outcome for each in acceptance.check(release, release.environment("staging"), tmp_path / "kept", 0.1)
+    }
     web.later["/api/health"] = (200, '{"ok": true}')
-    assert {each.outcome for each in acceptance.check(release, release.here, tmp_path / "kept", 60)} == {PASSED}
+    assert {
+        each.outcome for each in acceptance.check(release, release.environment("staging"), tmp_path / "kept", 60)
+    } == {PASSED}
 
 
 @pytest.mark.parametrize("given", ["nonsense", "-1", "1.5", "nan", "inf"])
@@ -179,5 +191,5 @@ def test_a_confirmation_of_another_outcome_is_asked_for_again(
     release = deployed()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     release.options = {"env": "production"}
-    release.confirmed = ("", release.here.dsn, ("another commit", ()))
+    release.confirmed = ("", release.environment("production").dsn, ("another commit", ()))
     assert take(confirm_production, release, change=False).state == PLANNED

@@ -78,7 +78,7 @@ def test_a_pack_is_whole_and_stays_as_it_is(pack: Path, release: Release, take: 
     assert pack_problems(pack, release) == []
     look = take(build_the_evidence_pack, release)
     assert (look.state, look.text) == (DONE, f"{len(FILES) + 1} files in .release/v0.1.1/evidence")
-    assert not list(pack.parent.glob("*aside*"))
+    assert not list(pack.parent.glob("*incomplete*"))
 
 
 def test_a_stranger_verifies_it_with_sha256sum_git_and_tar(pack: Path, release: Release, tmp_path: Path) -> None:

@@ -92,21 +92,18 @@ def test_every_other_commit_is_told_once_whatever_its_subject(subjects: list[str
 
 def test_highlights_come_from_the_option_then_notes_begun_by_hand_then_changelog(work: Work) -> None:
     release = work.release()
-    assert notes.find_highlights(release, ask=False) == "It counts faster."
+    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
     work.write({release.notes_path: "# App v0.1.1\n\n## Highlights\n\nBegun by hand.\n\n## Added\n\n- none\n"})
-    assert notes.find_highlights(release, ask=False) == "Begun by hand."
-    release.options = {"highlights": "Given now."}
-    assert notes.find_highlights(release, ask=False) == "Given now."
+    assert notes.find_highlights(release, None, edit=False) == "Begun by hand."
+    assert notes.find_highlights(release, "Given now.", edit=False) == "Given now."
 
 
 def test_highlights_can_be_given_as_a_file(work: Work) -> None:
     work.write({"words.md": "<!-- what it brings -->\nFrom a file.\n"})
     release = work.release()
-    release.options = {"highlights": f"@{work.root / 'words.md'}"}
-    assert notes.find_highlights(release, ask=False) == "From a file."
-    release.options = {"highlights": "@gone.md"}
+    assert notes.find_highlights(release, f"@{work.root / 'words.md'}", edit=False) == "From a file."
     with pytest.raises(Refused, match=r"names the file gone\.md, which is not there"):
-        notes.find_highlights(release, ask=False)
+        notes.find_highlights(release, "@gone.md", edit=False)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +112,8 @@ def test_highlights_can_be_given_as_a_file(work: Work) -> None:
 def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
     release = work.release()
     work.write({release.notes_path: f"# v0.1.1\n\n## Highlights\n\n{begun}\n\n## Added\n\n- a\n"})
-    assert notes.find_highlights(release, ask=False) == "It counts faster."
-    release.options = {"highlights": begun}
-    assert notes.find_highlights(release, ask=False) == "It counts faster."
+    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
+    assert notes.find_highlights(release, begun, edit=False) == "It counts faster."
 
 
 @pytest.mark.parametrize(
@@ -128,7 +124,7 @@ def test_the_changelog_s_section_is_found_by_its_version(work: Work, heading: st
     work.commit(
         {"CHANGELOG.md": f"# Changes\n\n## 0.2.0\n\nlater\n\n{heading}\n\nThis one.\n\n### More\n\n## 0.1.0\n\nx\n"}
     )
-    assert notes.find_highlights(work.release(), ask=False) == "This one.\n\n### More"
+    assert notes.find_highlights(work.release(), None, edit=False) == "This one.\n\n### More"
 
 
 @pytest.mark.parametrize(

@@ -48,23 +48,21 @@ def test_the_new_section_stands_above_the_newest_unless_it_is_there(changelog: s
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("given", "expected"),
     [(None, "0.1.2-dev"), ("0.2.0-dev", "0.2.0-dev"), ("0.2.0", "0.2.0"), ("0.1.2-rc1", "0.1.2-rc1")],
 )
 def test_the_next_version_is_the_next_patch_in_work_or_the_one_given(
-    work: Work, asked: str | None, expected: str
+    work: Work, given: str | None, expected: str
 ) -> None:
     release = work.release()
-    release.options = {"next": asked}
-    assert post_release.next_version(release) == expected
+    assert post_release.next_version(release, given) == expected
 
 
-@pytest.mark.parametrize("asked", ["0.1.1", "0.1.0", "0.1.0-dev", "0.1.1-dev", "soon", "v0.2.0", "--yes"])
-def test_a_next_version_that_does_not_come_after_this_is_refused(work: Work, asked: str) -> None:
+@pytest.mark.parametrize("given", ["0.1.1", "0.1.0", "0.1.0-dev", "0.1.1-dev", "soon", "v0.2.0", "--yes"])
+def test_a_next_version_that_does_not_come_after_this_is_refused(work: Work, given: str) -> None:
     release = work.release()
-    release.options = {"next": asked}
     with pytest.raises(Refused):
-        post_release.next_version(release)
+        post_release.next_version(release, given)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def oldest(session: nox.Session) -> None:
     install(session, "test")
     pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
     python(session, *pip, "--target", str(OLDEST_INVOKE), "invoke ==2.2.*")
-    engine = ["tests/test_steps.py", "tests/test_tasks.py"]
+    engine = ["tests/test_engine.py", "tests/test_tasks.py"]
     python(session, "-m", "pytest", *engine, *session.posargs, env={"PYTHONPATH": str(OLDEST_INVOKE)})
 
 

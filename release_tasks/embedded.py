@@ -1,12 +1,15 @@
-"""Embedded environments: PostgreSQL, web app and jobs of one environment, all in .release/, ending with us."""
+"""Open an environment: as its settings name it, or embedded, with PostgreSQL, web app and jobs that end with us."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from release_tasks import screen
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
@@ -16,6 +19,49 @@ from release_tasks.supervisor import Command, Spec, Supervised
 
 if TYPE_CHECKING:
     from release_tasks.settings import Settings
+
+
+@contextmanager
+def in_turn(name: str, root: Path, settings: Settings) -> Iterator[None]:
+    """Keep the embedded environment `name` for one command: it would end with the first of two, under the second."""
+    if not settings.environments.named(name).embedded:
+        yield
+        return
+    from filelock import FileLock
+
+    folder = records_folder(root) / "environments" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "in-use.lock")
+    with screen.busy(f"Waiting for another command that uses the embedded {name}"):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_environment(name: str, root: Path, settings: Settings) -> Environment:
+    """Return the environment `name`: as its settings say, or embedded and brought up now."""
+    own = settings.environments.named(name)
+    if own.embedded:
+        return bring_up(name, root, settings)
+    folder = root / own.folder if own.folder else root
+    log = root / own.log if own.log else None
+    return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+
+
+@contextmanager
+def database_of(name: str, root: Path, settings: Settings) -> Iterator[str]:
+    """Yield the DSN of an environment's database, its web app not started; "" where an embedded one is not made yet."""
+    dsn = settings.environments.named(name).dsn
+    if dsn or not server.data_directory(server_folder(name, root)).exists():
+        yield dsn
+        return
+    running = start_server(name, root, settings)
+    try:
+        yield running.dsn(settings.app)
+    finally:
+        running.stop()
 
 
 def bring_up(name: str, root: Path, settings: Settings) -> Environment:

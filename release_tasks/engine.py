@@ -18,7 +18,8 @@ from invoke import Call, Executor, Exit, Task, task
 
 from release_tasks import requirements
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.plan import REFUSED, Plan, PlannedStep, Stopped
+from release_tasks.outcome import REFUSED
+from release_tasks.plan import Plan, PlannedStep, Stopped
 
 INTERRUPTED = 130
 HELP = {

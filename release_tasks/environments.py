@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from release_tasks.masks import mask
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from release_tasks.release import Release
     from release_tasks.settings import Settings
 
 INSTALL = 600.0  # seconds for the application's packages
@@ -110,13 +109,6 @@ class Environment:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
             raise Refused(f"The web app of {self.name} is not ready: {mask(said)} {mask(last)}", f"cat {log}")
 
-    def runs(self, release: Release) -> bool:
-        """Tell whether this release is what `current` names and what answers at the origin."""
-        code = read_link(self.current)
-        if code is None or code.name != release.tag:
-            return False
-        return not self.settings.acceptance.version or self.running_version() == release.version
-
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
         settings = self.settings
@@ -139,56 +131,6 @@ class Environment:
         """Stop what this process brought up; what others own stays."""
         while self.held:
             self.held.pop()()
-
-
-@contextmanager
-def in_turn(name: str, root: Path, settings: Settings) -> Iterator[None]:
-    """Keep the embedded environment `name` for one command: it would end with the first of two, under the second."""
-    if not settings.environments.named(name).embedded:
-        yield
-        return
-    from filelock import FileLock
-
-    from release_tasks import screen
-
-    folder = records_folder(root) / "environments" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "in-use.lock")
-    with screen.busy(f"Waiting for another command that uses the embedded {name}"):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def open_environment(name: str, root: Path, settings: Settings) -> Environment:
-    """Return the environment `name`: as its settings say, or embedded and brought up now."""
-    own = settings.environments.named(name)
-    if own.embedded:
-        from release_tasks import embedded
-
-        return embedded.bring_up(name, root, settings)
-    folder = root / own.folder if own.folder else root
-    log = root / own.log if own.log else None
-    return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
-
-
-@contextmanager
-def database_of(name: str, root: Path, settings: Settings) -> Iterator[str]:
-    """Yield the DSN of an environment's database, its web app not started; "" where an embedded one is not made yet."""
-    from release_tasks import embedded
-    from release_tasks.database.server import data_directory
-
-    dsn = settings.environments.named(name).dsn
-    if dsn or not data_directory(embedded.server_folder(name, root)).exists():
-        yield dsn
-        return
-    running = embedded.start_server(name, root, settings)
-    try:
-        yield running.dsn(settings.app)
-    finally:
-        running.stop()
 
 
 def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:

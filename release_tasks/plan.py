@@ -10,26 +10,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from release_tasks.errors import Manual, NotYet, Problem, Refused
+from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
 
-DONE, PLANNED, PENDING, MANUAL, CHANGED, REFUSED = "done", "planned", "pending", "manual", "changed", "refused"
-
 
 class Stopped(Exception):
     """A step was refused, and that has been shown."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one step was found, or left: a state, and a few words about it."""
-
-    section: str
-    step: str
-    state: str
-    text: str = ""
-    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 from release_tasks import node, process, screen, temporary, versions
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
-from release_tasks.environments import Environment, open_environment
+from release_tasks.embedded import open_environment
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse
 from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git

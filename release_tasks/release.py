@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import atomic_write, emptied, locked, records_folder
+from release_tasks.files import atomic_write, emptied, locked, read_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -157,15 +157,22 @@ class Release:
     def environment(self, name: str) -> Environment:
         """Return the environment `name` (dev, staging, production), brought up if it is an embedded one."""
         if name not in self._environments:
-            from release_tasks import environments
+            from release_tasks import embedded
 
-            self._environments[name] = environments.open_environment(name, self.root, self.settings)
+            self._environments[name] = embedded.open_environment(name, self.root, self.settings)
         return self._environments[name]
+
+    def runs_on(self, env: Environment) -> bool:
+        """Tell whether this release is what `current` names there and what answers at the origin."""
+        code = read_link(env.current)
+        if code is None or code.name != self.tag:
+            return False
+        return not self.settings.acceptance.version or env.running_version() == self.version
 
     @cached_property
     def runs_in_production(self) -> bool:
         """Whether production answers with this version: then what came before is history."""
-        return bool(self.published) and self.environment("production").runs(self)
+        return bool(self.published) and self.runs_on(self.environment("production"))
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
@@ -216,7 +223,7 @@ def settings_of(config: Any) -> Settings:
 @contextmanager
 def environment_of(config: Any, where: str) -> Iterator[Environment]:
     """Open the environment `where` of the repo, outside a release, for the length of the block."""
-    from release_tasks.environments import in_turn, open_environment
+    from release_tasks.embedded import in_turn, open_environment
 
     root, settings = project_root(config), settings_of(config)
     with in_turn(where, root, settings):

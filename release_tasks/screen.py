@@ -19,7 +19,7 @@ from release_tasks.masks import mask, masked_json
 
 if TYPE_CHECKING:
     from release_tasks.errors import Problem
-    from release_tasks.plan import Outcome
+    from release_tasks.outcome import Outcome
 
 COLOURS = {
     "done": "green",

@@ -26,7 +26,8 @@ from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, remove, start
 from release_tasks.git import Git
-from release_tasks.plan import Outcome, PlannedStep
+from release_tasks.outcome import Outcome
+from release_tasks.plan import PlannedStep
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("engine", "sections", "what sections work with", "checks", "tools", "foundation")
+LAYERS = ("engine", "sections", "what sections work with", "an environment", "tools", "foundation")
 
 
 def layers() -> dict[str, int]:
@@ -37,20 +38,9 @@ def modules() -> dict[str, Path]:
 
 
 def imported_by(module: Path) -> Iterator[str]:
-    """Yield the modules that `module` imports when it runs, at the top or inside its functions."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    for_types = [
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    ]
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node not in for_types
-            and (node.module or "").startswith("release_tasks")
-        ):
+    """Yield the modules that `module` imports, at the top, inside its functions or for types alone."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("release_tasks"):
             module = (node.module or "").partition(".")[2]
             names = [f"{module}.{alias.name}".strip(".") for alias in node.names]
             yield from [name for name in names if path_of(name).exists()] or [module]
@@ -66,6 +56,11 @@ def test_every_module_has_its_layer_and_imports_go_down() -> None:
         if plan.get(to, plan[module]) < plan[module]
     ]
     assert upwards == []
+
+
+def test_no_imports_go_in_a_circle_not_even_for_types() -> None:
+    graph = {module: {to for to in imported_by(file) if to in modules()} for module, file in modules().items()}
+    assert set(TopologicalSorter(graph).static_order()) == set(modules())  # which raises CycleError
 
 
 def test_only_the_engine_knows_invoke() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from release_tasks.errors import Manual, NotYet, Problem, Refused
 from release_tasks.journal import Journal
-from release_tasks.plan import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from tests.test_process import until
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import process
-from release_tasks.environments import Environment, in_turn, open_environment
+from release_tasks.embedded import in_turn, open_environment
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import point_link
 from release_tasks.process import wait_until
@@ -199,16 +200,16 @@ def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(
     environment: Callable[..., Environment], work: Work, web: Web
 ) -> None:
     here, release = environment(origin=web.origin), work.release()
-    assert not here.runs(release)
+    assert not release.runs_on(here)
     web.be("0.1.1")
     (here.folder / "releases" / "v0.1.0").mkdir(parents=True)
     (here.folder / "releases" / "v0.1.1").mkdir()
     point_link(here.current, here.folder / "releases" / "v0.1.0")
-    assert not here.runs(release)
+    assert not release.runs_on(here)
     point_link(here.current, here.folder / "releases" / "v0.1.1")
-    assert here.runs(release) and here.code.name == "v0.1.1"
+    assert release.runs_on(here) and here.code.name == "v0.1.1"
     web.be("0.1.0")
-    assert not here.runs(release)
+    assert not release.runs_on(here)
 
 
 def test_the_code_of_dev_is_the_working_tree_and_elsewhere_what_was_deployed(

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from release_tasks import masks, screen
 from release_tasks.errors import Problem
-from release_tasks.plan import CHANGED, DONE, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from tests.test_process import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)

@@ -11,7 +11,8 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
-from release_tasks.environments import Environment, in_turn
+from release_tasks.embedded import in_turn
+from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, project_root, settings_of, until_live, version_here
@@ -30,7 +31,7 @@ def meet_the_conditions(release: Release, env: Environment) -> str:
 def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
     if release.acceptance is None:
-        if not here.runs(release):
+        if not release.runs_on(here):
             raise NotYet(f"after the release runs on {here.name}")
         if release.settings.stamp.command and not stamped_at(release, here):
             raise NotYet(f"after the session is stamped on {here.name}")

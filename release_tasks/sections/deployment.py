@@ -122,7 +122,7 @@ def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
 @until_live
 def run_the_release(release: Release, env: Environment) -> Step:
     """Run it: `current` names the release, web app and jobs start from there."""
-    if env.runs(release):
+    if release.runs_on(env):
         return env.origin
     code = placed(release, env)
     restart = f"; {' '.join(env.restart)}" if env.restart else ""
@@ -132,7 +132,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
         variables = {**env.variables(release.version), **temporary.original_variables()}
         process.run(env.restart, cwd=env.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
-    if not wait_until(lambda: env.runs(release), deadline):
+    if not wait_until(lambda: release.runs_on(env), deadline):
         raise Refused(
             f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}.",
             f"Look at the logs in {env.folder}, fix it, and run again.",
@@ -143,7 +143,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
 @until_live
 def pass_the_smokes(release: Release, env: Environment) -> str:
     """The smokes pass."""
-    if not env.runs(release):
+    if not release.runs_on(env):
         raise NotYet("after the release runs here")
     return smokes.pass_all(release, env)
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from release_tasks import ddl, environments, node, smokes, versions
+from release_tasks import ddl, embedded, environments, node, smokes, versions
 from release_tasks.checks import Inconclusive, document, views
 from release_tasks.database.pack import pack_at, pack_problems
 from release_tasks.errors import Manual, NotYet, Problem, Refused, listed, refuse
@@ -228,7 +228,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     git, settings, since = release.git, release.settings, notes.last_release(release)
     pack = pack_at(git, release.commit, settings)
     last = pack_at(git, f"refs/tags/{since}", settings) if since else []
-    dev = partial(environments.database_of, "dev", release.root, settings)
+    dev = partial(embedded.database_of, "dev", release.root, settings)
     proved = ddl.proof_of(pack, last, release.root, settings, dev)
     release.keep_check("ddl-proof", over=since, **asdict(proved))
     refuse(proved.problems)

@@ -28,7 +28,7 @@ from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256, point_link
-from release_tasks.plan import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.process import wait_until
 from release_tasks.sections import archive, production
 from release_tasks.settings import Settings, load

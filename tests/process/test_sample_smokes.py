@@ -13,7 +13,8 @@ from outside import LAYER, git, remove_embedded_servers
 from release_tasks import process, smokes
 from release_tasks.checks import FAILED, PASSED, runner
 from release_tasks.database.programs import client
-from release_tasks.environments import Environment, open_environment
+from release_tasks.embedded import open_environment
+from release_tasks.environments import Environment
 from release_tasks.git import Git
 from release_tasks.rehearsal import deploy_previous
 from release_tasks.settings import load

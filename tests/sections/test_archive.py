@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks.files import point_link
-from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import archive
 from release_tasks.sections.archive import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks.errors import Problem
-from release_tasks.plan import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import docs_pack, freeze
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack

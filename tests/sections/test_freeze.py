@@ -11,7 +11,7 @@ import pytest
 
 from release_tasks.database import pack
 from release_tasks.files import records_folder
-from release_tasks.plan import CHANGED, DONE, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.freeze import cut_the_release_branch, lock_the_ddl_order
 from tests.conftest import APP, Work

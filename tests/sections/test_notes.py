@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
-from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, notes
 from tests.conftest import APP
 

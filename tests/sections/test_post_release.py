@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
-from release_tasks.plan import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import post_release
 from release_tasks.sections.post_release import with_heading

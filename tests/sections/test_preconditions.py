@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
-from release_tasks.plan import CHANGED, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import write_the_docs_pack
 from release_tasks.sections.preconditions import version_file_problems

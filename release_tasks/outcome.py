@@ -1,0 +1,20 @@
+"""The outcome of a step: the state it is in, and a few words about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from release_tasks.errors import Problem
+
+DONE, PLANNED, PENDING, MANUAL, CHANGED, REFUSED = "done", "planned", "pending", "manual", "changed", "refused"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one step was found, or left: a state, and a few words about it."""
+
+    section: str
+    step: str
+    state: str
+    text: str = ""
+    problems: tuple[Problem, ...] = ()

@@ -98,10 +98,10 @@ class ReleaseExecutor(Executor):
         from release_tasks import screen
         from release_tasks.release import Release
 
-        only_check, silent = self.config.run.dry or any(each.only_checks for each in sections), "json" in options
-        release = Release.open(self.config, options.get("version"))
+        is_status, silent = any(each.only_checks for each in sections), "json" in options
+        only_check = is_status or self.config.run.dry
+        release = Release.open(self.config, options.get("version"), in_work=is_status)
         release.only_checks = only_check
-        release.prompts = not any(each.only_checks for each in sections)
         try:
             plan = Plan(release, [step for each in sections for step in _steps_of(each, release, options)])
             outcomes = plan.check(in_full=only_check, silent=silent)

@@ -43,14 +43,13 @@ until_live = _until(lambda release: release.runs_in_production, "history: produc
 class Release:
     """The release of `version` from the repository at `root`.
 
-    `settings` are the repo's, validated. With `only_checks` (a status, a dry run) nothing is recorded; without
-    `prompts` (a status) no person would be prompted.
+    `settings` are the repo's, validated. With `only_checks` (a status, a dry run) nothing is recorded, and
+    nobody is prompted.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = False
-        self.prompts = True
         self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
@@ -59,13 +58,14 @@ class Release:
         self._environments: dict[str, Environment] = {}
 
     @classmethod
-    def open(cls, config: Any, version: str | None) -> Release:
+    def open(cls, config: Any, version: str | None, in_work: bool = False) -> Release:
         """Return the release of `version` (None: the one VERSION names) from the folder of tasks.py.
 
+        With `in_work`, VERSION may also name the work on it, as 0.1.1-dev.
         Raises `Refused` for a version or settings that cannot be, all problems at once.
         """
         root = project_root(config)
-        named = version if version is not None else _version_in_file(root)
+        named = version if version is not None else _version_in_file(root, in_work)
         refuse(versions.version_problems(named))
         return cls(named, root, settings_of(config))
 
@@ -240,8 +240,11 @@ def version_here(root: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
-def _version_in_file(root: Path) -> str:
+def _version_in_file(root: Path, in_work: bool) -> str:
+    """Return the version that VERSION names, with `in_work` also the one that it leads to."""
     found = version_here(root)
+    if in_work and versions.is_version(found):
+        return versions.release_after(found)
     if found and not versions.version_problems(found):
         return found
     found_there = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"

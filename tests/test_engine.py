@@ -217,7 +217,7 @@ def status(release, json=False):
 
 V = ("--version", "0.1.1")
 EXECUTOR = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\n"
-LOOKED = [
+CHECKED = [
     ("done", "Ask the gate."),
     ("planned", "Write it.  write it"),
     ("done", "Show the options."),
@@ -271,7 +271,7 @@ def project(work: Work) -> Project:
 def test_a_dry_run_and_a_status_look_and_change_nothing(project: Project) -> None:
     for command in (["--dry", "whole", *V], ["status", *V]):
         said = project.inv(*command)
-        assert TOOK.findall(said) == LOOKED
+        assert TOOK.findall(said) == CHECKED
     assert project.has("it", "sent") == [False, False] and not project.journal.path.exists()
 
 
@@ -365,6 +365,12 @@ def test_the_version_is_taken_from_version_where_that_names_a_release(project: P
     assert project.text("options").startswith("0.1.1 ")
 
 
+def test_a_status_without_a_version_takes_the_one_in_work(project: Project) -> None:
+    """M16"""
+    assert TOOK.findall(project.inv("status")) == CHECKED
+    assert project.text("options").startswith("0.1.1 ")
+
+
 def test_asking_for_help_starts_nothing(project: Project) -> None:
     assert "1. First" in project.inv("first", "--help") + project.inv("--help", "first")
     assert project.has("it", "asked") == [False, False]
@@ -389,7 +395,7 @@ def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert [(seen["section"], seen["state"]) for seen in json.loads(out)] == [
-        (heading, state) for heading, (state, _) in zip(["1. First"] * 3 + ["2. Second"] * 4, LOOKED, strict=True)
+        (heading, state) for heading, (state, _) in zip(["1. First"] * 3 + ["2. Second"] * 4, CHECKED, strict=True)
     ]
     (project.root / "closed").touch()
     process = project.start("status", "--json", *V)
@@ -409,7 +415,7 @@ def test_a_run_is_alone_ends_on_sigterm_in_words_and_goes_on_later(project: Proj
     process = project.start("whole", *V)
     assert until(lambda: project.has("hangs") == [True])
     assert "Another release run is under way" in project.inv("whole", *V, code=1)
-    assert TOOK.findall(project.inv("status", *V)) == LOOKED
+    assert TOOK.findall(project.inv("status", *V)) == CHECKED
     process.terminate()
     assert "the same command goes on" in process.communicate(timeout=300)[1]
     assert process.returncode == 130

@@ -157,6 +157,8 @@ def have_versions_in_line(release: Release) -> str:
 def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
     """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
     hint = f"Write {target} or the version in work into {path}, and commit."
+    if not found:
+        return [Problem(f"{path} is not committed, or it is empty; expected a version.", hint)]
     if not versions.is_version(found):
         return [Problem(f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release.", hint)]
     if versions.is_past(found, target):

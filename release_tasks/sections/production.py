@@ -40,7 +40,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     """A person confirms production."""
     if yes:
         return "--yes"
-    if release.prompts and not sys.stdin.isatty():
+    if not release.only_checks and not sys.stdin.isatty():
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",

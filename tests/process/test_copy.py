@@ -40,7 +40,6 @@ ALWAYS = {
     "nox -s smokes": "There is no test: a release that nothing checks is none. Write smokes/test_<name>.py",
     "invoke smokes": "There is no test: a release that nothing checks is none. Write smokes/test_<name>.py",
     "invoke rehearse": "A rehearsal runs the application itself, and release.services.web does not say how.",
-    "invoke status": "Which version? None was given, and ",
     "invoke release --yes": "Which version? None was given, and ",
 }
 SERVER = """

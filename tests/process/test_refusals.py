@@ -316,6 +316,7 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
     before = little.look()
     assert little.inv("release", "--version", "0.1.1").refuses("typed confirmation", "--yes")
     assert little.look() == before
+    assert little.inv("--dry", "release", "--version", "0.1.1").code == 0, "a dry run prompts nobody (M17)"
 
 
 def test_production_wants_the_version_typed(little: World) -> None:

@@ -381,10 +381,10 @@ DROPS += "    with psycopg.connect(target.dsn) as connection: connection.execute
     ("statement", "said"),
     [
         ("drop view app.latest", "view app.latest is missing"),
-        ("create view app.more as select 2 as two", "view app.more was made by no file"),
-        ("create or replace view app.latest as select 2 as one", "view app.latest differs"),
-        ("alter table app.things add more text", "table app.things differs"),
-        ("create or replace function app.f() returns int language sql as 'select 2'", "function app.f() differs"),
+        ("create view app.more as select 2 as two", "view app.more is new"),
+        ("create or replace view app.latest as select 2 as one", "view app.latest is changed"),
+        ("alter table app.things add more text", "table app.things is changed"),
+        ("create or replace function app.f() returns int language sql as 'select 2'", "function app.f() is changed"),
         ("create or replace view app.latest as select 1 as one", ""),
     ],
 )

@@ -154,17 +154,19 @@ def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> list[Plan
 # What ends a run early
 
 
-def _explain_broken_yaml(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Say in a sentence that invoke.yaml cannot be read: Invoke reads it before any task, and after this import."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
+def _explain_broken_settings(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say in a sentence what is wrong with invoke.yaml: Invoke reads it before any task, and after this import."""
+    if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("release_tasks."):
+        print(f"There is no {error.name}. {NO_EXECUTOR}", file=sys.stderr)
+    elif mark := getattr(error, "problem_mark", None):
+        what = getattr(error, "problem", None) or "it is no YAML"
+        where = f"{Path(mark.name).name}, line {mark.line + 1}"
+        print(f"{where}: {what}.\n    Fix the file, then run again.", file=sys.stderr)
+    else:
         sys.__excepthook__(kind, error, trace)
-        return
-    what = getattr(error, "problem", None) or "it is no YAML"
-    print(f"{Path(mark.name).name}, line {mark.line + 1}: {what}.\n    Fix the file, then run again.", file=sys.stderr)
 
 
-sys.excepthook = _explain_broken_yaml
+sys.excepthook = _explain_broken_settings
 
 
 def _key_problems(found: Any, path: str) -> Iterator[Problem]:

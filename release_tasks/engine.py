@@ -85,8 +85,12 @@ class ReleaseExecutor(Executor):
         if own and (unmet := requirements.problems()):
             raise Exit("\n".join(map(str, unmet)), 1)
         sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
+        others = [call.called_as or call.task.name for call in calls if not isinstance(call.task, Section)]
         with _failures_as_sentences():
             refuse(_key_problems(self.config.get("release", {}), "release"))
+            if sections and others:
+                what = f"{', '.join(others)} cannot be run in one command with sections of the process."
+                raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
             if not own:
                 return super().execute(*tasks)
             from release_tasks import release, temporary
@@ -100,6 +104,7 @@ class ReleaseExecutor(Executor):
 
         is_status, silent = any(each.only_checks for each in sections), "json" in options
         only_check = is_status or self.config.run.dry
+        screen.for_machines(silent)
         release = Release.open(self.config, options.get("version"), in_work=is_status)
         release.only_checks = only_check
         try:
@@ -111,12 +116,14 @@ class ReleaseExecutor(Executor):
             elif refused:
                 screen.refusals(refused)
             elif only_check:
-                screen.finished(outcomes, f"Ready to release {release.version}; nothing was changed")
+                summary = _summary(sections[-1], release, done=release.is_over)
+                screen.finished(outcomes, f"{summary}; nothing was changed")
             if refused:
                 raise Stopped
             if not only_check:
                 with release.held():
-                    screen.finished(plan.change(), f"Released {release.version}")
+                    outcomes = plan.change()
+                screen.finished(outcomes, _summary(sections[-1], release, done=True))
         finally:
             release.close()
         return {}
@@ -144,11 +151,21 @@ def _options(calls: list[Call]) -> dict[str, Any]:
     return given
 
 
+def _heading(each: Section) -> str:
+    return (each.__doc__ or each.name).splitlines()[0]
+
+
 def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> list[PlannedStep]:
     declared = inspect.signature(each.steps).parameters
     given = {name: value for name, value in options.items() if name in declared}
-    heading = (each.__doc__ or each.name).splitlines()[0]
-    return [PlannedStep(heading, function, own) for function, own in each.steps(release, **given)]
+    return [PlannedStep(_heading(each), function, own) for function, own in each.steps(release, **given)]
+
+
+def _summary(last: Section, release: Any, done: bool) -> str:
+    """Return how far a command line, whose last section is `last`, has come, or unless it is `done` would come."""
+    if last.steps(release):
+        return f"{'Took' if done else 'Ready to take'} {release.version} to {_heading(last)}"
+    return f"{'Released' if done else 'Ready to release'} {release.version}"
 
 
 # What ends a run early

@@ -297,6 +297,13 @@ def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: P
     assert "Released 0.1.1: 7 steps, 6 done, 1 manual." in project.inv("whole", *V)
 
 
+def test_the_last_line_says_how_far_it_came(project: Project) -> None:
+    assert "Ready to take 0.1.1 to 1. First; nothing was changed: 3 steps" in project.inv("--dry", "first", *V)
+    said = project.inv("first", *V)
+    assert "Took 0.1.1 to 1. First: 3 steps" in said and "Released" not in said
+    assert "Ready to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+
+
 def test_a_gate_is_asked_once_a_section_until_something_changes(project: Project) -> None:
     project.inv("whole", *V)
     assert project.text("asked") == "x" * 3  # two looks, and the second section's again after the changes
@@ -405,6 +412,11 @@ def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None
     assert process.returncode == 1 and problems[0] == [{"what": "The gate is closed.", "hint": "rm closed"}]
 
 
+def test_a_status_that_cannot_begin_leaves_stdout_to_json(project: Project) -> None:
+    out, err = project.start("status", "--json", "--version", "1.0").communicate(timeout=300)
+    assert out == "" and "'1.0' is not a version" in err
+
+
 def test_what_nobody_foresaw_is_told_as_our_mistake_without_secrets(project: Project) -> None:
     (project.root / "crash").touch()
     said = project.inv("whole", *V, code=1)
@@ -440,3 +452,6 @@ def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
     plain = '\nfrom invoke import task\n\n@task\ndef hello(c):\n    """Say hello."""\n    print("hello")\n'
     work.write({"tasks.py": TASKS + plain})
     assert project.inv("hello") == "hello\n"
+    said = project.inv("hello", "first", *V, code=1)
+    assert "hello cannot be run in one command with sections of the process." in said
+    assert project.has("it") == [False]

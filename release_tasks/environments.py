@@ -118,7 +118,7 @@ class Environment:
             raise Refused(what, "Set release.folder to where the application's commands run; by default the root.")
         if not settings.install:
             return
-        wanted = sha256(b"".join((folder / name).read_bytes() for name in _package_files(folder)))
+        wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
         if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
             process.run(
@@ -162,5 +162,7 @@ def _identities(dsn: str) -> list[str]:
     return found
 
 
-def _package_files(folder: Path) -> list[str]:
-    return [name for name in ("package.json", "pnpm-lock.yaml", "package-lock.json") if (folder / name).exists()]
+def package_files(folder: Path) -> list[str]:
+    """Return the names of the files in `folder` that decide what an install brings."""
+    names = ("package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock")
+    return [name for name in names if (folder / name).exists()]

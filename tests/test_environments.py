@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,20 @@ def test_a_dsn_that_leads_nowhere_is_refused_without_its_password(
     with pytest.raises(Refused, match=r"^The database of staging cannot be used: ") as refused, connect:
         pass
     assert "s3cret" not in str(refused.value.problems)
+
+
+# What the application needs
+
+
+@pytest.mark.parametrize("lock", ["package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock"])
+def test_packages_are_installed_again_when_one_of_their_files_has_changed(tmp_path: Path, lock: str) -> None:
+    code = "from pathlib import Path; Path('node_modules').mkdir(exist_ok=True); open('installed', 'a').write('x')"
+    settings = Settings.model_validate({"install": [sys.executable, "-c", code]})
+    here = Environment("dev", settings, tmp_path, "host=h dbname=d", "", tmp_path, None)
+    for content, times in (("one", 1), ("one", 1), ("two", 2)):
+        (tmp_path / lock).write_text(content)
+        here.install(tmp_path)
+        assert (tmp_path / "installed").read_text() == "x" * times
 
 
 # The web app

@@ -17,7 +17,6 @@ from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_published
 from release_tasks.sections import acceptance, deployment, docs_pack, notes, tag
 
-LOCKS = ("package.json", "pnpm-lock.yaml", "package-lock.json", "yarn.lock")  # that an install needs, if they are there
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
@@ -51,20 +50,11 @@ def stand_on_the_right_branch(release: Release) -> str:
         found = f"the branch {branch}" if branch else "a detached HEAD"
         expected = " or ".join(sorted(allowed))
         problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {settings.main}"))
-    problems += _identity_problems(release)
+    if git.run("var", "GIT_COMMITTER_IDENT", check=False).code:
+        fix = 'git config user.name "…" && git config user.email "…"'
+        problems.append(Problem("Git does not know who commits; expected user.name and user.email.", fix))
     refuse(problems)
     return f"on {branch}"
-
-
-def _identity_problems(release: Release) -> list[Problem]:
-    if release.git.run("var", "GIT_COMMITTER_IDENT", check=False).code == 0:
-        return []
-    return [
-        Problem(
-            "Git does not know who commits; expected user.name and user.email.",
-            'git config user.name "…" && git config user.email "…"',
-        )
-    ]
 
 
 def keep_the_tree_clean(release: Release) -> str:
@@ -183,27 +173,19 @@ def have_what_commands_name(release: Release) -> str:
         "stamp.command": settings.stamp.command,
     }
     commands |= {f"services.{name}": command for name, command in settings.services.items()}
-    path = (
-        node.runtime(release.root / settings.folder, records_folder(release.root))["PATH"]
-        if settings.uses_node
-        else None
-    )
+    folder = release.root / settings.folder
+    path = node.runtime(folder, records_folder(release.root))["PATH"] if settings.uses_node else None
     for key, command in commands.items():
         words = [word for word in command if SCRIPT.fullmatch(word)]
-        locks = [
-            name for name in LOCKS if command and key == "install" and (release.root / settings.folder / name).exists()
-        ]
-        for word in [*words, *locks]:
+        for word in [*words, *(environments.package_files(folder) if command and key == "install" else ())]:
             file = (PurePosixPath(settings.folder) / word).as_posix()
             if release.git.bytes_at(release.tip, file) is None:
                 what = f"release.{key} needs {word}, and {file} is not committed."
-                problems.append(
-                    Problem(what, f"git add {file} && git commit   # or correct release.{key} in invoke.yaml")
-                )
+                fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
+                problems.append(Problem(what, fix))
         if command and "/" not in command[0] and not shutil.which(command[0], path=path):
-            problems.append(
-                Problem(f"release.{key} runs {command[0]}, and there is no such program.", f"which {command[0]}")
-            )
+            what = f"release.{key} runs {command[0]}, and there is no such program."
+            problems.append(Problem(what, f"which {command[0]}"))
     refuse(problems)
     return ", ".join(key for key, command in commands.items() if command)
 

@@ -141,9 +141,7 @@ def smokes(c, env="dev", only=None, json=False):
     layer.smokes.report(c.config, env, only, json, layer.smokes.words_after_dashes())
 
 
-@task(
-    help={"env": ENV, "version": "that should run there", "watch": "seconds in which it may come to hold", "json": JSON}
-)
+@task(help=ACCEPT)
 def accept(c, env="staging", version=None, watch=None, json=False):
     """Check the conditions of section 7.2 in an environment."""
     sections.acceptance.report(c.config, env, version, watch, json)

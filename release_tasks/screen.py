@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -132,17 +132,6 @@ def busy(doing: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar on a terminal while the block calls what it gets, `advance(name)`, `total` times."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("  {task.fields[doing]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with handed_over(), Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as bar:
-        task = bar.add_task("", total=total, doing=mask(doing))
-        yield lambda name: bar.update(task, advance=1, doing=mask(f"{doing}: {name}"))
 
 
 @contextmanager

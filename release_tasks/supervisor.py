@@ -95,7 +95,7 @@ class Supervised:
         try:
             self.process.wait(self.grace + 5)
         except subprocess.TimeoutExpired:
-            end_groups([self.process], signal.SIGTERM, 0)
+            end_groups([self.process], signal.SIGTERM, self.grace)
 
 
 def own_group() -> dict[str, Any]:

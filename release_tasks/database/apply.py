@@ -71,7 +71,7 @@ def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) ->
     """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
     for attempt in range(ATTEMPTS):
         ran = psql.run(environment.dsn, pack, environment.settings.ddl, version, environment.name)
-        if ran.state not in psql.RETRIED:
+        if ran.state not in psql.RETRIED or attempt == ATTEMPTS - 1:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
     refuse([ran.problem] if ran.problem else [])

@@ -95,6 +95,8 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
         try:
             incomplete.mkdir(mode=0o700)
             taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name, **about)
+            files.atomic_write(incomplete / FACTS, taken.model_dump_json(indent=1).encode())
+            files.atomic_write(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
             return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
         except (Refused, OSError) as error:
             raise Refused(f"The database of {environment.name} was not backed up: {error}", RUN_AGAIN) from None
@@ -103,7 +105,7 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
 
 
 def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
-    """Write all of a backup of the database `dsn` into `folder`, and return it; `about` says for which release."""
+    """Write dump, roles and database of `dsn` into `folder`; `about` is what else the backup says of itself."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
 
@@ -120,10 +122,7 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         # Of no schema: only what it prints of the database itself is left.
         run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
         found = {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
-    taken = Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
-    files.atomic_write(folder / FACTS, taken.model_dump_json(indent=1).encode())
-    files.atomic_write(folder / SUMS, files.checksum_lines(files.file_hashes(folder)))
-    return taken
+    return Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:

@@ -132,7 +132,7 @@ class CommandFailed(Refused):
     def __init__(self, finished: Finished, how: str) -> None:
         shown = mask(shlex.join(finished.argv))
         short = shown if len(shown) <= 80 else f"{shown[:79]}…"
-        super().__init__(f"{short} {how}:\n{finished.tail() or '(it said nothing)'}", f"To see it again: {shown}")
+        super().__init__(f"{short} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
         self.finished = finished
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
+from release_tasks.config import REHEARSING
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment
@@ -25,7 +26,7 @@ from release_tasks.journal import Journal
 from release_tasks.release import project_root, settings_of, version_here
 from release_tasks.sections import preconditions
 from release_tasks.sections.deployment import unpack_commit
-from release_tasks.settings import REHEARSING, Settings
+from release_tasks.settings import Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
 NOX_FOLDER = "RELEASE_NOX"  # a variable for noxfile.py: where the environments of smokes are

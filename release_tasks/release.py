@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
+from release_tasks.config import load
+from release_tasks.embedded import in_turn, open_environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
-from release_tasks.settings import Settings, load
+from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from release_tasks.checks.runner import Result
@@ -157,9 +159,7 @@ class Release:
     def environment(self, name: str) -> Environment:
         """Return the environment `name` (dev, staging, production), brought up if it is an embedded one."""
         if name not in self._environments:
-            from release_tasks import embedded
-
-            self._environments[name] = embedded.open_environment(name, self.root, self.settings)
+            self._environments[name] = open_environment(name, self.root, self.settings)
         return self._environments[name]
 
     def runs_on(self, env: Environment) -> bool:
@@ -223,8 +223,6 @@ def settings_of(config: Any) -> Settings:
 @contextmanager
 def environment_of(config: Any, where: str) -> Iterator[Environment]:
     """Open the environment `where` of the repo, outside a release, for the length of the block."""
-    from release_tasks.embedded import in_turn, open_environment
-
     root, settings = project_root(config), settings_of(config)
     with in_turn(where, root, settings):
         environment = open_environment(where, root, settings)

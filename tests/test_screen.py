@@ -53,7 +53,7 @@ def test_whatever_is_said_is_shown_as_it_is(text: str) -> None:
     assert masked in shown(screen.table, "T", ["column"], [[text]])
 
 
-def test_a_refusal_names_its_step_what_was_found_and_the_mend() -> None:
+def test_a_refusal_names_its_step_what_was_found_and_the_hint() -> None:
     problem = Problem("v0.1.1 names 012345678; expected 876543210.", "git tag --delete v0.1.1\ninv release")
     said = shown(screen.refusals, [Outcome(SECTION, "Tag the release commit", REFUSED, problems=(problem,))])
     assert said.splitlines()[1:] == [

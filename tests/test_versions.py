@@ -24,7 +24,7 @@ WILD = st.text() | st.from_regex(r"v?\d+\.\d+\.\d+([-+.]\S{0,6})?", fullmatch=Tr
 @example("0.1.1\n")
 @example("1٢.0.0")
 @example("9" * 5000 + ".0.0")
-def test_any_text_is_a_version_or_has_one_problem_with_its_mend(text: str) -> None:
+def test_any_text_is_a_version_or_has_one_problem_with_its_hint(text: str) -> None:
     problems = versions.version_problems(text)
     if problems:
         assert len(problems) == 1 and problems[0].hint.startswith("inv release --version ")

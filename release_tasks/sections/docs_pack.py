@@ -71,7 +71,7 @@ def version_files(release: Release, version: str, commit: str) -> dict[str, byte
     for path in release.settings.version_files:
         text = release.git.text_at(commit, path)
         if text is None:
-            raise Refused(f"{path} is not committed; expected it with a version.", "Mend release.version_files.")
+            raise Refused(f"{path} is not committed; expected it with a version.", "Correct release.version_files.")
         files[path] = with_version(path, text, version).encode()
     return files
 
@@ -82,7 +82,7 @@ def with_version(path: str, text: str, version: str) -> str:
         changed = text[: found.start(1)] + version + text[found.end(1) :]
         if version_in(changed) == version:
             return changed
-    raise Refused(f"{path} is no JSON object with a version of its own.", "Mend it, or release.version_files.")
+    raise Refused(f"{path} is no JSON object with a version of its own.", "Fix it, or release.version_files.")
 
 
 def version_in(text: str | None) -> str | None:

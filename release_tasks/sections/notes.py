@@ -71,7 +71,7 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
     path, problems = release.notes_path, []
     title = next((line for line in text.splitlines() if line.startswith("# ")), "")
     if not re.search(rf"(?<![\w.]){re.escape(release.tag)}(?![-.\w])", title):
-        problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Mend {path}."))
+        problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Fix {path}."))
     if not _written(_section_of(text, "Highlights")):
         problems.append(
             Problem(

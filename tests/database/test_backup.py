@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from release_tasks import process
+from release_tasks.config import load
 from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
@@ -31,7 +32,7 @@ from release_tasks.files import file_sha256, point_link
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.process import wait_until
 from release_tasks.sections import archive, production
-from release_tasks.settings import Settings, load
+from release_tasks.settings import Settings
 from release_tasks.smokes import pass_on_copy
 
 if TYPE_CHECKING:

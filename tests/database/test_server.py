@@ -217,7 +217,7 @@ def test_a_pg_bin_without_a_server_is_refused(tmp_path: Path, monkeypatch: pytes
         programs.find_bin()
 
 
-def test_no_server_at_all_is_refused_with_a_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_at_all_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PG_BIN", raising=False)
     monkeypatch.setattr(programs, "_folders", lambda *_: iter(()))
     with pytest.raises(Refused) as refused:

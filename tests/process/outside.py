@@ -30,7 +30,7 @@ class Ran:
 
     @property
     def commands(self) -> str:
-        """The lines that mend, as they are shown: what a person would paste into a shell."""
+        """The lines that fix, as they are shown: what a person would paste into a shell."""
         return "\n".join(line.strip() for line in self.output.splitlines() if line.startswith("      "))
 
     def refuses(self, *words: str) -> bool:

@@ -39,7 +39,7 @@ def test_main_that_moves_in_the_moment_of_our_push_is_merged_by_the_same_command
     _is_on_main(little, theirs)
 
 
-def test_a_conflict_is_put_back_and_mended_by_the_commands_shown(little: World) -> None:
+def test_a_conflict_is_put_back_and_fixed_by_the_commands_shown(little: World) -> None:
     _stop_after_the_tag(little)
     package = (little.repo / "package.json").read_text().replace("0.1.1", "0.1.1-dev", 1)
     theirs = _colleague_commits(little, {"package.json": package.replace('"private": true', '"private": false')})

@@ -16,7 +16,7 @@ BULLETS = {
 
 
 @pytest.mark.parametrize("fault", ["stale", "warning"])
-def test_what_fails_on_staging_stops_before_production_until_it_is_mended(little: World, fault: str) -> None:
+def test_what_fails_on_staging_stops_before_production_until_it_is_fixed(little: World, fault: str) -> None:
     little.let_go_wrong("staging", fault)
     ran = little.release(env={"LITTLE_WAIT": "12"})
     assert ran.refuses("7. Deploy to Staging", BULLETS[fault])

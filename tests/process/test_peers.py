@@ -51,7 +51,7 @@ def test_a_tag_that_names_an_older_commit_is_refused_and_stays(little: World, ta
     assert little.look() == before
 
 
-def test_a_local_tag_that_is_a_mistake_is_mended_by_the_command_that_is_shown(little: World) -> None:
+def test_a_local_tag_that_is_a_mistake_is_fixed_by_the_command_that_is_shown(little: World) -> None:
     _tag_here(little)
     little.settle("feat: newer", {"newer": ""})
     assert little.release().refuses("git tag --delete v0.1.1")

@@ -1,4 +1,4 @@
-"""What cannot be released is refused in a sentence with its mend, before anything changes."""
+"""What cannot be released is refused in a sentence with its hint, before anything changes."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_a_ddl_file_that_fails_is_found_on_dev_before_anything_changes(little: W
     assert little.look() == before
 
 
-def test_a_ddl_file_that_fails_on_staging_only_is_mended_by_the_next_version(little: World) -> None:
+def test_a_ddl_file_that_fails_on_staging_only_is_fixed_by_the_next_version(little: World) -> None:
     """The tag is published by then and stays; production never sees it."""
     little.places["staging"].rows("create schema app; create view app.other as select 1")
     good = (little.repo / "ddl/02_ops.sql").read_text()

@@ -12,12 +12,12 @@ from outside import LAYER, git, remove_embedded_servers
 
 from release_tasks import process, smokes
 from release_tasks.checks import FAILED, PASSED, runner
+from release_tasks.config import load
 from release_tasks.database.programs import client
 from release_tasks.embedded import open_environment
 from release_tasks.environments import Environment
 from release_tasks.git import Git
 from release_tasks.rehearsal import deploy_previous
-from release_tasks.settings import load
 
 FOUR = {f"test_{name}" for name in ("schema_diagnostics", "str_aux_sampling", "idhr", "persistence_auto_smoke")}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

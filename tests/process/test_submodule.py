@@ -86,7 +86,7 @@ def test_a_release_killed_at_every_change_around_the_submodule_is_finished(with_
     assert with_docs.stamps() == {"staging": ["0.1.1"], "production": ["0.1.1"]}
 
 
-def test_a_submodule_that_is_not_checked_out_is_refused_with_the_command_that_mends_it(with_docs: World) -> None:
+def test_a_submodule_that_is_not_checked_out_is_refused_with_the_command_that_fixes_it(with_docs: World) -> None:
     with_docs.git("submodule", "--quiet", "deinit", "docs")
     before = with_docs.remote_refs
     assert with_docs.release().refuses("git submodule update --init docs")

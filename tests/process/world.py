@@ -224,7 +224,7 @@ class World:
         return clone
 
     def let_go_wrong(self, place: str, *faults: str) -> None:
-        """Tell the web app of `place` what it does wrong from now on; without words it mends."""
+        """Tell the web app of `place` what it does wrong from now on; without words it recovers."""
         database = self.places[place].dsn.rpartition("/")[2]
         (self.folder / "faults" / database).write_text(" ".join(faults))
 

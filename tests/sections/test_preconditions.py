@@ -32,7 +32,7 @@ GATES = [
 
 
 def told(gate: Callable[[Release], str], release: Release) -> list[str]:
-    """Return what `gate` refuses, each with its mend."""
+    """Return what `gate` refuses, each with its hint."""
     release.refresh()
     with pytest.raises(Refused) as refused:
         gate(release)

@@ -68,6 +68,6 @@ def _dsn_of(into: str, root: Path, settings: Settings, stack: ExitStack) -> str:
     own = settings.environments.named(into)
     if not own.embedded:
         return own.dsn
-    server = embedded.start_server(into, root, settings)
-    stack.callback(server.stop)
-    return server.dsn(settings.app)
+    environment = embedded.open_environment(into, root, settings)
+    stack.callback(environment.close)
+    return environment.dsn

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from release_tasks.release import environment_of, project_root, settings_of, ver
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-Rows = Callable[[], AbstractContextManager[str]]  # opens a database with real rows: its DSN, "" where there is none
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -36,28 +34,21 @@ def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Pro
 
 
 def proof_of(
-    files: list[DdlFile],
-    last: list[DdlFile],
-    root: Path,
-    settings: Settings,
-    real: Rows | None = None,
-    remembered: bool = True,
+    files: list[DdlFile], last: list[DdlFile], root: Path, settings: Settings, dsn: str = "", remembered: bool = True
 ) -> proof.Proof:
-    """Return the proof of the pack `files` in `root` over `last` (empty: there is none).
+    """Return the proof of the pack `files` in `root` over `last` (empty: there is none), and over the rows of `dsn`.
 
-    A proof without problems is remembered for exactly these files; one with real rows is as good as one without.
+    A proof without problems is remembered for exactly these files; one with rows is as good as one without.
     """
     key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
     with_rows, without = (drift.cache(kind, [*files, *last], root, settings, *key) for kind in ("rows", "proof"))
-    for path in [with_rows, *([] if real else [without])] if remembered else []:
+    for path in [with_rows, *([] if dsn else [without])] if remembered else []:
         if path.exists():
             return PROOF.validate_json(path.read_bytes())
-    with screen.busy("Proving the DDL pack"), real() if real else nullcontext("") as dsn:
+    with screen.busy("Proving the DDL pack"):
         copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
         with scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running:
             proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
-    if real and not dsn:
-        proved.notes.append("Not proved over real rows: dev has no database yet.")
     if not proved.problems:
         atomic_write(with_rows if dsn else without, PROOF.dump_json(proved))
     return proved

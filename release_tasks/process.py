@@ -41,21 +41,19 @@ def run(
     check: bool = True,
     supervised: bool = False,
     daemons: bool = False,
-    user: str | None = None,
     show: bool = False,
     record: bool = True,
 ) -> Finished:
     """Run a program that gets no input, and end it with its group when it ends or `timeout` seconds are over.
 
     `env` is added to the environment and the program is looked up in the resulting PATH. With `supervised` it also ends
-    when we are killed, with all it started; with `daemons` but for what has made itself independent. `user` (root only)
-    is whom it runs as. With `show` it prints to where we print, and nothing is collected. Without `record` the
-    listeners are not called.
+    when we are killed, with all it started; with `daemons` but for what has made itself independent. With
+    `show` it prints to where we print, and nothing is collected. Without `record` the listeners are not called.
     Raises `Refused` when it cannot be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
         hide(secret)
-    command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env), user=user)
+    command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env))
     began, in_time = time.monotonic(), True
     with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
         outputs: dict[str, Any] = {"stdout": None, "stderr": None} if show else {"stdout": stdout, "stderr": stderr}
@@ -159,7 +157,7 @@ def _start(command: Command, supervised: bool, daemons: bool, outputs: dict[str,
     wanted = name if Path(name).name == name else str(Path(command.cwd) / name)
     if not (program := shutil.which(wanted, path=command.env.get("PATH"))):
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    command = Command([program, *command.argv[1:]], command.cwd, command.env, user=command.user)
+    command = Command([program, *command.argv[1:]], command.cwd, command.env)
     try:
         if supervised:
             return supervisor.start(Spec([command], grace=GRACE, once=True, daemons=daemons), **outputs)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from release_tasks import node, process, screen, temporary, versions
 from release_tasks.config import REHEARSING
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
-from release_tasks.embedded import open_environment
+from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse
 from release_tasks.files import point_link, records_folder
@@ -30,7 +30,7 @@ from release_tasks.settings import Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
 NOX_FOLDER = "RELEASE_NOX"  # a variable for noxfile.py: where the environments of smokes are
-ENVIRONMENTS = ("dev", "staging", "production")
+ENVIRONMENTS = ("staging", "production")  # where something runs before
 COLUMNS = ["section", "outcome", "steps", "changed", "took"]
 
 
@@ -57,7 +57,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began = time.monotonic()
-    with _throw_away_folder(keep, version) as folder, stage(git, folder, settings) as clone:
+    with _throw_away_folder(keep, version) as folder:
+        clone = stage(git, folder, settings)
         ready = time.monotonic() - began
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
@@ -90,21 +91,16 @@ def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
             )
 
 
-@contextmanager
-def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
-    """Clone HEAD into `folder` and bring up its environments, each running HEAD; they end with the block."""
+def stage(git: Git, folder: Path, settings: Settings) -> Path:
+    """Clone HEAD into `folder`, deploy it to staging and production, and return the clone."""
     screen.say(f"Rehearsing in {folder}")
-    with ExitStack() as running:
-        with screen.busy("Cloning into a throw-away folder"):
-            clone = clone_with_bare_remote(git, folder, settings)
-        for name in ENVIRONMENTS:
-            with screen.busy(f"Bringing up {name}"):
-                environment = open_environment(name, clone, settings)
-                running.callback(environment.close)
-                if name != "dev":
-                    deploy_previous(environment, git)
-            screen.say(f"  {name}: {environment.origin}")
-        yield clone
+    with screen.busy("Cloning into a throw-away folder"):
+        clone = clone_with_bare_remote(git, folder, settings)
+    for name in ENVIRONMENTS:
+        with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
+            deploy_previous(environment, git)
+        screen.say(f"  {name}: {environment.origin}")
+    return clone
 
 
 def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:
@@ -128,7 +124,7 @@ def deploy_previous(environment: Environment, git: Git) -> None:
     environment.install(code)
     apply.apply(environment, pack_in(code, git.root, environment.settings), code, "before")
     point_link(environment.current, code)
-    environment.wait_until_ready()
+    serve(environment)
 
 
 def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:

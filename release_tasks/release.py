@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import versions
 from release_tasks.config import load
-from release_tasks.embedded import in_turn, open_environment
+from release_tasks.embedded import open_environment, serve
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, records_folder
 from release_tasks.git import Git
@@ -160,6 +160,8 @@ class Release:
         """Return the environment `name` (dev, staging, production), brought up if it is an embedded one."""
         if name not in self._environments:
             self._environments[name] = open_environment(name, self.root, self.settings)
+            if name != "dev":  # whose web app needs the DDL pack, which section 2 applies
+                serve(self._environments[name])
         return self._environments[name]
 
     def runs_on(self, env: Environment) -> bool:
@@ -221,15 +223,15 @@ def settings_of(config: Any) -> Settings:
 
 
 @contextmanager
-def environment_of(config: Any, where: str) -> Iterator[Environment]:
-    """Open the environment `where` of the repo, outside a release, for the length of the block."""
-    root, settings = project_root(config), settings_of(config)
-    with in_turn(where, root, settings):
-        environment = open_environment(where, root, settings)
-        try:
-            yield environment
-        finally:
-            environment.close()
+def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
+    """Open the environment `where` of the repo, outside a release, for the length of the block.
+
+    With `services`, an embedded one has its web app and jobs running.
+    """
+    with closing(open_environment(where, project_root(config), settings_of(config))) as environment:
+        if services:
+            serve(environment)
+        yield environment
 
 
 def version_here(root: Path) -> str:

@@ -68,7 +68,7 @@ def report(config: Any, where: str, only: str | None, as_json: bool, options: Se
     from release_tasks.release import environment_of, version_here
 
     screen.for_machines(as_json)
-    with environment_of(config, where) as here:
+    with environment_of(config, where, services=True) as here:
         target, evidence = runner.target_of(here, version_here(here.root)), records_folder(here.root) / "checks"
         with screen.busy(f"Running the smokes on {where}"):
             files = files_of(Path(target.code), only)

@@ -33,13 +33,12 @@ PROGRAM = "import sys; sys.path.append(sys.argv[1]); from release_tasks.supervis
 
 @dataclass(frozen=True)
 class Command:
-    """One command: `env` is its whole environment, `log` gets both outputs, `user` is whom it runs as (root only)."""
+    """One command: `env` is its whole environment, `log` gets both outputs."""
 
     argv: list[str]
     cwd: str = "."
     env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     log: str | None = None
-    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,6 @@ def begin(command: Command, home: Path = Path(), **outputs: Any) -> subprocess.P
     """Start `command` below `home` in a group of its own. Raises `OSError` where it cannot be started."""
     argv = [shutil.which(command.argv[0], path=command.env.get("PATH")) or command.argv[0], *command.argv[1:]]
     how: dict[str, Any] = {"cwd": home / command.cwd, "env": command.env, **own_group(), **outputs}
-    if command.user and sys.platform != "win32":
-        import pwd
-
-        how |= {"user": command.user, "group": pwd.getpwnam(command.user).pw_gid, "extra_groups": []}
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, **how)
 
 

@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from release_tasks.errors import Refused
 from release_tasks.files import records_folder
 
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
 ORIGINAL_TMPDIR = "RELEASE_SYSTEM_TMP"  # a variable: the system's own temporary folder, set within a run
-REHEARSAL_SERVERS = "rehearsal-*/clone/.release/environments/*/postgresql"
 
 
 @contextmanager
@@ -68,13 +66,9 @@ def _remove_orphaned(records: Path) -> None:
 
 
 def _remove(record: Path) -> None:
-    """Delete a run's folder, and what servers of a rehearsal in it keep elsewhere, unless one of them still runs."""
-    from release_tasks.database import server
-
-    with suppress(Refused, OSError):
+    """Delete a run's folder; the record stays as long as something of it does."""
+    with suppress(OSError):
         folder = Path(os.fsdecode(record.read_bytes()), record.stem)
-        for data in folder.glob(REHEARSAL_SERVERS):
-            server.remove(data)
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             record.unlink()

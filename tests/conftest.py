@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import pytest
 from release_tasks import temporary
 from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
-from release_tasks.database.server import Running, remove, start
+from release_tasks.database.server import Running, start
 from release_tasks.git import Git
 from release_tasks.outcome import Outcome
 from release_tasks.plan import PlannedStep
@@ -79,8 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
     (folder / "tmp").mkdir()
     os.environ.update(dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")))  # programs leave files there
     tempfile.tempdir = None
-    if roomy or _is_open_to_all(folder):
-        os.environ["RELEASE_SERVERS"] = str(folder)
     if roomy:
         config.option.basetemp = str(folder / "tests")
         store = Path.home() / ".local" / "share" / "pnpm" / "store"  # else pnpm would make one in memory
@@ -107,13 +104,6 @@ def _is_roomy(memory: Path) -> bool:
         return False
     found = os.statvfs(memory)
     return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 6e9
-
-
-def _is_open_to_all(folder: Path) -> bool:
-    """Whether root's servers, which run as another user, reach `folder` and may run programs from there."""
-    if sys.platform != "linux" or os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        return False
-    return all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.resolve().parents)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -216,7 +206,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running = start(folder, durable=False)
     yield running
     running.stop()
-    remove(folder)
 
 
 def majors() -> list[int]:

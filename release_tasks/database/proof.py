@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from psycopg import Connection
 
@@ -19,37 +20,7 @@ from release_tasks.database.structure import NEW, Structure
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
-WATCH = """create schema release_proof;
-create unlogged table release_proof.done (id serial, file text, what text, object text, unique (file, what, object));
-create unlogged table release_proof.was as
-  select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
-  where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
-create function release_proof.note() returns event_trigger language plpgsql security definer set search_path = '' as $$
-begin
-  insert into release_proof.done (file, what, object) select current_setting('release.file', true), what, object from (
-    select 'alters', object_identity from pg_catalog.pg_event_trigger_ddl_commands() where tg_event = 'ddl_command_end'
-    union select 'rewrites', name from release_proof.was
-      where case tg_event when 'table_rewrite' then oid = pg_catalog.pg_event_trigger_table_rewrite_oid() end
-    union select 'drops', object_type || ' ' || object_identity from pg_catalog.pg_event_trigger_dropped_objects()
-      where tg_event = 'sql_drop' and original and not is_temporary
-      and object_type in ('table', 'table column', 'materialized view', 'schema', 'sequence', 'type')
-  ) as found (what, object) where object is not null on conflict do nothing;
-end $$;
-create event trigger release_proof_alter on ddl_command_end execute function release_proof.note();
-create event trigger release_proof_drop on sql_drop execute function release_proof.note();
-create event trigger release_proof_rewrite on table_rewrite execute function release_proof.note();
-"""
-AFTER_FILE = """insert into release_proof.done (file, what, object)
-  select current_setting('release.file', true), what, name from (
-    select 'locks', relation from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'
-    union select 'changes rows of', relid from pg_stat_xact_user_tables where n_tup_upd + n_tup_del > 0
-    union select 'empties', oid from release_proof.was join pg_class c using (oid)
-      where relkind = 'r' and c.relfilenode <> was.relfilenode
-      and not exists (select from release_proof.done where done.what = 'rewrites' and object = name)
-  ) as found (what, oid) join release_proof.was using (oid) on conflict do nothing;
-update release_proof.was set relfilenode = c.relfilenode from pg_class c where c.oid = was.oid;
-select pg_stat_force_next_flush();
-"""
+WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
 TABLES = """select relnamespace::regnamespace || '.' || quote_ident(relname),
     coalesce(json_object_agg(quote_ident(attname), atttypid::regtype order by attnum) filter (where attnum > 0), '{}')
@@ -191,9 +162,9 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
     """Apply `pack` by psql to a database of a scratch server, and watch what becomes of it; no trace is left there."""
     with programs.connect(dsn, timeout=0) as connection:
         before = _rows(connection, {})
-        connection.execute(WATCH)
+        connection.execute(WATCH.read_bytes())
         try:
-            warnings, failed = psql.run_each(dsn, pack, ddl, AFTER_FILE)
+            warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
             done = connection.execute(DONE).fetchall()
         finally:
             connection.execute("drop schema release_proof cascade")

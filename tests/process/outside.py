@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from release_tasks.database.server import remove
-
 LAYER = Path(__file__).resolve().parents[2]
 PATIENCE = 180.0  # seconds for any one command; generous, as it is only waited for when something is wrong
 
@@ -137,12 +135,6 @@ def end_processes_of(folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert until(lambda: not processes_of(folder))
-
-
-def remove_embedded_servers(repo: Path) -> None:
-    """Delete the data of the embedded servers of `repo`, which as root is kept outside of it."""
-    for folder in (repo / ".release" / "environments").glob("*/postgresql"):
-        remove(folder)
 
 
 def until(holds: Callable[[], object], seconds: float = PATIENCE) -> bool:

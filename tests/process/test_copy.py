@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from outside import LAYER, PATIENCE, Ran, git, introduce, remove_embedded_servers
+from outside import LAYER, PATIENCE, Ran, git, introduce
 
 APP = {"app.py": "print('Hello')\n", "README.md": "# An app\n", "LICENSE": "None.\n"}
 MINIMAL = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {app: tiny}\n"
@@ -81,7 +81,6 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     git(repo, "init", "--quiet", "--initial-branch=main")
     introduce(repo)
     yield repo
-    remove_embedded_servers(repo)
 
 
 def copy_into(repo: Path) -> None:

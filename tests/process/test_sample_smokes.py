@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from invoke.vendor import yaml
-from outside import LAYER, git, remove_embedded_servers
+from outside import LAYER, git
 
 from release_tasks import process, smokes
 from release_tasks.checks import FAILED, PASSED, runner
@@ -39,7 +39,6 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envi
         yield environment
     finally:
         environment.close()
-        remove_embedded_servers(clone)
 
 
 def dump(environment: Environment) -> str:

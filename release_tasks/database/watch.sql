@@ -1,0 +1,40 @@
+-- What each file of a DDL pack does to the tables that are there, noted by PostgreSQL itself ("Event Triggers").
+-- The proof runs this on a scratch server before a pack, and note_file() in the transaction of each file, whose path
+-- is the setting release.file.
+
+create schema release_proof;
+
+create unlogged table release_proof.done (id serial, file text, what text, object text, unique (file, what, object));
+
+create unlogged table release_proof.was as
+  select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
+  where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
+
+create function release_proof.note() returns event_trigger language plpgsql security definer set search_path = '' as $$
+begin
+  insert into release_proof.done (file, what, object) select current_setting('release.file', true), what, object from (
+    select 'alters', object_identity from pg_catalog.pg_event_trigger_ddl_commands() where tg_event = 'ddl_command_end'
+    union select 'rewrites', name from release_proof.was
+      where case tg_event when 'table_rewrite' then oid = pg_catalog.pg_event_trigger_table_rewrite_oid() end
+    union select 'drops', object_type || ' ' || object_identity from pg_catalog.pg_event_trigger_dropped_objects()
+      where tg_event = 'sql_drop' and original and not is_temporary
+      and object_type in ('table', 'table column', 'materialized view', 'schema', 'sequence', 'type')
+  ) as found (what, object) where object is not null on conflict do nothing;
+end $$;
+
+create procedure release_proof.note_file() language sql begin atomic
+  insert into release_proof.done (file, what, object)
+    select current_setting('release.file', true), what, name from (
+      select 'locks', relation from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'
+      union select 'changes rows of', relid from pg_stat_xact_user_tables where n_tup_upd + n_tup_del > 0
+      union select 'empties', oid from release_proof.was join pg_class c using (oid)
+        where relkind = 'r' and c.relfilenode <> was.relfilenode
+        and not exists (select from release_proof.done where done.what = 'rewrites' and object = name)
+    ) as found (what, oid) join release_proof.was using (oid) on conflict do nothing;
+  update release_proof.was set relfilenode = c.relfilenode from pg_class c where c.oid = was.oid;
+  select pg_stat_force_next_flush();
+end;
+
+create event trigger release_proof_alter on ddl_command_end execute function release_proof.note();
+create event trigger release_proof_drop on sql_drop execute function release_proof.note();
+create event trigger release_proof_rewrite on table_rewrite execute function release_proof.note();

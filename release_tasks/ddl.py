@@ -16,7 +16,7 @@ from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW, Difference
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
-from release_tasks.files import atomic_write, records_folder
+from release_tasks.files import atomic_write
 from release_tasks.git import Git
 from release_tasks.release import environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
@@ -47,7 +47,7 @@ def proof_of(
             return PROOF.validate_json(path.read_bytes())
     with screen.busy("Proving the DDL pack"):
         copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
-        with scratch.server(records_folder(root) / "scratch", programs.server_major(dsn) if dsn else None) as running:
+        with scratch.server(root, programs.server_major(dsn) if dsn else None) as running:
             proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
     if not proved.problems:
         atomic_write(with_rows if dsn else without, PROOF.dump_json(proved))
@@ -114,11 +114,9 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
         else:
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
-                applied = apply.apply(environment, files, root, version)
-            for file in files:
-                screen.say(file.name)
-                for warning in applied[file.path]:
-                    screen.say(f"  {warning}", "yellow")
+                warnings = apply.apply(environment, files, root, version)
+            for line in (*(file.path for file in files), *warnings):
+                screen.say(line)
             screen.say(f"Applied {len(files)} files to {where}.")
 
 

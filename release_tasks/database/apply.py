@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from psycopg import Connection, errors
+from psycopg import Connection
 
 from release_tasks import process
 from release_tasks.database import drift, psql, structure
@@ -26,14 +26,10 @@ WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
 def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
-    """Return the files that were not applied to their end with their present content, in order. Raises `Refused`."""
+    """Return the files that were not applied to their end with their present content, in order."""
     if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
         return list(pack)
-    try:
-        entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
-    except errors.UndefinedColumn:
-        what = f"{ddl.ledger} is another table, no ledger: it has no columns file and sha256."
-        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
+    entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
@@ -46,45 +42,43 @@ def server_problems(connection: Connection, where: str) -> list[Problem]:
     return [Problem(what, f"Set release.environments.{where}.dsn to the primary.")]
 
 
-def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> dict[str, list[str]]:
-    """Apply the whole `pack` to `environment`; the application's runner is that in the folder `code`.
+def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> list[str]:
+    """Apply the whole `pack` to `environment`, by the runner in the folder `code` if it has one; return the warnings.
 
-    Returns file → its warnings. Raises `Refused`, also where another release applies DDL there; what was not applied
-    to its end is then not in the ledger, and the same command goes on.
+    Raises `Refused`; what was not applied to its end is then not in the ledger, and the same command goes on.
     """
     where, ddl = environment.name, environment.settings.ddl
     refuse(pack_problems(pack, ddl))
     with environment.connect() as connection:
         refuse(server_problems(connection, where))
-        unapplied(connection, pack, ddl)  # refuses a table that is no ledger
         if ddl.command:
-            applied = _by_command(connection, environment, pack, code, version)
+            warnings = _by_command(connection, environment, pack, code, version)
         else:
-            applied = _by_psql(environment, pack, version)
+            warnings = _by_psql(environment, pack, version)
         if left := unapplied(connection, pack, ddl):
             what = f"The ledger of {where} has no entry of {listed(file.path for file in left)}."
             raise Refused(what, "Take \\connect, and a BEGIN without COMMIT, out of the pack.")
-    return applied
+    return warnings
 
 
-def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> dict[str, list[str]]:
+def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> list[str]:
     """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
     for attempt in range(ATTEMPTS):
         ran = psql.run(environment.dsn, pack, environment.settings.ddl, version, environment.name)
-        if ran.state not in psql.RETRIED or attempt == ATTEMPTS - 1:
+        if not ran.can_be_retried or attempt == ATTEMPTS - 1:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
     refuse([ran.problem] if ran.problem else [])
-    return ran.applied
+    return ran.warnings
 
 
 def _by_command(
     connection: Connection, environment: Environment, pack: Sequence[DdlFile], code: Path, version: str
-) -> dict[str, list[str]]:
+) -> list[str]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
     settings, ddl = environment.settings, environment.settings.ddl
     made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
-    connection.execute(psql.LOCK)
+    connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)
     variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
@@ -101,15 +95,12 @@ def _by_command(
             f"but of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}.",
             "See which database it reaches: it has to read DATABASE_URL or PG*.",
         )
-    connection.execute("".join(psql.enter(file, ddl, version) for file in pack).encode())
-    return {file.path: warnings if file is pack[-1] else [] for file in pack}
+    connection.execute(psql.entries(pack, ddl, version).encode())
+    return warnings
 
 
 def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[str]:
-    """Run the application's own runner in `folder` with `variables`; return its warnings.
-
-    It passes with exit code 0 and `must_print`, {count} being the number of files. Raises `Refused`.
-    """
+    """Run the application's own runner, which passes with exit code 0 and `must_print`; return its warnings."""
     ran = process.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, supervised=True)
     expected = ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)")
     if not re.search(expected, ran.output):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
@@ -48,10 +48,12 @@ class Backup(BaseModel):
     rows: dict[str, int]
     by: str
     at: AwareDatetime
-    app: str = ""
-    environment: str = ""
     version: str = ""
     commit: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls.model_validate(dict(json.loads((folder / FACTS).read_bytes()), folder=folder))
 
     @property
     def name(self) -> str:
@@ -87,14 +89,13 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
 
     `version` and `commit` say for which release. Raises `Refused`; nothing is left then.
     """
-    app = environment.settings.app
-    about = {"app": app, "environment": environment.name, "version": version, "commit": commit}
     with locked(environment) as folder:
-        name = f"{app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        name = f"{environment.settings.app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         incomplete = folder / f".{name}{INCOMPLETE}"
         try:
             incomplete.mkdir(mode=0o700)
-            taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name, **about)
+            taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name)
+            taken = taken.model_copy(update={"version": version, "commit": commit})
             files.atomic_write(incomplete / FACTS, taken.model_dump_json(indent=1).encode())
             files.atomic_write(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
             return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
@@ -104,8 +105,8 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
             shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
-    """Write dump, roles and database of `dsn` into `folder`; `about` is what else the backup says of itself."""
+def dump(dsn: str, folder: Path, settings: Settings, where: str = "") -> Backup:
+    """Write dump, roles and database of `dsn` into `folder`."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
 
@@ -121,8 +122,8 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={folder / ROLES}")
         # Of no schema: only what it prints of the database itself is left.
         run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
-        found = {"database": connection.info.dbname, "server": major, "rows": rows(connection)}
-    return Backup.model_validate({**found, **about, "folder": folder, "by": programs.who(), "at": datetime.now(UTC)})
+        about = {"folder": folder, "by": programs.who(), "at": datetime.now(UTC)}
+        return Backup(database=connection.info.dbname, server=major, rows=rows(connection), **about)
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:
@@ -146,13 +147,9 @@ def read(folder: Path) -> Backup:
     fix = f"cd {shlex.quote(str(folder))} && sha256sum --check {SUMS}   # and use another backup"
     refuse(Problem(f"{folder / name} is not what {SUMS} says.", fix) for name in damaged_files(folder))
     try:
-        return _described(folder)
+        return Backup.load(folder)
     except (OSError, ValueError) as error:
         raise Refused(f"{folder / FACTS} is not of a backup: {error}", fix) from None
-
-
-def _described(folder: Path) -> Backup:
-    return Backup.model_validate(dict(json.loads((folder / FACTS).read_bytes()), folder=folder))
 
 
 def all_of(environment: Environment) -> list[Backup]:
@@ -160,7 +157,7 @@ def all_of(environment: Environment) -> list[Backup]:
     found = []
     for path in folder_of(environment).glob(f"{environment.settings.app}-{environment.name}-[0-9]*Z/{FACTS}"):
         with suppress(ValueError):
-            found.append(_described(path.parent))
+            found.append(Backup.load(path.parent))
     return sorted(found, key=lambda each: each.at, reverse=True)
 
 
@@ -171,14 +168,7 @@ def made_for(environment: Environment, commit: str | None) -> Backup | None:
 
 
 def prune(environment: Environment) -> None:
-    """Delete what is older than the newest `backup.keep` backups that count.
-
-    What is not verified, or damaged, does not count, and so pushes out none.
-    """
-    counting = 0
-    for each in all_of(environment):
-        if counting == environment.settings.backup.keep:
-            # Renamed first, so that no half of it is ever taken for a backup.
-            shutil.rmtree(each.folder.rename(each.folder.with_name(f".{each.name}{INCOMPLETE}")))
-        elif each.verified and not damaged_files(each.folder):
-            counting += 1
+    """Delete all but the newest `backup.keep` of those that count; what is not verified, or damaged, stays."""
+    counting = [each for each in all_of(environment) if each.verified and not damaged_files(each.folder)]
+    for old in counting[environment.settings.backup.keep :]:
+        shutil.rmtree(old.folder)

@@ -21,17 +21,13 @@ MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
     """Return what `pack` makes, by psql, on a server of version `major` where this machine has that.
 
-    It is remembered for exactly these files. The database has the name of the app, which packs know. Raises `Refused`
-    where the pack cannot be applied.
+    It is remembered for exactly these files. Raises `Refused` where the pack cannot be applied.
     """
     remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
     if remembered.exists():
         return dict(json.loads(remembered.read_text(encoding="utf-8")))
-    with (
-        scratch.server(records_folder(root) / "scratch", major) as running,
-        scratch.database(running, settings.app) as dsn,
-    ):
-        refuse(list(psql.run_each(dsn, pack, settings.ddl)[1].values())[:1])
+    with scratch.server(root, major) as running, scratch.database(running, settings.app) as dsn:
+        refuse(psql.run_each(dsn, pack, settings.ddl)[1][:1])
         made = structure.read(dsn)
         made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
     atomic_write(remembered, json.dumps(made).encode())
@@ -46,10 +42,7 @@ def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *m
 
 
 def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
-    """Return what is new, changed or dropped in what the pack `new` makes; equal objects are no shift.
-
-    Raises `Refused` where a pack cannot be applied.
-    """
+    """Return what is new, changed or dropped in what the pack `new` makes. Raises `Refused` as `made_by` does."""
     found = structure.differences(*(made_by(pack, root, settings) for pack in (old, new)))
     return [replace(each, how="dropped") if each.how == MISSING else each for each in found]
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
 
 from release_tasks import node, process
@@ -137,18 +136,12 @@ def recorded(git: Git, tip: str, tag: str) -> Iterator[str]:
 
 
 def changes(before: Sequence[DdlFile], now: Sequence[DdlFile]) -> list[str]:
-    """Return what makes the pack `now` of the pack `before`; the same content under another name was renamed."""
+    """Return what makes the pack `now` of the pack `before`."""
     old, new = ({file.path: file.sha256 for file in pack} for pack in (before, now))
-    gone = {digest: path for path, digest in old.items() if path not in new}
-    was = {path: gone.pop(digest) for path, digest in new.items() if path not in old and digest in gone}
-    names = {old_path: path for path, old_path in was.items()}
-    old = {names.get(path, path): digest for path, digest in old.items()}
-    stayed, order = [path for path in old if path in new], [path for path in new if path in old]
-    moves = SequenceMatcher(None, stayed, order, autojunk=False).get_opcodes()
+    both = [path for path in new if path in old]
     return [
-        *(f"renamed {old_path} to {path}" for path, old_path in was.items()),
         *(f"removed {path}" for path in old if path not in new),
         *(f"added {path}" for path in new if path not in old),
-        *(f"changed {path}" for path in order if old[path] != new[path]),
-        *(f"reordered {path}" for kind, *_, start, end in moves if kind != "equal" for path in order[start:end]),
+        *(f"changed {path}" for path in both if old[path] != new[path]),
+        *(["reordered"] if both != [path for path in old if path in new] else []),
     ]

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psycopg import Connection
-
 from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
@@ -22,11 +20,8 @@ from release_tasks.settings import Ddl
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
-TABLES = """select relnamespace::regnamespace || '.' || quote_ident(relname),
-    coalesce(json_object_agg(quote_ident(attname), atttypid::regtype order by attnum) filter (where attnum > 0), '{}')
-  from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
-  where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' group by c.oid"""
-Rows = dict[str, tuple[int, dict[str, str], object]]  # table → number of rows, column → type, hash of the rows
+ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.columns, was.hash is distinct from now.hash
+  from release_proof.rows was left join release_proof.rows() now using (name) order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
@@ -83,24 +78,20 @@ def prove(
     with scratch.database(running, app) as dsn:
         with proof.one_pass("From empty", ddl):
             proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
-            proof.notes += [f"{path}: {warning}" for path, warnings in found.warnings.items() for warning in warnings]
-            refuse(list(found.failed.values())[:1])  # others may follow from it
+            proof.notes += found.warnings
+            refuse(found.failed[:1])  # others may follow from it
             made = structure.read(dsn)
         if not made:
             return proof
         with proof.one_pass("Applied again", ddl, IDEMPOTENT):
             found = watched(dsn, pack, ddl)
-            grown = [
-                table for table, (count, *_) in found.after.items() if count > found.before.get(table, (count,))[0]
-            ]
-            proof.notes += [f"Applied again, the pack adds rows to {table}." for table in grown]
             refuse([*found.problems(), *_unsettled(found, made, structure.read(dsn))])
     if last:
         with scratch.database(running, app) as dsn, proof.one_pass("Over the last release", ddl):
-            failed = watched(dsn, last, ddl).failed.values()
+            failed = watched(dsn, last, ddl).failed
             refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
             found = watched(dsn, pack, ddl)
-            refuse(found.failed.values())
+            refuse(found.failed)
             for file, what, name in found.done:
                 if what != "alters" and file in proof.files:
                     proof.files[file].append(f"{what} {name}")
@@ -111,7 +102,7 @@ def prove(
         with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
             copy(dsn)
             found = watched(dsn, pack, ddl)
-            proof.rows = sum(count for count, *_ in found.before.values())
+            proof.rows = sum(count for _, count, *_ in found.rows)
             refuse(found.problems())
     return proof
 
@@ -127,31 +118,28 @@ def _unsettled(found: Watched, made: Structure, now: Structure) -> Iterator[Prob
 
 @dataclass(frozen=True)
 class Watched:
-    """A pack applied under watch: file → warnings, file → why it failed, (file, does, what), rows before and after."""
+    """A pack applied under watch: warnings, what failed, (file, does, what), and the tables that were there."""
 
-    warnings: dict[str, list[str]]
-    failed: dict[str, Problem]
+    warnings: list[str]
+    failed: list[Problem]
     done: list[tuple[str, str, str]]
-    before: Rows
-    after: Rows
+    rows: list[tuple[str, int, int, bool, bool]]  # table, rows before, now, all columns are there, hash is another
 
     def problems(self) -> list[Problem]:
         """Return which files failed, and which rows, values and columns that were there before are gone or others."""
-        return [*self.failed.values(), *(Problem(f"{loss}.", KEEP) for loss in self._losses())]
+        return [*self.failed, *(Problem(f"{loss}.", KEEP) for loss in self._losses())]
 
     def files_on(self, what: str) -> str:
         """Return the files that did something to the object `what`."""
-        return (
-            listed(sorted({file for file, _, name in self.done if name.removeprefix("table ") == what})) or "the pack"
-        )
+        files = {file for file, _, name in self.done if name.removeprefix("table ") == what}
+        return listed(sorted(files)) or "the pack"
 
     def _losses(self) -> Iterator[str]:
-        for table, (count, columns, hashed) in self.before.items():
-            now, columns_now, hashed_now = self.after.get(table, (0, {}, None))
+        for table, count, now, is_complete, is_other in self.rows:
             updated = any(what == "changes rows of" and name == table for _, what, name in self.done)
             if now < count:
                 yield f"table {table} had {count} rows and has {now} now ({self.files_on(table)})"
-            elif 0 < count == now and (hashed != hashed_now if columns.items() <= columns_now.items() else updated):
+            elif 0 < count == now and (is_other if is_complete else updated):
                 yield f"values in table {table} change ({self.files_on(table)})"
             for file, what, name in self.done:
                 if count and what == "drops" and name.startswith(f"table column {table}."):
@@ -161,23 +149,9 @@ class Watched:
 def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
     """Apply `pack` by psql to a database of a scratch server, and watch what becomes of it; no trace is left there."""
     with programs.connect(dsn, timeout=0) as connection:
-        before = _rows(connection, {})
         connection.execute(WATCH.read_bytes())
         try:
             warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
-            done = connection.execute(DONE).fetchall()
+            return Watched(warnings, failed, *(connection.execute(query).fetchall() for query in (DONE, ROWS)))
         finally:
             connection.execute("drop schema release_proof cascade")
-        return Watched(warnings, failed, done, before, _rows(connection, before))
-
-
-def _rows(connection: Connection, before: Rows) -> Rows:
-    """Count and hash the rows of each table, in the columns that it had `before`, where it has them still."""
-    found: Rows = {}
-    for table, columns in connection.execute(TABLES).fetchall():
-        _, was, _ = before.get(table, (0, columns, None))
-        hashed = ", ".join(was if was.items() <= columns.items() else columns)
-        query = f"select count(*), sum(hashtextextended(row({hashed})::text, 0)) from only {table}"
-        ((count, total),) = connection.execute(query.encode()).fetchall()
-        found[table] = count, columns, total
-    return found

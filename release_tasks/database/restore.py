@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,6 @@ from release_tasks.database import backup, programs, scratch
 from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import records_folder
 from release_tasks.masks import mask
 from release_tasks.settings import Backup as Settings
 
@@ -31,7 +29,7 @@ NOT_NEEDED = re.compile(rf" NO(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPAS
 # ANALYZE of everything, by a role that is no superuser, writes a warning for each catalog into the server log.
 ANALYZE = """select format('analyze %s', oid::regclass) from pg_class
   where relkind in ('r', 'p', 'm') and oid >= 16384 and pg_has_role(relowner, 'usage') order by 1"""
-RENAME = sql.SQL("alter database {} rename to {}")
+RENAME, DROP = sql.SQL("alter database {} rename to {}"), sql.SQL("drop database if exists {} with (force)")
 
 
 def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], str] = lambda _: "") -> str:
@@ -44,11 +42,10 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     with backup.locked(environment):
         if not taken.verified:
             backup.read(taken.folder)  # refuses a damaged one
-            began = time.monotonic()
-            with scratch.server(records_folder(environment.root) / "scratch", taken.server) as server:
+            with scratch.server(environment.root, taken.server) as server:
                 _load(taken, server.dsn(taken.database), settings, any_locale=True)
-                found = f"restored on PostgreSQL {programs.major_of(server.bin)} in {time.monotonic() - began:.1f} s"
-                found += f": {len(taken.rows)} tables and {sum(taken.rows.values())} rows are the same"
+                found = f"restored on PostgreSQL {programs.major_of(server.bin)}: "
+                found += f"{len(taken.rows)} tables and {sum(taken.rows.values())} rows are the same"
                 tried = try_copy(server.dsn(taken.database))
             taken.mark_verified("; ".join(filter(None, [found, tried])), [])
         summary = str(taken.verified["summary"])
@@ -91,17 +88,16 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
             what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
             raise Refused(what, backup.RUN_AGAIN) from None
         finally:
-            _drop(admin, beside)
+            admin.execute(DROP.format(sql.Identifier(beside)))
     done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]
     done += [f"Kept what was there before as the database {kept}."] if there else []
     return done + [f"Made the role {role}, without a password." for role in roles]
 
 
 def check_target(dsn: str, over: str, again: str) -> bool:
-    """Return whether the database `dsn` is there.
+    """Return whether the database `dsn` is there; `again` is the command for hints.
 
-    Raises `Refused` where it is, and `over` is not its name, or PostgreSQL would not rename it; `again` is the command
-    for such hints.
+    Raises `Refused` where it is, and `over` is not its name, or PostgreSQL would not rename it.
     """
     name = programs.database_of(dsn)
     with programs.connect(_other(dsn)) as admin:
@@ -132,7 +128,7 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
     name = programs.database_of(dsn)
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         create, properties = _database_statements(taken, sql.Identifier(name).as_string(admin))
-        _drop(admin, name)
+        admin.execute(DROP.format(sql.Identifier(name)))
         roles = _make_roles(admin, (taken.folder / backup.ROLES).read_text(encoding="utf-8"))
         try:
             admin.execute(create.encode())
@@ -175,10 +171,6 @@ def _make_roles(admin: psycopg.Connection, dumped: str) -> list[str]:
             if not {*missing}.isdisjoint(statement.groups()):
                 admin.execute(NOT_NEEDED.sub("", statement[0]).encode())
     return missing
-
-
-def _drop(admin: psycopg.Connection, name: str) -> None:
-    admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 def _suffixed(name: str, suffix: str) -> str:

@@ -13,16 +13,17 @@ from psycopg import sql
 from release_tasks.database import programs
 from release_tasks.database.server import Running, start
 from release_tasks.errors import Refused
-from release_tasks.files import locked
+from release_tasks.files import locked, records_folder
 
 
 @contextmanager
-def server(folder: Path, major: int | None = None) -> Iterator[Running]:
-    """Run a new server below `folder` for the length of the block, of version `major` where this machine has that.
+def server(root: Path, major: int | None = None) -> Iterator[Running]:
+    """Run a new server for the repo at `root` while the block lasts, of version `major` where this machine has that.
 
     What a killed run left there is removed first; its server ends when its files are gone. Raises `Refused`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = records_folder(root) / "scratch"
+    folder.mkdir(exist_ok=True)
     for lock in folder.glob("*.lock"):
         with suppress(Refused), locked(lock, "scratch server"):  # not one that is in use
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)

@@ -61,10 +61,16 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     _initialise(data, programs)
     _end_orphan(data)
-    running = _launch(programs, data, log, durable)
+    port, password = free_port(), data.with_name("password").read_text(encoding="utf-8").strip()
+    hide(password)
+    options = [f"-c{option}" for option in (*OPTIONS, *(() if durable else THROW_AWAY))]
+    argv = [*AS_SERVER, str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    services = Supervised.start(Spec([Command(argv, str(folder), environment, str(log))], stop="INT"))
+    running = Running(programs, log, port, password, services)
     try:
-        if not wait_until(lambda: not _refusal(running), time.monotonic() + TIMEOUT, every=0.05):
-            raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s: {_refusal(running)}", f"tail {log}")
+        if not wait_until(lambda: _serves(running), time.monotonic() + TIMEOUT, every=0.05):
+            raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s.", f"tail {log}")
         with connect(running.dsn("postgres")) as connection:
             there = {name for (name,) in connection.execute("select datname from pg_database")}
             for name in {*databases} - there:
@@ -112,20 +118,7 @@ def _end_orphan(data: Path) -> None:
     (data / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _launch(programs: Path, data: Path, log: Path, durable: bool) -> Running:
-    port, password = free_port(), data.with_name("password").read_text(encoding="utf-8").strip()
-    hide(password)
-    options = [f"-c{option}" for option in (*OPTIONS, *(() if durable else THROW_AWAY))]
-    argv = [*AS_SERVER, str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
-    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    command = Command(argv, str(data.parent), environment, log=str(log))
-    return Running(programs, log, port, password, Supervised.start(Spec([command], stop="INT")))
-
-
-def _refusal(running: Running) -> str:
-    """Return why the server accepts no connection of ours now, "" when it does."""
-    try:
-        with connect(running.dsn("postgres")):
-            return ""
-    except Refused as refused:
-        return str(refused)
+def _serves(running: Running) -> bool:
+    with suppress(Refused), connect(running.dsn("postgres")):
+        return True
+    return False

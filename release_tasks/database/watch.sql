@@ -1,6 +1,6 @@
 -- What each file of a DDL pack does to the tables that are there, noted by PostgreSQL itself ("Event Triggers").
--- The proof runs this on a scratch server before a pack, and note_file() in the transaction of each file, whose path
--- is the setting release.file.
+-- The proof runs this on a scratch server before a pack, note_file() in the transaction of each file, whose path is the
+-- setting release.file, and at the end rows() once more.
 
 create schema release_proof;
 
@@ -9,6 +9,29 @@ create unlogged table release_proof.done (id serial, file text, what text, objec
 create unlogged table release_proof.was as
   select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
   where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
+
+create unlogged table release_proof.rows (name text, columns jsonb, count bigint, hash numeric);
+
+-- Each table with the types of its columns, its number of rows and their hash, in the columns that it had before, where
+-- it still has them.
+create function release_proof.rows() returns setof release_proof.rows language plpgsql as $$
+declare one record; hashed jsonb;
+begin
+  for one in
+    select relnamespace::regnamespace || '.' || quote_ident(relname) as name,
+      coalesce(jsonb_object_agg(quote_ident(attname), atttypid::regtype) filter (where attnum > 0), '{}') as columns
+    from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
+    where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' and relnamespace <> 'release_proof'::regnamespace
+    group by c.oid
+  loop
+    select rows.columns into hashed from release_proof.rows where rows.name = one.name and rows.columns <@ one.columns;
+    return query execute format(
+      'select %L, %L::jsonb, count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s', one.name, one.columns,
+      (select string_agg(key, ', ') from jsonb_object_keys(coalesce(hashed, one.columns)) as key), one.name);
+  end loop;
+end $$;
+
+insert into release_proof.rows select * from release_proof.rows();
 
 create function release_proof.note() returns event_trigger language plpgsql security definer set search_path = '' as $$
 begin

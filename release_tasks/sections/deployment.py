@@ -108,8 +108,8 @@ def apply_missing(release: Release, env: Environment, code: Callable[[], Path]) 
         return f"all {len(pack)} files are in the ledger"
     folder, command = code(), " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
-    for file, warnings in apply.apply(env, pack, folder, release.version).items():
-        release.journal.record("ddl", where=env.name, file=file, warnings=warnings)
+    warnings = apply.apply(env, pack, folder, release.version)
+    release.journal.record("ddl", where=env.name, files=[file.path for file in pack], warnings=warnings)
 
 
 def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:

@@ -172,11 +172,13 @@ def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what runs `inv ddl.drift` in a repository whose database may be anywhere."""
     shutil.copy(ROOT / "tasks.py", work.root)
 
-    def inv(*args: str, settings: str = "{}", **variables: str) -> subprocess.CompletedProcess[str]:
+    def inv(
+        *args: str, task: str = "ddl.drift", settings: str = "{}", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         (work.root / "invoke.yaml").write_text(
             f"tasks: {{executor_class: release_tasks.engine.ReleaseExecutor}}\nrelease: {settings}\n"
         )
-        argv = [sys.executable, "-m", "invoke", "ddl.drift", *args]
+        argv = [sys.executable, "-m", "invoke", task, *args]
         env = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
         return subprocess.run(argv, cwd=work.root, env=env, capture_output=True, text=True, check=False)
 
@@ -184,6 +186,10 @@ def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_an_embedded_dev_has_no_drift(inv: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    before = inv()
+    assert before.returncode == 1 and "dev: table app.things is missing." in before.stdout
+    assert "inv ddl.apply --env dev" in before.stdout
+    assert inv(task="ddl.apply").returncode == 0
     ran = inv()
     assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its 2 files make.\n"), ran.stderr
 

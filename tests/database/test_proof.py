@@ -127,11 +127,6 @@ def test_a_pack_that_empties_or_drops_tables_is_refused(prove: Prove, text: str,
     assert problems(prove({**PACK, "02_x": text}))[0].startswith(expected)
 
 
-def test_rows_that_come_with_every_application_are_told(prove: Prove) -> None:
-    found = prove({**PACK, "02_log": "create table if not exists l (n int); insert into l values (1);"})
-    assert problems(found) == [] and found.notes == ["Applied again, the pack adds rows to public.l."]
-
-
 def test_an_empty_file_is_told_and_not_refused(prove: Prove) -> None:
     """D8"""
     found = prove({**PACK, "V1__a": "", "02_z": " \n"})

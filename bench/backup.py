@@ -48,7 +48,6 @@ def main() -> None:
                 rows.append((f"a verified backup, {kind}", f"{ours:.1f}", f"{ours / bare:.2f}"))
         finally:
             running.stop()
-            server.remove(folder / "postgresql")
     screen.table(f"{TABLES * ROWS:,} rows, medians of {times}", ["what", "seconds", "ratio"], rows)
 
 

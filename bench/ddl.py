@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from release_tasks import ddl, screen  # noqa: E402
 from release_tasks.database import apply, programs, structure  # noqa: E402
 from release_tasks.database.pack import DdlFile  # noqa: E402
-from release_tasks.database.server import Running, remove, start  # noqa: E402
+from release_tasks.database.server import Running, start  # noqa: E402
 from release_tasks.environments import Environment  # noqa: E402
 from release_tasks.settings import Settings  # noqa: E402
 
@@ -59,7 +59,6 @@ def main() -> None:
             compare_structure(times, server)
         finally:
             server.stop()
-            remove(folder / "postgresql")
 
 
 def environment(dsn: str) -> Environment:

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def release_twice(folder: Path, times: int) -> tuple[float, float]:
-    """Return the seconds of a first run, and the median of runs after it, with the environments already up."""
+    """Return the seconds of a first run, and the median of runs after it."""
     from release_tasks import rehearsal, versions
     from release_tasks.git import Git
     from release_tasks.release import settings_of
@@ -83,10 +83,10 @@ def release_twice(folder: Path, times: int) -> tuple[float, float]:
     config = Config(project_location=ROOT)
     config.load_project()
     settings = settings_of(config)
-    with rehearsal.stage(Git.open(ROOT, settings.remote), folder, settings) as clone:
-        words = ("release", "--version", version, "--yes")
-        first = median(lambda: inv(*words, cwd=clone), 1)
-        return first, median(lambda: inv(*words, cwd=clone), times)
+    clone = rehearsal.stage(Git.open(ROOT, settings.remote), folder, settings)
+    words = ("release", "--version", version, "--yes")
+    first = median(lambda: inv(*words, cwd=clone), 1)
+    return first, median(lambda: inv(*words, cwd=clone), times)
 
 
 if __name__ == "__main__":

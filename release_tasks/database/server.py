@@ -93,18 +93,9 @@ def _initialise(data: Path, programs: Path) -> None:
     password.unlink(missing_ok=True)
     password.touch(mode=0o600)
     password.write_text(secrets.token_hex(16), encoding="utf-8")
-    argv: list[str | Path] = [
-        *AS_SERVER,
-        programs / "initdb",
-        "-D",
-        incomplete,
-        "-U",
-        "postgres",
-        "-A",
-        "scram-sha-256",
-    ]
-    argv += ["--pwfile", password, "-E", "UTF8", "--locale=C", "--no-sync"]
-    run(argv, cwd=data.parent, supervised=True)
+    files: list[str | Path] = ["-D", incomplete, "--pwfile", password, "--no-sync"]
+    how = ("-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C")
+    run([*AS_SERVER, programs / "initdb", *files, *how], cwd=data.parent, supervised=True)
     incomplete.rename(data)
 
 

@@ -214,7 +214,7 @@ def _without_node(little: World) -> None:
     """Let the layer find no Node: none on PATH, no wheel."""
     folder = little.folder / "no-node"
     folder.mkdir()
-    for name in ("git", "sh", "env", "tar", "ps", "pg_dump", "pg_restore", "initdb"):
+    for name in ("git", "sh", "env", "tar", "ps", "setpriv", "pg_dump", "pg_restore", "initdb"):
         if found := shutil.which(name):
             (folder / name).symlink_to(found)
     little.variables["PATH"] = str(folder)

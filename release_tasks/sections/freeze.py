@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks.database.pack import TITLE, DdlFile, changes, last_locked, lock_of, pack_at
+from release_tasks.database.pack import TITLE, changes, last_locked, lock_of, pack_at
 from release_tasks.errors import Manual, Problem, listed, refuse
 from release_tasks.release import Release, Step
-from release_tasks.sections import notes
-from release_tasks.sections.database_notes import objects_changed
+from release_tasks.sections.database_notes import objects_changed, packs
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
@@ -50,13 +49,13 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
     lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
     moved = changes(base[1], pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
-        return _about(pack, release)
+        return _about(release)
     shifted = objects_changed(base[1], pack, release) if base and moved else []
     reason = (allow_shift or "").strip()
     if base and shifted and not reason:
         refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
-    yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(moved)}' if moved else ''})"
+    yield f"git commit {path} ({_about(release)}{f', {kind}: {listed(moved)}' if moved else ''})"
     if moved:
         release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
     text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
@@ -81,14 +80,11 @@ def _body(moved: list[str], shifted: list[str], reason: str) -> str:
     return "\n".join(lines)
 
 
-def _about(pack: list[DdlFile], release: Release) -> str:
+def _about(release: Release) -> str:
     """Return a few words about the pack: its size, and what became of it since the last release."""
-    size, since = f"{len(pack)} files", notes.last_release(release)
-    if not since:
-        return size
-    last = pack_at(release.git, f"refs/tags/{since}", release.settings)
+    since, last, pack = packs(release)
     moved = changes(last, pack)
-    if not moved:
-        return f"{size}; nothing since {since}"
+    if not since or not moved:
+        return f"{len(pack)} files" + (f"; nothing since {since}" if since else "")
     objects = listed(objects_changed(last, pack, release)) or "the same objects"
-    return f"{size}; since {since}: {listed(moved)}; {objects}"
+    return f"{len(pack)} files; since {since}: {listed(moved)}; {objects}"

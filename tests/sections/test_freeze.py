@@ -204,7 +204,7 @@ def test_a_pack_that_cannot_be_applied_is_refused_with_its_line(locked: Release,
 def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(work: Work, take: Take) -> None:
     work.commit({"ddl/02_old.sql": "create or replace view app.old as select 1 as n;\n"})
     assert take(lock_the_ddl_order, work.release("0.1.0", branch="")).state == CHANGED
-    work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
+    work.release_before("v0.1.0")
     release = work.release()
     assert take(lock_the_ddl_order, release, change=False).text == f"git commit {LOCK} (3 files; nothing since v0.1.0)"
     work.git("rm", "--quiet", "ddl/02_old.sql")
@@ -221,7 +221,7 @@ def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(wo
 
 def test_a_last_release_that_cannot_be_applied_is_no_hindrance(work: Work, take: Take) -> None:
     work.commit({"ddl/02_late.sql": "select nothing from nowhere;\n"})
-    work.git("tag", "--annotate", "--message", "v0.1.0", "v0.1.0")
+    work.release_before("v0.1.0")
     work.commit(LATE)
     look = take(lock_the_ddl_order, work.release(), change=False)
     assert look.state == PLANNED and "cannot be compared: ddl/02_late.sql" in look.text

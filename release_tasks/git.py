@@ -117,6 +117,11 @@ class Git:
         status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
         return sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
 
+    def same_here(self, files: Mapping[str, bytes], paths: list[str]) -> list[str]:
+        """Return those of `paths` that are in the working tree as `files` (path → bytes) has them."""
+        here = [path for path in paths if path in files and (self.root / path).is_file()]
+        return [path for path in here if (self.root / path).read_bytes() == files[path]]
+
     def tags(self) -> list[str]:
         return self._look("tag", "--list").stdout.split()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from release_tasks import versions
 from release_tasks.config import load
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
+Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def until_published(step: Any) -> Any:
+def until_published(step: Marked) -> Marked:
     """Mark a step as settled, and not run any more, once the tag is published."""
-    step.settled = lambda release: "settled when the tag was published" if release.published else ""
+    step.settled = lambda release: "settled when the tag was published" if release.published else ""  # type: ignore[attr-defined]
     return step
 
 
-def until_live(step: Any) -> Any:
+def until_live(step: Marked) -> Marked:
     """Mark a step as settled, and not run any more, once production runs the release."""
-    step.settled = lambda release: "history: production runs it" if release.runs_in_production else ""
+    step.settled = lambda release: "history: production runs it" if release.runs_in_production else ""  # type: ignore[attr-defined]
     return step
 
 

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,15 +43,17 @@ def reach_the_environment(release: Release, env: Environment) -> str:
 @until_live
 def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the tag's code in place."""
-    commit = require(release.published, "after the tag is pushed")
-    code = env.folder / "releases" / release.tag
+    commit, code = require(release.published, "after the tag is pushed"), _folder(release, env)
     if deployment_of(release, env)["commit"] == commit and code.exists():
         return f"{commit:.9}"
     yield f"git archive {release.tag} | tar --extract --directory {shown(code, release)}"
-    began = _moment(env)
+    with env.connect() as connection:  # its clock is the one that stamps and rows have
+        (now,) = connection.execute("select now()").fetchall()[0]
+    logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
+    about = {"commit": commit, "began": now.isoformat(), "began_unix": time.time(), "positions": logs}
     unpack_commit(release.git, commit, code)
     env.install(code)
-    atomic_write(_marker(release, env), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+    atomic_write(code.with_name(f"{release.tag}.json"), json.dumps(about).encode())
 
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
@@ -67,7 +68,7 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
 
 def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
     """Return what `put_the_code_in_place` left in `env`; its `commit` is None when it has not been."""
-    marker = _marker(release, env)
+    marker = _folder(release, env).with_name(f"{release.tag}.json")
     if not marker.exists():
         return {"commit": None}
     with suppress(OSError, ValueError):
@@ -78,41 +79,28 @@ def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
     raise Refused(f"{marker} is not what a deployment leaves there: it may have been cut short.", again)
 
 
-def _marker(release: Release, env: Environment) -> Path:
-    return env.folder / "releases" / f"{release.tag}.json"
-
-
-def _moment(env: Environment) -> dict[str, Any]:
-    """Return when the deployment begins, by the database's clock, and where the logs stand then."""
-    with env.connect() as connection:
-        (now,) = connection.execute("select now()").fetchall()[0]
-    logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
-    return {"began": now.isoformat(), "began_unix": time.time(), "positions": logs}
+def _folder(release: Release, env: Environment) -> Path:
+    return env.folder / "releases" / release.tag
 
 
 def placed(release: Release, env: Environment) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
-    require(
-        release.published and deployment_of(release, env)["commit"] == release.published, "after the code is in place"
-    )
-    return env.folder / "releases" / release.tag
+    commit = release.published
+    require(commit and deployment_of(release, env)["commit"] == commit, "after the code is in place")
+    return _folder(release, env)
 
 
 @until_live
 def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     """Apply the DDL pack."""
-    return (yield from apply_missing(release, env, lambda: placed(release, env)))
-
-
-def apply_missing(release: Release, env: Environment, code: Callable[[], Path]) -> Step:
-    """Apply the pack to `env` with what is in the folder `code()`, unless its ledger has every file as it is."""
     settings = release.settings
     pack = pack_at(release.git, release.commit, settings)
     missing = unapplied_files(release, env)
     if not missing:
         refuse(ddl.missing_problems(env, pack))
         return f"all {len(pack)} files are in the ledger"
-    folder, command = code(), " ".join(settings.ddl.command) or "psql"
+    folder = release.root if env.name == "dev" else placed(release, env)
+    command = " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
     for file, warnings in apply.apply(env, pack, folder, release.version).items():
         release.journal.record("ddl", where=env.name, file=file, warnings=warnings)

@@ -6,19 +6,18 @@ import json
 import re
 from contextlib import suppress
 
-from release_tasks.database.pack import pack_at, tag_of
+from release_tasks.database.pack import lock_of, pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, differing
-from release_tasks.release import Release, Step, retag_hint
+from release_tasks.release import Release, Step, retag_hint, until_published
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
 
 
+@until_published
 def write_the_docs_pack(release: Release) -> Step:
     """Regenerate VERSION, SOURCE_TAG and the hashes."""
-    if release.published:
-        return f"in {release.published:.9}"
     git, tip, settings = release.git, release.tip, release.settings
     if missing := [path for path in settings.docs_pack.include if git.bytes_at(tip, path) is None]:
         what = f"The include list names files that are not committed: {listed(missing)}."
@@ -33,14 +32,13 @@ def write_the_docs_pack(release: Release) -> Step:
     git.commit_files(pack, f"docs: update version + hashes for {release.tag}")
 
 
+@until_published
 def publish_the_docs_submodule(release: Release) -> Step:
     """Tag and push the docs where they are a submodule."""
     folder, tag_ref = release.settings.docs_pack.folder, release.tag_ref
     docs = release.git.submodule(folder)
     if docs is None:
         return "they are no submodule"
-    if release.published:
-        return "settled when the tag was published"
     require(release.version_at(release.tip) == release.version, "after the docs pack is built")
     commit, branch = docs.commit_named("HEAD"), f"refs/heads/{release.settings.docs_pack.submodule_branch}"
     tagged, there = docs.commit_named(tag_ref), docs.remote_refs
@@ -53,13 +51,6 @@ def publish_the_docs_submodule(release: Release) -> Step:
     if not tagged:
         docs.run("tag", "--annotate", "--message", release.title, release.tag, "HEAD")
     docs.push(f"HEAD:{branch}", tag_ref)
-
-
-def paths(release: Release) -> set[str]:
-    """Return the paths that section 4 writes."""
-    settings, folder = release.settings, release.settings.docs_pack.folder
-    inside = {folder, f"{folder}/VERSION", f"{folder}/SOURCE_TAG"} if release.git.submodule(folder) else set[str]()
-    return {"VERSION", "SOURCE_TAG", settings.docs_pack.hashes, *settings.version_files, *inside}
 
 
 def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
@@ -101,6 +92,16 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
     hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
     hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
+
+
+def half_packed(release: Release, dirty: list[str]) -> list[str]:
+    """Return those of the `dirty` files that are, byte for byte, what sections 3 and 4 write, or section 6 drafts."""
+    if not dirty:
+        return []
+    git, tip, settings = release.git, release.tip, release.settings
+    files = {**expected_pack(release, tip), settings.ddl.lock: lock_of(pack_at(git, tip, settings), release.tag)}
+    submodule = settings.docs_pack.folder if git.submodule(settings.docs_pack.folder) else ""
+    return [*git.same_here(files, dirty), submodule, release.notes_path]
 
 
 def hash_problems(git: Git, commit: str, hashes_path: str) -> list[str]:

@@ -8,16 +8,15 @@ from datetime import datetime, timedelta
 
 from release_tasks.database.pack import TITLE, changes, last_locked, lock_of, pack_at
 from release_tasks.errors import Manual, Problem, listed, refuse
-from release_tasks.release import Release, Step
+from release_tasks.release import Release, Step, until_published
 from release_tasks.sections.database_notes import objects_changed, packs
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
 
+@until_published
 def announce_the_freeze(release: Release, until: str | None = None) -> str:
     """Announce the freeze: critical fixes only."""
-    if release.published:
-        return "it ended with the tag"
     who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
     end = datetime.now().astimezone() + timedelta(days=release.settings.freeze_days)
     until = until or f"{end:%Y-%m-%d %H:%M %Z}"
@@ -30,20 +29,16 @@ def cut_the_release_branch(release: Release) -> Step:
     if git.branch == branch or release.is_over:
         return branch
     known = git.commit_named(release.branch_ref) or release.branch_ref in git.remote_refs
-    start = "" if known else release.tag if release.published else "HEAD"
-    yield f"git switch {branch}" if known else f"git switch --create {branch} {start}"
-    if not known:
-        git.run("switch", "--quiet", "--create", branch, start)
-        return None
+    words = [branch] if known else ["--create", branch, release.tag if release.published else "HEAD"]
+    yield f"git switch {' '.join(words)}"
     if release.branch_ref in git.remote_refs:
         git.fetch()
-    git.run("switch", "--quiet", branch)
+    git.run("switch", "--quiet", *words)
 
 
+@until_published
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
-    if release.published:
-        return "locked in the tag"
     git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
     pack = pack_at(git, tip, settings)
     lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)

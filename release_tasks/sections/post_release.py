@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import process, versions
+from release_tasks import versions
 from release_tasks.errors import Refused, refuse, require
 from release_tasks.release import Release, Step, version_here
 from release_tasks.sections import archive, docs_pack, notes
@@ -31,16 +31,15 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     git, main = release.git, release.settings.main
     if git.contains("HEAD", commit):
         return
-    try:
-        git.run("merge", "--quiet", *options, commit)
-    except process.CommandFailed as no:
+    merged = git.run("merge", "--quiet", *options, commit, check=False)
+    if merged.code:
         conflicts = git.run("diff", "--name-only", "--diff-filter=U", check=False).stdout.split()
         git.run("merge", "--abort", check=False)
         raise Refused(
-            f"{name} does not merge into {main}: {', '.join(conflicts) or no.finished.tail(3)}. Nothing was changed.",
+            f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. Nothing was changed.",
             f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
             f"inv release --version {release.version}",
-        ) from no
+        )
 
 
 def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
@@ -67,19 +66,15 @@ def files_of_cycle(release: Release, upcoming: str) -> dict[str, bytes]:
     return files
 
 
-def half_opened(release: Release) -> list[str]:
-    """Return the uncommitted files on the main branch that are, byte for byte, what opens the next cycle."""
-    git, upcoming = release.git, version_here(release.root)
-    is_merged = release.published and git.contains(release.main_ref, release.tip)
-    if git.branch != release.settings.main or not is_merged or release.goes_on_at(release.main_ref):
+def half_opened(release: Release, dirty: list[str]) -> list[str]:
+    """Return those of the `dirty` files on the main branch that are, byte for byte, what opens the next cycle."""
+    git, main, upcoming = release.git, release.main_ref, version_here(release.root)
+    is_merged = release.published and git.contains(main, release.tip)
+    if git.branch != release.settings.main or not is_merged or release.goes_on_at(main):
         return []
     if not versions.is_version(upcoming) or not versions.opens_a_cycle_after(upcoming, release.version):
         return []
-    files = files_of_cycle(release, upcoming).items()
-    written = {
-        path for path, content in files if (file := release.root / path).is_file() and file.read_bytes() == content
-    }
-    return [path for path in git.dirty_paths() if path in written]
+    return git.same_here(files_of_cycle(release, upcoming), dirty)
 
 
 def push_the_main_branch(release: Release) -> Step:

@@ -49,11 +49,11 @@ def stand_on_the_right_branch(release: Release) -> str:
 
 def keep_the_tree_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
-    half_opened, ours = post_release.half_opened(release), set[str]()
-    if release.git.branch == release.branch:
-        ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
-    paths = [path for path in release.git.dirty_paths() if not path.endswith(".incomplete")]
-    if dirty := [path for path in paths if path not in {*ours, *half_opened}]:
+    git = release.git
+    paths = [path for path in git.dirty_paths() if not path.endswith(".incomplete")]
+    half_opened = post_release.half_opened(release, paths)
+    half_packed = docs_pack.half_packed(release, paths) if git.branch == release.branch else []
+    if dirty := [path for path in paths if path not in (*half_opened, *half_packed)]:
         raise Refused(
             f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
             "git stash --include-untracked\n"
@@ -61,7 +61,7 @@ def keep_the_tree_clean(release: Release) -> Step:
         )
     if half_opened:
         yield f"git restore {listed(half_opened)}: section 10, which was stopped, writes them again"
-        release.git.run("restore", "--staged", "--worktree", "--", *half_opened)
+        git.run("restore", "--staged", "--worktree", "--", *half_opened)
     return ""
 
 
@@ -201,7 +201,7 @@ def prove_the_ddl_pack(release: Release) -> str:
 @until_published
 def validate_the_ddl_pack_on_dev(release: Release) -> Step:
     """The DDL pack can be applied on dev."""
-    return (yield from deployment.apply_missing(release, release.environment("dev"), lambda: release.root))
+    return (yield from deployment.apply_the_ddl_pack(release, release.environment("dev")))
 
 
 @until_published

@@ -7,7 +7,7 @@ import re
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
 from release_tasks.git import differing
-from release_tasks.release import Release, Step, retag_hint
+from release_tasks.release import Release, Step, retag_hint, until_published
 from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
@@ -75,11 +75,10 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
     return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
 
 
+@until_published
 def push_branch_and_tag(release: Release) -> Step:
     """Push branch and tag together."""
     git = release.git
-    if release.published:
-        return "both are there"
     commit = require(git.commit_named(release.tag_ref), "after the tag")
     refuse(behind_problems(release, release.branch))
     yield f"git push --atomic {release.settings.remote} {release.branch_ref} {release.tag_ref}"

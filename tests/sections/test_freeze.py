@@ -233,4 +233,4 @@ def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Wo
     work.commit(LATE)
     locked.git.refresh()
     look = take(lock_the_ddl_order, locked)
-    assert (look.state, look.text) == (DONE, "locked in the tag")
+    assert (look.state, look.text) == (DONE, "settled when the tag was published")

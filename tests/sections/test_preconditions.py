@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
-from release_tasks.sections.docs_pack import write_the_docs_pack
+from release_tasks.sections.docs_pack import expected_pack, write_the_docs_pack
 from release_tasks.sections.preconditions import version_file_problems
 
 if TYPE_CHECKING:
@@ -116,13 +116,16 @@ def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome])
 def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
     work: Work, take: Callable[..., Outcome]
 ) -> None:
-    release = work.release()
-    work.git("switch", "--quiet", "--create", release.branch)
-    work.write({"VERSION": "0.1.1\n", "ddl/ORDER.lock": "x", ".VERSION.4711.incomplete": "0.1."})
+    release = work.release(version_files=["package.json"])
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order):
+        assert take(step, release).state == CHANGED
+    files = {path: content.decode() for path, content in expected_pack(release, "HEAD").items()}
+    work.write({**files, release.notes_path: "a draft\n", ".VERSION.4711.incomplete": "0.1."})
+    work.git("add", "VERSION")
     assert take(preconditions.keep_the_tree_clean, release).state == DONE
-    work.write({"CHANGELOG.md": "by hand\n"})
+    work.write({"CHANGELOG.md": "by hand\n", "package.json": '{"version": "0.1.1", "by": "hand"}'})
     (problem,) = take(preconditions.keep_the_tree_clean, release).problems
-    assert problem.what == "The working tree has 1 uncommitted changes: CHANGELOG.md."
+    assert problem.what == "The working tree has 2 uncommitted changes: CHANGELOG.md, package.json.", "R28"
 
 
 def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:

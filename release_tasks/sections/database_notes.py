@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from release_tasks import ddl, versions
@@ -10,7 +11,11 @@ from release_tasks.database.pack import DdlFile, changes, pack_at, recorded
 from release_tasks.errors import Refused
 from release_tasks.release import Release
 
-UNDONE = ("drops", "empties", "changes rows of")  # what cannot be undone
+NOTED = {  # of what a file was seen to do: kind → how that begins
+    "lock (ACCESS EXCLUSIVE)": "` locks ",
+    "takes long on a large table": "` rewrites ",
+    "cannot be undone": "` (drops|empties|changes rows of) ",
+}
 
 
 def last_release(release: Release) -> str | None:
@@ -57,12 +62,10 @@ def deployment(release: Release) -> list[str]:
     if not changes(last, now):
         return []
     files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
-    done = [(f"`{path}` {each}", each.startswith(UNDONE)) for path, does in files.items() for each in does]
+    lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
     runner = " ".join(release.settings.ddl.command) or "psql"
     return [
         f"the DDL pack has changed: `inv deploy.staging` applies it with `{runner}`, `inv deploy.production` too, "
         "after a backup",
-        *(f"lock: {line} (ACCESS EXCLUSIVE)" for line, _ in done if " locks " in line),
-        *(f"takes long on a large table: {line}" for line, _ in done if " rewrites " in line),
-        *(f"cannot be undone: {line}" for line, final in done if final),
+        *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
     ]

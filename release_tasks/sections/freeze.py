@@ -78,8 +78,4 @@ def _body(moved: list[str], shifted: list[str], reason: str) -> str:
 def _about(release: Release) -> str:
     """Return a few words about the pack: its size, and what became of it since the last release."""
     since, last, pack = packs(release)
-    moved = changes(last, pack)
-    if not since or not moved:
-        return f"{len(pack)} files" + (f"; nothing since {since}" if since else "")
-    objects = listed(objects_changed(last, pack, release)) or "the same objects"
-    return f"{len(pack)} files; since {since}: {listed(moved)}; {objects}"
+    return f"{len(pack)} files" + (f"; since {since}: {listed(changes(last, pack)) or 'nothing'}" if since else "")

@@ -257,8 +257,8 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
     assert told == [
         "- the DDL pack has changed: `inv deploy.staging` applies it with `psql`, `inv deploy.production` too, "
         "after a backup",
-        "- lock: `ddl/01_tables.sql` locks app.things (ACCESS EXCLUSIVE)",
-        "- lock: `ddl/03_new.sql` locks app.things (ACCESS EXCLUSIVE)",
+        "- lock (ACCESS EXCLUSIVE): `ddl/01_tables.sql` locks app.things",
+        "- lock (ACCESS EXCLUSIVE): `ddl/03_new.sql` locks app.things",
     ]
     assert final == "- cannot be undone: `ddl/03_new.sql` drops table column app.things.born"
     assert notes.draft(release, "Faster.") == text

@@ -14,7 +14,7 @@ from string import Template
 from release_tasks import screen
 from release_tasks.checks import document
 from release_tasks.errors import Problem, Refused, refuse, require
-from release_tasks.files import read_checksums, read_text, sha256
+from release_tasks.files import atomic_write, read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
 from release_tasks.sections import database_notes
 
@@ -36,10 +36,10 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
         refuse(notes_problems(committed, release))
         return path
     template_of(release)
-    found = find_highlights(release, highlights, edit=False)
+    found = find_highlights(release, highlights)
     require(release.published, "after the tag is pushed")
     yield f"git commit {path}" + ("" if found else ", after the Highlights are written in $EDITOR")
-    text = draft(release, found or find_highlights(release, highlights, edit=True))
+    text = draft(release, found or edited_highlights(release))
     git.commit_files({path: text.encode()}, f"release: notes for {release.tag}")
 
 
@@ -70,30 +70,25 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
     return problems
 
 
-def find_highlights(release: Release, given: str | None, edit: bool) -> str:
-    """Return the Highlights: as `given`, from notes begun by hand, CHANGELOG, or with `edit` from $EDITOR.
+def find_highlights(release: Release, given: str | None) -> str:
+    """Return the Highlights: as `given`, from notes begun by hand, as typed before, or from CHANGELOG.
 
-    Returns "" when only an editor can give them and `edit` is off; raises `Refused` when nothing can.
+    Returns "" where an editor has to give them; raises `Refused` where none can.
     """
-    changelog, typed = release.settings.changelog, release.folder / "HIGHLIGHTS.md"  # kept, whatever stops the run
+    changelog = release.settings.changelog
     found = (
         _written(_text_given(given or ""))
         or _written(_section_of(read_text(release.root / release.notes_path), "Highlights"))
-        or _written(read_text(typed))
+        or _written(read_text(_typed(release)))
         or _written(_section_of(release.git.text_at(release.commit, changelog) or "", title_of(release.version)))
     )
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if found:
-        return found
-    if editor and sys.stdin and sys.stdin.isatty():
-        argv = _words_of(editor)
-        return _edited(argv, typed, release) if edit else ""
-    raise Refused(
-        f"The notes need Highlights: {changelog} has no text under a heading {release.version}, "
-        "and no --highlights were given.",
-        f'inv release --version {release.version} --highlights "…"   # or @file, or write the section in '
-        f"{changelog} before the tag",
-    )
+    if not found and not _editor():
+        section = f"{changelog} has no text under a heading {release.version}"
+        raise Refused(
+            f"The notes need Highlights: {section}, and no --highlights were given.",
+            f'inv release --version {release.version} --highlights "…"   # or @file, or the section, before the tag',
+        )
+    return found
 
 
 def _text_given(highlights: str) -> str:
@@ -105,9 +100,16 @@ def _text_given(highlights: str) -> str:
     return read_text(path)
 
 
-def _words_of(editor: str) -> list[str]:
-    """Return $VISUAL or $EDITOR as a command. Raises `Refused` where it cannot be one: before the tag, not after."""
-    fix = 'export EDITOR=vi   # or give --highlights "…"'
+def _typed(release: Release) -> Path:
+    """Return where what was written in $EDITOR stays until it is committed, whatever stops the run."""
+    return release.folder / "HIGHLIGHTS.md"
+
+
+def _editor() -> list[str]:
+    """Return $VISUAL or $EDITOR as a command, [] without one or a terminal. Raises `Refused` for a wrong one."""
+    editor, fix = os.environ.get("VISUAL") or os.environ.get("EDITOR"), 'export EDITOR=vi   # or give --highlights "…"'
+    if not editor or not sys.stdin or not sys.stdin.isatty():
+        return []
     try:
         words = shlex.split(editor, posix=os.name != "nt")
     except ValueError as no:
@@ -117,11 +119,12 @@ def _words_of(editor: str) -> list[str]:
     return words
 
 
-def _edited(editor: list[str], path: Path, release: Release) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<!-- What does {release.title} bring? These comment lines go away. -->\n", encoding="utf-8")
+def edited_highlights(release: Release) -> str:
+    """Return the Highlights that a person writes in $EDITOR now."""
+    path = _typed(release)
+    atomic_write(path, f"<!-- What does {release.title} bring? These comment lines go away. -->\n".encode())
     with screen.handed_over():
-        subprocess.run([*editor, str(path)], check=False)
+        subprocess.run([*_editor(), str(path)], check=False)
     if highlights := _written(read_text(path)):
         return highlights
     raise Refused("The Highlights were left empty.", f"inv notes --version {release.version}")

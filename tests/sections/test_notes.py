@@ -94,18 +94,18 @@ def test_every_other_commit_is_told_once_whatever_its_subject(subjects: list[str
 
 def test_highlights_come_from_the_option_then_notes_begun_by_hand_then_changelog(work: Work) -> None:
     release = work.release()
-    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
+    assert notes.find_highlights(release, None) == "It counts faster."
     work.write({release.notes_path: "# App v0.1.1\n\n## Highlights\n\nBegun by hand.\n\n## Added\n\n- none\n"})
-    assert notes.find_highlights(release, None, edit=False) == "Begun by hand."
-    assert notes.find_highlights(release, "Given now.", edit=False) == "Given now."
+    assert notes.find_highlights(release, None) == "Begun by hand."
+    assert notes.find_highlights(release, "Given now.") == "Given now."
 
 
 def test_highlights_can_be_given_as_a_file(work: Work) -> None:
     work.write({"words.md": "<!-- what it brings -->\nFrom a file.\n"})
     release = work.release()
-    assert notes.find_highlights(release, f"@{work.root / 'words.md'}", edit=False) == "From a file."
+    assert notes.find_highlights(release, f"@{work.root / 'words.md'}") == "From a file."
     with pytest.raises(Refused, match=r"names the file gone\.md, which is not there"):
-        notes.find_highlights(release, "@gone.md", edit=False)
+        notes.find_highlights(release, "@gone.md")
 
 
 @pytest.mark.parametrize("place", ["given", "begun", "typed"])
@@ -121,7 +121,7 @@ def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Wor
     files[place].write_bytes(b"\xff")
     given = f"@{files['given']}" if place == "given" else None
     with pytest.raises(Refused, match=rf"{files[place].name} cannot be read as UTF-8 text: .*0xff"):
-        notes.find_highlights(release, given, edit=False)
+        notes.find_highlights(release, given)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_an_editor_that_cannot_be_started_is_found_before_the_tag_and_what_was_t
     typed = release.folder / "HIGHLIGHTS.md"
     typed.parent.mkdir(parents=True)
     typed.write_text("<!-- x -->\nTyped before.\n")
-    assert notes.find_highlights(release, None, edit=True) == "Typed before."
+    assert notes.find_highlights(release, None) == "Typed before."
     typed.write_text("")
     monkeypatch.setenv("EDITOR", f'{sys.executable} -c \'import sys; open(sys.argv[1], "w").write("Typed now.")\'')
-    assert notes.find_highlights(release, None, edit=False) == ""
-    assert notes.find_highlights(release, None, edit=True) == "Typed now." == typed.read_text()
+    assert notes.find_highlights(release, None) == ""
+    assert notes.edited_highlights(release) == "Typed now." == typed.read_text()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_an_editor_that_cannot_be_started_is_found_before_the_tag_and_what_was_t
 def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
     release = work.release()
     work.write({release.notes_path: f"# v0.1.1\n\n## Highlights\n\n{begun}\n\n## Added\n\n- a\n"})
-    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
-    assert notes.find_highlights(release, begun, edit=False) == "It counts faster."
+    assert notes.find_highlights(release, None) == "It counts faster."
+    assert notes.find_highlights(release, begun) == "It counts faster."
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_changelog_s_section_is_found_by_its_version(work: Work, heading: st
     work.commit(
         {"CHANGELOG.md": f"# Changes\n\n## 0.2.0\n\nlater\n\n{heading}\n\nThis one.\n\n### More\n\n## 0.1.0\n\nx\n"}
     )
-    assert notes.find_highlights(work.release(), None, edit=False) == "This one.\n\n### More"
+    assert notes.find_highlights(work.release(), None) == "This one.\n\n### More"
 
 
 @pytest.mark.parametrize(

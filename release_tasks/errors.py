@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class Refused(Exception):
 
 class NotYet(Exception):
     """A check needs what an earlier step has not made yet; the message says what, as "after the tag"."""
+
+
+def require(found: Found | None, when: str) -> Found:
+    """Return `found`, which an earlier step makes. Raises `NotYet` with `when` that is, as long as it is not there."""
+    if not found:
+        raise NotYet(when)
+    return found
 
 
 class Manual(str):

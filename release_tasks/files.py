@@ -39,6 +39,16 @@ def atomic_write(path: Path, content: bytes) -> None:
         incomplete.unlink(missing_ok=True)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file that people write, "" where it is not there; raises `Refused` where it is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as no:
+        raise Refused(f"{path} cannot be read as UTF-8 text: {no}.", f"Save {path} as UTF-8, then run again.") from None
+
+
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of `content`, 64 lower-case hex digits."""
     return hashlib.sha256(content).hexdigest()

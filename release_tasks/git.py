@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from release_tasks import process
@@ -19,17 +19,7 @@ if TYPE_CHECKING:
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 LOCAL = 60
 NEWS = 10.0  # seconds after which the remote is listed again
-UNDER_WAY = (
-    "MERGE_HEAD",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "REBASE_HEAD",
-    "rebase-merge",
-    "rebase-apply",
-    "BISECT_LOG",
-    "index.lock",
-)
-QUIETLY = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "LC_ALL": "C"}
+MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 
 
 class Git:
@@ -39,15 +29,19 @@ class Git:
         self.root, self.remote = root, remote
         self._seen: dict[tuple[str, ...], process.Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
-        self._remote_refs: dict[str, str] | None = None
-        self._asked_at = 0.0
+        self._remote_refs, self._listed_at = dict[str, str](), -NEWS
 
     @classmethod
     def open(cls, root: Path, remote: str) -> Git:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
-        if not (root / ".git").exists():
-            raise _not_a_root(root)
         git = cls(root, remote)
+        if not (root / ".git").exists():
+            top = git._look("rev-parse", "--show-toplevel").stdout.strip()
+            if not top:
+                raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
+            what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
+            fix = "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder."
+            raise Refused(what, fix)
         if git.commit_named("HEAD") is None:
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return git
@@ -66,30 +60,30 @@ class Git:
         """Forget what was seen here, and what the `remote` said: something has changed."""
         self._seen.clear()
         if remote:
-            self._remote_refs = None
+            self._listed_at = -NEWS
 
-    def run(self, *args: str, timeout: float = LOCAL, check: bool = True) -> process.Finished:
-        """Run `git args`; raises `process.CommandFailed` when it fails or takes longer than `timeout` seconds."""
-        self._seen.clear()
-        return self._command(args, timeout, check)
+    def run(self, *args: str, timeout: float = LOCAL, check: bool = True, changes: bool = True) -> process.Finished:
+        """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
+
+        Raises `process.CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
+        """
+        if changes:
+            self._seen.clear()
+        ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
+        env = {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": ssh}
+        return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
 
     def _look(self, *args: str) -> process.Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
         if args not in self._seen:
-            self._seen[args] = self._command(args, LOCAL, check=False, record=False)
+            self._seen[args] = self.run(*args, check=False, changes=False)
         return self._seen[args]
-
-    def _command(self, args: Sequence[str], timeout: float, check: bool, record: bool = True) -> process.Finished:
-        ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
-        env = {**QUIETLY, "GIT_SSH_COMMAND": ssh}
-        return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=record)
 
     # What is here
 
     def commit_named(self, ref: str) -> str | None:
         """Return the id of the commit that `ref` names, None when it names none here."""
-        found = self._look("rev-parse", "--quiet", "--verify", "--end-of-options", f"{ref}^{{commit}}")
-        return found.stdout.strip() if found.code == 0 else None
+        return self.object_named(f"{ref}^{{commit}}")
 
     def object_named(self, ref: str) -> str | None:
         """Return the id of the very object `ref` names: for an annotated tag, the tag object."""
@@ -112,14 +106,7 @@ class Git:
     @property
     def under_way(self) -> str | None:
         """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
-        folder = Path(self.repo.git_dir)
-        for name in UNDER_WAY:
-            if (folder / name).exists():
-                return name
-        return None
-
-    def has(self, object_id: str) -> bool:
-        return self._look("cat-file", "-e", object_id).code == 0
+        return next((mark for mark in MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
@@ -127,15 +114,13 @@ class Git:
 
     def dirty_paths(self) -> list[str]:
         """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
-        entries = self._command(
-            ["status", "--porcelain=v1", "-z", "--untracked-files=all"], LOCAL, check=True
-        ).stdout.split("\0")
-        paths, skip = [], False
-        for entry in entries:
-            if entry and not skip:
-                paths.append(entry[3:])
-            skip = not skip and entry[:1] in ("R", "C")
-        return sorted(paths)
+        status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
+        return sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
+
+    def same_here(self, files: Mapping[str, bytes], paths: list[str]) -> list[str]:
+        """Return those of `paths` that are in the working tree as `files` (path → bytes) has them."""
+        here = [path for path in paths if path in files and (self.root / path).is_file()]
+        return [path for path in here if (self.root / path).read_bytes() == files[path]]
 
     def tags(self) -> list[str]:
         return self._look("tag", "--list").stdout.split()
@@ -146,16 +131,20 @@ class Git:
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
-        submodule = self._submodule_of(commit, path)
-        if submodule:
-            inner, inner_commit = submodule
-            return inner.bytes_at(inner_commit, PurePosixPath(path).relative_to(inner.root.name).as_posix())
+        folder, _, inside = path.partition("/")
+        if (recorded := self._submodule_at(commit, folder)) and (submodule := self.submodule(folder)):
+            return submodule.bytes_at(recorded, inside)
         blob = self._files(commit, path.rpartition("/")[0]).get(path)
         return bytes(blob.data_stream.read()) if blob else None
 
     def text_at(self, commit: str, path: str) -> str | None:
+        """Return the committed text of `path`, None when it is not there; raises `Refused` when it is not UTF-8."""
         found = self.bytes_at(commit, path)
-        return None if found is None else found.decode("utf-8", errors="replace")
+        try:
+            return None if found is None else found.decode()
+        except UnicodeDecodeError as no:
+            what = f"{path} is committed, and is not UTF-8 text: {no.reason} at byte {no.start}."
+            raise Refused(what, f"Save {path} as UTF-8, and commit it.") from None
 
     def files_in(self, commit: str, folder: str) -> list[str]:
         """Return the paths of the files directly in `folder` of `commit`, sorted by bytes."""
@@ -164,14 +153,14 @@ class Git:
     def _files(self, commit: str, folder: str) -> dict[str, gitpython.Blob]:
         """Return path → blob of the files directly in `folder`, read once: a pack may have a thousand."""
         found = self.repo.commit(commit)
-        if (found.hexsha, folder) not in self._folders:
+        key = found.hexsha, folder
+        if key not in self._folders:
             try:
                 tree = found.tree if folder in ("", ".") else found.tree.join(folder)
-                blobs = {str(blob.path): blob for blob in tree.blobs}
-            except (KeyError, AttributeError):
-                blobs = {}  # there is none, or it is a file
-            self._folders[found.hexsha, folder] = blobs
-        return self._folders[found.hexsha, folder]
+                self._folders[key] = {str(blob.path): blob for blob in tree.blobs}
+            except (KeyError, AttributeError):  # there is none, or it is a file
+                self._folders[key] = {}
+        return self._folders[key]
 
     def changed_between(self, old: str, new: str) -> list[str]:
         found = self._look("diff", "--name-only", "-z", "--no-renames", old, new).stdout
@@ -187,19 +176,15 @@ class Git:
         commits = self.repo.iter_commits(until, fixed_strings=True, grep=title, topo_order=True)
         return [(commit.hexsha, str(commit.message)) for commit in commits if commit.summary == title]
 
-    def _submodule_of(self, commit: str, path: str) -> tuple[Git, str] | None:
-        first = PurePosixPath(path).parts[0]
-        try:
-            entry = self.repo.commit(commit).tree.join(first)
-        except KeyError:
+    def _submodule_at(self, commit: str, folder: str) -> str | None:
+        """Return which commit of the submodule `folder` is recorded in `commit`, None where it is no submodule."""
+        tree = self.repo.commit(commit).tree
+        return tree[folder].hexsha if folder in tree and tree[folder].type == "submodule" else None
+
+    def submodule(self, folder: str) -> Git | None:
+        """Return the repository of the submodule `folder`, directly under the root; None where it is none in HEAD."""
+        if self._submodule_at("HEAD", folder) is None:
             return None
-        return (self.submodule(first), entry.hexsha) if entry.type == "submodule" else None
-
-    def is_submodule(self, folder: str) -> bool:
-        """Tell whether `folder`, directly under the root, is recorded as a submodule in the index."""
-        return self._look("ls-files", "--stage", "--", folder).stdout.startswith("160000")
-
-    def submodule(self, folder: str) -> Git:
         if not (self.root / folder / ".git").exists():
             raise Refused(f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}")
         return Git(self.root / folder, self.remote)
@@ -209,24 +194,23 @@ class Git:
     @property
     def remote_refs(self) -> dict[str, str]:
         """The remote's refs and the ids they name; raises `Refused` when there is no remote or no answer."""
-        if self._remote_refs is None or time.monotonic() - self._asked_at > NEWS:
+        if time.monotonic() - self._listed_at >= NEWS:
             if self.remote not in self._look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
-                listing = self._command(["ls-remote", "--quiet", self.remote], NETWORK, check=True, record=False).stdout
+                listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK, changes=False).stdout
             except process.CommandFailed as no:
-                raise Refused(
-                    f"The remote {self.remote!r} does not answer: {no}", f"git ls-remote {self.remote}"
-                ) from no
+                what = f"The remote {self.remote!r} does not answer: {no}"
+                raise Refused(what, f"git ls-remote {self.remote}") from no
             lines = (line.split("\t") for line in listing.splitlines())
-            self._remote_refs, self._asked_at = {ref: object_id for object_id, ref in lines}, time.monotonic()
+            self._remote_refs, self._listed_at = {ref: object_id for object_id, ref in lines}, time.monotonic()
         return self._remote_refs
 
     # Changes
 
-    def fetch(self, *refspecs: str) -> None:
+    def fetch(self) -> None:
         self.refresh()
-        self.run("fetch", "--quiet", self.remote, *refspecs, timeout=NETWORK)
+        self.run("fetch", "--quiet", self.remote, timeout=NETWORK)
 
     def push(self, *refspecs: str) -> None:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
@@ -238,32 +222,19 @@ class Git:
 
         Files in a submodule are committed there first; the parent then records the submodule's new commit.
         """
-        folders = {PurePosixPath(path).parts[0] for path in files}
-        inside = {folder for folder in folders if self.is_submodule(folder)}
-        for folder in inside:
-            inner = {path.partition("/")[2]: content for path, content in files.items() if _is_under(path, folder)}
-            self.submodule(folder).commit_files(inner, message)
-        own = [path for path in files if not any(_is_under(path, folder) for folder in inside)]
-        for path in own:
-            atomic_write(self.root / path, files[path])
-        paths = [*own, *inside]
+        own, submodules = dict(files), list[str]()
+        for folder in sorted({path.partition("/")[0] for path in files}):
+            if submodule := self.submodule(folder):
+                inside = {path.partition("/")[2]: own.pop(path) for path in files if path.startswith(f"{folder}/")}
+                submodule.commit_files(inside, message)
+                submodules.append(folder)
+        for path, content in own.items():
+            atomic_write(self.root / path, content)
+        paths = [*own, *submodules]
         self.run("add", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
             empty = ["--allow-empty"] if even_empty else []
             self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
-
-
-def _not_a_root(root: Path) -> Refused:
-    """Return what to say of a folder with tasks.py that is no repository, or is inside one."""
-    found = process.run(["git", "rev-parse", "--show-toplevel"], cwd=root, timeout=LOCAL, check=False, record=False)
-    if found.code:
-        return Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
-    what = f"{root.name}/ is a folder of the git repository {found.stdout.strip()}; expected tasks.py at its root."
-    return Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
-
-
-def _is_under(path: str, folder: str) -> bool:
-    return PurePosixPath(path).parts[0] == folder
 
 
 def differing(files: Mapping[str, bytes], git: Git, commit: str) -> list[str]:

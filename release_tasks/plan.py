@@ -102,6 +102,7 @@ class Plan:
         from release_tasks import screen
 
         outcomes, seconds = list[Outcome](), dict[str, float]()
+        self.release.plan = self.steps
         for section, steps in groupby(self.steps, lambda step: step.section):
             began, before = time.monotonic(), len(outcomes)
             for number, step in enumerate(steps):

@@ -9,13 +9,13 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from release_tasks import versions
 from release_tasks.config import load
 from release_tasks.embedded import open_environment, serve
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import atomic_write, emptied, locked, read_link, records_folder
+from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -26,100 +26,86 @@ if TYPE_CHECKING:
     from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
+Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def _until(holds: Callable[[Release], object], words: str) -> Callable[[Any], Any]:
-    """Return what marks a step as settled once `holds`: it is then not run, and `words` say why."""
-
-    def mark(step: Any) -> Any:
-        step.settled = lambda release: words if holds(release) else ""
-        return step
-
-    return mark
+def until_published(step: Marked) -> Marked:
+    """Mark a step as settled, and not run any more, once the tag is published."""
+    step.settled = lambda release: "settled when the tag was published" if release.published else ""  # type: ignore[attr-defined]
+    return step
 
 
-until_published = _until(lambda release: release.published, "settled when the tag was published")
-until_live = _until(lambda release: release.runs_in_production, "history: production runs it")
+def until_live(step: Marked) -> Marked:
+    """Mark a step as settled, and not run any more, once production runs the release."""
+    step.settled = lambda release: "history: production runs it" if release.runs_in_production else ""  # type: ignore[attr-defined]
+    return step
+
+
+def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
+    """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
+    return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"
 
 
 class Release:
     """The release of `version` from the repository at `root`.
 
-    `settings` are the repo's, validated. With `only_checks` (a status, a dry run) nothing is recorded, and
-    nobody is prompted.
+    With `only_checks` (a status, a dry run) nothing is recorded, and nobody is prompted.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = False
         self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
+        self.plan: list[Any] = []  # list[PlannedStep]: the command line's, from which people are told what is ahead
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
         self.journal = Journal(self.folder / "journal.jsonl")
         self._environments: dict[str, Environment] = {}
+        self.tag_ref = f"refs/tags/{self.tag}"
+        self.title = f"{settings.title or settings.app} {self.tag}"
+        self.notes_path = f"{settings.docs_pack.folder}/releases/{self.tag}.md"
+        self.branch = settings.branch.format(version=version) or settings.main
+        self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Release:
-        """Return the release of `version` (None: the one VERSION names) from the folder of tasks.py.
+        """Return the release of `version`, by default of the one VERSION names, or with `in_work` leads to.
 
-        With `in_work`, VERSION may also name the work on it, as 0.1.1-dev.
-        Raises `Refused` for a version or settings that cannot be, all problems at once.
+        Raises `Refused` for a version or settings that cannot be.
         """
         root = project_root(config)
-        named = version if version is not None else _version_in_file(root, in_work)
-        refuse(versions.version_problems(named))
-        return cls(named, root, settings_of(config))
-
-    # Names
+        if version is None:
+            found = version_here(root)
+            version = versions.release_after(found) if in_work and versions.is_version(found) else found
+            if versions.version_problems(version):
+                what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
+                fix = f"Add --version {versions.release_after(found)} to the command."
+                raise Refused(f"Which version? None was given, and {what}.", fix)
+        refuse(versions.version_problems(version))
+        return cls(version, root, settings_of(config))
 
     @property
     def tag(self) -> str:
         return f"v{self.version}"
 
-    @property
-    def tag_ref(self) -> str:
-        return f"refs/tags/{self.tag}"
-
-    @property
-    def branch(self) -> str:
-        """The branch the release is made on; the main branch where the setting is empty."""
-        return self.settings.branch.format(version=self.version) or self.settings.main
-
-    @property
-    def branch_ref(self) -> str:
-        return f"refs/heads/{self.branch}"
-
-    @property
-    def main_ref(self) -> str:
-        return f"refs/heads/{self.settings.main}"
-
-    @property
-    def title(self) -> str:
-        return f"{self.settings.title or self.settings.app} {self.tag}"
-
-    @property
-    def notes_path(self) -> str:
-        return f"{self.settings.docs_pack.folder}/releases/{self.tag}.md"
-
     # How far it has come
+
+    def tag_there(self, tag: str) -> str | None:
+        """Return the commit that `tag` names on the remote, None where it has none; `Refused` unless we have it too."""
+        ref, fetch = f"refs/tags/{tag}", f"git fetch {self.settings.remote} tag {tag}"
+        there, here = self.git.remote_refs.get(ref), self.git.object_named(ref)
+        if there and not here:
+            raise Refused(f"The tag {tag} is on the remote, but not here.", fetch)
+        if there and here != there:
+            what = f"The tag {tag} is {there:.9} on the remote, but {here:.9} here."
+            raise Refused(what, retag_hint(tag, then=f" && {fetch}"))
+        return self.git.commit_named(ref) if there else None
 
     @property
     def published(self) -> str | None:
         """The commit this version's tag names on the remote; None before. Refused where it is not the tag we have."""
-        there = self.git.remote_refs.get(self.tag_ref)
-        here = self.git.object_named(self.tag_ref)
-        if there is None:
-            return None
-        remote = self.settings.remote
-        if here is None:
-            raise Refused(f"The tag {self.tag} is on the remote, but not here.", f"git fetch {remote} tag {self.tag}")
-        if here != there:
-            raise Refused(
-                f"The tag {self.tag} is {there:.9} on the remote, but {here:.9} here: somebody released it meanwhile.",
-                f"git tag --delete {self.tag} && git fetch {remote} tag {self.tag}   # if theirs is the right one",
-            )
-        return self.git.commit_named(self.tag_ref)
+        return self.tag_there(self.tag)
 
     @property
     def tip(self) -> str:
@@ -127,9 +113,8 @@ class Release:
         if self.is_over:
             return self.git.remote_refs[self.main_ref]
         here = self.git.commit_named(self.branch_ref)
-        there = self.git.remote_refs.get(self.branch_ref)
-        tip = here or (there if there and self.git.has(there) else None) or self.published
-        return tip or self.git.commit_named("HEAD") or ""
+        there = self.git.commit_named(self.git.remote_refs.get(self.branch_ref, ""))
+        return here or there or self.published or self.git.commit_named("HEAD") or ""
 
     @property
     def commit(self) -> str:
@@ -139,11 +124,10 @@ class Release:
     @property
     def is_over(self) -> bool:
         """Whether the remote's main branch has tag and notes and is on a later version: our last change."""
-        main = self.git.remote_refs.get(self.main_ref)
-        if not (self.published and main and self.git.has(main)):
+        main = self.git.commit_named(self.git.remote_refs.get(self.main_ref, ""))
+        if not (main and self.published and self.git.contains(main, self.published)):
             return False
-        has_it = self.git.contains(main, self.published) and self.git.bytes_at(main, self.notes_path) is not None
-        return has_it and self.goes_on_at(main)
+        return self.git.bytes_at(main, self.notes_path) is not None and self.goes_on_at(main)
 
     def version_at(self, commit: str) -> str:
         """Return what VERSION says in `commit`, "" where it is not there."""
@@ -236,17 +220,4 @@ def environment_of(config: Any, where: str, services: bool = False) -> Iterator[
 
 def version_here(root: Path) -> str:
     """Return what VERSION in the working tree says, "" when it is not there."""
-    path = root / "VERSION"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
-
-
-def _version_in_file(root: Path, in_work: bool) -> str:
-    """Return the version that VERSION names, with `in_work` also the one that it leads to."""
-    found = version_here(root)
-    if in_work and versions.is_version(found):
-        return versions.release_after(found)
-    if found and not versions.version_problems(found):
-        return found
-    found_there = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
-    example = versions.release_after(found)
-    raise Refused(f"Which version? None was given, and {found_there}.", f"Add --version {example} to the command.")
+    return read_text(root / "VERSION").strip()

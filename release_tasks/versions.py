@@ -15,19 +15,11 @@ IN_WORK = "dev"
 def version_problems(text: str) -> list[Problem]:
     """Return what is wrong with `text` as the version of a release, empty when it can be one."""
     if not is_version(text):
-        return [
-            Problem(
-                f"{text!r} is not a version: expected MAJOR.MINOR.PATCH with an optional pre-release.",
-                "inv release --version 0.1.1",
-            )
-        ]
+        what = f"{text!r} is not a version: expected MAJOR.MINOR.PATCH with an optional pre-release."
+        return [Problem(what, "inv release --version 0.1.1")]
     if is_in_work(text):
-        return [
-            Problem(
-                f"{text} is the name of work in progress, not of a release.",
-                f"inv release --version {Version.parse(text).finalize_version()}",
-            )
-        ]
+        what = f"{text} is the name of work in progress, not of a release."
+        return [Problem(what, f"inv release --version {release_after(text)}")]
     return []
 
 
@@ -57,10 +49,10 @@ def opens_a_cycle_after(version: str, released: str) -> bool:
     return is_past(version, released) or (is_in_work(version) and goes_on and bool(Version.parse(released).prerelease))
 
 
-def version_named(tag: str, prefix: str = "v") -> str | None:
+def version_named(tag: str) -> str | None:
     """Return the version that `tag` names, None for a tag that is no release of ours (tags in the wild vary)."""
-    version = tag.removeprefix(prefix)
-    return version if tag.startswith(prefix) and is_version(version) and not is_in_work(version) else None
+    version = tag.removeprefix("v")
+    return version if version != tag and is_version(version) and not is_in_work(version) else None
 
 
 def highest(versions: list[str]) -> str | None:
@@ -68,18 +60,17 @@ def highest(versions: list[str]) -> str | None:
     return max(versions, key=Version.parse, default=None)
 
 
+def next_release(released: str) -> str:
+    """Return the next release after `released`: 0.1.2 after 0.1.1, 0.1.1 after 0.1.1-rc1."""
+    version = Version.parse(released)
+    return str(version.finalize_version() if version.prerelease else version.bump_patch())
+
+
 def next_in_work(released: str) -> str:
     """Return the version to work on after `released`: 0.1.2-dev after 0.1.1, 0.1.1-dev after 0.1.1-rc1."""
-    version = Version.parse(released)
-    following = version.finalize_version() if version.prerelease else version.bump_patch()
-    return f"{following}-{IN_WORK}"
+    return f"{next_release(released)}-{IN_WORK}"
 
 
 def release_after(version: str) -> str:
     """Return a version to propose when `version` is in work or is none: 0.1.1 for 0.1.1-dev, else 0.1.0."""
     return str(Version.parse(version).finalize_version()) if is_version(version) else "0.1.0"
-
-
-def next_release(released: str) -> str:
-    """Return the next patch after `released`: 0.1.2 after 0.1.1."""
-    return next_in_work(released).removesuffix(f"-{IN_WORK}")

@@ -159,6 +159,11 @@ class Work:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
+    def release_before(self, tag: str) -> None:
+        """Tag HEAD as an earlier release, and push the tag."""
+        self.git("tag", "--annotate", "--message", tag, tag)
+        self.git("push", "--quiet", "origin", f"refs/tags/{tag}")
+
     def add_submodule(self, name: str, files: dict[str, str]) -> Work:
         """Put `files` into a repository of their own, make it the submodule `name`, and return its checkout."""
         origin = Work.make(self.root.parent / f"{name}-origin", files)

@@ -96,3 +96,10 @@ def test_a_pnpm_without_an_exact_version_is_refused(tmp_path: Path, manager: str
     (tmp_path / "pnpm-lock.yaml").touch()
     with pytest.raises(Refused, match="exact version"):
         node.pnpm_version(tmp_path)
+
+
+@pytest.mark.parametrize("package", [b"[]", b"{", b"\xff"])
+def test_a_package_json_that_cannot_be_read_is_named(tmp_path: Path, package: bytes) -> None:
+    (tmp_path / "package.json").write_bytes(package)
+    with pytest.raises(Refused, match=r"package\.json is no JSON object in UTF-8"):
+        node.pnpm_version(tmp_path)

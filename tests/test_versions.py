@@ -59,11 +59,6 @@ def test_tags_that_are_no_releases_of_ours_name_no_version(tag: str) -> None:
     assert versions.version_named(tag) is None
 
 
-def test_another_prefix_is_taken_off() -> None:
-    assert versions.version_named("app-0.1.1", prefix="app-") == "0.1.1"
-    assert versions.version_named("v0.1.1", prefix="app-") is None
-
-
 @given(RELEASES)
 def test_the_next_version_in_work_leads_to_a_later_release(released: str) -> None:
     in_work, following = versions.next_in_work(released), versions.next_release(released)

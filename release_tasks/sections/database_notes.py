@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from release_tasks import ddl
+from release_tasks import ddl, versions
 from release_tasks.database import drift
 from release_tasks.database.pack import DdlFile, changes, pack_at, recorded
 from release_tasks.errors import Refused
 from release_tasks.release import Release
 
-UNDONE = ("drops", "empties", "changes rows of")  # what cannot be undone
+NOTED = {  # of what a file was seen to do: kind → how that begins
+    "lock (ACCESS EXCLUSIVE)": "` locks ",
+    "takes long on a large table": "` rewrites ",
+    "cannot be undone": "` (drops|empties|changes rows of) ",
+}
 
 
-def database_changes(release: Release, since: str | None) -> list[str]:
-    """Return the objects and files in which the pack differs from that of the release `since`; the first is counted."""
-    before, now = _packs(release, since)
-    moved = changes(before, now)
-    if not moved:
-        made = []
-    elif since:
-        objects = objects_changed(before, now, release) or ["the same objects as before"]
-        made = [*objects, f"files: {'; '.join(moved)}"]
-    else:
-        made = [f"first release of the pack: {len(now)} files, {_count(now, release)}"]
-    return [*made, *recorded(release.git, release.commit, release.tag)]
+def last_release(release: Release) -> str | None:
+    """Return the tag of the release before: the remote's highest final version below this one, None before any.
+
+    Raises `Refused` where that tag is not here. It need not be in our history: a release branch may be merged squashed.
+    """
+    found = [versions.version_named(ref.removeprefix("refs/tags/")) for ref in release.git.remote_refs]
+    finals = [each for each in found if each and "-" not in each and versions.is_past(release.version, each)]
+    last = versions.highest(finals)
+    return f"v{last}" if last and release.tag_there(f"v{last}") else None
 
 
-def _packs(release: Release, since: str | None) -> tuple[list[DdlFile], list[DdlFile]]:
-    """Return the pack of the release `since`, and this one's."""
-    git, settings = release.git, release.settings
-    before = pack_at(git, f"refs/tags/{since}", settings) if since else []
-    return before, pack_at(git, release.commit, settings)
+def packs(release: Release) -> tuple[str | None, list[DdlFile], list[DdlFile]]:
+    """Return the tag of the release before, its pack, and this release's; no tag and no files before the first."""
+    since, git, settings = last_release(release), release.git, release.settings
+    last = pack_at(git, f"refs/tags/{since}", settings) if since else []
+    return since, last, pack_at(git, release.commit, settings)
 
 
-def _count(pack: Sequence[DdlFile], release: Release) -> str:
-    try:
-        return f"{len(drift.shifts([], pack, release.root, release.settings))} objects"
-    except Refused as no:
-        return f"what they make is not known: {no}"
+def database_changes(release: Release) -> list[str]:
+    """Return the objects and files in which the pack differs from the last release's; the first is counted."""
+    since, last, now = packs(release)
+    fixes = list(recorded(release.git, release.commit, release.tag))
+    if not since:
+        return [*([f"first release of the pack: {len(now)} files"] if now else []), *fixes]
+    if moved := changes(last, now):
+        objects = objects_changed(last, now, release) or ["the same objects as before"]
+        return [*objects, f"files: {'; '.join(moved)}", *fixes]
+    return fixes
 
 
 def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
@@ -49,17 +56,16 @@ def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: 
         return [f"the objects of the two packs cannot be compared: {no}"]
 
 
-def deployment(release: Release, since: str | None) -> list[str]:
-    """Return what an operator has to know: what to run, what it locks, what cannot be undone."""
-    before, now = _packs(release, since)
-    if not changes(before, now):
+def deployment(release: Release) -> list[str]:
+    """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
+    _, last, now = packs(release)
+    if not changes(last, now):
         return []
-    runner = " ".join(release.settings.ddl.command) or "inv deploy.staging"
-    files = ddl.proof_of(now, before, release.root, release.settings).files if before else {}
-    done = [(f"`{path}` {each}", each.startswith(UNDONE)) for path, does in files.items() for each in does]
+    files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
+    lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
+    runner = " ".join(release.settings.ddl.command) or "psql"
     return [
-        f"the DDL pack has changed: it is applied by `{runner}`, after a backup",
-        *(f"lock: {line} (ACCESS EXCLUSIVE)" for line, _ in done if " locks " in line),
-        *(f"takes long on a large table: {line}" for line, _ in done if " rewrites " in line),
-        *(f"cannot be undone: {line}" for line, final in done if final),
+        f"the DDL pack has changed: `inv deploy.staging` applies it with `{runner}`, `inv deploy.production` too, "
+        "after a backup",
+        *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
     ]

@@ -7,11 +7,11 @@ What a deployment leaves in the world for later looks: `releases/<tag>.json` bes
 from __future__ import annotations
 
 import json
-import re
+import shlex
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,7 @@ from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.environments import Environment
-from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.errors import Refused, refuse, require
 from release_tasks.files import atomic_write, extract, point_link
 from release_tasks.git import Git
 from release_tasks.process import wait_until
@@ -43,17 +43,17 @@ def reach_the_environment(release: Release, env: Environment) -> str:
 @until_live
 def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the tag's code in place."""
-    commit = release.published
-    if commit is None:
-        raise NotYet("after the tag is pushed")
-    code = env.folder / "releases" / release.tag
+    commit, code = require(release.published, "after the tag is pushed"), _folder(release, env)
     if deployment_of(release, env)["commit"] == commit and code.exists():
         return f"{commit:.9}"
     yield f"git archive {release.tag} | tar --extract --directory {shown(code, release)}"
-    began = _moment(env)
+    with env.connect() as connection:  # its clock is the one that stamps and rows have
+        (now,) = connection.execute("select now()").fetchall()[0]
+    logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
+    about = {"commit": commit, "began": now.isoformat(), "began_unix": time.time(), "positions": logs}
     unpack_commit(release.git, commit, code)
     env.install(code)
-    atomic_write(_marker(release, env), json.dumps({"commit": commit, "version": release.version, **began}).encode())
+    atomic_write(code.with_name(f"{release.tag}.json"), json.dumps(about).encode())
 
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
@@ -68,45 +68,39 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
 
 def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
     """Return what `put_the_code_in_place` left in `env`; its `commit` is None when it has not been."""
-    marker = _marker(release, env)
-    found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {"commit": None}
-    return found
+    marker = _folder(release, env).with_name(f"{release.tag}.json")
+    if not marker.exists():
+        return {"commit": None}
+    with suppress(OSError, ValueError):
+        found = json.loads(marker.read_bytes())
+        if isinstance(found, dict) and "commit" in found:
+            return found
+    again = f"{shlex.join(['mv', str(marker), f'{marker}.broken'])}   # then the code is put in place once more"
+    raise Refused(f"{marker} is not what a deployment leaves there: it may have been cut short.", again)
 
 
-def _marker(release: Release, env: Environment) -> Path:
-    return env.folder / "releases" / f"{release.tag}.json"
-
-
-def _moment(env: Environment) -> dict[str, Any]:
-    """Return when the deployment begins, by the database's clock, and where the logs stand then."""
-    with env.connect() as connection:
-        row = connection.execute("select now()").fetchone()
-    assert row is not None
-    logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
-    return {"began": row[0].isoformat(), "began_unix": time.time(), "positions": logs}
+def _folder(release: Release, env: Environment) -> Path:
+    return env.folder / "releases" / release.tag
 
 
 def placed(release: Release, env: Environment) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
-    if not release.published or deployment_of(release, env)["commit"] != release.published:
-        raise NotYet("after the code is in place")
-    return env.folder / "releases" / release.tag
+    commit = release.published
+    require(commit and deployment_of(release, env)["commit"] == commit, "after the code is in place")
+    return _folder(release, env)
 
 
 @until_live
 def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     """Apply the DDL pack."""
-    return (yield from apply_missing(release, env, lambda: placed(release, env)))
-
-
-def apply_missing(release: Release, env: Environment, code: Callable[[], Path]) -> Step:
-    """Apply the pack to `env` with what is in the folder `code()`, unless its ledger has every file as it is."""
-    pack, settings = pack_at(release.git, release.commit, release.settings), release.settings
+    settings = release.settings
+    pack = pack_at(release.git, release.commit, settings)
     missing = unapplied_files(release, env)
     if not missing:
         refuse(ddl.missing_problems(env, pack))
         return f"all {len(pack)} files are in the ledger"
-    folder, command = code(), " ".join(settings.ddl.command) or "psql"
+    folder = release.root if env.name == "dev" else placed(release, env)
+    command = " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
     warnings = apply.apply(env, pack, folder, release.version)
     release.journal.record("ddl", where=env.name, files=[file.path for file in pack], warnings=warnings)
@@ -133,18 +127,15 @@ def run_the_release(release: Release, env: Environment) -> Step:
         process.run(env.restart, cwd=env.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: release.runs_on(env), deadline):
-        raise Refused(
-            f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}.",
-            f"Look at the logs in {env.folder}, fix it, and run again.",
-        )
+        what = f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}."
+        raise Refused(what, f"Look at the logs in {env.folder}, fix it, and run again.")
     env.wait_until_ready()
 
 
 @until_live
 def pass_the_smokes(release: Release, env: Environment) -> str:
     """The smokes pass."""
-    if not release.runs_on(env):
-        raise NotYet("after the release runs here")
+    require(release.runs_on(env), "after the release runs here")
     return smokes.pass_all(release, env)
 
 
@@ -154,15 +145,11 @@ def stamp_the_session(release: Release, env: Environment) -> Step:
     stamp = release.settings.stamp
     if not stamp.command:
         return "no stamp.command is set"
-    stamped = stamped_at(release, env)
-    if stamped:
+    if stamped := stamped_at(release, env):
         return f"stamped at {stamped}"
-    code = placed(release, env)
-    variables = env.variables(release.version)
+    folder, variables = placed(release, env) / release.settings.folder, env.variables(release.version)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
-    process.run(
-        stamp.command, cwd=code / release.settings.folder, env=variables, timeout=stamp.timeout, supervised=True
-    )
+    process.run(stamp.command, cwd=folder, env=variables, timeout=stamp.timeout, supervised=True)
 
 
 def stamped_at(release: Release, env: Environment) -> str | None:
@@ -170,9 +157,8 @@ def stamped_at(release: Release, env: Environment) -> str | None:
     deployment, log = deployment_of(release, env), release.settings.stamp.log
     if not deployment["commit"]:
         return None
-    schema, _, table = log.partition(".")
     with env.connect() as connection:
-        if connection.execute("select to_regclass(%s)", [f"{schema}.{table}"]).fetchone() == (None,):
+        if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
             return None
         row = connection.execute(
             f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1",
@@ -183,4 +169,4 @@ def stamped_at(release: Release, env: Environment) -> str | None:
 
 def shown(path: Path, release: Release) -> str:
     """Return `path` from the root where it is inside, with forward slashes."""
-    return re.sub(r"\\", "/", str(path.relative_to(release.root) if path.is_relative_to(release.root) else path))
+    return (path.relative_to(release.root) if path.is_relative_to(release.root) else path).as_posix()

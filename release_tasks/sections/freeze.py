@@ -6,19 +6,17 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks.database.pack import TITLE, DdlFile, changes, last_locked, lock_of, pack_at
+from release_tasks.database.pack import TITLE, changes, last_locked, lock_of, pack_at
 from release_tasks.errors import Manual, Problem, listed, refuse
-from release_tasks.release import Release, Step
-from release_tasks.sections import notes
-from release_tasks.sections.database_notes import objects_changed
+from release_tasks.release import Release, Step, until_published
+from release_tasks.sections.database_notes import objects_changed, packs
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
 
+@until_published
 def announce_the_freeze(release: Release, until: str | None = None) -> str:
     """Announce the freeze: critical fixes only."""
-    if release.published:
-        return "it ended with the tag"
     who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
     end = datetime.now().astimezone() + timedelta(days=release.settings.freeze_days)
     until = until or f"{end:%Y-%m-%d %H:%M %Z}"
@@ -31,32 +29,28 @@ def cut_the_release_branch(release: Release) -> Step:
     if git.branch == branch or release.is_over:
         return branch
     known = git.commit_named(release.branch_ref) or release.branch_ref in git.remote_refs
-    start = "" if known else release.tag if release.published else "HEAD"
-    yield f"git switch {branch}" if known else f"git switch --create {branch} {start}"
-    if not known:
-        git.run("switch", "--quiet", "--create", branch, start)
-        return None
+    words = [branch] if known else ["--create", branch, release.tag if release.published else "HEAD"]
+    yield f"git switch {' '.join(words)}"
     if release.branch_ref in git.remote_refs:
         git.fetch()
-    git.run("switch", "--quiet", branch)
+    git.run("switch", "--quiet", *words)
 
 
+@until_published
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
-    if release.published:
-        return "locked in the tag"
     git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
     pack = pack_at(git, tip, settings)
     lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
     moved = changes(base[1], pack) if base else []
     if base and not moved and git.bytes_at(tip, path) == lock:
-        return _about(pack, release)
+        return _about(release)
     shifted = objects_changed(base[1], pack, release) if base and moved else []
     reason = (allow_shift or "").strip()
     if base and shifted and not reason:
         refuse(_shift_problems(base[0], moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
-    yield f"git commit {path} ({_about(pack, release)}{f', {kind}: {listed(moved)}' if moved else ''})"
+    yield f"git commit {path} ({_about(release)}{f', {kind}: {listed(moved)}' if moved else ''})"
     if moved:
         release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
     text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
@@ -81,14 +75,7 @@ def _body(moved: list[str], shifted: list[str], reason: str) -> str:
     return "\n".join(lines)
 
 
-def _about(pack: list[DdlFile], release: Release) -> str:
+def _about(release: Release) -> str:
     """Return a few words about the pack: its size, and what became of it since the last release."""
-    size, since = f"{len(pack)} files", notes.last_release(release)
-    if not since:
-        return size
-    last = pack_at(release.git, f"refs/tags/{since}", release.settings)
-    moved = changes(last, pack)
-    if not moved:
-        return f"{size}; nothing since {since}"
-    objects = listed(objects_changed(last, pack, release)) or "the same objects"
-    return f"{size}; since {since}: {listed(moved)}; {objects}"
+    since, last, pack = packs(release)
+    return f"{len(pack)} files" + (f"; since {since}: {listed(changes(last, pack)) or 'nothing'}" if since else "")

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import re
 
-from release_tasks import process, versions
-from release_tasks.errors import NotYet, Refused, refuse
-from release_tasks.release import Release, Step
+from release_tasks import versions
+from release_tasks.errors import Refused, refuse, require
+from release_tasks.release import Release, Step, version_here
 from release_tasks.sections import archive, docs_pack, notes
 
 
 def merge_the_release_branch_back(release: Release) -> Step:
     """Merge the release branch back."""
-    git, settings = release.git, release.settings
-    main = git.commit_named(release.main_ref) or ""
-    there = git.remote_refs.get(release.main_ref, main)
-    if release.is_over or (git.contains(main, release.tip) and git.contains(main, there) and _is_archived(release)):
-        return f"{settings.main} has it"
-    if not _is_archived(release):
-        raise NotYet("after the evidence pack is archived")
-    tip = release.tip
-    yield f"git switch {settings.main}; git merge {settings.remote}/{settings.main}; git merge --no-ff {release.branch}"
+    git, settings, main = release.git, release.settings, release.settings.main
+    here, tip = git.commit_named(release.main_ref) or "", release.tip
+    there = git.remote_refs.get(release.main_ref, here)
+    is_archived = archive.pack_folder(release).exists()
+    if release.is_over or (is_archived and git.contains(here, tip) and git.contains(here, there)):
+        return f"{main} has it"
+    require(is_archived, "after the evidence pack is archived")
+    yield f"git switch {main}; git merge {settings.remote}/{main}; git merge --no-ff {release.branch}"
     git.fetch()
-    git.run("switch", "--quiet", settings.main)
-    _merge(release, there, f"{settings.remote}/{settings.main}", "--no-edit")
+    git.run("switch", "--quiet", main)
+    _merge(release, there, f"{settings.remote}/{main}", "--no-edit")
     _merge(release, tip, release.branch, "--no-ff", "--message", f"Merge {release.branch}: {release.title}")
-
-
-def _is_archived(release: Release) -> bool:
-    return archive.pack_folder(release).exists()
 
 
 def _merge(release: Release, commit: str, name: str, *options: str) -> None:
@@ -36,60 +31,71 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     git, main = release.git, release.settings.main
     if git.contains("HEAD", commit):
         return
-    try:
-        git.run("merge", "--quiet", *options, commit)
-    except process.CommandFailed as no:
+    merged = git.run("merge", "--quiet", *options, commit, check=False)
+    if merged.code:
         conflicts = git.run("diff", "--name-only", "--diff-filter=U", check=False).stdout.split()
         git.run("merge", "--abort", check=False)
         raise Refused(
-            f"{name} does not merge into {main}: {', '.join(conflicts) or no.finished.tail(3)}. Nothing was changed.",
+            f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. Nothing was changed.",
             f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
             f"inv release --version {release.version}",
-        ) from no
+        )
 
 
 def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     """Bump VERSION to the next dev number."""
-    git, upcoming = release.git, next_version(release, next)
-    main = git.commit_named(release.main_ref)
+    git, upcoming, main = release.git, next_version(release, next), release.settings.main
     if release.is_over:
         return release.version_at(release.tip)
-    if main is None or not git.contains(main, release.tip) or not _is_archived(release):
-        raise NotYet("after the release branch is merged back")
-    if release.goes_on_at(main):
-        return release.version_at(main)
+    is_merged = git.contains(release.main_ref, release.tip) and archive.pack_folder(release).exists()
+    require(is_merged, "after the release branch is merged back")
+    if release.goes_on_at(release.main_ref):
+        return release.version_at(release.main_ref)
     yield f"VERSION {release.version} → {upcoming}"
-    if git.branch != release.settings.main:
-        git.run("switch", "--quiet", release.settings.main)
-    files = docs_pack.version_files(release, upcoming, main)
-    changelog = git.text_at(main, release.settings.changelog)
+    if git.branch != main:
+        git.run("switch", "--quiet", main)
+    git.commit_files(files_of_cycle(release, upcoming), f"release: open the cycle of {upcoming}")
+
+
+def files_of_cycle(release: Release, upcoming: str) -> dict[str, bytes]:
+    """Return path → bytes of what opens the cycle of the version `upcoming` on the main branch."""
+    files = docs_pack.version_files(release, upcoming, release.main_ref)
+    changelog = release.git.text_at(release.main_ref, release.settings.changelog)
     if changelog is not None:
         files[release.settings.changelog] = with_heading(changelog, upcoming).encode()
-    git.commit_files(files, f"release: open the cycle of {upcoming}")
+    return files
+
+
+def half_opened(release: Release, dirty: list[str]) -> list[str]:
+    """Return those of the `dirty` files on the main branch that are, byte for byte, what opens the next cycle."""
+    git, main, upcoming = release.git, release.main_ref, version_here(release.root)
+    is_merged = release.published and git.contains(main, release.tip)
+    if git.branch != release.settings.main or not is_merged or release.goes_on_at(main):
+        return []
+    if not versions.is_version(upcoming) or not versions.opens_a_cycle_after(upcoming, release.version):
+        return []
+    return git.same_here(files_of_cycle(release, upcoming), dirty)
 
 
 def push_the_main_branch(release: Release) -> Step:
     """Push: the cycle is open."""
-    git, settings = release.git, release.settings
+    git, remote, ref = release.git, release.settings.remote, release.main_ref
     if release.is_over:
-        return f"{settings.remote} has it"
-    main = git.commit_named(release.main_ref) or ""
-    if not (git.contains(main, release.tip) and release.goes_on_at(main)):
-        raise NotYet("after the next cycle is opened")
-    yield f"git push {settings.remote} {release.main_ref}"
-    git.push(f"{release.main_ref}:{release.main_ref}")
+        return f"{remote} has it"
+    is_open = git.contains(ref, release.tip) and release.goes_on_at(ref)
+    require(is_open, "after the next cycle is opened")
+    yield f"git push {remote} {ref}"
+    git.push(f"{ref}:{ref}")
 
 
 def next_version(release: Release, given: str | None) -> str:
     """Return the version to work on next: `given`, else the next patch; raises `Refused` when it is not past this."""
-    upcoming = given or versions.next_in_work(release.version)
+    proposed = versions.next_in_work(release.version)
+    upcoming = given or proposed
     if not versions.is_version(upcoming):
         refuse(versions.version_problems(upcoming))
     if not versions.opens_a_cycle_after(upcoming, release.version):
-        raise Refused(
-            f"--next {upcoming} does not come after {release.version}.",
-            f"--next {versions.next_in_work(release.version)}",
-        )
+        raise Refused(f"--next {upcoming} does not come after {release.version}.", f"--next {proposed}")
     return upcoming
 
 

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from release_tasks import ddl, embedded, environments, node, smokes, versions
 from release_tasks.checks import Inconclusive, document, views
 from release_tasks.database.pack import pack_at, pack_problems
-from release_tasks.errors import Manual, NotYet, Problem, Refused, listed, refuse
+from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.sections import acceptance, deployment, docs_pack, notes, tag
+from release_tasks.sections import acceptance, database_notes, deployment, docs_pack, post_release, tag
 
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
@@ -28,53 +28,47 @@ def keep_environments_apart(release: Release) -> str:
 
 def stand_on_the_right_branch(release: Release) -> str:
     """The whole history is here, and the main or the release branch is checked out."""
-    git, settings = release.git, release.settings
-    branch, allowed = git.branch, {settings.main, release.branch}
-    problems = []
+    git, main = release.git, release.settings.main
+    problems, expected = list[Problem](), " or ".join(sorted({main, release.branch}))
     if git.is_shallow:
-        problems.append(
-            Problem(
-                "This clone is shallow; a release needs the whole history.",
-                f"git fetch --unshallow --tags {settings.remote}",
-            )
-        )
+        fix = f"git fetch --unshallow --tags {release.settings.remote}"
+        problems.append(Problem("This clone is shallow; a release needs the whole history.", fix))
     if git.under_way:
-        problems.append(
-            Problem(
-                f"Git has something unfinished here: {git.under_way}.",
-                "git status   # then finish or abort it; remove a lock that a crash left",
-            )
-        )
-    if branch not in allowed:
-        found = f"the branch {branch}" if branch else "a detached HEAD"
-        expected = " or ".join(sorted(allowed))
-        problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {settings.main}"))
+        fix = "git status   # then finish or abort it; remove a lock that a crash left"
+        problems.append(Problem(f"Git has something unfinished here: {git.under_way}.", fix))
+    if git.branch not in (main, release.branch):
+        found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
+        problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {main}"))
     if git.run("var", "GIT_COMMITTER_IDENT", check=False).code:
         fix = 'git config user.name "…" && git config user.email "…"'
         problems.append(Problem("Git does not know who commits; expected user.name and user.email.", fix))
     refuse(problems)
-    return f"on {branch}"
+    return f"on {git.branch}"
 
 
-def keep_the_tree_clean(release: Release) -> str:
+def keep_the_tree_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
-    dirty = release.git.dirty_paths()
-    if release.git.branch == release.branch:
-        ours = {*docs_pack.paths(release), release.settings.ddl.lock, release.notes_path}
-        dirty = [path for path in dirty if path not in ours and not path.endswith(".incomplete")]
-    if dirty:
+    git = release.git
+    paths = [path for path in git.dirty_paths() if not path.endswith(".incomplete")]
+    half_opened = post_release.half_opened(release, paths)
+    half_packed = docs_pack.half_packed(release, paths) if git.branch == release.branch else []
+    if dirty := [path for path in paths if path not in (*half_opened, *half_packed)]:
         raise Refused(
             f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
             "git stash --include-untracked\n"
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
+    if half_opened:
+        yield f"git restore {listed(half_opened)}: section 10, which was stopped, writes them again"
+        git.run("restore", "--staged", "--worktree", "--", *half_opened)
     return ""
 
 
 @until_published
 def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
-    refuse(tag.behind_problems(release, release.git.branch or release.settings.main))
+    branches = dict.fromkeys([release.git.branch or release.settings.main, release.branch])
+    refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
     return ""
 
 
@@ -83,20 +77,15 @@ def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
     if not patterns:
-        return Manual(
-            f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
-        )
-    problems = []
-    for ref, commit in release.git.remote_refs.items():
+        text = f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
+        return Manual(text)
+    git, remote, problems = release.git, release.settings.remote, list[Problem]()
+    for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
-        meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
-        if meant and not release.git.contains(release.tip, commit):
-            problems.append(
-                Problem(
-                    f"The branch {name} ({commit:.9}) is not merged.",
-                    f"git fetch && git merge {release.settings.remote}/{name}",
-                )
-            )
+        is_meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
+        if is_meant and not git.contains(release.tip, commit):
+            fix = f"git fetch && git merge {remote}/{name}"
+            problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)
     return ", ".join(patterns)
 
@@ -104,7 +93,7 @@ def have_everything_merged(release: Release) -> str:
 def have_the_tag_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
     if release.published:
-        refuse(docs_pack.tag_problems(release, release.published))
+        refuse(tag.published_tag_problems(release, release.published))
         return f"{release.tag} is ours, {release.published:.9}"
     refuse(tag.local_tag_problems(release))
     return f"{release.tag} is free"
@@ -115,10 +104,8 @@ def come_after_the_last_release(release: Release) -> str:
     names = [*release.git.tags(), *(ref.removeprefix("refs/tags/") for ref in release.git.remote_refs)]
     last = versions.highest([version for name in names if (version := versions.version_named(name))])
     if last and versions.is_past(last, release.version):
-        raise Refused(
-            f"{release.version} is lower than the last release, {last}.",
-            f"inv release --version {versions.next_release(last)}",
-        )
+        what = f"{release.version} is lower than the last release, {last}."
+        raise Refused(what, f"inv release --version {versions.next_release(last)}")
     return f"the last is {last}" if last else "the first"
 
 
@@ -126,19 +113,13 @@ def come_after_the_last_release(release: Release) -> str:
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
-    version = release.version_at(tip)
+    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
     problems = version_file_problems("VERSION", version, target)
-    source_tag = (git.text_at(tip, "SOURCE_TAG") or "").strip()
     problems += version_file_problems("SOURCE_TAG", source_tag.removeprefix("v"), target)
     for path in release.settings.version_files:
-        found = docs_pack.version_in(git.text_at(tip, path))
-        if found not in (version, target):
-            problems.append(
-                Problem(
-                    f"{path} says version {found!r}; expected {version!r} as in VERSION.",
-                    f"Set the version in {path}, and commit.",
-                )
-            )
+        if (found := docs_pack.version_in(git.text_at(tip, path))) not in (version, target):
+            what = f"{path} says version {found!r}; expected {version!r} as in VERSION."
+            problems.append(Problem(what, f"Set the version in {path}, and commit."))
     refuse(problems)
     return f"{version} now"
 
@@ -208,9 +189,7 @@ def try_the_browser(root: Path) -> str:
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
-    git, settings, since = release.git, release.settings, notes.last_release(release)
-    pack = pack_at(git, release.commit, settings)
-    last = pack_at(git, f"refs/tags/{since}", settings) if since else []
+    settings, (since, last, pack) = release.settings, database_notes.packs(release)
     proved = ddl.proof_of(pack, last, release.root, settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=since, **asdict(proved))
     refuse(proved.problems)
@@ -220,7 +199,7 @@ def prove_the_ddl_pack(release: Release) -> str:
 @until_published
 def validate_the_ddl_pack_on_dev(release: Release) -> Step:
     """The DDL pack can be applied on dev."""
-    return (yield from deployment.apply_missing(release, release.environment("dev"), lambda: release.root))
+    return (yield from deployment.apply_the_ddl_pack(release, release.environment("dev")))
 
 
 @until_published
@@ -228,8 +207,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
     refuse(document.smoke_problems(release.root))
     dev = release.environment("dev")
-    if deployment.unapplied_files(release, dev):
-        raise NotYet("after the DDL pack is applied there")
+    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
     embedded.serve(dev)
     return smokes.pass_all(release, dev)
 
@@ -238,8 +216,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
 def have_a_test_for_each_condition(release: Release) -> str:
     """Each condition of section 7.2 has a test, and its queries run on dev."""
     dev = release.environment("dev")
-    if deployment.unapplied_files(release, dev):
-        raise NotYet("after the DDL pack is applied there")
+    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
     refuse(acceptance.problems_on_dev(release, dev))
     waived = [f"{condition}: waived, {reason}" for condition, reason in document.waivers(release.root).items()]
     return "; ".join(waived or ["whatever they answer there"])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 
 from release_tasks import screen, smokes
-from release_tasks.database import backup, pack, proof, restore
+from release_tasks.checks import document
+from release_tasks.database import backup, pack, programs, proof, restore
 from release_tasks.environments import Environment
-from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.files import read_link
+from release_tasks.outcome import DONE
 from release_tasks.process import free_port, wait_until
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance, notes
@@ -29,9 +33,7 @@ RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 def have_the_notes_ready(release: Release) -> str:
     """The notes are committed, and their Highlights are written."""
     text = release.git.text_at(release.tip, release.notes_path)
-    if text is None:
-        raise NotYet("after the notes are written")
-    refuse(notes.notes_problems(text, release))
+    refuse(notes.notes_problems(require(text, "after the notes are written"), release))
     return release.notes_path
 
 
@@ -40,7 +42,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     """A person confirms production."""
     if yes:
         return "--yes"
-    if not release.only_checks and not sys.stdin.isatty():
+    if not release.only_checks and not (sys.stdin and sys.stdin.isatty()):
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
             f"inv release --version {release.version} --yes   # when a machine may decide",
@@ -53,15 +55,31 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     if not all(each.is_pass for each in accepted):
         raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
-    with screen.handed_over():
-        screen.say(f"\n  Production is about to get {release.title}, commit {about[0]:.9}:")
-        screen.say(f"  Staging: {staging}.")
-        screen.say("  a backup, the DDL pack, the code, the session stamp, the smokes, then the flip.")
-        screen.say(f"  Database: {env.dsn}; web app: {env.origin}")
+    typed = ""
+    with screen.handed_over(), suppress(EOFError):
+        screen.say(f"\n  Staging: {staging}.")
+        for line in what_is_confirmed(release, env):
+            screen.say(f"  {line}")
         typed = input(f"  Type {release.version} to go on: ").strip()
     if typed != release.version:
         raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
     release.confirmed = about
+
+
+def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
+    """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
+    runs, database, files = read_link(env.current), programs.variables(env.dsn), unapplied_files(release, env)
+    version = env.running_version() if release.settings.acceptance.version else None
+    yield f"Production, {env.origin}: {version or (runs.name if runs else 'nothing')} → {release.title}"
+    yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
+    yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"
+    yield from (f"Waived: {condition}: {reason}" for condition, reason in document.waivers(release.root).items())
+    ahead = list(dropwhile(lambda step: step.function is not confirm_production, release.plan))[1:]
+    for step in (each for each in ahead if each.options.get("env") == env.name):
+        if not inspect.isgeneratorfunction(step.function):  # a gate, which may take its time
+            yield f"- {step.title}"
+        elif (outcome := step.run(release, change=False)).state != DONE:
+            yield f"- {step.title}: {outcome.text}"
 
 
 @until_live
@@ -70,18 +88,15 @@ def back_up_the_database(release: Release, env: Environment) -> Step:
     there = backup.made_for(env, release.published)
     if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, env)):
         return there.name
-    if not release.published:
-        raise NotYet("after the tag is pushed")
+    commit = require(release.published, "after the tag is pushed")
     yield f"pg_dump > {shown(backup.folder_of(env), release)}/"
-    backup.take(env, release.version, release.published)
+    backup.take(env, release.version, commit)
 
 
 @until_live
 def verify_the_backup(release: Release, env: Environment) -> Step:
     """Restore the backup on a scratch server, and try the smokes and the DDL pack on the copy."""
-    there = backup.made_for(env, release.published)
-    if there is None:
-        raise NotYet("after the database is backed up")
+    there = require(backup.made_for(env, release.published), "after the database is backed up")
     if restore.is_done(there, release.settings.backup):
         return str(there.verified["summary"])
     yield f"pg_restore {there.name}"
@@ -104,8 +119,7 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
 def pass_the_smokes_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes pass on the new code, beside the one that still has the traffic."""
     code = placed(release, env)
-    if unapplied_files(release, env):
-        raise NotYet("after the DDL pack is applied")
+    require(not unapplied_files(release, env), "after the DDL pack is applied")
     with _candidate(release, env, code) as origin:
         seen = smokes.pass_all(release, env, code, origin)
     return seen if origin != env.origin else f"{seen}; no services.web is set, so the running app was used"
@@ -126,9 +140,8 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
     services = ["web"] if read_link(env.current) else list(settings.services)
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in services}
-    commands = [
-        Command(settings.services[name], str(code / settings.folder), variables, str(logs[name])) for name in services
-    ]
+    folder = str(code / settings.folder)
+    commands = [Command(settings.services[name], folder, variables, str(log)) for name, log in logs.items()]
     services_running = Supervised.start(Spec(commands))
     try:
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from release_tasks import versions
-from release_tasks.errors import NotYet, Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, listed, refuse, require
 from release_tasks.git import differing
-from release_tasks.release import Release, Step
+from release_tasks.release import Release, Step, retag_hint, until_published
 from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
@@ -16,16 +16,14 @@ LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "release_tas
 
 def tag_the_release(release: Release, sign: bool = False) -> Step:
     """Tag the release commit."""
-    git, tag = release.git, release.tag
+    git, tag, commit = release.git, release.tag, release.tip
     if release.published:
         _keep_the_branch_at_the_tag(release)
         return f"{release.published:.9}"
-    refuse(local_tag_problems(release, sign))
-    commit = release.tip
+    refuse([*behind_problems(release, release.branch), *local_tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
-    if not _is_packed(release, commit):
-        raise NotYet("after the docs pack is built")
+    require(_is_packed(release, commit), "after the docs pack is built")
     flags = ["--sign"] if sign else []
     yield f"git tag --annotate {' '.join([*flags, tag])} {commit:.9}"
     ran = git.run("tag", "--annotate", *flags, "--message", release.title, tag, commit)
@@ -37,42 +35,51 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
 def local_tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     """Return why a tag of this version's name that was never pushed is not this release's."""
     git, tag, commit = release.git, release.tag, release.tip
-    there = git.commit_named(release.tag_ref)
-    hint = f"git tag --delete {tag}   # if it is a mistake; then run again"
+    there, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
     if there is None:
         return []
     if there != commit:
         what = f"{tag} names {there:.9}, not the release commit {commit:.9} of {release.branch}; it is not pushed."
-    elif not git.tag_text(release.tag_ref):
+    elif not text:
         what = f"{tag} is a lightweight tag; expected an annotated one."
     elif not _is_packed(release, commit):
         what = f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."
-    elif sign and not SIGNATURE.search(git.tag_text(release.tag_ref)):
+    elif sign and not SIGNATURE.search(text):
         what = f"{tag} is not signed; expected a signed one."
     else:
         return []
-    return [Problem(what, hint)]
+    return [Problem(what, retag_hint(tag))]
+
+
+def published_tag_problems(release: Release, commit: str) -> list[Problem]:
+    """Return why `commit`, which the remote has under this version's tag, cannot be its release; empty when it is."""
+    tag, found = release.tag, release.version_at(commit)
+    if found != release.version:
+        problems = [f"{tag} names {commit:.9}, where VERSION says {found!r}: it is not this release."]
+    elif not release.git.tag_text(release.tag_ref):
+        problems = [f"{tag} is a lightweight tag; expected an annotated one."]
+    else:
+        problems = docs_pack.hash_problems(release.git, commit, release.settings.docs_pack.hashes)
+    following = f"inv release --version {versions.next_release(release.version)}   # a published tag stays as it is"
+    return [Problem(what, f"git show {tag}\n{following}") for what in problems]
 
 
 def behind_problems(release: Release, branch: str) -> list[Problem]:
     """Return that `branch` lacks what the remote's has, if it does; what we have not published can be rebased."""
-    git, remote = release.git, release.settings.remote
-    there = git.remote_refs.get(f"refs/heads/{branch}")
-    if there is None or git.contains(f"refs/heads/{branch}", there):
+    git, remote, ref = release.git, release.settings.remote, f"refs/heads/{branch}"
+    there = git.remote_refs.get(ref)
+    if there is None or git.commit_named(ref) is None or git.contains(ref, there):
         return []
-    tagged = f"git tag --delete {release.tag} && " if git.commit_named(release.tag_ref) else ""
-    what = f"{branch} lacks commits that {remote} has ({there:.9})."
-    return [Problem(what, f"{tagged}git pull --rebase {remote} {branch}")]
+    fix = f"{'' if git.branch == branch else f'git switch {branch} && '}git pull --rebase {remote} {branch}"
+    hint = retag_hint(release.tag, then=f" && {fix}") if git.commit_named(release.tag_ref) else fix
+    return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
 
 
+@until_published
 def push_branch_and_tag(release: Release) -> Step:
     """Push branch and tag together."""
     git = release.git
-    if release.published:
-        return "both are there"
-    commit = git.commit_named(release.tag_ref)
-    if commit is None:
-        raise NotYet("after the tag")
+    commit = require(git.commit_named(release.tag_ref), "after the tag")
     refuse(behind_problems(release, release.branch))
     yield f"git push --atomic {release.settings.remote} {release.branch_ref} {release.tag_ref}"
     git.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}")
@@ -80,23 +87,20 @@ def push_branch_and_tag(release: Release) -> Step:
 
 def _is_packed(release: Release, commit: str) -> bool:
     """Tell whether `commit` has the docs pack of this version."""
-    lock = release.git.bytes_at(commit, release.settings.ddl.lock)
-    version = release.git.text_at(commit, "VERSION")
-    if lock is None or version != f"{release.version}\n":
+    locked = release.git.bytes_at(commit, release.settings.ddl.lock) is not None
+    if not locked or release.version_at(commit) != release.version:
         return False
     return not differing(docs_pack.expected_pack(release, commit), release.git, commit)
 
 
 def _keep_the_branch_at_the_tag(release: Release) -> None:
     """Refuse when the release branch got more than notes and layer after the tag: production would not have it."""
-    git = release.git
     if not release.settings.branch or release.is_over or release.tip == release.published:
         return
     folder = release.settings.docs_pack.folder
-    allowed = (release.notes_path, *LAYER, *([folder] if git.is_submodule(folder) else []))
-    changed = git.changed_between(release.published or "", release.tip)
-    later = [path for path in changed if not path.startswith(allowed)]
-    if later:
+    allowed = (release.notes_path, *LAYER, *([folder] if release.git.submodule(folder) else []))
+    changed = release.git.changed_between(release.published or "", release.tip)
+    if later := [path for path in changed if not path.startswith(allowed)]:
         raise Refused(
             f"{release.branch} was changed after {release.tag} was published: {listed(later)}.",
             f"A fix after the tag is a new version: inv release --version {versions.next_release(release.version)}",

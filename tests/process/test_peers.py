@@ -54,7 +54,9 @@ def test_a_tag_that_names_an_older_commit_is_refused_and_stays(little: World, ta
 def test_a_local_tag_that_is_a_mistake_is_fixed_by_the_command_that_is_shown(little: World) -> None:
     _tag_here(little)
     little.settle("feat: newer", {"newer": ""})
-    assert little.release().refuses("git tag --delete v0.1.1")
+    ran = little.release()
+    assert ran.refuses("git tag --delete v0.1.1")
+    assert ran.output.index("git show v0.1.1") < ran.output.index("git tag --delete"), "what harms nothing comes first"
     _follow_what_is_shown(little, "tag")
     assert little.on_the_remote(TAG)
 

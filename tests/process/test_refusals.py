@@ -7,6 +7,7 @@ import pty
 import shutil
 import sys
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 from outside import Ran, git, introduce, journal_records
@@ -45,6 +46,23 @@ def test_without_a_version_the_one_in_work_is_proposed_not_released(little: Worl
     before = little.look()
     assert little.inv("release", "--yes").refuses("Which version?", "Add --version 0.1.1")
     assert little.look() == before
+
+
+@pytest.mark.parametrize("kind", ["a folder", "no UTF-8"])
+def test_a_version_file_that_cannot_be_read_is_named(little: World, kind: str) -> None:
+    """F10"""
+    file = little.repo / "VERSION"
+    file.unlink()
+    if kind == "a folder":
+        (file / "inside").mkdir(parents=True)
+        (file / "inside" / "x").touch()
+    else:
+        file.write_bytes(b"0.1.1\xff\n")
+    assert little.inv("status").refuses(f"{file} cannot be read as UTF-8 text")
+    little.settle("build: a broken VERSION", {})
+    assert little.release().refuses(
+        "VERSION is committed, and is not UTF-8" if kind == "no UTF-8" else "VERSION is not c"
+    )
 
 
 @pytest.mark.parametrize(
@@ -325,6 +343,33 @@ def test_production_wants_the_version_typed(little: World) -> None:
     assert not (little.places["production"].folder / "releases").exists()
     assert _typing(little, "0.1.1").code == 0
     assert little.is_released()
+
+
+def test_the_confirmation_tells_what_is_ahead_as_the_plan_has_it(little: World) -> None:
+    """M20: it named a stamp that was not set, and an order that was not so."""
+    waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(view): view("/none")\n'
+    little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})
+    password = urlsplit(little.places["production"].dsn).password or ""
+    ran = _typing(little, "no")
+    assert "Type 0.1.1" in ran.output, ran.output
+    shown = ran.output[ran.output.index("Staging: this release") : ran.output.index("Type 0.1.1")]
+    ahead = [
+        f"{little.places['production'].port}: nothing → Little v0.1.1",
+        f"Commit {little.git('rev-parse', 'v0.1.1^{}')}",
+        "DDL files to apply: 3: 00_schemas.sql, 01_app.sql, 02_ops.sql",
+        "Waived: ui_renders: the law",
+        "- Back up the database: pg_dump > ",
+        "- Restore the backup on a scratch server",
+        "- Put the tag's code in place: git archive v0.1.1",
+        "- Apply the DDL pack: ",
+        "- Stamp the ops session: ",
+        "- The smokes pass on the new code",
+        "- Run it: ",
+    ]
+    places = [shown.find(words) for words in ahead]
+    assert -1 not in places and places == sorted(places), shown
+    assert password and password not in ran.output
+    assert "evidence" not in shown, "that is a later section"
 
 
 def _typing(little: World, text: str) -> Ran:

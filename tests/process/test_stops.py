@@ -36,6 +36,7 @@ KILLS = [
     {"KILL_AFTER": "bundle create*"},
     {"KILL_AFTER": "switch --quiet main"},
     {"KILL_AFTER": "merge --quiet --no-ff*"},
+    {"KILL_AFTER": "add -- VERSION SOURCE_TAG package.json CHANGELOG.md"},
     {"KILL_AFTER": "commit *open the cycle*"},
     {"KILL_IN_PUSH": "yes"},
     {"KILL_AFTER": "push *refs/heads/main"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.files import point_link
+from release_tasks.files import checksum_lines, file_hashes, point_link
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import archive
 from release_tasks.sections.archive import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
@@ -118,6 +118,16 @@ def test_a_pack_of_another_tag_is_not_ours(pack: Path, release: Release, work: W
     work.git("tag", "--force", "--annotate", "--message", "again", "v0.1.1", "v0.1.1^{}")
     release.refresh()
     assert what(pack, release) == [f"{pack} is of the tag {theirs}, not of v0.1.1."]
+
+
+@pytest.mark.parametrize("ids", ["", "[]", '"tag"', "{}"])
+def test_a_pack_whose_ids_are_none_is_of_no_tag(pack: Path, release: Release, ids: str) -> None:
+    """F8"""
+    (pack / "ids.json").write_text(ids)
+    (pack / MANIFEST).write_bytes(
+        checksum_lines({name: digest for name, digest in file_hashes(pack).items() if name != MANIFEST})
+    )
+    assert what(pack, release) == [f"{pack} is of the tag None, not of v0.1.1."]
 
 
 def test_a_damaged_pack_is_refused_and_left_as_it_is(

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from release_tasks.errors import Problem
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import docs_pack, freeze
+from release_tasks.sections import docs_pack, freeze, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 
 if TYPE_CHECKING:
@@ -28,10 +27,6 @@ def packed(work: Work, take: Callable[..., Outcome]) -> Release:
     for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
         assert take(step, release).state == CHANGED
     return release
-
-
-def what(problems: list[Problem]) -> list[str]:
-    return [problem.what for problem in problems]
 
 
 def test_the_pack_waits_for_the_lock_then_is_built_and_stays(work: Work, take: Callable[..., Outcome]) -> None:
@@ -68,8 +63,9 @@ def test_the_version_changes_and_the_rest_of_a_version_file_stays(packed: Releas
         '{"name": "app", "version": "0.1.0"}\n',
         '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.0"\n}\n',
         '{\n  "version": "0.1.0",\n  "engine": {\n    "version": "20"\n  }\n}\n',
+        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.1"\n}\n',
     ],
-    ids=["tabs", "one line", "after another one", "before another one"],
+    ids=["tabs", "one line", "after another one", "before another one", "has it already"],
 )
 def test_a_version_file_gets_the_version_however_it_is_laid_out(work: Work, layout: str) -> None:
     work.commit({"package.json": layout})
@@ -107,26 +103,27 @@ def test_the_working_tree_has_no_part_in_the_hashes(packed: Release, work: Work)
 
 def test_committed_files_that_do_not_fit_their_hashes_are_named(packed: Release, work: Work) -> None:
     commit = work.commit({"ddl/01_tables.sql": "select 'tampered';\n", "unlisted": "x"})
-    assert what(docs_pack.hash_problems(packed.git, commit, HASHES)) == [
+    assert docs_pack.hash_problems(packed.git, commit, HASHES) == [
         f"In {commit:.9}, ddl/01_tables.sql is not what {HASHES} says."
     ]
     work.git("rm", "--quiet", "CHANGELOG.md")
     assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 2
     work.git("rm", "--quiet", HASHES)
     without = work.commit({})
-    assert what(docs_pack.hash_problems(packed.git, without, HASHES)) == [f"{HASHES} is not in {without:.9}."]
+    assert docs_pack.hash_problems(packed.git, without, HASHES) == [f"{HASHES} is not in {without:.9}."]
 
 
 def test_a_tag_is_this_release_s_own_only_if_annotated_with_its_version_and_hashes(packed: Release, work: Work) -> None:
     work.git("tag", "--annotate", "--message", "x", packed.tag)
-    assert docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD")) == []
+    assert tag.published_tag_problems(packed, work.git("rev-parse", "HEAD")) == []
     work.git("tag", "--force", packed.tag, "HEAD")
     packed.refresh()
-    assert "lightweight" in docs_pack.tag_problems(packed, work.git("rev-parse", "HEAD"))[0].what
+    assert "lightweight" in tag.published_tag_problems(packed, work.git("rev-parse", "HEAD"))[0].what
     work.git("tag", "--force", "--annotate", "--message", "x", packed.tag, "main")
     packed.refresh()
-    (problem,) = docs_pack.tag_problems(packed, work.git("rev-parse", "main"))
-    assert "VERSION says '0.1.1-dev'" in problem.what and problem.hint.startswith("git tag --delete v0.1.1")
+    (problem,) = tag.published_tag_problems(packed, work.git("rev-parse", "main"))
+    assert "VERSION says '0.1.1-dev'" in problem.what
+    assert problem.hint.splitlines()[0] == "git show v0.1.1" and "--delete" not in problem.hint, "it is published"
 
 
 def test_docs_in_a_submodule_are_committed_tagged_and_pushed_there(work: Work, take: Callable[..., Outcome]) -> None:
@@ -151,6 +148,8 @@ def test_a_tag_of_other_docs_in_the_submodule_is_refused(work: Work, take: Calla
     take(write_the_docs_pack, release)
     (problem,) = take(publish_the_docs_submodule, release).problems
     assert problem.what.startswith("In manual/, v0.1.1 names ")
+    look, delete = problem.hint.splitlines()
+    assert look == "git -C manual show v0.1.1" and delete.startswith("git -C manual tag --delete v0.1.1   # only if")
 
 
 def test_docs_in_a_folder_have_nothing_to_publish(packed: Release, take: Callable[..., Outcome]) -> None:

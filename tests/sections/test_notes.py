@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
-from release_tasks.sections import freeze, notes
+from release_tasks.sections import freeze, notes, preconditions
+from release_tasks.sections.database_notes import last_release
 from tests.conftest import APP
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def tagged(work: Work, tag: str) -> None:
-    work.git("tag", "--annotate", "--message", tag, tag)
+    work.release_before(tag)
 
 
 # Commit subjects
@@ -92,18 +94,58 @@ def test_every_other_commit_is_told_once_whatever_its_subject(subjects: list[str
 
 def test_highlights_come_from_the_option_then_notes_begun_by_hand_then_changelog(work: Work) -> None:
     release = work.release()
-    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
+    assert notes.find_highlights(release, None) == "It counts faster."
     work.write({release.notes_path: "# App v0.1.1\n\n## Highlights\n\nBegun by hand.\n\n## Added\n\n- none\n"})
-    assert notes.find_highlights(release, None, edit=False) == "Begun by hand."
-    assert notes.find_highlights(release, "Given now.", edit=False) == "Given now."
+    assert notes.find_highlights(release, None) == "Begun by hand."
+    assert notes.find_highlights(release, "Given now.") == "Given now."
 
 
 def test_highlights_can_be_given_as_a_file(work: Work) -> None:
     work.write({"words.md": "<!-- what it brings -->\nFrom a file.\n"})
     release = work.release()
-    assert notes.find_highlights(release, f"@{work.root / 'words.md'}", edit=False) == "From a file."
+    assert notes.find_highlights(release, f"@{work.root / 'words.md'}") == "From a file."
     with pytest.raises(Refused, match=r"names the file gone\.md, which is not there"):
-        notes.find_highlights(release, "@gone.md", edit=False)
+        notes.find_highlights(release, "@gone.md")
+
+
+@pytest.mark.parametrize("place", ["given", "begun", "typed"])
+def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Work, place: str) -> None:
+    """F10"""
+    release = work.release()
+    files = {
+        "given": work.root / "words.md",
+        "begun": work.root / release.notes_path,
+        "typed": release.folder / "HIGHLIGHTS.md",
+    }
+    files[place].parent.mkdir(parents=True, exist_ok=True)
+    files[place].write_bytes(b"\xff")
+    given = f"@{files['given']}" if place == "given" else None
+    with pytest.raises(Refused, match=rf"{files[place].name} cannot be read as UTF-8 text: .*0xff"):
+        notes.find_highlights(release, given)
+
+
+@pytest.mark.parametrize(
+    ("editor", "words"),
+    [("no-such-editor --wait", "no such program"), ("vi 'open", "no command: No closing quotation")],
+)
+def test_an_editor_that_cannot_be_started_is_found_before_the_tag_and_what_was_typed_is_kept(
+    work: Work, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, editor: str, words: str
+) -> None:
+    """F7"""
+    work.commit({"CHANGELOG.md": ""})
+    release = work.release()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("EDITOR", editor)
+    (problem,) = take(notes.write_the_notes, release, change=False).problems
+    assert words in problem.what and "--highlights" in problem.hint
+    typed = release.folder / "HIGHLIGHTS.md"
+    typed.parent.mkdir(parents=True)
+    typed.write_text("<!-- x -->\nTyped before.\n")
+    assert notes.find_highlights(release, None) == "Typed before."
+    typed.write_text("")
+    monkeypatch.setenv("EDITOR", f'{sys.executable} -c \'import sys; open(sys.argv[1], "w").write("Typed now.")\'')
+    assert notes.find_highlights(release, None) == ""
+    assert notes.edited_highlights(release) == "Typed now." == typed.read_text()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +154,8 @@ def test_highlights_can_be_given_as_a_file(work: Work) -> None:
 def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
     release = work.release()
     work.write({release.notes_path: f"# v0.1.1\n\n## Highlights\n\n{begun}\n\n## Added\n\n- a\n"})
-    assert notes.find_highlights(release, None, edit=False) == "It counts faster."
-    assert notes.find_highlights(release, begun, edit=False) == "It counts faster."
+    assert notes.find_highlights(release, None) == "It counts faster."
+    assert notes.find_highlights(release, begun) == "It counts faster."
 
 
 @pytest.mark.parametrize(
@@ -124,7 +166,7 @@ def test_the_changelog_s_section_is_found_by_its_version(work: Work, heading: st
     work.commit(
         {"CHANGELOG.md": f"# Changes\n\n## 0.2.0\n\nlater\n\n{heading}\n\nThis one.\n\n### More\n\n## 0.1.0\n\nx\n"}
     )
-    assert notes.find_highlights(work.release(), None, edit=False) == "This one.\n\n### More"
+    assert notes.find_highlights(work.release(), None) == "This one.\n\n### More"
 
 
 @pytest.mark.parametrize(
@@ -213,9 +255,10 @@ def test_database_changes_are_the_objects_with_their_files_and_what_an_operator_
     ]
     *told, final = sections(text)["Deployment Notes"].splitlines()
     assert told == [
-        "- the DDL pack has changed: it is applied by `inv deploy.staging`, after a backup",
-        "- lock: `ddl/01_tables.sql` locks app.things (ACCESS EXCLUSIVE)",
-        "- lock: `ddl/03_new.sql` locks app.things (ACCESS EXCLUSIVE)",
+        "- the DDL pack has changed: `inv deploy.staging` applies it with `psql`, `inv deploy.production` too, "
+        "after a backup",
+        "- lock (ACCESS EXCLUSIVE): `ddl/01_tables.sql` locks app.things",
+        "- lock (ACCESS EXCLUSIVE): `ddl/03_new.sql` locks app.things",
     ]
     assert final == "- cannot be undone: `ddl/03_new.sql` drops table column app.things.born"
     assert notes.draft(release, "Faster.") == text
@@ -230,15 +273,13 @@ def test_a_shift_that_was_allowed_in_the_freeze_is_told_with_its_reason(
     release.options = {"allow_shift": "a law came"}
     assert take(freeze.lock_the_ddl_order, release).state == CHANGED
     assert sections(notes.draft(release, "First."))["Database Changes"].splitlines() == [
-        "- first release of the pack: 3 files, 3 objects",
+        "- first release of the pack: 3 files",
         "- shift in the freeze, allowed because “a law came”: added ddl/02_late.sql; type app.kind is new",
     ]
 
 
 def test_packs_that_cannot_be_applied_here_are_told_by_their_files(work: Work) -> None:
     work.commit({"ddl/02_late.sql": "select nothing from nowhere;\n"})
-    told = sections(notes.draft(work.release(), "First."))["Database Changes"]
-    assert told.startswith("- first release of the pack: 3 files, what they make is not known: ddl/02_late.sql, line 1")
     tagged(work, "v0.1.0")
     work.commit({"ddl/02_late.sql": "select 1;\n"})
     told, files = sections(notes.draft(work.release(), "x"))["Database Changes"].splitlines()
@@ -253,15 +294,30 @@ def test_without_a_template_the_notes_are_refused(work: Work) -> None:
         notes.draft(work.release(), "x")
 
 
-def test_the_last_release_is_the_highest_before_this_in_its_history(work: Work) -> None:
-    assert notes.last_release(work.release("0.1.10")) is None
-    for tag in ("v0.1.2", "v0.1.9", "v0.1.9-rc1", "v0.1.10", "v0.2.0", "v1", "nightly", "0.1.9", "v0.1.9-dev", "v9"):
+def test_the_last_release_is_the_highest_final_version_below_that_the_remote_has(work: Work) -> None:
+    """R1, R13, R24: whether our history has it or not, as after a squash merge."""
+    assert last_release(work.release("0.1.10")) is None
+    for tag in ("v0.1.2", "v0.1.9-rc1", "v0.1.10", "v0.2.0", "v1", "nightly", "0.1.9", "v0.1.9-dev", "v9"):
         tagged(work, tag)
     work.git("switch", "--quiet", "--create", "elsewhere")
     work.commit({})
-    tagged(work, "v0.1.9-x")
+    tagged(work, "v0.1.8")
     work.git("switch", "--quiet", "main")
-    assert notes.last_release(work.release("0.1.10")) == "v0.1.9"
+    work.git("tag", "v0.1.9")  # which was never pushed
+    assert last_release(work.release("0.1.10")) == "v0.1.8"
+
+
+def test_a_last_release_whose_tag_is_not_here_is_refused_with_the_command_that_fetches_it(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """R1: it read as the first release, so that the upgrade was not proved, and the notes told everything."""
+    tagged(work, "v0.1.0")
+    work.git("tag", "--delete", "v0.1.0")
+    for step in (preconditions.prove_the_ddl_pack, freeze.lock_the_ddl_order):
+        (problem,) = take(step, work.release(), change=False).problems
+        assert problem.what == "The tag v0.1.0 is on the remote, but not here."
+    work.git(*problem.hint.split()[1:])
+    assert last_release(work.release()) == "v0.1.0"
 
 
 # Committed notes
@@ -289,7 +345,6 @@ def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work,
     look = take(notes.write_the_notes, release, change=False)
     assert (look.state, look.text) == (PENDING, "after the tag is pushed")
     tagged(work, "v0.1.1")
-    work.git("push", "--quiet", "origin", "v0.1.1")
     release.git.refresh()
     assert take(notes.write_the_notes, release).state == CHANGED
     assert take(notes.write_the_notes, release).state == DONE

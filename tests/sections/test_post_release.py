@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
-from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import post_release
 from release_tasks.sections.post_release import with_heading
+from release_tasks.sections.preconditions import keep_the_tree_clean
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -123,3 +124,38 @@ def test_a_merge_that_conflicts_is_put_back_and_told(
     assert look.state == REFUSED and "VERSION" in look.problems[0].what
     assert work.git("rev-parse", "main") == main and release.git.under_way is None
     assert release.git.dirty_paths() == []
+
+
+@pytest.mark.parametrize("given", ["0.1.2-dev", "0.3.0-dev"])
+def test_what_was_written_when_it_was_killed_before_the_commit_is_taken_back_and_written_again(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome], given: str
+) -> None:
+    """The same command was refused by the tree that it had left itself."""
+    release = archived("0.1.1")
+    work.git("switch", "--quiet", "main")
+    work.commit({"CHANGELOG.md": "# Changes\n\n## 0.2.0\n\n## 0.1.1\n"}, "Meanwhile")
+    assert take(STEPS[0], release).state == CHANGED
+    files = post_release.files_of_cycle(release, given)
+    work.write({path: content.decode() for path, content in files.items()})
+    work.git("add", "VERSION", "SOURCE_TAG")
+    look = take(keep_the_tree_clean, release, change=False)
+    assert look.state == PLANNED and look.text.startswith("git restore CHANGELOG.md, SOURCE_TAG, VERSION")
+    assert take(keep_the_tree_clean, release).state == CHANGED
+    assert work.git("status", "--porcelain") == ""
+    assert [take(step, release).state for step in STEPS[1:]] == [CHANGED] * 2 and release.is_over
+
+
+@pytest.mark.parametrize("path", ["VERSION", "CHANGELOG.md", "other.txt"])
+def test_what_a_hand_wrote_on_main_is_never_taken_back(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome], path: str
+) -> None:
+    release = archived("0.1.1")
+    assert take(STEPS[0], release).state == CHANGED
+    files = {each: content.decode() for each, content in post_release.files_of_cycle(release, "0.1.2-dev").items()}
+    work.write({**files, path: f"{files.get(path, '')}by hand\n"})
+    (problem,) = take(keep_the_tree_clean, release).problems
+    assert path in problem.what and (work.root / path).read_text().endswith("by hand\n")
+    work.git("stash", "--include-untracked")
+    assert [take(step, release).state for step in STEPS[1:]] == [CHANGED] * 2
+    work.write({"VERSION": "0.1.3-dev\n"})
+    assert take(keep_the_tree_clean, release).state == REFUSED, "the cycle is open: it is a person's"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
-from release_tasks.outcome import CHANGED, PENDING, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
-from release_tasks.sections.docs_pack import write_the_docs_pack
+from release_tasks.sections.docs_pack import expected_pack, write_the_docs_pack
 from release_tasks.sections.preconditions import version_file_problems
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 GATES = [
     preconditions.stand_on_the_right_branch,
-    preconditions.keep_the_tree_clean,
     preconditions.agree_with_the_remote,
     preconditions.have_everything_merged,
     preconditions.have_the_tag_free,
@@ -74,7 +73,6 @@ def test_a_repository_in_order_passes(work: Work) -> None:
     answers = {gate.__name__: gate(release) for gate in GATES}
     assert answers == {
         "stand_on_the_right_branch": "on main",
-        "keep_the_tree_clean": "",
         "agree_with_the_remote": "",
         "have_everything_merged": "feature/v0.1.1/*",
         "have_the_tag_free": "v0.1.1 is free",
@@ -108,22 +106,26 @@ def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeyp
     ]
 
 
-def test_uncommitted_changes_are_named(work: Work) -> None:
+def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome]) -> None:
+    assert take(preconditions.keep_the_tree_clean, work.release()).state == DONE
     work.write({"new (1).txt": "", "VERSION": "0.1.1\n"})
-    assert told(preconditions.keep_the_tree_clean, work.release()) == [
-        "The working tree has 2 uncommitted changes: VERSION, new (1).txt."
-    ]
+    (problem,) = take(preconditions.keep_the_tree_clean, work.release()).problems
+    assert problem.what == "The working tree has 2 uncommitted changes: VERSION, new (1).txt."
 
 
-def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(work: Work) -> None:
-    release = work.release()
-    work.git("switch", "--quiet", "--create", release.branch)
-    work.write({"VERSION": "0.1.1\n", "ddl/ORDER.lock": "x", ".VERSION.4711.incomplete": "0.1."})
-    assert preconditions.keep_the_tree_clean(release) == ""
-    work.write({"CHANGELOG.md": "by hand\n"})
-    assert told(preconditions.keep_the_tree_clean, release) == [
-        "The working tree has 1 uncommitted changes: CHANGELOG.md."
-    ]
+def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    release = work.release(version_files=["package.json"])
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order):
+        assert take(step, release).state == CHANGED
+    files = {path: content.decode() for path, content in expected_pack(release, "HEAD").items()}
+    work.write({**files, release.notes_path: "a draft\n", ".VERSION.4711.incomplete": "0.1."})
+    work.git("add", "VERSION")
+    assert take(preconditions.keep_the_tree_clean, release).state == DONE
+    work.write({"CHANGELOG.md": "by hand\n", "package.json": '{"version": "0.1.1", "by": "hand"}'})
+    (problem,) = take(preconditions.keep_the_tree_clean, release).problems
+    assert problem.what == "The working tree has 2 uncommitted changes: CHANGELOG.md, package.json.", "R28"
 
 
 def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:
@@ -134,6 +136,30 @@ def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:
     assert told(preconditions.agree_with_the_remote, work.release()) == [
         f"main lacks commits that origin has ({ahead:.9})."
     ]
+
+
+def test_a_release_branch_that_is_behind_the_remote_s_is_found_before_the_tag(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """It was found by the push, when the tag was made."""
+    release = work.release()
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+    work.git("switch", "--quiet", "--create", "theirs")
+    theirs = work.commit({}, "Theirs")
+    work.git("push", "--quiet", "origin", f"theirs:{release.branch_ref}")
+    release.git.refresh()
+    for branch in (release.branch, "main"):
+        work.git("switch", "--quiet", branch)
+        for step in (preconditions.agree_with_the_remote, tag.tag_the_release):
+            (problem,) = take(step, release, change=False).problems
+            assert problem.what == f"{release.branch} lacks commits that origin has ({theirs:.9})."
+    assert problem.hint == f"git switch {release.branch} && git pull --rebase origin {release.branch}"
+    work.git("tag", "--annotate", "--message", "x", release.tag, release.branch)
+    (problem,) = take(preconditions.agree_with_the_remote, release, change=False).problems
+    look, retag = problem.hint.splitlines()
+    assert look == "git show v0.1.1"
+    assert retag.startswith("git tag --delete v0.1.1 && git switch release/v0.1.1 && git pull --rebase ")
 
 
 def test_branches_meant_for_this_version_have_to_be_merged(work: Work) -> None:
@@ -161,6 +187,17 @@ def test_a_later_release_here_or_on_the_remote_is_refused(work: Work, where: str
     ]
 
 
+def test_a_tag_that_is_another_one_on_the_remote_is_shown_before_it_is_replaced(work: Work) -> None:
+    release = work.release()
+    work.release_before(release.tag)
+    work.git("tag", "--force", "--annotate", "--message", "another", release.tag)
+    with pytest.raises(Refused, match="on the remote, but") as refused:
+        preconditions.have_the_tag_free(release)
+    look, retag = refused.value.problems[0].hint.splitlines()
+    assert look == "git show v0.1.1"
+    assert retag.startswith("git tag --delete v0.1.1 && git fetch origin tag v0.1.1   # only if")
+
+
 def test_a_foreign_tag_of_this_version_is_refused(work: Work) -> None:
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
     (what,) = told(preconditions.have_the_tag_free, work.release())
@@ -179,7 +216,7 @@ def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -
     assert preconditions.have_the_tag_free(release) == "v0.1.1 is free"
     assert take(tag.push_branch_and_tag, release).state == CHANGED
     assert preconditions.have_the_tag_free(release).startswith("v0.1.1 is ours, ")
-    texts = [take(gate, release, change=False).text for gate in GATES[2:4]]
+    texts = [take(gate, release, change=False).text for gate in GATES[1:3]]
     assert texts == ["settled when the tag was published"] * 2
 
 

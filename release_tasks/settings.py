@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused, refuse
 
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
@@ -33,7 +33,7 @@ def _is_an_origin(text: str) -> str:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
     except ValueError:  # no number for a port
         good = False
-    if text and not good:
+    if text and not good and "${" not in text:
         raise ValueError("expected http:// or https:// with a host, and perhaps a port")
     return text
 
@@ -162,6 +162,7 @@ class Environment(Model):
 class Environments(Model):
     """The three environments of a release."""
 
+    _unset: dict[str, list[Problem]] = PrivateAttr(default={})
     dev: Environment = Environment()
     staging: Environment = Environment()
     production: Environment = Environment()
@@ -178,10 +179,18 @@ class Environments(Model):
                 raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
         return self
 
+    def model_post_init(self, context: Any) -> None:
+        self._unset = context or {}
+
+    def unset(self, name: str) -> list[Problem]:
+        """Return the variables of the environment `name` that are not set, as problems."""
+        return self._unset.get(name, [])
+
     def named(self, name: str) -> Environment:
-        """Return the environment `name`; raises `Refused` when there is none of that name."""
+        """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
         if name not in type(self).model_fields:
             raise Refused(f"There is no environment {name!r}; expected dev, staging or production.", "--env dev")
+        refuse(self.unset(name))
         found: Environment = getattr(self, name)
         return found
 
@@ -198,7 +207,7 @@ class Settings(Model):
     must_be_merged: list[Template] = Field(default=[], description="patterns of remote branches, such as feature/*")
     changelog: str = "CHANGELOG.md"
     version_files: list[str] = Field(default=[], description="JSON files with a `version`, such as package.json")
-    freeze_days: int = Field(1, ge=0)
+    freeze_days: int = Field(1, ge=0, le=366, description="days the freeze is announced for")
     ddl: Ddl = Ddl()
     backup: Backup = Backup()
     docs_pack: DocsPack = DocsPack()

@@ -19,6 +19,12 @@ def problems(raw: Any, **variables: str) -> tuple[Problem, ...]:
     return refused.value.problems
 
 
+def problems_of_production(raw: Any, **variables: str) -> tuple[Problem, ...]:
+    with pytest.raises(Refused) as refused:
+        load(raw, variables).environments.named("production")
+    return refused.value.problems
+
+
 def with_dsn(dsn: str, **changed: Any) -> dict[str, Any]:
     return {"environments": {"production": {"dsn": dsn, **REMOTE, **changed}}}
 
@@ -115,9 +121,31 @@ def test_variables_are_filled_in(text: str, value: str) -> None:
 
 
 def test_an_empty_variable_never_makes_an_environment_embedded() -> None:
-    told = [problem.what for problem in problems(with_dsn("${PRODUCTION_DSN}"), PRODUCTION_DSN="")]
+    told = [problem.what for problem in problems_of_production(with_dsn("${PRODUCTION_DSN}"), PRODUCTION_DSN="")]
     empty = "the environment variable PRODUCTION_DSN is not set, or it is empty"
     assert f"invoke.yaml, release.environments.production.dsn: {empty}." in told
+
+
+@pytest.mark.parametrize(
+    "changed", [{"dsn": "postgresql://app:${PW}@db/app"}, {"dsn": "${DSN}"}, {"origin": "${ORIGIN}"}]
+)
+def test_a_variable_of_an_environment_is_needed_by_who_names_it(changed: dict[str, str]) -> None:
+    """M18."""
+    raw = with_dsn(**{"dsn": "dbname=app", **changed})
+    settings = load(raw, {})
+    assert settings.environments.named("dev").embedded and settings.environments.named("staging").embedded
+    (problem,) = problems_of_production(raw)
+    assert f"release.environments.production.{next(iter(changed))}: the environment variable" in problem.what
+    assert not settings.environments.unset("dev") and settings.environments.unset("production") == [problem]
+    assert load(raw, {"PW": "x", "DSN": "dbname=app", "ORIGIN": "https://example.org"}).environments.named("production")
+
+
+def test_what_is_wrong_with_an_environment_is_found_without_its_variables() -> None:
+    found = problems(with_dsn("postgresql://app:${PW}@db/app", foldr="x", log="a password=hunter2"))
+    assert sorted(problem.what.partition(":")[0] for problem in found) == [
+        "invoke.yaml, release.environments.production.foldr",
+        "invoke.yaml, release.environments.production.log",
+    ]
 
 
 def test_dev_with_a_dsn_runs_the_working_tree_and_needs_its_origin_only() -> None:

@@ -23,12 +23,22 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an error of the block that names no file, as one on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, force it to disk, then rename: a reader sees the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
-        with incomplete.open("wb") as file:
+        with naming(path), incomplete.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.prompt import Confirm
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -142,6 +143,12 @@ def handed_over() -> Iterator[None]:
     yield
     for spinner in _spinners:
         spinner.start()
+
+
+def confirm() -> bool:
+    """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
+    with handed_over():
+        return Confirm.ask("           Is it so?", console=_console, default=False)
 
 
 def _count(number: int, noun: str) -> str:

@@ -82,26 +82,26 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: dict[
     return VARIABLE.sub(fill, value)
 
 
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
-    """Return the keys that the settings at `loc` may have."""
+def _fields_at(loc: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the fields of the group of settings at `loc`; a list or a table of free keys has none."""
     kind: Any = Settings
     for part in loc:
         fields = getattr(kind, "model_fields", None)
         kind = fields[part].annotation if fields else get_args(kind)[-1]
-    return list(kind.model_fields)
+    return getattr(kind, "model_fields", {})
 
 
 def _as_problem(error: Any) -> Problem:
     path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    path = path.removesuffix(".[key]")
+    path, (*group, key) = path.removesuffix(".[key]"), error["loc"] or ("",)
+    fields = _fields_at(tuple(group))
     if error["type"] == "extra_forbidden":
-        keys = _keys_at(error["loc"][:-1])
-        close = get_close_matches(str(error["loc"][-1]), keys, 1)
-        what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(keys)}."
-        gone = GONE.get(path.removeprefix("release."))
-        return Problem(
-            what, gone or (f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
-        )
+        close = get_close_matches(str(key), fields, 1)
+        what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(fields)}."
+        hint = f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names."
+        return Problem(what, GONE.get(path.removeprefix("release."), hint))
     message = error["msg"].removeprefix("Value error, ")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
-    return Problem(f"invoke.yaml, {path}: {found}{message[:1].lower()}{message[1:]}.", "Fix the value in invoke.yaml.")
+    about = f" ({fields[key].description})" if key in fields and error["type"] != "value_error" else ""
+    what = f"invoke.yaml, {path}: {found}{message[:1].lower()}{message[1:]}{about}."
+    return Problem(what, "Fix the value in invoke.yaml.")

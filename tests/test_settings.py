@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from release_tasks import masks
 from release_tasks.config import REHEARSING, load
 from release_tasks.errors import Problem, Refused
+from release_tasks.settings import write_schema
 
 REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
 
@@ -40,7 +43,11 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     [
         ({"apps": "x"}, "release.apps", "no such setting"),
         ({"ddl": {"foldr": "x"}}, "release.ddl.foldr", "no such setting"),
-        ({"freeze_days": "soon"}, "release.freeze_days", "found 'soon'; input should be a valid integer"),
+        (
+            {"freeze_days": "soon"},
+            "release.freeze_days",
+            "as an integer (days the freeze is announced for)",
+        ),
         ({"freeze_days": -1}, "release.freeze_days", "greater than or equal to 0"),
         ({"app": "two words"}, "release.app", "found 'two words'"),
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
@@ -238,3 +245,14 @@ def test_an_origin_that_no_browser_can_open_is_refused(origin: str) -> None:
     """C11."""
     (problem,) = problems(with_dsn("dbname=app", origin=origin))
     assert "expected http:// or https://" in problem.what
+
+
+def test_the_json_schema_describes_every_setting_and_allows_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    write_schema(str(file))
+    schema = json.loads(file.read_text())
+    groups = [schema, *schema["$defs"].values()]
+    fields = [(group["title"], name, about) for group in groups for name, about in group["properties"].items()]
+    assert len(fields) > 40 and [field[:2] for field in fields if not field[2].get("description")] == []
+    assert all(group["additionalProperties"] is False for group in groups[1:])
+    assert schema["properties"]["release"]["$ref"] == "#/$defs/Settings"

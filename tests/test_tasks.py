@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from release_tasks.engine import HELP, Section
 
 ROOT = Path(__file__).parents[1]
 HEADING = re.compile(r"^## (\d+\. .+?)\s*$", re.MULTILINE)
+EXECUTOR = "release_tasks.engine.ReleaseExecutor"
 GREET = "from invoke import task\n\n@task\ndef greet(c):\n    'Greet.'\n    {}\n"
 LISTED = """
 import sys
@@ -162,3 +164,12 @@ def test_an_executor_that_is_not_there_is_told_in_a_sentence(copied: Path, name:
     assert ran.returncode == 1 and "Traceback" not in ran.stderr
     assert ran.stderr.startswith("invoke.yaml, tasks.executor_class: ")
     assert "executor_class: release_tasks.engine.ReleaseExecutor" in ran.stderr
+
+
+def test_the_schema_of_the_settings_is_written_for_editors(copied: Path) -> None:
+    printed = inv(copied, "settings.schema").stdout
+    assert inv(copied, "settings.schema", "--file", "schema.json").stdout == ""
+    assert json.loads(printed) == json.loads((copied / "schema.json").read_text())
+    (copied / "invoke.yaml").write_text(f"tasks: {{executor_class: {EXECUTOR}}}\nrelease: {{freeze_days: soon}}\n")
+    assert inv(copied, "settings.schema").stdout == printed
+    assert inv(copied, "settings.schema", "--file", "no/where.json").returncode == 1

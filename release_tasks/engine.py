@@ -19,7 +19,6 @@ from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 from release_tasks import failures, requirements
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.outcome import REFUSED, Outcome
-from release_tasks.plan import Plan, PlannedStep
 
 sys.excepthook = failures.explain
 HELP = {
@@ -108,6 +107,7 @@ class ReleaseExecutor(Executor):
 
     def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
         from release_tasks import screen
+        from release_tasks.plan import Plan, PlannedStep
         from release_tasks.release import Release
 
         is_status, silent = any(each.only_checks for each in sections), "json" in options
@@ -116,12 +116,19 @@ class ReleaseExecutor(Executor):
         release = Release.open(self.config, options.get("version"), in_work=is_status)
         release.only_checks = only_check
         try:
-            steps = [step for each in sections for step in _steps_of(each, release, options)]
+            steps = [
+                PlannedStep(_heading(each), function, own)
+                for each in sections
+                for function, own in _steps_of(each, release, options)
+            ]
+            needed = ["dev", *(step.options["env"] for step in steps if "env" in step.options)] if not is_status else []
+            refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
             plan = Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if only_check else release.held():
-                outcomes = plan.check(in_full=only_check, silent=silent)
-                if not (only_check or _refused(outcomes)):
-                    outcomes = plan.change()
+                outcomes = plan.walk(change=False, show=screen.step if only_check and not silent else None)
+                if not only_check:
+                    screen.summary(outcomes)
+                    outcomes = outcomes if _refused(outcomes) else plan.walk(change=True, show=screen.step)
             if silent:
                 screen.as_json(outcomes)
             elif refused := _refused(outcomes):
@@ -166,10 +173,9 @@ def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0]
 
 
-def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> list[PlannedStep]:
+def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> Steps:
     declared = inspect.signature(each.steps).parameters
-    given = {name: value for name, value in options.items() if name in declared}
-    return [PlannedStep(_heading(each), function, own) for function, own in each.steps(release, **given)]
+    return each.steps(release, **{name: value for name, value in options.items() if name in declared})
 
 
 def _summary(last: Section, release: Any, done: bool) -> str:

@@ -34,7 +34,7 @@ class Journal:
         with ONE_BY_ONE, naming(self.path), self.path.open("a+b") as file:
             file.seek(max(file.tell() - 1, 0))
             torn = b"\n" if file.read(1) not in (b"", b"\n") else b""
-            file.write(torn + masked_json(entry).encode() + b"\n")
+            file.write(torn + masked_json(entry).encode(errors="backslashreplace") + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

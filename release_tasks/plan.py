@@ -6,9 +6,9 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from release_tasks import screen
 from release_tasks.errors import Manual, NotYet, Problem, Refused
 from release_tasks.failures import problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
@@ -100,49 +100,28 @@ class Plan:
     ask: bool = False
     known: dict[PlannedStep, Outcome] = field(default_factory=dict)
 
-    def check(self, in_full: bool, silent: bool = False) -> list[Outcome]:
-        """Check all steps and return their outcomes; print a line a step (`in_full`), or a section."""
-        from release_tasks import screen
+    def walk(self, change: bool, show: Callable[[Outcome, bool], None] | None = None) -> list[Outcome]:
+        """Check all steps or, with `change`, change what is missing up to a refusal; return the outcomes.
 
-        outcomes: list[Outcome] = []
-        for section, steps in groupby(self.steps, lambda step: step.section):
-            before = len(outcomes)
-            for step in steps:
-                outcomes.append(self._run(step, change=False))
-                if in_full and not silent:
-                    screen.step(outcomes[-1], first=len(outcomes) == before + 1)
-            if not (in_full or silent):
-                screen.summary(section, outcomes[before:])
-        return outcomes
-
-    def change(self) -> list[Outcome]:
-        """Change what is missing, step by step, and return the outcomes; a refusal is the last one."""
-        from release_tasks import screen
-
+        `show` gets each one, and whether it is the first of its section.
+        """
         outcomes: list[Outcome] = []
         for step in self.steps:
-            outcome = self._run(step, change=True)
-            screen.step(outcome, first=not outcomes or outcomes[-1].section != step.section)
+            outcome = self._run(step, change)
+            if show:
+                show(outcome, not outcomes or outcomes[-1].section != outcome.section)
             outcomes.append(outcome)
-            if outcome.state == REFUSED:
+            if change and outcome.state == REFUSED:
                 break
-            if outcome.state == MANUAL and self.ask and not self.release.published:
-                self._ask_about(outcome)
+            if change and outcome.state == MANUAL and self.ask and not self.release.published:
+                confirmed = screen.confirm()
+                self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)
+                if not confirmed:
+                    raise Refused(f"{step.title}: not confirmed.", "Do it, then run the same command again.")
         return outcomes
-
-    def _ask_about(self, outcome: Outcome) -> None:
-        """Let the person at the terminal confirm what is manual. Raises `Refused` where that is not so."""
-        from release_tasks import screen
-
-        confirmed = screen.confirm()
-        self.release.journal.record("answer", section=outcome.section, step=outcome.step, confirmed=confirmed)
-        if not confirmed:
-            raise Refused(f"{outcome.step}: not confirmed.", "Do it, then run the same command again.")
 
     def _run(self, step: PlannedStep, change: bool) -> Outcome:
         """Return what a step comes to now, or came to if nothing has changed since it was checked; record it."""
-        from release_tasks import screen
-
         began = time.monotonic()
         outcome = self.known.get(step) if change else None
         if outcome is None:
@@ -153,8 +132,6 @@ class Plan:
         elif outcome.state in (DONE, MANUAL):
             self.known[step] = outcome
         if not self.release.only_checks:
-            text = outcome.text or " ".join(problem.what for problem in outcome.problems)
-            about = {"section": step.section, "step": step.title, "outcome": outcome.state, "text": text}
             seconds = round(time.monotonic() - began, 3)
-            self.release.journal.record("step" if change else "checked", **about, seconds=seconds)
+            self.release.journal.record("step" if change else "checked", **vars(outcome), seconds=seconds)
         return outcome

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,6 @@ from release_tasks.settings import Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
 NOX_FOLDER = "RELEASE_NOX"  # a variable for noxfile.py: where the environments of smokes are
-ENVIRONMENTS = ("dev", "staging", "production")
 COLUMNS = ["section", "outcome", "steps", "changed", "took"]
 
 
@@ -43,10 +42,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     root, settings = project_root(config), settings_of(config)
     os.environ.setdefault(NOX_FOLDER, str(root / ".nox"))
     if "web" not in settings.services:
-        raise Refused(
-            "A rehearsal runs the application itself, and release.services.web does not say how.",
-            "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.",
-        )
+        what = "A rehearsal runs the application itself, and release.services.web does not say how."
+        raise Refused(what, "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.")
     git = Git.open(root, settings.remote)
     version = version or versions.release_after(version_here(root))
     refuse(versions.version_problems(version))
@@ -63,16 +60,14 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         screen.say(f"\n$ inv {' '.join(command)}")
         argv = [sys.executable, "-m", "invoke", *command]
         released = process.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, supervised=True, show=True)
-        seconds = time.monotonic() - began
-        journal = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl")
-        title = f"\nRehearsal of {version}, {seconds:.0f} s in all"
-        screen.table(title, COLUMNS, rows_of(journal.records(), ready, seconds))
+        seconds, records = time.monotonic() - began, records_folder(clone) / f"v{version}"
+        rows = rows_of(Journal(records / "journal.jsonl").records(), ready, seconds)
+        screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all", COLUMNS, rows)
         if released.code:
-            raise Refused(
-                f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
-                "inv rehearse --keep   # leaves the clone for a look",
-            )
-        evidence = copy_evidence(clone, root, version)
+            what = f"The rehearsal of {version} stopped with exit code {released.code}; see above."
+            raise Refused(what, "inv rehearse --keep   # leaves the clone for a look")
+        evidence = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
+        shutil.copytree(records / "evidence", evidence)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 
 
@@ -85,9 +80,8 @@ def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
         yield folder
     finally:
         if keep:
-            screen.say(
-                f"\nKept, its environments stopped. To look: cd {folder / 'clone'} && inv status --version {version}"
-            )
+            look = f"cd {folder / 'clone'} && inv status --version {version}"
+            screen.say(f"\nKept, its environments stopped. To look: {look}")
 
 
 @contextmanager
@@ -97,7 +91,7 @@ def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
     with ExitStack() as running:
         with screen.busy("Cloning into a throw-away folder"):
             clone = clone_with_bare_remote(git, folder, settings)
-        for name in ENVIRONMENTS:
+        for name in ("dev", "staging", "production"):
             with screen.busy(f"Bringing up {name}"):
                 environment = open_environment(name, clone, settings)
                 running.callback(environment.close)
@@ -114,10 +108,8 @@ def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:
     remote, clone = folder / "remote.git", folder / "clone"
     git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
     git.run("push", "--quiet", str(remote), f"HEAD:refs/heads/{settings.main}", "refs/tags/*:refs/tags/*", timeout=300)
-    git.run("clone", "--quiet", "--origin", settings.remote, str(remote), str(clone), timeout=300)
-    own = Git(clone, settings.remote)
-    for name, value in (("user.name", "Rehearsal"), ("user.email", "rehearsal@example.invalid")):
-        own.run("config", name, value)
+    who = ("--config", "user.name=Rehearsal", "--config", "user.email=rehearsal@example.invalid")
+    git.run("clone", "--quiet", "--origin", settings.remote, *who, str(remote), str(clone), timeout=300)
     return clone
 
 
@@ -131,32 +123,19 @@ def deploy_previous(environment: Environment, git: Git) -> None:
     environment.wait_until_ready()
 
 
-def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:
+def rows_of(records: list[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:
     """Return the rows of `COLUMNS` from the records of a journal: they explain all of the `seconds`.
 
     `ready` of these were over when the environments ran. A section's time is that of both passes over it.
     """
-    checked: dict[str, float] = {}
-    sections: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["event"] == "checked":
-            checked = record["seconds"]
-        elif record["event"] == "step":
-            sections.setdefault(record["section"], []).append(record)
     rows: list[tuple[str, ...]] = [("Bringing up the environments", "done", "", "", f"{ready:.1f} s")]
     rest = seconds - ready
-    for section in dict.fromkeys([*checked, *sections]):
-        steps = sections.get(section, [])
-        outcomes = [str(step["outcome"]) for step in steps]
-        took = checked.get(section, 0.0) + sum(step["seconds"] for step in steps)
-        outcome = "refused" if "refused" in outcomes else "done" if steps else "checked"
-        rows.append((section, outcome, str(len(steps)), str(outcomes.count("changed")), f"{took:.1f} s"))
+    records = [record for record in records if record["event"] in ("checked", "step")]
+    for section in dict.fromkeys(record["section"] for record in records):
+        own = [record for record in records if record["section"] == section]
+        outcomes = [record["state"] for record in own if record["event"] == "step"]
+        outcome = "refused" if "refused" in [record["state"] for record in own] else "done" if outcomes else "checked"
+        took = sum(record["seconds"] for record in own)
+        rows.append((section, outcome, str(len(outcomes)), str(outcomes.count("changed")), f"{took:.1f} s"))
         rest -= took
     return [*rows, ("Beginning and ending", "", "", "", f"{max(rest, 0.0):.1f} s")]
-
-
-def copy_evidence(clone: Path, root: Path, version: str) -> Path:
-    """Copy the evidence pack out of the clone, and return where it is."""
-    kept = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
-    shutil.copytree(records_folder(clone) / f"v{version}" / "evidence", kept)
-    return kept

@@ -324,9 +324,9 @@ def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: P
     assert "Released 0.1.1: 7 steps, 4 done, 2 changed, 1 manual." in said
     assert project.has("it", "sent") == [True, True]
     steps = [record for record in project.journal.records() if record["event"] == "step"]
-    told = [(step["section"], step["step"], step["outcome"]) for step in steps]
+    told = [(step["section"], step["step"], step["state"]) for step in steps]
     assert told[:2] == [("1. First", "Ask the gate", "done"), ("1. First", "Write it", "changed")]
-    checked = [record["outcome"] for record in project.journal.records() if record["event"] == "checked"]
+    checked = [record["state"] for record in project.journal.records() if record["event"] == "checked"]
     assert checked == [state for state, _ in CHECKED]
     assert "Released 0.1.1: 7 steps, 6 done, 1 manual." in project.inv("whole", *V)
 
@@ -357,7 +357,7 @@ def test_a_change_that_did_not_hold_ends_the_run_there(project: Project) -> None
     (project.root / "leak").touch()
     said = project.inv("whole", *V, code=1)
     assert "did not hold. Still planned: write it." in said and "Send it" not in said
-    assert project.journal.records()[-1]["outcome"] == "refused"
+    assert project.journal.records()[-1]["state"] == "refused"
     (project.root / "leak").unlink()
     assert "Released 0.1.1" in project.inv("whole", *V)
 

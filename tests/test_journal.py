@@ -63,6 +63,11 @@ def test_a_line_torn_by_a_crash_stays_and_the_next_one_is_whole(journal: Journal
     assert journal.path.read_bytes().splitlines()[whole] == torn
 
 
+def test_a_path_that_is_no_text_is_recorded(journal: Journal) -> None:
+    journal.record("command", argv=["ls", "caf\udce9"])
+    assert journal.records()[0]["argv"] == ["ls", "caf\udce9"]
+
+
 @pytest.mark.parametrize("secret", ["s3cret-w0rd", 'quo"ted', "back\\slash", "Grüße-an-alle"])
 def test_secrets_are_masked(journal: Journal, secret: str) -> None:
     masks.hide(secret)

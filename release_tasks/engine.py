@@ -24,7 +24,7 @@ sys.excepthook = failures.explain
 HELP = {
     "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
     "sign": "sign the tag, as git is configured (gpg or ssh)",
-    "yes": "confirm production without a question, for machines",
+    "yes": "confirm production and manual steps without a question, for machines",
     "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
     "highlights": "the Highlights of the notes: a text, or @file",
     "allow_shift": "why the DDL pack may make something else than was locked",

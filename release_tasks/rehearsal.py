@@ -53,8 +53,9 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         preconditions.try_the_browser(root)  # section 2 does it as well, but after the environments
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
-    began = time.monotonic()
-    with _throw_away_folder(keep, version) as folder, stage(git, folder, settings) as clone:
+    began, folder = time.monotonic(), _new_folder(keep)
+    screen.say(f"Rehearsing in {folder}{', which is kept; its environments stop' if keep else ''}")
+    with stage(git, folder, settings) as clone:
         ready = time.monotonic() - began
         command = ["release", "--version", version, "--yes"]
         screen.say(f"\n$ inv {' '.join(command)}")
@@ -65,29 +66,21 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all", COLUMNS, rows)
         if released.code:
             what = f"The rehearsal of {version} stopped with exit code {released.code}; see above."
-            raise Refused(what, "inv rehearse --keep   # leaves the clone for a look")
+            raise Refused(what, f"inv rehearse --keep   # then, in its clone: inv status --version {version}")
         evidence = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
         shutil.copytree(records / "evidence", evidence)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 
 
-@contextmanager
-def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
-    """Yield a folder that goes with the temporary files of this run, unless it is to be kept."""
+def _new_folder(keep: bool) -> Path:
+    """Return a folder that goes with the temporary files of this run, unless it is to be kept."""
     outlasts = temporary.original_variables().get("TMPDIR") if keep else None
-    folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
-    try:
-        yield folder
-    finally:
-        if keep:
-            look = f"cd {folder / 'clone'} && inv status --version {version}"
-            screen.say(f"\nKept, its environments stopped. To look: {look}")
+    return Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
 
 
 @contextmanager
 def stage(git: Git, folder: Path, settings: Settings) -> Iterator[Path]:
     """Clone HEAD into `folder` and bring up its environments, each running HEAD; they end with the block."""
-    screen.say(f"Rehearsing in {folder}")
     with ExitStack() as running:
         with screen.busy("Cloning into a throw-away folder"):
             clone = clone_with_bare_remote(git, folder, settings)

@@ -95,10 +95,8 @@ def finished(outcomes: list[Outcome], summary: str) -> None:
 def bug(error: Exception) -> None:
     """Print an error that nobody foresaw, with its traceback masked: this one is for the layer's authors."""
     say("".join(traceback.format_exception(error)))
-    say(
-        f"This is a mistake in the release layer, not in your release: {type(error).__name__}. What is done stays done."
-    )
-    say("Please report it with the lines above.")
+    say(f"This is a mistake in the release layer, not in your release: {type(error).__name__}. Please report it with")
+    say("the lines above. What is done stays done.")
 
 
 def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
@@ -143,8 +141,7 @@ def handed_over() -> Iterator[None]:
 
 def confirm() -> bool:
     """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
-    with handed_over():
-        return Confirm.ask("           Is it so?", console=_console, default=False)
+    return Confirm.ask("           Is it so?", console=_console, default=False)
 
 
 def _count(number: int, noun: str) -> str:

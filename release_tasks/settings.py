@@ -212,15 +212,10 @@ class Settings(Model):
         return any(command[:1] in NODES for command in commands)
 
 
-class File(BaseModel):
-    """invoke.yaml beside tasks.py."""
-
-    release: Settings = Field(description="the settings of the release process")
-
-
 def write_schema(file: str | None) -> None:
     """Write the JSON Schema of invoke.yaml to `file`, or print it."""
-    schema = json.dumps(File.model_json_schema(), indent=2)
+    release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
+    schema = json.dumps({"properties": {"release": release}}, indent=2)
     if file:
         Path(file).write_text(f"{schema}\n", encoding="utf-8")
     else:

@@ -338,7 +338,9 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 
 
 def test_production_wants_the_version_typed(little: World) -> None:
-    assert _typing(little, "yes").refuses("Type 0.1.1 to go on", "Not confirmed")
+    assert _typing(little, "n").refuses("Is it so?", "Announce the freeze: critical fixes only: not confirmed.")
+    assert little.on_the_remote("refs/tags/v0.1.1") is None
+    assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed")
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
     assert not (little.places["production"].folder / "releases").exists()
     assert _typing(little, "0.1.1").code == 0

@@ -1,4 +1,4 @@
-"""What ends a run early, as sentences and an exit code; also for the files that Invoke reads before any task."""
+"""Sentences and an exit code for what ends a run early, also for files that Invoke reads before any task."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from release_tasks.errors import Problem, Refused
 
 INTERRUPTED = 130
+FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
 
@@ -34,10 +35,9 @@ def as_sentences() -> Iterator[None]:
     try:
         with _refusals_shown():
             yield
-        sys.stdout.flush()
     except KeyboardInterrupt:
         _end("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED)
-    except (OSError, EOFError) as error:
+    except FORESEEN as error:
         from release_tasks.masks import mask
 
         _end(mask(str(problem_of(error))), 1)
@@ -55,10 +55,12 @@ def _refusals_shown() -> Iterator[None]:
         screen.problems(error.problems)
         raise SystemExit(1) from None
     except Exception as bug:
-        if isinstance(bug, OSError | EOFError) or type(bug).__module__.startswith("invoke."):
+        if isinstance(bug, FORESEEN) or type(bug).__module__.startswith("invoke."):
             raise
         screen.bug(bug)
         raise SystemExit(1) from None
+    finally:
+        sys.stdout.flush()
 
 
 def _prepare_streams() -> None:
@@ -81,10 +83,15 @@ def _end(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def problem_of(error: OSError | EOFError) -> Problem:
-    """Return what the system refused, or a person did not answer, as a problem."""
+def problem_of(error: OSError | EOFError | UnicodeDecodeError) -> Problem:
+    """Return what the system refused, a person did not answer, or a file does not hold, as a problem."""
     if isinstance(error, EOFError):
         return Problem("The input ended before an answer was given.", "Run it again on a terminal, and answer.")
+    if isinstance(error, UnicodeDecodeError):
+        what = (
+            f"A file is no text in UTF-8: found {error.reason} at byte {error.start}; it begins {error.object[:20]!r}."
+        )
+        return Problem(what, "Save it as UTF-8, and run again.")
     path, reason = error.filename, error.strerror or str(error)
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         _, path, reason = error.args[0][0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from release_tasks import screen
 from release_tasks.errors import Manual, NotYet, Problem, Refused
-from release_tasks.failures import problem_of
+from release_tasks.failures import FORESEEN, problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class PlannedStep:
             return outcome(REFUSED, "", (Problem(f"It can only be done {wait}, and that did not come about."),))
         except Refused as error:
             return outcome(REFUSED, "", error.problems)
-        except (OSError, EOFError) as error:
+        except FORESEEN as error:
             return outcome(REFUSED, "", (problem_of(error),))
 
 

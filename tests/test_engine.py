@@ -457,6 +457,14 @@ def test_what_the_disk_refuses_is_a_sentence_with_path_and_reason(
     assert told in said and hint in said and "Traceback" not in said and "mistake" not in said
 
 
+def test_a_file_that_is_no_text_is_a_sentence(project: Project) -> None:
+    """F10"""
+    (project.root / "VERSION").write_bytes(b"\xff\xfe0.1.1")
+    said = project.inv("status", code=1)
+    assert "A file is no text in UTF-8: found invalid start byte at byte 0; it begins b'\\xff\\xfe0.1.1'" in said
+    assert "Traceback" not in said
+
+
 def test_an_input_that_ends_is_a_sentence(project: Project) -> None:
     """F7"""
     (project.root / "ask").touch()
@@ -476,9 +484,21 @@ def test_output_that_lacks_a_character_gets_another_one(project: Project, encodi
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("command", ["whole", "status", "status --json", "first --version 1.0", "hello"])
-def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [
+        ("whole", False),
+        ("whole", True),
+        ("status", False),
+        ("status --json", True),
+        ("first --version 1.0", False),
+        ("hello", False),
+    ],
+)
+def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work, command: str, closed: bool) -> None:
     """F9"""
+    if closed:  # the gate, so that there are problems to print
+        (project.root / "closed").touch()
     work.write({"tasks.py": TASKS + PLAIN})
     code, _, err = project.sh(
         f"inv {command} {'' if 'version' in command or command == 'hello' else ' '.join(V)} > /dev/full"

@@ -4,10 +4,10 @@ from invoke import Collection, task
 
 import release_tasks as layer
 from release_tasks import sections
-from release_tasks.engine import section, steps
+from release_tasks.engine import HELP, section, steps
 
 ENV = "dev, staging or production"
-JSON = "print the outcome as JSON"
+JSON = HELP["json"]
 ACCEPT = {"env": ENV, "version": "that should run there", "watch": "seconds in which it may come to hold", "json": JSON}
 RESTORE = {
     "from": "a backup: its name, or its folder",
@@ -183,12 +183,19 @@ def backup_restore(c, from_=None, into=None, over=None):
     layer.backup_tasks.bring_back(c.config, from_, into, over)
 
 
+@task(name="schema", help={"file": "where to write it; default: standard output"})
+def settings_schema(c, file=None):
+    """Write the JSON Schema of invoke.yaml, for editors."""
+    layer.settings.write_schema(file)
+
+
 ns = Collection(
     preconditions, freeze, docs_pack, tag, notes, archive, post_release, release, status, smokes, accept, rehearse
 )
 ns.add_collection(Collection("deploy", staging, production))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
+ns.add_collection(Collection("settings", settings_schema))
 
 try:
     import tasks_local  # a repo's own tasks, where it has any

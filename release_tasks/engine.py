@@ -7,33 +7,30 @@ First every step is checked, and all refusals are gathered; if there are none, w
 from __future__ import annotations
 
 import inspect
-import signal
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
+from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
-from release_tasks import requirements
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.outcome import REFUSED
-from release_tasks.plan import Plan, PlannedStep, Stopped
+from release_tasks import failures, requirements
+from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.outcome import REFUSED, Outcome
 
-INTERRUPTED = 130
+sys.excepthook = failures.explain
 HELP = {
     "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
     "sign": "sign the tag, as git is configured (gpg or ssh)",
-    "yes": "confirm production without a question, for machines",
+    "yes": "confirm production and manual steps without a question, for machines",
     "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
     "highlights": "the Highlights of the notes: a text, or @file",
     "allow_shift": "why the DDL pack may make something else than was locked",
     "until": "when the freeze ends, in words",
     "json": "print the outcome as JSON",
 }
-NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
-    tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
 
 Steps = list[tuple[Callable[..., Any], dict[str, Any]]]
 
@@ -56,7 +53,7 @@ def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[...,
         version = inspect.Parameter("version", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
 
         def run(*_: Any, **__: Any) -> None:
-            raise Exit(NO_EXECUTOR, 1)
+            raise Exit(failures.NO_EXECUTOR, 1)
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
         run.__signature__ = inspect.Signature([release, version, *options])  # type: ignore[attr-defined]
@@ -86,20 +83,31 @@ class ReleaseExecutor(Executor):
             raise Exit("\n".join(map(str, unmet)), 1)
         sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
         others = [call.called_as or call.task.name for call in calls if not isinstance(call.task, Section)]
-        with _failures_as_sentences():
-            refuse(_key_problems(self.config.get("release", {}), "release"))
+        if not own:
+            return super().execute(*tasks)
+        with failures.as_sentences():
+            self._read_variables()
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
-            if not own:
-                return super().execute(*tasks)
             from release_tasks import release, temporary
 
             with temporary.run_directory(release.project_root(self.config)):
                 return self._walk(list(sections), _options(calls)) if sections else super().execute(*tasks)
 
+    def _read_variables(self) -> None:
+        """Let variables such as INVOKE_RELEASE_TITLE set what they name. Raises `Refused` where one cannot."""
+        refuse(_key_problems(self.config.get("release", {}), "release"))
+        try:
+            self.config.load_shell_env()
+        except (ValueError, AmbiguousEnvVar, UncastableEnvVar) as error:
+            names = listed(name for name in os.environ if name.startswith("INVOKE_"))
+            what = f"A variable cannot stand for its key of invoke.yaml: {error}. Found {names}."
+            raise Refused(what, f"unset {names.replace(',', '')}   # or give it a value of the key's type") from None
+
     def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
         from release_tasks import screen
+        from release_tasks.plan import Plan, PlannedStep
         from release_tasks.release import Release
 
         is_status, silent = any(each.only_checks for each in sections), "json" in options
@@ -108,22 +116,28 @@ class ReleaseExecutor(Executor):
         release = Release.open(self.config, options.get("version"), in_work=is_status)
         release.only_checks = only_check
         try:
-            plan = Plan(release, [step for each in sections for step in _steps_of(each, release, options)])
-            outcomes = plan.check(in_full=only_check, silent=silent)
-            refused = [outcome for outcome in outcomes if outcome.state == REFUSED]
+            steps = [
+                PlannedStep(_heading(each), function, own)
+                for each in sections
+                for function, own in _steps_of(each, release, options)
+            ]
+            needed = ["dev", *(step.options["env"] for step in steps if "env" in step.options)] if not is_status else []
+            refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
+            plan = Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
+            with nullcontext() if only_check else release.held():
+                outcomes = plan.walk(change=False, show=screen.step if only_check and not silent else None)
+                if not only_check:
+                    screen.summary(outcomes)
+                    outcomes = outcomes if _refused(outcomes) else plan.walk(change=True, show=screen.step)
             if silent:
                 screen.as_json(outcomes)
-            elif refused:
+            elif refused := _refused(outcomes):
                 screen.refusals(refused)
-            elif only_check:
-                summary = _summary(sections[-1], release, done=release.is_over)
-                screen.finished(outcomes, f"{summary}; nothing was changed")
-            if refused:
-                raise Stopped
-            if not only_check:
-                with release.held():
-                    outcomes = plan.change()
-                screen.finished(outcomes, _summary(sections[-1], release, done=True))
+            else:
+                summary = _summary(sections[-1], release, done=not only_check or release.is_over)
+                screen.finished(outcomes, f"{summary}; nothing was changed" if only_check else summary)
+            if _refused(outcomes):
+                raise SystemExit(1)
         finally:
             release.close()
         return {}
@@ -151,14 +165,17 @@ def _options(calls: list[Call]) -> dict[str, Any]:
     return given
 
 
+def _refused(outcomes: list[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.state == REFUSED]
+
+
 def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0]
 
 
-def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> list[PlannedStep]:
+def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> Steps:
     declared = inspect.signature(each.steps).parameters
-    given = {name: value for name, value in options.items() if name in declared}
-    return [PlannedStep(_heading(each), function, own) for function, own in each.steps(release, **given)]
+    return each.steps(release, **{name: value for name, value in options.items() if name in declared})
 
 
 def _summary(last: Section, release: Any, done: bool) -> str:
@@ -168,24 +185,6 @@ def _summary(last: Section, release: Any, done: bool) -> str:
     return f"{'Released' if done else 'Ready to release'} {release.version}"
 
 
-# What ends a run early
-
-
-def _explain_broken_settings(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Say in a sentence what is wrong with invoke.yaml: Invoke reads it before any task, and after this import."""
-    if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("release_tasks."):
-        print(f"There is no {error.name}. {NO_EXECUTOR}", file=sys.stderr)
-    elif mark := getattr(error, "problem_mark", None):
-        what = getattr(error, "problem", None) or "it is no YAML"
-        where = f"{Path(mark.name).name}, line {mark.line + 1}"
-        print(f"{where}: {what}.\n    Fix the file, then run again.", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-sys.excepthook = _explain_broken_settings
-
-
 def _key_problems(found: Any, path: str) -> Iterator[Problem]:
     """Yield the keys that YAML does not read as text: Invoke cannot, when it looks for variables of their names."""
     for key, inner in found.items() if hasattr(found, "items") else enumerate(found) if isinstance(found, list) else ():
@@ -193,31 +192,3 @@ def _key_problems(found: Any, path: str) -> Iterator[Problem]:
             what = f"invoke.yaml, {path}: found the key {key}, which YAML does not read as text."
             yield Problem(what, f'Put it in quotes, as in "{key}": …')
         yield from _key_problems(inner, f"{path}.{key}")
-
-
-@contextmanager
-def _failures_as_sentences() -> Iterator[None]:
-    """Turn what ends a run early into sentences and an exit code; end on SIGTERM as on Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except (Exit, Stopped) as end:
-        raise end if isinstance(end, Exit) else Exit(code=1) from None
-    except Refused as error:
-        from release_tasks import screen
-
-        screen.problems(error.problems)
-        raise Exit(code=1) from None
-    except KeyboardInterrupt:
-        raise Exit("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED) from None
-    except Exception as bug:
-        from release_tasks import screen
-
-        screen.bug(bug)
-        raise Exit(code=1) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -137,7 +137,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     """Return what two environments have in common (database, folder, origin), and which could not be reached."""
     problems, unreached, owners = [], list[str](), dict[str, str]()
     for name, own in settings.environments:
-        if not own.dsn:
+        if not own.dsn or settings.environments.unset(name):
             continue
         folder = [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
         identities = _identities(own.dsn)

@@ -1,4 +1,4 @@
-"""What a check may come to: a problem with its hint, something that is not there yet, something for a person."""
+"""Outcomes of a check that is not passed: a problem with its hint, something not there yet, something for a person."""
 
 from __future__ import annotations
 
@@ -27,14 +27,6 @@ class Refused(Exception):
         super().__init__(what)
         self.problems: tuple[Problem, ...] = (Problem(what, hint),)
 
-    @classmethod
-    def of(cls, problems: Iterable[Problem]) -> Refused:
-        """Return one refusal that carries all of `problems` (at least one)."""
-        found = tuple(problems)
-        refused = cls(" ".join(problem.what for problem in found))
-        refused.problems = found
-        return refused
-
 
 class NotYet(Exception):
     """A check needs what an earlier step has not made yet; the message says what, as "after the tag"."""
@@ -53,9 +45,10 @@ class Manual(str):
 
 def refuse(problems: Iterable[Problem]) -> None:
     """Raise `Refused` with all of `problems`, or do nothing when there are none."""
-    found = list(problems)
-    if found:
-        raise Refused.of(found)
+    if found := tuple(problems):
+        refused = Refused(" ".join(problem.what for problem in found))
+        refused.problems = found
+        raise refused
 
 
 def listed(paths: Iterable[str], most: int = 10) -> str:

@@ -23,12 +23,22 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an error of the block that names no file, as one on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, force it to disk, then rename: a reader sees the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
-        with incomplete.open("wb") as file:
+        with naming(path), incomplete.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -89,10 +99,8 @@ def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
     root = folder.resolve()
     for member in tar:
         path = root / member.name
-        paths = [path.resolve()]
-        if member.issym() or member.islnk():
-            paths.append(((path.parent if member.issym() else root) / member.linkname).resolve())
-        if member.isdev() or not all(each.is_relative_to(root) for each in paths):
+        target = (path.parent if member.issym() else root) / member.linkname
+        if member.isdev() or not all(each.resolve().is_relative_to(root) for each in (path, target)):
             raise tarfile.TarError(f"{member.name!r} would come to lie outside of {folder}")
         member.mode &= 0o755
         yield member
@@ -107,9 +115,8 @@ def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[s
         listed = read_checksums((folder / sums).read_bytes())
     except (OSError, ValueError):
         return [sums]
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    found = {name: file_sha256(path) for name, path in paths.items() if name not in (sums, *ignored)}
-    return sorted(name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+    found = {name: digest for name, digest in file_hashes(folder).items() if name not in (sums, *ignored)}
+    return sorted(name for name in listed | found if listed.get(name) != found.get(name))
 
 
 @contextmanager
@@ -121,15 +128,12 @@ def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, timeout=timeout)
     try:
-        lock.acquire()
+        lock = FileLock(file).acquire(timeout)
     except Timeout:
         raise Refused(f"Another {what} is under way.", f"Wait for it to end; it holds {file}.") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def records_folder(root: Path) -> Path:

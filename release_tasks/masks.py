@@ -1,18 +1,36 @@
-"""Keep secrets out of all that is shown or recorded."""
+"""Keep secrets out of all that is shown or recorded.
+
+A variable holds one where a word of its name ends in PASSWORD, PASS, PAT, KEY, TOKEN, SECRET, CREDENTIAL, AUTH or DSN,
+and its value has six characters and is no path that exists; of a URL only what stands before the @ is one.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
 
-SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|PRIVATE_KEY", re.IGNORECASE)
+from pydantic_core import to_jsonable_python
+
+SECRET_NAME = re.compile(
+    r"(PASS(WORD|WD|PHRASE)?|_PWD|(?<![A-Z])PAT|KEY|TOKEN|SECRET|CREDENTIAL|AUTH|DSN)S?\d*(?![A-Z])", re.IGNORECASE
+)
 USERINFO = re.compile(r"(?<=://)[^\s/?#]+(?=@)")
-KEYWORD = re.compile(r"(password[ \t]*=[ \t]*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
+QUOTED = r"'(?:[^'\\]|\\.)*'"
+# A word after `password` is one where it is quoted or has a digit: "password authentication failed" says nothing.
+KEYWORD = re.compile(
+    rf"((?:password|token|secret|api_?key)[ \t]*=[ \t]*)({QUOTED}|\S+)|(password[ \t]+)({QUOTED}|(?=\S*\d)\S+)",
+    re.IGNORECASE,
+)
+PASSWORD = re.compile(
+    rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)",
+    re.IGNORECASE,
+)
 
 _hidden: set[str] = set()
 
@@ -23,38 +41,54 @@ def hide(secret: str) -> None:
 
 
 def mask(text: str) -> str:
-    """Return `text` with `***` for hidden secrets, userinfo of URLs, libpq passwords and secret environment values."""
+    """Return `text` with `***` for hidden secrets, userinfo of URLs, passwords and tokens, secret variables' values."""
     secrets = _hidden_pattern(frozenset(_hidden), frozenset(os.environ))
     if secrets:
         text = secrets.sub("***", text)
-    return KEYWORD.sub(r"\1***", USERINFO.sub("***", text))
+    return KEYWORD.sub(r"\1\3***", USERINFO.sub("***", text))
 
 
 @lru_cache(maxsize=8)
 def _hidden_pattern(hidden: frozenset[str], _names: frozenset[str]) -> re.Pattern[str] | None:
     """Return what matches any secret, the longest first; made anew when one is hidden or a variable comes."""
-    secrets = sorted(hidden.union(secrets_of(os.environ)), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, secrets))) if secrets else None
+    secrets = {form for secret in hidden.union(secrets_of(os.environ)) for form in _forms(secret)}
+    return re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True)))) if secrets else None
 
 
-def masked_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, becomes text."""
-    return json.dumps(_masked(value), ensure_ascii=False, indent=indent)
+def _forms(secret: str) -> Iterator[str]:
+    """Yield `secret` as it is, in a URL, and in base64, wherever it begins there: three bytes are four characters."""
+    yield from (secret, quote(secret, safe=""), quote_plus(secret))
+    plain = secret.encode(errors="surrogateescape")
+    for shift in range(3) if len(plain) >= 6 else ():
+        whole = slice(-(-shift * 4 // 3), (shift + len(plain)) * 4 // 3)
+        yield from (encode(bytes(shift) + plain)[whole].decode() for encode in (b64encode, urlsafe_b64encode))
 
 
-def _masked(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _masked(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float) else mask(str(value))
+def passwords_in(text: str) -> list[str]:
+    """Return the passwords in the URLs and libpq words of `text`."""
+    return [found[found.lastindex or 0].strip("'") for found in PASSWORD.finditer(text)]
 
 
 def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
-    """Return the values of the variables in `environment` whose names speak of a secret."""
-    return (value for name, value in environment.items() if SECRET_NAME.search(name) and len(value) >= 6)
+    """Yield the secrets in the variables of `environment`."""
+    for name, value in environment.items():
+        found = passwords_in(value)
+        if not found and "://" not in value and SECRET_NAME.search(name) and not os.access(value, os.F_OK):
+            found = [value]
+        yield from (each for secret in found for each in {secret, unquote(secret)} if len(each) >= 6)
+
+
+def masked_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON, every text in it masked; what JSON does not know, as a path, becomes text."""
+    return json.dumps(_masked(to_jsonable_python(value, fallback=str)), ensure_ascii=False, indent=indent)
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return mask(value) if isinstance(value, str) else value
 
 
 def short(text: object, length: int = 200) -> str:

@@ -6,18 +6,15 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from release_tasks import screen
 from release_tasks.errors import Manual, NotYet, Problem, Refused
+from release_tasks.failures import FORESEEN, problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
-
-
-class Stopped(Exception):
-    """A step was refused, and that has been shown."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,8 @@ class PlannedStep:
             return outcome(REFUSED, "", (Problem(f"It can only be done {wait}, and that did not come about."),))
         except Refused as error:
             return outcome(REFUSED, "", error.problems)
+        except FORESEEN as error:
+            return outcome(REFUSED, "", (problem_of(error),))
 
 
 def _advance(running: Any) -> tuple[str | None, str | None]:
@@ -91,57 +90,49 @@ def _advance(running: Any) -> tuple[str | None, str | None]:
 
 @dataclass
 class Plan:
-    """The steps of a command line, and the outcomes that hold until something changes."""
+    """The steps of a command line, and the outcomes that hold until something changes.
+
+    With `ask` a person at the terminal confirms what is manual, as long as the tag is not published.
+    """
 
     release: Release
     steps: list[PlannedStep]
+    ask: bool = False
     known: dict[PlannedStep, Outcome] = field(default_factory=dict)
 
-    def check(self, in_full: bool, silent: bool = False) -> list[Outcome]:
-        """Check all steps and return their outcomes; print a line a step (`in_full`), or a section."""
-        from release_tasks import screen
+    def walk(self, change: bool, show: Callable[[Outcome, bool], None] | None = None) -> list[Outcome]:
+        """Check all steps or, with `change`, change what is missing up to a refusal; return the outcomes.
 
-        outcomes, seconds = list[Outcome](), dict[str, float]()
-        self.release.plan = self.steps
-        for section, steps in groupby(self.steps, lambda step: step.section):
-            began, before = time.monotonic(), len(outcomes)
-            for number, step in enumerate(steps):
-                outcomes.append(self._run(step, change=False))
-                if in_full and not silent:
-                    screen.step(outcomes[-1], first=number == 0)
-            seconds[section] = round(time.monotonic() - began, 3)
-            if not (in_full or silent):
-                screen.summary(section, outcomes[before:])
-        if not in_full:
-            refused = [problem.what for outcome in outcomes for problem in outcome.problems]
-            self.release.journal.record("checked", refused=refused, seconds=seconds)
-        return outcomes
-
-    def change(self) -> list[Outcome]:
-        """Change what is missing, step by step, and return the outcomes. Raises `Stopped` where a step is refused."""
-        from release_tasks import screen
-
+        `show` gets each one, and whether it is the first of its section.
+        """
         outcomes: list[Outcome] = []
+        self.release.plan = self.steps
         for step in self.steps:
-            began = time.monotonic()
-            outcome = self.known.get(step) or self._run(step, change=True)
-            screen.step(outcome, first=not outcomes or outcomes[-1].section != step.section)
+            outcome = self._run(step, change)
+            if show:
+                show(outcome, not outcomes or outcomes[-1].section != outcome.section)
             outcomes.append(outcome)
-            text = outcome.text or " ".join(problem.what for problem in outcome.problems)
-            about = {"section": step.section, "step": step.title, "outcome": outcome.state, "text": text}
-            self.release.journal.record("step", **about, seconds=round(time.monotonic() - began, 3))
-            if outcome.state == REFUSED:
-                screen.refusals([outcome])
-                raise Stopped
+            if change and outcome.state == REFUSED:
+                break
+            if change and outcome.state == MANUAL and self.ask and not self.release.published:
+                confirmed = screen.confirm()
+                self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)
+                if not confirmed:
+                    raise Refused(f"{step.title}: not confirmed.", "Do it, then run the same command again.")
         return outcomes
 
     def _run(self, step: PlannedStep, change: bool) -> Outcome:
-        from release_tasks import screen
-
-        with screen.busy(step.title):
-            outcome = step.run(self.release, change)
+        """Return what a step comes to now, or came to if nothing has changed since it was checked; record it."""
+        began = time.monotonic()
+        outcome = self.known.get(step) if change else None
+        if outcome is None:
+            with screen.busy(step.title):
+                outcome = step.run(self.release, change)
         if outcome.state == CHANGED:
             self.known.clear()
         elif outcome.state in (DONE, MANUAL):
             self.known[step] = outcome
+        if not self.release.only_checks:
+            seconds = round(time.monotonic() - began, 3)
+            self.release.journal.record("step" if change else "checked", **vars(outcome), seconds=seconds)
         return outcome

@@ -7,8 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     root, settings = project_root(config), settings_of(config)
     os.environ.setdefault(NOX_FOLDER, str(root / ".nox"))
     if "web" not in settings.services:
-        raise Refused(
-            "A rehearsal runs the application itself, and release.services.web does not say how.",
-            "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.",
-        )
+        what = "A rehearsal runs the application itself, and release.services.web does not say how."
+        raise Refused(what, "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.")
     git = Git.open(root, settings.remote)
     version = version or versions.release_after(version_here(root))
     refuse(versions.version_problems(version))
@@ -56,44 +53,33 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         preconditions.try_the_browser(root)  # section 2 does it as well, but after the environments
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
-    began = time.monotonic()
-    with _throw_away_folder(keep, version) as folder:
-        clone = stage(git, folder, settings)
-        ready = time.monotonic() - began
-        command = ["release", "--version", version, "--yes"]
-        screen.say(f"\n$ inv {' '.join(command)}")
-        argv = [sys.executable, "-m", "invoke", *command]
-        released = process.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, supervised=True, show=True)
-        seconds = time.monotonic() - began
-        journal = Journal(records_folder(clone) / f"v{version}" / "journal.jsonl")
-        title = f"\nRehearsal of {version}, {seconds:.0f} s in all"
-        screen.table(title, COLUMNS, rows_of(journal.records(), ready, seconds))
-        if released.code:
-            raise Refused(
-                f"The rehearsal of {version} stopped with exit code {released.code}; see above.",
-                "inv rehearse --keep   # leaves the clone for a look",
-            )
-        evidence = copy_evidence(clone, root, version)
+    began, folder = time.monotonic(), _new_folder(keep)
+    screen.say(f"Rehearsing in {folder}{', which is kept' if keep else ''}")
+    clone = stage(git, folder, settings)
+    ready = time.monotonic() - began
+    command = ["release", "--version", version, "--yes"]
+    screen.say(f"\n$ inv {' '.join(command)}")
+    argv = [sys.executable, "-m", "invoke", *command]
+    released = process.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, supervised=True, show=True)
+    seconds, records = time.monotonic() - began, records_folder(clone) / f"v{version}"
+    rows = rows_of(Journal(records / "journal.jsonl").records(), ready, seconds)
+    screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all", COLUMNS, rows)
+    if released.code:
+        what = f"The rehearsal of {version} stopped with exit code {released.code}; see above."
+        raise Refused(what, f"inv rehearse --keep   # then, in its clone: inv status --version {version}")
+    evidence = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
+    shutil.copytree(records / "evidence", evidence)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 
 
-@contextmanager
-def _throw_away_folder(keep: bool, version: str) -> Iterator[Path]:
-    """Yield a folder that goes with the temporary files of this run, unless it is to be kept."""
+def _new_folder(keep: bool) -> Path:
+    """Return a folder that goes with the temporary files of this run, unless it is to be kept."""
     outlasts = temporary.original_variables().get("TMPDIR") if keep else None
-    folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
-    try:
-        yield folder
-    finally:
-        if keep:
-            screen.say(
-                f"\nKept, its environments stopped. To look: cd {folder / 'clone'} && inv status --version {version}"
-            )
+    return Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
 
 
 def stage(git: Git, folder: Path, settings: Settings) -> Path:
     """Clone HEAD into `folder`, deploy it to staging and production, and return the clone."""
-    screen.say(f"Rehearsing in {folder}")
     with screen.busy("Cloning into a throw-away folder"):
         clone = clone_with_bare_remote(git, folder, settings)
     for name in ENVIRONMENTS:
@@ -110,10 +96,8 @@ def clone_with_bare_remote(git: Git, folder: Path, settings: Settings) -> Path:
     remote, clone = folder / "remote.git", folder / "clone"
     git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
     git.run("push", "--quiet", str(remote), f"HEAD:refs/heads/{settings.main}", "refs/tags/*:refs/tags/*", timeout=300)
-    git.run("clone", "--quiet", "--origin", settings.remote, str(remote), str(clone), timeout=300)
-    own = Git(clone, settings.remote)
-    for name, value in (("user.name", "Rehearsal"), ("user.email", "rehearsal@example.invalid")):
-        own.run("config", name, value)
+    who = ("--config", "user.name=Rehearsal", "--config", "user.email=rehearsal@example.invalid")
+    git.run("clone", "--quiet", "--origin", settings.remote, *who, str(remote), str(clone), timeout=300)
     return clone
 
 
@@ -127,32 +111,19 @@ def deploy_previous(environment: Environment, git: Git) -> None:
     serve(environment)
 
 
-def rows_of(records: Iterable[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:
+def rows_of(records: list[dict[str, Any]], ready: float, seconds: float) -> list[tuple[str, ...]]:
     """Return the rows of `COLUMNS` from the records of a journal: they explain all of the `seconds`.
 
     `ready` of these were over when the environments ran. A section's time is that of both passes over it.
     """
-    checked: dict[str, float] = {}
-    sections: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["event"] == "checked":
-            checked = record["seconds"]
-        elif record["event"] == "step":
-            sections.setdefault(record["section"], []).append(record)
     rows: list[tuple[str, ...]] = [("Bringing up the environments", "done", "", "", f"{ready:.1f} s")]
     rest = seconds - ready
-    for section in dict.fromkeys([*checked, *sections]):
-        steps = sections.get(section, [])
-        outcomes = [str(step["outcome"]) for step in steps]
-        took = checked.get(section, 0.0) + sum(step["seconds"] for step in steps)
-        outcome = "refused" if "refused" in outcomes else "done" if steps else "checked"
-        rows.append((section, outcome, str(len(steps)), str(outcomes.count("changed")), f"{took:.1f} s"))
+    records = [record for record in records if record["event"] in ("checked", "step")]
+    for section in dict.fromkeys(record["section"] for record in records):
+        own = [record for record in records if record["section"] == section]
+        outcomes = [record["state"] for record in own if record["event"] == "step"]
+        outcome = "refused" if "refused" in [record["state"] for record in own] else "done" if outcomes else "checked"
+        took = sum(record["seconds"] for record in own)
+        rows.append((section, outcome, str(len(outcomes)), str(outcomes.count("changed")), f"{took:.1f} s"))
         rest -= took
     return [*rows, ("Beginning and ending", "", "", "", f"{max(rest, 0.0):.1f} s")]
-
-
-def copy_evidence(clone: Path, root: Path, version: str) -> Path:
-    """Copy the evidence pack out of the clone, and return where it is."""
-    kept = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
-    shutil.copytree(records_folder(clone) / f"v{version}" / "evidence", kept)
-    return kept

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from release_tasks import versions
 from release_tasks.config import load
 from release_tasks.embedded import open_environment, serve
-from release_tasks.errors import Refused, refuse
+from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
@@ -141,7 +141,12 @@ class Release:
     # What it reaches
 
     def environment(self, name: str) -> Environment:
-        """Return the environment `name` (dev, staging, production), brought up if it is an embedded one."""
+        """Return the environment `name` (dev, staging, production), brought up if it is an embedded one.
+
+        Raises `NotYet` where a variable of it is not set: a status shows the rest.
+        """
+        if self.settings.environments.unset(name):
+            raise NotYet(f"after the variables of {name} are set")
         if name not in self._environments:
             self._environments[name] = open_environment(name, self.root, self.settings)
             if name != "dev":  # whose web app needs the DDL pack, which section 2 applies

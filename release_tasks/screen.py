@@ -1,4 +1,4 @@
-"""What people see: one line a step, tables where they compare, colour only on a terminal."""
+"""Output for people: one line a step, tables where they compare, colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.prompt import Confirm
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -21,14 +23,7 @@ if TYPE_CHECKING:
     from release_tasks.errors import Problem
     from release_tasks.outcome import Outcome
 
-COLOURS = {
-    "done": "green",
-    "changed": "bold green",
-    "planned": "cyan",
-    "pending": "dim",
-    "refused": "bold red",
-    "manual": "yellow",
-}
+COLOURS = dict(done="green", changed="bold green", planned="cyan", pending="dim", refused="bold red", manual="yellow")
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
 _console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
@@ -52,10 +47,10 @@ def step(outcome: Outcome, first: bool) -> None:
     _console.print(Text.assemble(state, f"{outcome.step}.", (text, "dim")))
 
 
-def summary(section: str, outcomes: Iterable[Outcome]) -> None:
-    """Print one line for a section that was checked: how many steps are in which state."""
-    counts = Counter(seen.state for seen in outcomes)
-    if counts:
+def summary(outcomes: Iterable[Outcome]) -> None:
+    """Print one line for each section that was checked: how many steps are in which state."""
+    for section, own in groupby(outcomes, lambda outcome: outcome.section):
+        counts = Counter(outcome.state for outcome in own)
         say(f"  checked {section}: {_counted(counts)}", "bold red" if counts["refused"] else "")
 
 
@@ -98,10 +93,10 @@ def finished(outcomes: list[Outcome], summary: str) -> None:
 
 
 def bug(error: Exception) -> None:
-    """Print what nobody foresaw, with its traceback masked: this one is for the layer's authors."""
+    """Print an error that nobody foresaw, with its traceback masked: this one is for the layer's authors."""
     say("".join(traceback.format_exception(error)))
-    say(f"This is a mistake in the release layer, not in your release: {type(error).__name__}. Nothing was hidden;")
-    say("what is done stays done. Please report it with the lines above.")
+    say(f"This is a mistake in the release layer, not in your release: {type(error).__name__}. Please report it with")
+    say("the lines above. What is done stays done.")
 
 
 def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
@@ -115,23 +110,23 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
-    doing = mask(doing)
+    line = Text(f"  …        {mask(doing)}", "dim")
     if _stderr.is_terminal:
-        spinner = _stderr.status(Text(f"{doing} …", "dim"))
+        spinner = _stderr.status(line)
         _spinners.append(spinner)
         try:
             with spinner:
                 yield
         finally:
             _spinners.remove(spinner)
-        return
-    timer = threading.Timer(1.0, lambda: _stderr.print(f"  …        {doing}", markup=False))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    else:
+        timer = threading.Timer(1.0, _stderr.print, [line])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @contextmanager
@@ -142,6 +137,11 @@ def handed_over() -> Iterator[None]:
     yield
     for spinner in _spinners:
         spinner.start()
+
+
+def confirm() -> bool:
+    """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
+    return Confirm.ask("           Is it so?", console=_console, default=False)
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused, refuse
 
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
@@ -33,22 +35,8 @@ def _is_an_origin(text: str) -> str:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
     except ValueError:  # no number for a port
         good = False
-    if text and not good:
+    if text and not good and "${" not in text:
         raise ValueError("expected http:// or https:// with a host, and perhaps a port")
-    return text
-
-
-def _is_a_url_path(text: str) -> str:
-    if text and (not text.startswith("/") or text.startswith("//")):
-        raise ValueError("expected a path on ORIGIN, which begins with one /")
-    return text
-
-
-def _names_a_version(text: str) -> str:
-    try:
-        text.format(version="0.1.1")
-    except (KeyError, IndexError, ValueError):
-        raise ValueError("in braces there can only be {version}") from None
     return text
 
 
@@ -62,24 +50,24 @@ Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
-UrlPath = Annotated[str, AfterValidator(_is_a_url_path)]
+UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
-Template = Annotated[str, AfterValidator(_names_a_version)]
+Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
+TABLE = r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*"
+Table = Annotated[str, Field(pattern=f"^{TABLE}$")]
 
 
 class Ddl(Model):
     """The DDL pack: where it is, in which order it is applied and by what."""
 
-    folder: str = "ddl"
-    order: Order = Field("bytes", description="a rule, or a command that lists it")
-    command: list[str] = Field(default=[], description="the application's runner; empty: psql")
+    folder: str = Field("ddl", description="the folder of the *.sql files")
+    order: Order = Field("bytes", description="how base names are sorted: javascript, bytes, or a command's lines")
+    command: list[str] = Field([], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
-    ledger: str = Field("ops.ddl_ledger", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
+    ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied")
     timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
-    exceptions: dict[Pattern, Reason] = Field(
-        default={}, description="pattern of a problem or difference → why it may be"
-    )
+    exceptions: dict[Pattern, Reason] = Field({}, description="pattern of a problem or difference → why it may be")
 
     @model_validator(mode="after")
     def proves_what_it_did(self) -> Ddl:
@@ -100,8 +88,8 @@ class Ddl(Model):
 class Backup(Model):
     """Section 8: how backups are taken, where and how many are kept, and which command gets each one."""
 
-    folder: str = ".release/backups"
-    keep: int = Field(5, ge=1, description="verified backups that are kept")
+    folder: str = Field(".release/backups", description="where backups are kept, a folder each")
+    keep: int = Field(5, ge=1, description="verified backups that are kept of an environment")
     jobs: int = Field(1, ge=1, description="tables that are dumped and restored at once")
     then: list[str] = Field([], description="command that gets a verified backup, as [restic, backup, '{folder}']")
     timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
@@ -116,7 +104,7 @@ class Backup(Model):
 class DocsPack(Model):
     """Section 4: the curated list of what is hashed; DDL files, VERSION and SOURCE_TAG are always in it."""
 
-    folder: str = "docs"
+    folder: str = Field("docs", description="where hashes, notes template and releases/ are; may be a submodule")
     include: list[str] = Field([], description="files, beside those that are always in it")
     submodule_branch: str = Field("main", description="where commits go when the folder is a submodule")
 
@@ -129,26 +117,24 @@ class Stamp(Model):
     """Section 7.1: the command that opens all sessions, and the log in which its stamp is found."""
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
-    log: str = Field("ops.session_log", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
-    flags: str = Field("ops.session_flags", pattern=r"^([a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*)?$")
-    timeout: float = Field(60, gt=0)
+    log: Table = Field("ops.session_log", description="where the stamp of this deployment is looked for")
+    flags: str = Field("ops.session_flags", pattern=f"^({TABLE})?$", description="its rows are open; empty: unchecked")
+    timeout: float = Field(60, gt=0, description="seconds for the command")
 
 
 class Acceptance(Model):
     """Section 7.2: what its tests in `acceptance/` cannot say themselves."""
 
-    version: UrlPath = Field("/api/version", description="JSON with the version that runs; empty: there is none")
+    version: UrlPath = Field("/api/version", description="a path on ORIGIN: JSON with the version; empty: none")
     wait: FiniteFloat = Field(60, ge=0, description="seconds that a deployment may take to settle")
     logs: list[str] = Field([], description="patterns of log files that tests read, beside the server log")
-    rewritten: dict[Pattern, Reason] = Field(
-        {}, description="pattern of a deployed file's path → why it may be other than committed"
-    )
+    rewritten: dict[Pattern, Reason] = Field({}, description="pattern of a deployed file's path → why it may differ")
 
 
 class Environment(Model):
     """A database, a web app and jobs. Without `dsn` it is embedded: all of it runs in .release/."""
 
-    dsn: str = ""
+    dsn: str = Field("", description="the database, as a URL or words of libpq; its password as ${NAME}")
     origin: Origin = Field("", description="base URL of the web app")
     folder: str = Field("", description="where releases are unpacked and `current` points to one of them")
     restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
@@ -162,9 +148,10 @@ class Environment(Model):
 class Environments(Model):
     """The three environments of a release."""
 
-    dev: Environment = Environment()
-    staging: Environment = Environment()
-    production: Environment = Environment()
+    dev: Environment = Field(Environment(), description="where section 2 tries everything first")
+    staging: Environment = Field(Environment(), description="gets the release in section 7")
+    production: Environment = Field(Environment(), description="gets the release in section 8")
+    _unset: dict[str, list[Problem]] = PrivateAttr(default={})
 
     @model_validator(mode="after")
     def complete(self) -> Environments:
@@ -178,10 +165,18 @@ class Environments(Model):
                 raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
         return self
 
+    def model_post_init(self, context: Any) -> None:
+        self._unset = context or {}
+
+    def unset(self, name: str) -> list[Problem]:
+        """Return the variables of the environment `name` that are not set, as problems."""
+        return self._unset.get(name, [])
+
     def named(self, name: str) -> Environment:
-        """Return the environment `name`; raises `Refused` when there is none of that name."""
+        """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
         if name not in type(self).model_fields:
             raise Refused(f"There is no environment {name!r}; expected dev, staging or production.", "--env dev")
+        refuse(self.unset(name))
         found: Environment = getattr(self, name)
         return found
 
@@ -189,25 +184,25 @@ class Environments(Model):
 class Settings(Model):
     """All that a repo may set; what it leaves out has the default given here."""
 
-    app: str = Field("app", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME")
+    app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME, and the name of packs")
     title: str = Field("", description="the name people know it by; default: app")
     folder: str = Field(".", description="where package.json and the application's commands live")
-    main: str = "main"
-    remote: str = "origin"
+    main: str = Field("main", description="the main branch")
+    remote: str = Field("origin", description="the remote that is pushed to")
     branch: Template = Field("release/v{version}", description="the release branch; empty: release from main")
-    must_be_merged: list[Template] = Field(default=[], description="patterns of remote branches, such as feature/*")
-    changelog: str = "CHANGELOG.md"
-    version_files: list[str] = Field(default=[], description="JSON files with a `version`, such as package.json")
-    freeze_days: int = Field(1, ge=0)
-    ddl: Ddl = Ddl()
-    backup: Backup = Backup()
-    docs_pack: DocsPack = DocsPack()
-    install: list[str] = Field(default=[], description="what a fresh checkout needs before it runs")
-    services: dict[str, Command] = Field(default={}, description="name → command; `web` listens on PORT")
-    stamp: Stamp = Stamp()
-    acceptance: Acceptance = Acceptance()
-    environments: Environments = Environments()
-    archive: list[str] = Field(default=[], description="folders that get a copy of the evidence pack")
+    must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
+    changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
+    version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")
+    freeze_days: int = Field(1, ge=0, le=366, description="days the freeze is announced for")
+    ddl: Ddl = Field(Ddl(), description="the DDL pack")
+    backup: Backup = Field(Backup(), description="backups of production")
+    docs_pack: DocsPack = Field(DocsPack(), description="the documents that are hashed")
+    install: list[str] = Field([], description="what a fresh checkout needs before it runs")
+    services: dict[str, Command] = Field({}, description="name → command; `web` listens on PORT")
+    stamp: Stamp = Field(Stamp(), description="the session stamp")
+    acceptance: Acceptance = Field(Acceptance(), description="when a release is accepted")
+    environments: Environments = Field(Environments(), description="dev, staging and production")
+    archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
 
     @property
     def uses_node(self) -> bool:
@@ -215,3 +210,13 @@ class Settings(Model):
         order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
         commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values()]
         return any(command[:1] in NODES for command in commands)
+
+
+def write_schema(file: str | None) -> None:
+    """Write the JSON Schema of invoke.yaml to `file`, or print it."""
+    release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
+    schema = json.dumps({"properties": {"release": release}}, indent=2)
+    if file:
+        Path(file).write_text(f"{schema}\n", encoding="utf-8")
+    else:
+        print(schema)

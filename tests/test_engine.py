@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.errors import Manual, NotYet, Problem, Refused
+from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
 from release_tasks.journal import Journal
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from tests.test_process import until
@@ -78,11 +79,11 @@ def test_a_gate_that_returns_has_passed(work: Work, take: Take, said: str | None
 def test_a_refusal_keeps_all_its_problems(work: Work, take: Take, change: bool) -> None:
     problems = (Problem("One.", "mend one"), Problem("Two."))
 
-    def refuse(release: Release) -> Iterator[str]:
-        raise Refused.of(problems)
-        yield
+    def step(release: Release) -> Iterator[str]:
+        refuse(problems)
+        yield "never"
 
-    look = take(refuse, work.release(), change=change)
+    look = take(step, work.release(), change=change)
     assert (look.state, look.problems) == (REFUSED, problems)
 
 
@@ -151,6 +152,9 @@ from release_tasks.errors import Manual, NotYet, Refused
 
 def ask_the_gate(release):
     """Ask the gate."""
+    if (release.root / "slow").exists():
+        (release.root / "hangs").touch()
+        time.sleep(600)
     with (release.root / "asked").open("a") as file:
         file.write("x")
     if (release.root / "closed").exists():
@@ -164,6 +168,11 @@ def write_it(release):
     yield "write it"
     if (release.root / "crash").exists():
         raise RuntimeError("unforeseen, with password=hunter2")
+    if (release.root / "full").exists():
+        from release_tasks.files import atomic_write
+        atomic_write(release.root / "full" / "x" / "y", b"x" * 10_000_000)
+    if (release.root / "ask").exists():
+        input("Really? ")
     if (release.root / "hang").exists():
         (release.root / "hangs").touch()
         time.sleep(600)
@@ -183,6 +192,8 @@ def send_it(release):
 
 def tell_people(release):
     """Tell people."""
+    if (release.root / "arrow").exists():
+        return Manual("0.1.0 → 0.1.1")
     return Manual("tell them")
 
 
@@ -204,7 +215,7 @@ def second(release, sign=False, until=None):
 
 
 @section(second)
-def whole(release, sign=False):
+def whole(release, sign=False, yes=False):
     """All of it."""
     return steps()
 
@@ -215,6 +226,7 @@ def status(release, json=False):
     return steps()
 '''
 
+PLAIN = '\nfrom invoke import task\n\n@task\ndef hello(c):\n    """Say hello."""\n    print("hello")\n'
 V = ("--version", "0.1.1")
 EXECUTOR = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\n"
 CHECKED = [
@@ -234,19 +246,42 @@ class Project:
 
     root: Path
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, stdin: int | None = subprocess.DEVNULL, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "invoke", *args],
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
 
-    def inv(self, *args: str, code: int = 0) -> str:
+    def sh(self, command: str, **variables: str) -> tuple[int, str, str]:
+        """Run a shell's `command` with `inv` in it; return its exit code and what it says."""
+        inv = f"{shlex.quote(sys.executable)} -m invoke"
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        command = re.sub(r"\binv\b", lambda _: inv, command)
+        ran = subprocess.run(["/bin/sh", "-c", command], cwd=self.root, env=env, capture_output=True, timeout=300)
+        return ran.returncode, ran.stdout.decode(errors="replace"), ran.stderr.decode(errors="replace")
+
+    def on_a_terminal(self, *args: str, types: str) -> tuple[int, str]:
+        """Run `inv args` with a terminal as its input, on which a person `types`; return exit code and output."""
+        import pty
+
+        person, terminal = pty.openpty()
+        process = self.start(*args, stdin=terminal)
+        os.close(terminal)
+        os.write(person, types.encode())
+        out, err = process.communicate(timeout=300)
+        os.close(person)
+        assert "Traceback" not in out + err
+        return process.returncode, out + err
+
+    def inv(self, *args: str, code: int = 0, **variables: str) -> str:
         """Run `inv args`, which has to end with `code`; return all it says."""
-        process = self.start(*args)
+        process = self.start(*args, **variables)
         out, err = process.communicate(timeout=300)
         assert process.returncode == code, out + err
         return out + err
@@ -289,11 +324,10 @@ def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: P
     assert "Released 0.1.1: 7 steps, 4 done, 2 changed, 1 manual." in said
     assert project.has("it", "sent") == [True, True]
     steps = [record for record in project.journal.records() if record["event"] == "step"]
-    told = [(step["section"], step["step"], step["outcome"]) for step in steps]
+    told = [(step["section"], step["step"], step["state"]) for step in steps]
     assert told[:2] == [("1. First", "Ask the gate", "done"), ("1. First", "Write it", "changed")]
-    (looked,) = (record for record in project.journal.records() if record["event"] == "checked")
-    assert list(looked["seconds"]) == ["1. First", "2. Second"]
-    assert project.journal.breaks() == []
+    checked = [record["state"] for record in project.journal.records() if record["event"] == "checked"]
+    assert checked == [state for state, _ in CHECKED]
     assert "Released 0.1.1: 7 steps, 6 done, 1 manual." in project.inv("whole", *V)
 
 
@@ -323,7 +357,7 @@ def test_a_change_that_did_not_hold_ends_the_run_there(project: Project) -> None
     (project.root / "leak").touch()
     said = project.inv("whole", *V, code=1)
     assert "did not hold. Still planned: write it." in said and "Send it" not in said
-    assert project.journal.records()[-1]["outcome"] == "refused"
+    assert project.journal.records()[-1]["state"] == "refused"
     (project.root / "leak").unlink()
     assert "Released 0.1.1" in project.inv("whole", *V)
 
@@ -399,6 +433,106 @@ def test_settings_that_cannot_be_are_refused_all_at_once(project: Project) -> No
     assert "release.apps" in said and "release.freeze_days" in said and "Traceback" not in said
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes and devices are POSIX")
+@pytest.mark.parametrize(
+    ("prepare", "told", "hint"),
+    [
+        ("touch full", "/full/x cannot be used: Not a directory.", "ls -ld "),
+        ("mkdir full; ln -s /dev/full full/x; mkdir -p .release/v0.1.1", "full/x", "ls -ld "),
+        ("mkdir -p .release; touch .release/v0.1.1", ".release/v0.1.1", "ls -ld "),
+        (
+            "mkdir -p .release/v0.1.1; ln -s /dev/full .release/v0.1.1/journal.jsonl",
+            "journal.jsonl cannot be used: No space",
+            "df -h ",
+        ),
+        ("rm -rf .release; touch .release", ".release", "ls -ld "),
+    ],
+)
+def test_what_the_disk_refuses_is_a_sentence_with_path_and_reason(
+    project: Project, prepare: str, told: str, hint: str
+) -> None:
+    """F6"""
+    assert project.sh(prepare)[0] == 0
+    said = project.inv("whole", *V, code=1)
+    assert told in said and hint in said and "Traceback" not in said and "mistake" not in said
+
+
+def test_a_file_that_is_no_text_is_a_sentence(project: Project) -> None:
+    """F10"""
+    (project.root / "VERSION").write_bytes(b"\xff\xfe0.1.1")
+    said = project.inv("status", code=1)
+    assert "A file is no text in UTF-8: found invalid start byte at byte 0; it begins b'\\xff\\xfe0.1.1'" in said
+    assert "Traceback" not in said
+
+
+def test_an_input_that_ends_is_a_sentence(project: Project) -> None:
+    """F7"""
+    (project.root / "ask").touch()
+    for command in ("inv whole --version 0.1.1 < /dev/null", "inv whole --version 0.1.1 <&-"):
+        code, out, err = project.sh(command)
+        assert code == 1 and "The input ended before an answer" in out + err
+        assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_output_that_lacks_a_character_gets_another_one(project: Project, encoding: str) -> None:
+    """F9"""
+    (project.root / "arrow").touch()
+    assert "0.1.0 ? 0.1.1" in project.inv("whole", *V, PYTHONIOENCODING=encoding)
+    process = project.start("status", "--json", *V, PYTHONIOENCODING=encoding)
+    assert "0.1.0 ? 0.1.1" in [seen["text"] for seen in json.loads(process.communicate(timeout=300)[0])]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    ("command", "closed"),
+    [
+        ("whole", False),
+        ("whole", True),
+        ("status", False),
+        ("status --json", True),
+        ("first --version 1.0", False),
+        ("hello", False),
+    ],
+)
+def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work, command: str, closed: bool) -> None:
+    """F9"""
+    if closed:  # the gate, so that there are problems to print
+        (project.root / "closed").touch()
+    work.write({"tasks.py": TASKS + PLAIN})
+    code, _, err = project.sh(
+        f"inv {command} {'' if 'version' in command or command == 'hello' else ' '.join(V)} > /dev/full"
+    )
+    assert (code, err) == (1, "Something cannot be read or written: No space left on device.\n    df -h\n")
+
+
+def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None:
+    """F10"""
+    (project.root / "invoke.yaml").write_text(EXECUTOR + "release: {freeze_days: 2, archive: [a]}\n")
+    said = project.inv("whole", *V, code=1, INVOKE_RELEASE_FREEZE_DAYS="abc")
+    assert "INVOKE_RELEASE_FREEZE_DAYS" in said and "'abc'" in said and "Traceback" not in said
+    assert "INVOKE_RELEASE_ARCHIVE" in project.inv("whole", *V, code=1, INVOKE_RELEASE_ARCHIVE="abc")
+    said = project.inv("whole", *V, code=1, INVOKE_RELEASE_FREEZE_DAYS="1000000000")
+    assert "release.freeze_days: found 1000000000" in said
+
+
+def test_a_manual_step_before_the_tag_waits_for_a_person(project: Project, work: Work) -> None:
+    """M21"""
+    code, said = project.on_a_terminal("whole", *V, types="y\n")
+    assert code == 0 and said.count("Is it so?") == 1 and "Released 0.1.1" in said
+    assert [record["confirmed"] for record in project.journal.records() if record["event"] == "answer"] == [True]
+    code, said = project.on_a_terminal("whole", *V, types="\n")
+    assert code == 1 and "Tell people: not confirmed." in said
+    code, said = project.on_a_terminal("whole", *V, types="\x04")
+    assert code == 1 and "The input ended before an answer" in said
+    assert "Is it so?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
+    assert "Is it so?" not in project.inv("whole", *V)
+    assert "Is it so?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    work.git("push", "--quiet", "origin", "v0.1.1")
+    assert "Is it so?" not in project.on_a_terminal("whole", *V, types="")[1]
+
+
 def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None:
     process = project.start("status", "--json", *V)
     out, err = process.communicate(timeout=300)
@@ -437,6 +571,18 @@ def test_a_run_is_alone_ends_on_sigterm_in_words_and_goes_on_later(project: Proj
     assert "Released 0.1.1" in project.inv("whole", *V)
 
 
+def test_a_second_run_is_refused_while_the_first_one_checks(project: Project) -> None:
+    """F11: it emptied the checks/ of the first one."""
+    (project.root / "slow").touch()
+    process = project.start("whole", *V)
+    assert until(lambda: project.has("hangs") == [True])
+    assert "Another release run is under way" in project.inv("whole", *V, code=1)
+    (project.root / "slow").unlink()
+    assert TOOK.findall(project.inv("status", *V)) == CHECKED
+    process.kill()
+    process.communicate()
+
+
 def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
     (project.root / "hang").touch()
     process = project.start("whole", *V)
@@ -445,12 +591,10 @@ def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
     process.communicate()
     (project.root / "hang").unlink()
     assert "Released 0.1.1" in project.inv("whole", *V)
-    assert project.journal.breaks() == []
 
 
 def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
-    plain = '\nfrom invoke import task\n\n@task\ndef hello(c):\n    """Say hello."""\n    print("hello")\n'
-    work.write({"tasks.py": TASKS + plain})
+    work.write({"tasks.py": TASKS + PLAIN})
     assert project.inv("hello") == "hello\n"
     said = project.inv("hello", "first", *V, code=1)
     assert "hello cannot be run in one command with sections of the process." in said

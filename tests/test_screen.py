@@ -78,8 +78,10 @@ def test_one_cause_that_refuses_many_steps_is_told_once() -> None:
 
 def test_a_section_and_a_run_are_counted() -> None:
     outcomes = [Outcome(SECTION, "A", DONE), Outcome(SECTION, "B", CHANGED), Outcome(SECTION, "C", DONE)]
-    assert shown(screen.summary, SECTION, outcomes) == f"  checked {SECTION}: 2 done, 1 changed\n"
-    assert shown(screen.summary, SECTION, []) == ""
+    later = Outcome("6. Prepare Release Notes", "A", REFUSED)
+    assert shown(screen.summary, [*outcomes, later]) == (
+        f"  checked {SECTION}: 2 done, 1 changed\n  checked {later.section}: 1 refused\n"
+    )
     assert shown(screen.finished, outcomes, "Released 0.1.1") == "\nReleased 0.1.1: 3 steps, 2 done, 1 changed.\n"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from release_tasks import masks
 from release_tasks.config import REHEARSING, load
 from release_tasks.errors import Problem, Refused
+from release_tasks.settings import write_schema
 
 REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
 
@@ -16,6 +19,12 @@ REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["tr
 def problems(raw: Any, **variables: str) -> tuple[Problem, ...]:
     with pytest.raises(Refused) as refused:
         load(raw, variables)
+    return refused.value.problems
+
+
+def problems_of_production(raw: Any, **variables: str) -> tuple[Problem, ...]:
+    with pytest.raises(Refused) as refused:
+        load(raw, variables).environments.named("production")
     return refused.value.problems
 
 
@@ -34,7 +43,11 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     [
         ({"apps": "x"}, "release.apps", "no such setting"),
         ({"ddl": {"foldr": "x"}}, "release.ddl.foldr", "no such setting"),
-        ({"freeze_days": "soon"}, "release.freeze_days", "found 'soon'; input should be a valid integer"),
+        (
+            {"freeze_days": "soon"},
+            "release.freeze_days",
+            "as an integer (days the freeze is announced for)",
+        ),
         ({"freeze_days": -1}, "release.freeze_days", "greater than or equal to 0"),
         ({"app": "two words"}, "release.app", "found 'two words'"),
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
@@ -115,9 +128,31 @@ def test_variables_are_filled_in(text: str, value: str) -> None:
 
 
 def test_an_empty_variable_never_makes_an_environment_embedded() -> None:
-    told = [problem.what for problem in problems(with_dsn("${PRODUCTION_DSN}"), PRODUCTION_DSN="")]
+    told = [problem.what for problem in problems_of_production(with_dsn("${PRODUCTION_DSN}"), PRODUCTION_DSN="")]
     empty = "the environment variable PRODUCTION_DSN is not set, or it is empty"
     assert f"invoke.yaml, release.environments.production.dsn: {empty}." in told
+
+
+@pytest.mark.parametrize(
+    "changed", [{"dsn": "postgresql://app:${PW}@db/app"}, {"dsn": "${DSN}"}, {"origin": "${ORIGIN}"}]
+)
+def test_a_variable_of_an_environment_is_needed_by_who_names_it(changed: dict[str, str]) -> None:
+    """M18."""
+    raw = with_dsn(**{"dsn": "dbname=app", **changed})
+    settings = load(raw, {})
+    assert settings.environments.named("dev").embedded and settings.environments.named("staging").embedded
+    (problem,) = problems_of_production(raw)
+    assert f"release.environments.production.{next(iter(changed))}: the environment variable" in problem.what
+    assert not settings.environments.unset("dev") and settings.environments.unset("production") == [problem]
+    assert load(raw, {"PW": "x", "DSN": "dbname=app", "ORIGIN": "https://example.org"}).environments.named("production")
+
+
+def test_what_is_wrong_with_an_environment_is_found_without_its_variables() -> None:
+    found = problems(with_dsn("postgresql://app:${PW}@db/app", foldr="x", log="a password=hunter2"))
+    assert sorted(problem.what.partition(":")[0] for problem in found) == [
+        "invoke.yaml, release.environments.production.foldr",
+        "invoke.yaml, release.environments.production.log",
+    ]
 
 
 def test_dev_with_a_dsn_runs_the_working_tree_and_needs_its_origin_only() -> None:
@@ -210,3 +245,14 @@ def test_an_origin_that_no_browser_can_open_is_refused(origin: str) -> None:
     """C11."""
     (problem,) = problems(with_dsn("dbname=app", origin=origin))
     assert "expected http:// or https://" in problem.what
+
+
+def test_the_json_schema_describes_every_setting_and_allows_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    write_schema(str(file))
+    schema = json.loads(file.read_text())["properties"]["release"]
+    groups = [schema, *schema["$defs"].values()]
+    fields = [(group["title"], name, about) for group in groups for name, about in group["properties"].items()]
+    assert len(fields) > 40 and [field[:2] for field in fields if not field[2].get("description")] == []
+    assert all(group["additionalProperties"] is False for group in groups)
+    assert schema["properties"]["ddl"]["$ref"] == "#/properties/release/$defs/Ddl" and "Ddl" in schema["$defs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from release_tasks.engine import HELP, Section
 
 ROOT = Path(__file__).parents[1]
 HEADING = re.compile(r"^## (\d+\. .+?)\s*$", re.MULTILINE)
+EXECUTOR = "release_tasks.engine.ReleaseExecutor"
+GREET = "from invoke import task\n\n@task\ndef greet(c):\n    'Greet.'\n    {}\n"
 LISTED = """
 import sys
 before = set(sys.modules)
@@ -36,8 +39,8 @@ def sections() -> list[Section]:
     return chain[:0:-1]
 
 
-def inv_list(folder: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "invoke", "--list"]
+def inv(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "invoke", *args]
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -77,7 +80,7 @@ def test_no_task_takes_an_argument_that_help_would_fill() -> None:
 
 
 def test_every_task_is_in_the_list_under_its_name() -> None:
-    listed = re.findall(r"^  (\S+)", inv_list(ROOT).stdout, re.MULTILINE)
+    listed = re.findall(r"^  (\S+)", inv(ROOT, "--list").stdout, re.MULTILINE)
     assert {"release", "status", "rehearse", "smokes", "deploy.staging", "deploy.production"} <= set(listed)
     assert sorted(listed) == sorted(tasks.ns.task_names)
 
@@ -89,31 +92,84 @@ def test_a_list_loads_invoke_and_the_standard_library_only() -> None:
     assert said.splitlines()[-1] == "loaded: invoke"
 
 
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A folder with what a sibling repo gets of the layer, which is linked there."""
+    for name in ("tasks.py", "invoke.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "release_tasks").symlink_to(ROOT / "release_tasks")
+    return tmp_path
+
+
 @pytest.mark.parametrize(
     ("local", "code", "told"),
     [
         (None, 0, "release"),
-        ("from invoke import task\n\n@task\ndef greet(c):\n    '''Greet.'''\n", 0, "local.greet"),
-        ("import nowhere_to_be_found\n", 1, "nowhere_to_be_found"),
+        (GREET.format("pass"), 0, "local.greet"),
+        ("\nimport nowhere_to_be_found\n", 1, "tasks_local.py, line 2: ModuleNotFoundError: No module named 'nowhere_"),
+        ("x = 1\nx = (\n", 1, "tasks_local.py, line 2: '(' was never closed"),
+        ("from invoke import no_such_thing\n", 1, "tasks_local.py, line 1: ImportError: cannot import name"),
+        ("x = y\n", 1, "tasks_local.py, line 1: NameError: name 'y' is not defined"),
     ],
-    ids=["none", "its own", "broken"],
+    ids=["none", "its own", "a module that is missing", "syntax", "a name that is missing", "any other mistake"],
 )
 def test_a_repo_s_own_tasks_are_taken_in_and_never_lost_in_silence(
-    tmp_path: Path, local: str | None, code: int, told: str
+    copied: Path, local: str | None, code: int, told: str
 ) -> None:
-    for name in ("tasks.py", "invoke.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "release_tasks", tmp_path / "release_tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    """F10."""
     if local:
-        (tmp_path / "tasks_local.py").write_text(local)
-    ran = inv_list(tmp_path)
+        (copied / "tasks_local.py").write_text(local)
+    ran = inv(copied, "--list")
     assert (ran.returncode, told in ran.stdout + ran.stderr) == (code, True)
-
-
-def test_an_invoke_yaml_that_is_no_yaml_is_told_in_a_sentence(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tasks.py", tmp_path)
-    shutil.copytree(ROOT / "release_tasks", tmp_path / "release_tasks", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "invoke.yaml").write_text("release:\n  app: [\n")
-    ran = inv_list(tmp_path)
-    assert (ran.returncode, ran.stderr.startswith("invoke.yaml, line 3: ")) == (1, True)
     assert "Traceback" not in ran.stderr
+
+
+def test_a_mistake_while_a_repo_s_own_task_runs_is_shown_as_ever(copied: Path) -> None:
+    (copied / "tasks_local.py").write_text(GREET.format("c.config.nothing"))
+    ran = inv(copied, "local.greet")
+    assert ran.returncode == 1 and "Traceback" in ran.stderr and "mistake in the release layer" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"release:\n  app: [\n", "invoke.yaml, line 3: "),
+        (b"- release\n- tasks\n", "invoke.yaml: AttributeError: 'list' object"),
+        (b"text\n", "invoke.yaml: AttributeError: 'str' object"),
+        (b"\x00\xff\xfe\x81 binary", "invoke.yaml: UnicodeDecodeError: "),
+        (b"tasks: text\n", "invoke.yaml: AmbiguousMergeError: "),
+        (None, "invoke.yaml: IsADirectoryError: "),
+    ],
+    ids=["no YAML", "a list", "a text", "binary", "text for keys", "a folder"],
+)
+def test_an_invoke_yaml_that_cannot_be_read_is_told_in_a_sentence(
+    copied: Path, content: bytes | None, told: str
+) -> None:
+    """F10."""
+    (copied / "invoke.yaml").unlink()
+    if content is None:
+        (copied / "invoke.yaml").mkdir()
+    else:
+        (copied / "invoke.yaml").write_bytes(content)
+    ran = inv(copied, "--list")
+    assert (ran.returncode, ran.stderr[: len(told)]) == (1, told)
+    assert "Fix the file" in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["release_tasks.engine.Wrong", "nowhere.Executor", "nodot", "release_tasks.nowhere.X"])
+def test_an_executor_that_is_not_there_is_told_in_a_sentence(copied: Path, name: str) -> None:
+    """F10."""
+    (copied / "invoke.yaml").write_text(f"tasks: {{executor_class: {name}}}\n")
+    ran = inv(copied, "status")
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert ran.stderr.startswith("invoke.yaml, tasks.executor_class: ")
+    assert "executor_class: release_tasks.engine.ReleaseExecutor" in ran.stderr
+
+
+def test_the_schema_of_the_settings_is_written_for_editors(copied: Path) -> None:
+    printed = inv(copied, "settings.schema").stdout
+    assert inv(copied, "settings.schema", "--file", "schema.json").stdout == ""
+    assert json.loads(printed) == json.loads((copied / "schema.json").read_text())
+    (copied / "invoke.yaml").write_text(f"tasks: {{executor_class: {EXECUTOR}}}\nrelease: {{freeze_days: soon}}\n")
+    assert inv(copied, "settings.schema").stdout == printed
+    assert inv(copied, "settings.schema", "--file", "no/where.json").returncode == 1

@@ -86,7 +86,8 @@ def test_what_outlives_a_run_gets_the_system_s_folder(tmp_path: Path, system: Pa
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_rehearsal_that_is_to_be_kept_outlives_the_run(tmp_path: Path, system: Path, keep: bool) -> None:
-    with temporary.run_directory(tmp_path), rehearsal._throw_away_folder(keep, "0.1.1") as folder:
+    with temporary.run_directory(tmp_path):
+        folder = rehearsal._new_folder(keep)
         assert folder.is_dir() and folder.is_relative_to(system)
     assert folder.is_dir() == keep
 

@@ -23,7 +23,9 @@ def keep_environments_apart(release: Release) -> str:
     """Dev, staging and production are three: no database, folder or origin is two's."""
     problems, unreached = environments.shared_problems(release.root, release.settings)
     refuse(problems)
-    return f"{', '.join(unreached)} could not be reached: compared by address" if unreached else ""
+    unset = [name for name in ("dev", "staging", "production") if release.settings.environments.unset(name)]
+    notes = [f"{', '.join(unreached)} could not be reached: compared by address"] if unreached else []
+    return "; ".join([*notes, *(f"{name} was not compared: its variables are not set" for name in unset)])
 
 
 def stand_on_the_right_branch(release: Release) -> str:

@@ -65,6 +65,24 @@ def test_a_version_file_that_cannot_be_read_is_named(little: World, kind: str) -
     )
 
 
+def test_production_s_variables_are_needed_only_by_what_reaches_production(little: World) -> None:
+    """M18"""
+    without, before = {"PRODUCTION_DSN": ""}, little.look()
+    for words in (["release", "--yes"], ["--dry", "release", "--yes"], ["deploy.production", "--yes"]):
+        ran = little.inv(*words, "--version", "0.1.1", env=without)
+        assert ran.refuses("release.environments.production.dsn: the environment variable PRODUCTION_DSN is not set")
+    ran = little.inv("status", env=without)
+    assert ran.code == 0 and "production was not compared" in ran.flat
+    assert "pending  Back up the database.  after the variables of production are set" in ran.output
+    for words in (["ddl.drift", "--env", "dev"], ["--dry", "deploy.staging", "--version", "0.1.1"]):
+        assert "PRODUCTION_DSN" not in little.inv(*words, env=without).output
+    assert little.inv("ddl.drift", "--env", "production", env=without).refuses("PRODUCTION_DSN is not set")
+    assert little.look() == before
+    little.finish()
+    ran = little.inv("status", "--version", "0.1.1", env=without)
+    assert ran.code == 0, ran.output
+
+
 @pytest.mark.parametrize(
     "old, new, words",
     [
@@ -89,8 +107,8 @@ def test_settings_that_cannot_be_are_refused_by_their_key(little: World, old: st
 
 
 def test_all_wrong_settings_are_told_at_once(little: World) -> None:
-    little.set(("  title: Little", "  titel: Little"), ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"'))
-    assert little.release().refuses("release.titel", "NO_SUCH_DSN")
+    little.set(("  title: Little", "  titel: Little"), ('"${LITTLE_ARCHIVE}"', '"${NO_SUCH_ARCHIVE}"'))
+    assert little.release().refuses("release.titel", "NO_SUCH_ARCHIVE")
 
 
 def _without_a_remote(little: World) -> None:
@@ -338,7 +356,9 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 
 
 def test_production_wants_the_version_typed(little: World) -> None:
-    assert _typing(little, "yes").refuses("Type 0.1.1 to go on", "Not confirmed")
+    assert _typing(little, "n").refuses("Is it so?", "Announce the freeze: critical fixes only: not confirmed.")
+    assert little.on_the_remote("refs/tags/v0.1.1") is None
+    assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed")
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
     assert not (little.places["production"].folder / "releases").exists()
     assert _typing(little, "0.1.1").code == 0

@@ -119,7 +119,7 @@ def test_a_fresh_clone_finishes_what_a_lost_laptop_began(little: World) -> None:
 
 
 def test_a_release_is_finished_from_another_folder_than_it_was_begun_in(little: World) -> None:
-    """A torn last line in the journal is set aside, whichever clone goes on."""
+    """A torn last line in the journal stays as it is, whichever clone goes on."""
     little.kill(LITTLE_KILL="after the stamp on staging")
     with little.journal.open("ab") as journal:
         journal.write(b'{"at": "torn')

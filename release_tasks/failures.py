@@ -1,0 +1,128 @@
+"""Sentences and an exit code for what ends a run early, also for files that Invoke reads before any task."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn
+
+from release_tasks.errors import Problem, Refused
+
+INTERRUPTED = 130
+FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
+NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
+    tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
+
+
+@contextmanager
+def as_sentences() -> Iterator[None]:
+    """Turn what ends the block early into sentences and an exit code; end on SIGTERM as on Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    _prepare_streams()
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with _refusals_shown():
+            yield
+    except KeyboardInterrupt:
+        _end("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED)
+    except FORESEEN as error:
+        from release_tasks.masks import mask
+
+        _end(mask(str(problem_of(error))), 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _refusals_shown() -> Iterator[None]:
+    from release_tasks import screen
+
+    try:
+        yield
+    except Refused as error:
+        screen.problems(error.problems)
+        raise SystemExit(1) from None
+    except Exception as bug:
+        if isinstance(bug, FORESEEN) or type(bug).__module__.startswith("invoke."):
+            raise
+        screen.bug(bug)
+        raise SystemExit(1) from None
+    finally:
+        sys.stdout.flush()
+
+
+def _prepare_streams() -> None:
+    """Let output say `?` for a character that its encoding lacks, and let streams that are closed lead nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Say `message` on the error stream and end: it may be standard output that cannot be written to."""
+    print(message, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # else the interpreter tries once more: docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code)
+
+
+def problem_of(error: OSError | EOFError | UnicodeDecodeError) -> Problem:
+    """Return what the system refused, a person did not answer, or a file does not hold, as a problem."""
+    if isinstance(error, EOFError):
+        return Problem("The input ended before an answer was given.", "Run it again on a terminal, and answer.")
+    if isinstance(error, UnicodeDecodeError):
+        what = (
+            f"A file is no text in UTF-8: found {error.reason} at byte {error.start}; it begins {error.object[:20]!r}."
+        )
+        return Problem(what, "Save it as UTF-8, and run again.")
+    path, reason = error.filename, error.strerror or str(error)
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, path, reason = error.args[0][0]
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in reason
+    if not isinstance(path, str):
+        return Problem(f"Something cannot be read or written: {reason}.", "df -h" if full else "")
+    there = next((each for each in (path, *map(str, Path(path).parents)) if os.path.lexists(each)), ".")
+    return Problem(
+        f"{path} cannot be used: {reason}.",
+        shlex.join(["df", "-h"] if full else ["ls", "-ld"]) + f" {shlex.quote(there)}",
+    )
+
+
+def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say in a sentence what is wrong with a file that Invoke reads before any task, as `sys.excepthook`."""
+    frames = {Path(frame.filename).name: frame for frame in traceback.extract_tb(trace)}
+    mark, program = getattr(error, "problem_mark", None), frames.get("program.py")
+    reason = f"{kind.__name__}: {error}"
+    if frames.keys() & {"executor.py", "engine.py"}:  # a task runs
+        return sys.__excepthook__(kind, error, trace)
+    if isinstance(error, SyntaxError):
+        where, reason = f"{Path(error.filename or '').name}, line {error.lineno}", error.msg
+    elif "tasks_local.py" in frames:
+        where = f"tasks_local.py, line {frames['tasks_local.py'].lineno}"
+    elif mark:
+        where = f"{Path(mark.name).name}, line {mark.line + 1}"
+        reason = getattr(error, "problem", None) or "it is no YAML"
+    elif "config.py" in frames:
+        where = "invoke.yaml"
+    elif program and program.name == "execute":
+        where, reason = "invoke.yaml, tasks.executor_class", f"{error}. {NO_EXECUTOR}"
+    else:
+        return sys.__excepthook__(kind, error, trace)
+    print(f"{where}: {reason.rstrip('.')}.\n    Fix the file, then run again.", file=sys.stderr)

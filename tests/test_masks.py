@@ -1,0 +1,115 @@
+"""Which variables hold secrets, in which forms these are masked, and what is left as it is."""
+
+from __future__ import annotations
+
+from base64 import b64encode, urlsafe_b64encode
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from release_tasks import masks
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "_hidden", set())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secrets"),
+    [
+        *[
+            (name, "s3cret-w0rd", {"s3cret-w0rd"})
+            for name in (
+                "GITHUB_PAT",
+                "DB_PASS",
+                "PGPASSWORD",
+                "MYSQL_PWD",
+                "SSH_PASSPHRASE",
+                "API_KEY",
+                "OPENAI_APIKEY",
+                "SECRET_KEY_BASE",
+                "npm_token",
+                "TOKENS",
+                "CLIENT_SECRET",
+                "AWS_CREDENTIALS",
+                "BASIC_AUTH",
+                "DB_PASSWORD2",
+                "APP_DSN",
+            )
+        ],
+        ("DATABASE_URL", "postgresql://app:s3cret@db/app", {"s3cret"}),
+        ("DATABASE_URL", "postgresql://app:a%40bcdef@db/app", {"a%40bcdef", "a@bcdef"}),
+        ("REMOTE", "https://ghp_0123456@github.com/x", {"ghp_0123456"}),
+        ("APP_DSN", "host=db password='s3cret w' dbname=app", {"s3cret w"}),
+        ("APP_DSN", "postgresql://db/app", set()),
+        ("DATABASE_URL", "postgresql://cryptopill@db/app", set()),
+        ("HOMEPAGE", "https://example.org/a@b", set()),
+        ("DEBUG_KEY", "1", set()),
+        ("USE_AUTH", "false", set()),
+        ("SSH_AUTH_SOCK", str(Path(__file__)), set()),
+        *[
+            (name, "ordinary", set())
+            for name in (
+                "KEYBOARD",
+                "PATH",
+                "PWD",
+                "OLDPWD",
+                "GIT_AUTHOR_NAME",
+                "COMPAT",
+                "TOKENIZERS",
+                "PASSENGER_ENV",
+            )
+        ],
+    ],
+)
+def test_a_variable_holds_a_secret_by_its_name_or_as_a_url(name: str, value: str, secrets: set[str]) -> None:
+    """F12."""
+    assert set(masks.secrets_of({name: value})) == secrets
+
+
+@given(st.text(min_size=6), st.binary(max_size=4), st.binary(max_size=4))
+def test_a_secret_is_masked_also_in_base64_and_in_a_url(secret: str, before: bytes, after: bytes) -> None:
+    """F12."""
+    plain = secret.encode()
+    masks._hidden.clear()
+    masks.hide(secret)
+    for text in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        assert secret not in masks.mask(f"({text})") and quote(secret, safe="") not in masks.mask(f"({text})")
+    for encode in (b64encode, urlsafe_b64encode):
+        said = masks.mask(encode(before + plain + after).decode())
+        assert encode(plain)[4:-4].decode() not in said or len(plain) < 12
+        assert "***" in said
+
+
+def test_basic_authentication_is_masked() -> None:
+    masks.hide("hunter2-hunter2")
+    said = masks.mask(f"Authorization: Basic {b64encode(b'rita:hunter2-hunter2').decode()}")
+    assert said.startswith("Authorization: Basic cml0YT") and "***" in said and "HVudGVy" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://git.example/x?access_token=abc123", "https://git.example/x?access_token=***"),
+        ("GET /x?page=2&api_key=abc", "GET /x?page=2&api_key=***"),
+        ("client_secret=abc", "client_secret=***"),
+        ("ALTER ROLE app PASSWORD 'a b'", "ALTER ROLE app PASSWORD ***"),
+        ("connecting with password hunter2 now", "connecting with password *** now"),
+        ("password authentication failed for user", "password authentication failed for user"),
+        ("a password stands in the file", "a password stands in the file"),
+        ("the key = 5, a token: 6", "the key = 5, a token: 6"),
+    ],
+)
+def test_what_names_itself_a_secret_is_masked(text: str, shown: str) -> None:
+    """F13."""
+    assert masks.mask(text) == shown
+
+
+def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F12."""
+    monkeypatch.setenv("GITHUB_PAT", "ghp_0123456789")
+    assert masks.mask("it says ghp_0123456789") == "it says ***"

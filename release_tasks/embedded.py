@@ -29,7 +29,7 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         folder = root / own.folder if own.folder else root
         log = root / own.log if own.log else None
         return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
-    folder = records_folder(root) / "environments" / name
+    folder = folder_of(name, root)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with screen.busy(f"Waiting for another command that uses the embedded {name}"):
@@ -38,6 +38,11 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         stack.callback(running.stop)
         origin, held = f"http://127.0.0.1:{_port(folder)}", [stack.pop_all().close]
     return Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, held=held)
+
+
+def folder_of(name: str, root: Path) -> Path:
+    """Return the folder of an embedded environment."""
+    return records_folder(root) / "environments" / name
 
 
 def serve(environment: Environment) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from release_tasks import versions
 from release_tasks.config import load
-from release_tasks.embedded import open_environment, serve
+from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.errors import NotYet, Refused, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
@@ -37,7 +37,7 @@ def until_published(step: Marked) -> Marked:
 
 def until_live(step: Marked) -> Marked:
     """Mark a step as settled, and not run any more, once production runs the release."""
-    step.settled = lambda release: "history: production runs it" if release.runs_in_production else ""  # type: ignore[attr-defined]
+    step.settled = lambda release: "history: production has it" if release.runs_in_production else ""  # type: ignore[attr-defined]
     return step
 
 
@@ -49,7 +49,7 @@ def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
 class Release:
     """The release of `version` from the repository at `root`.
 
-    With `only_checks` (a status, a dry run) nothing is recorded, and nobody is prompted.
+    With `only_checks` (a status, a dry run) nothing is started or recorded, and nobody is prompted.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
@@ -143,11 +143,13 @@ class Release:
     def environment(self, name: str) -> Environment:
         """Return the environment `name` (dev, staging, production), brought up if it is an embedded one.
 
-        Raises `NotYet` where a variable of it is not set: a status shows the rest.
+        Raises `NotYet` where a variable of it is not set, or a look would have to start it: a status shows the rest.
         """
         if self.settings.environments.unset(name):
             raise NotYet(f"after the variables of {name} are set")
         if name not in self._environments:
+            if self.settings.environments.named(name).embedded:
+                self.only_in_a_run()
             self._environments[name] = open_environment(name, self.root, self.settings)
             if name != "dev":  # whose web app needs the DDL pack, which section 2 applies
                 serve(self._environments[name])
@@ -162,8 +164,18 @@ class Release:
 
     @cached_property
     def runs_in_production(self) -> bool:
-        """Whether production answers with this version: then what came before is history."""
-        return bool(self.published) and self.runs_on(self.environment("production"))
+        """Whether production runs this release, or did when it was finished: then what came before is history."""
+        if self.is_over or not self.published:
+            return self.is_over
+        if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
+            code = read_link(folder_of("production", self.root) / "current")
+            return code is not None and code.name == self.tag
+        return self.runs_on(self.environment("production"))
+
+    def only_in_a_run(self) -> None:
+        """Raise `NotYet` in a status or a dry run: they look, and start nothing."""
+        if self.only_checks:
+            raise NotYet("when the release runs")
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""

@@ -33,6 +33,7 @@ def files_of(code: Path, only: str | None = None) -> list[Path]:
 
 def pass_all(release: Release, here: Environment, code: Path | None = None, origin: str = "") -> str:
     """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
+    release.only_in_a_run()
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
     results = runner.run(target, files_of(Path(target.code)), release.kept(f"smokes-{here.name}"))
     release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)

@@ -35,6 +35,7 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
             raise NotYet(f"after the release runs on {here.name}")
         if release.settings.stamp.command and not stamped_at(release, here):
             raise NotYet(f"after the session is stamped on {here.name}")
+        release.only_in_a_run()
         name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
         release.acceptance = check(release, here, release.kept(name))
         release.keep_results(name, here.name, release.acceptance, commit=commit)
@@ -78,7 +79,7 @@ def name_of(test: str, items: dict[str, str]) -> str:
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
     """Return which conditions have no test, or queries that cannot be run on dev; their rows there are no matter."""
-    refuse(document.condition_problems(release.root))
+    release.only_in_a_run()
     files, target = sorted((release.root / "acceptance").glob("test_*.py")), runner.target_of(dev, release.version)
     results = runner.run(target, files, release.kept("acceptance-dev"), "-m", "queries")
     none = "exit code 5."  # pytest's, where no test only queries the database
@@ -93,8 +94,9 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
         raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
     settings, root = settings_of(config), project_root(config)
     with closing(Release(version or version_here(root), root, settings)) as release:
-        release.only_checks, env = True, release.environment(where)
+        env = release.environment(where)
         serve(env)
+        release.only_checks = True
         if version is None and where != "dev" and (code := read_link(env.current)):
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"

@@ -97,7 +97,7 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     pack = pack_at(release.git, release.commit, settings)
     missing = unapplied_files(release, env)
     if not missing:
-        refuse(ddl.missing_problems(env, pack))
+        refuse(() if release.only_checks else ddl.missing_problems(env, pack))  # by a scratch server
         return f"all {len(pack)} files are in the ledger"
     folder = release.root if env.name == "dev" else placed(release, env)
     command = " ".join(settings.ddl.command) or "psql"

@@ -156,7 +156,8 @@ def have_what_commands_name(release: Release) -> str:
     }
     commands |= {f"services.{name}": command for name, command in settings.services.items()}
     folder = release.root / settings.folder
-    path = node.runtime(folder, records_folder(release.root))["PATH"] if settings.uses_node else None
+    is_known = not (settings.uses_node and release.only_checks)  # Node and pnpm may have to be installed
+    path = node.runtime(folder, records_folder(release.root))["PATH"] if settings.uses_node and is_known else None
     for key, command in commands.items():
         words = [word for word in command if SCRIPT.fullmatch(word)]
         for word in [*words, *(environments.package_files(folder) if command and key == "install" else ())]:
@@ -165,16 +166,19 @@ def have_what_commands_name(release: Release) -> str:
                 what = f"release.{key} needs {word}, and {file} is not committed."
                 fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
                 problems.append(Problem(what, fix))
-        if command and "/" not in command[0] and not shutil.which(command[0], path=path):
+        if is_known and command and "/" not in command[0] and not shutil.which(command[0], path=path):
             what = f"release.{key} runs {command[0]}, and there is no such program."
             problems.append(Problem(what, f"which {command[0]}"))
     refuse(problems)
+    if not is_known:
+        release.only_in_a_run()
     return ", ".join(key for key, command in commands.items() if command)
 
 
 @until_live
 def start_the_browser_once(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
+    release.only_in_a_run()
     return try_the_browser(release.root)
 
 
@@ -192,6 +196,7 @@ def try_the_browser(root: Path) -> str:
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
     settings, (since, last, pack) = release.settings, database_notes.packs(release)
+    release.only_in_a_run()
     proved = ddl.proof_of(pack, last, release.root, settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=since, **asdict(proved))
     refuse(proved.problems)
@@ -217,6 +222,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
 @until_published
 def have_a_test_for_each_condition(release: Release) -> str:
     """Each condition of section 7.2 has a test, and its queries run on dev."""
+    refuse(document.condition_problems(release.root))
     dev = release.environment("dev")
     require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
     refuse(acceptance.problems_on_dev(release, dev))

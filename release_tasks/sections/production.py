@@ -120,6 +120,7 @@ def pass_the_smokes_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes pass on the new code, beside the one that still has the traffic."""
     code = placed(release, env)
     require(not unapplied_files(release, env), "after the DDL pack is applied")
+    release.only_in_a_run()
     with _candidate(release, env, code) as origin:
         seen = smokes.pass_all(release, env, code, origin)
     return seen if origin != env.origin else f"{seen}; no services.web is set, so the running app was used"

@@ -35,10 +35,15 @@ def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     pnpm that `packageManager` in the application's package.json names cannot be had.
     """
     cache, version = cache.absolute(), pnpm_version(app_folder)
-    environment = {**ALWAYS, "PATH": _node_path(os.environ.get("PATH", ""), cache)}
+    environment = node_alone(cache)
     if version and _version("pnpm", environment["PATH"]) != version:
         environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache, environment)), environment["PATH"]])
     return environment
+
+
+def node_alone(cache: Path) -> dict[str, str]:
+    """Return what to add to the environment so that `node` is the right one; nothing is installed for that."""
+    return {**ALWAYS, "PATH": _node_path(os.environ.get("PATH", ""), cache.absolute())}
 
 
 def store(app_folder: Path, cache: Path) -> dict[str, str]:

@@ -72,9 +72,10 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
     rule, names, folder = settings.ddl.order, sorted(names), root / settings.folder
     if rule == "bytes" or not names:
         return names
-    env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     if rule == "javascript":
-        return list(json.loads(process.run(["node", "--eval", SORT, json.dumps(names)], env=env).stdout))
+        argv, env = ["node", "--eval", SORT, json.dumps(names)], node.node_alone(records_folder(root))
+        return list(json.loads(process.run(argv, env=env).stdout))
+    env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     printed = process.run(rule, cwd=folder, env=env).stdout
     listed = list(dict.fromkeys(re.findall(rf"(?<![\w.-])(?:{either})(?![\w-]|\.\w)", printed)))

@@ -73,8 +73,8 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
     if rule == "bytes" or not names:
         return names
     if rule == "javascript":
-        argv, env = ["node", "--eval", SORT, json.dumps(names)], node.node_alone(records_folder(root))
-        return list(json.loads(process.run(argv, env=env).stdout))
+        argv = ["node", "--eval", SORT, json.dumps(names)]
+        return list(json.loads(process.run(argv, env=node.node_alone(records_folder(root))).stdout))
     env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     printed = process.run(rule, cwd=folder, env=env).stdout

@@ -29,16 +29,18 @@ Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def until_published(step: Marked) -> Marked:
-    """Mark a step as settled, and not run any more, once the tag is published."""
-    step.settled = lambda release: "settled when the tag was published" if release.published else ""  # type: ignore[attr-defined]
-    return step
+def _until(words: str, holds: Callable[[Release], object]) -> Callable[[Marked], Marked]:
+    """Return what marks a step as settled once it `holds`: it is not run any more, and `words` say why."""
+
+    def mark(step: Marked) -> Marked:
+        step.settled = lambda release: words if holds(release) else ""  # type: ignore[attr-defined]
+        return step
+
+    return mark
 
 
-def until_live(step: Marked) -> Marked:
-    """Mark a step as settled, and not run any more, once production runs the release."""
-    step.settled = lambda release: "history: production has it" if release.runs_in_production else ""  # type: ignore[attr-defined]
-    return step
+until_published = _until("settled when the tag was published", lambda release: release.published)
+until_live = _until("history: production has it", lambda release: release.runs_in_production)
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:

@@ -58,14 +58,14 @@ def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: 
 
 def deployment(release: Release) -> list[str]:
     """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
-    _, last, now = packs(release)
+    since, last, now = packs(release)
     if not changes(last, now):
         return []
     files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
     lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
     runner = " ".join(release.settings.ddl.command) or "psql"
     return [
-        f"the DDL pack has changed: `inv deploy.staging` applies it with `{runner}`, `inv deploy.production` too, "
-        "after a backup",
+        f"the DDL pack {'has changed' if since else 'is new'}: `inv deploy.staging` applies it with `{runner}`, "
+        "`inv deploy.production` too, after a backup",
         *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
     ]

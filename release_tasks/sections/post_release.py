@@ -68,13 +68,13 @@ def files_of_cycle(release: Release, upcoming: str) -> dict[str, bytes]:
 
 def half_opened(release: Release, dirty: list[str]) -> list[str]:
     """Return those of the `dirty` files on the main branch that are, byte for byte, what opens the next cycle."""
-    git, main, upcoming = release.git, release.main_ref, version_here(release.root)
-    is_merged = release.published and git.contains(main, release.tip)
-    if git.branch != release.settings.main or not is_merged or release.goes_on_at(main):
+    git, main = release.git, release.main_ref
+    if git.branch != release.settings.main or "VERSION" not in dirty:  # which is written first
         return []
-    if not versions.is_version(upcoming) or not versions.opens_a_cycle_after(upcoming, release.version):
-        return []
-    return git.same_here(files_of_cycle(release, upcoming), dirty)
+    upcoming = version_here(release.root)
+    follows = versions.is_version(upcoming) and versions.opens_a_cycle_after(upcoming, release.version)
+    is_merged = release.published and git.contains(main, release.tip) and not release.goes_on_at(main)
+    return git.same_here(files_of_cycle(release, upcoming), dirty) if follows and is_merged else []
 
 
 def push_the_main_branch(release: Release) -> Step:

@@ -272,7 +272,9 @@ def test_a_shift_that_was_allowed_in_the_freeze_is_told_with_its_reason(
     work.commit({"ddl/02_late.sql": "create type app.kind as enum ('a');\n"})
     release.options = {"allow_shift": "a law came"}
     assert take(freeze.lock_the_ddl_order, release).state == CHANGED
-    assert sections(notes.draft(release, "First."))["Database Changes"].splitlines() == [
+    text = notes.draft(release, "First.")
+    assert sections(text)["Deployment Notes"].startswith("- the DDL pack is new: `inv deploy.staging` applies it with")
+    assert sections(text)["Database Changes"].splitlines() == [
         "- first release of the pack: 3 files",
         "- shift in the freeze, allowed because “a law came”: added ddl/02_late.sql; type app.kind is new",
     ]

@@ -91,7 +91,8 @@ def extract(tar: tarfile.TarFile, folder: Path) -> None:
     """Extract `tar` into `folder`. Raises `tarfile.TarError` for a member that would come to lie outside of it."""
     # https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions: `filter` came with 3.11.4.
     how: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {"members": _inside(tar, folder)}
-    tar.extractall(folder, **how)
+    with naming(folder):
+        tar.extractall(folder, **how)
 
 
 def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:

@@ -27,10 +27,7 @@ KEYWORD = re.compile(
     rf"((?:password|token|secret|api_?key)[ \t]*=[ \t]*)({QUOTED}|\S+)|(password[ \t]+)({QUOTED}|(?=\S*\d)\S+)",
     re.IGNORECASE,
 )
-PASSWORD = re.compile(
-    rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)",
-    re.IGNORECASE,
-)
+PASSWORD = re.compile(rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)", re.IGNORECASE)
 
 _hidden: set[str] = set()
 
@@ -57,8 +54,8 @@ def _hidden_pattern(hidden: frozenset[str], _names: frozenset[str]) -> re.Patter
 
 def _forms(secret: str) -> Iterator[str]:
     """Yield `secret` as it is, in a URL, and in base64, wherever it begins there: three bytes are four characters."""
-    yield from (secret, quote(secret, safe=""), quote_plus(secret))
     plain = secret.encode(errors="surrogateescape")
+    yield from (secret, quote(plain, safe=""), quote_plus(plain))
     for shift in range(3) if len(plain) >= 6 else ():
         whole = slice(-(-shift * 4 // 3), (shift + len(plain)) * 4 // 3)
         yield from (encode(bytes(shift) + plain)[whole].decode() for encode in (b64encode, urlsafe_b64encode))

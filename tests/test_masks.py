@@ -113,3 +113,5 @@ def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyP
     """F12."""
     monkeypatch.setenv("GITHUB_PAT", "ghp_0123456789")
     assert masks.mask("it says ghp_0123456789") == "it says ***"
+    monkeypatch.setenv("BYTES_TOKEN", "no-text-\udce9")
+    assert masks.mask("it says no-text-\udce9 or no-text-%E9") == "it says *** or ***"

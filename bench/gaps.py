@@ -121,7 +121,7 @@ def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
     spans = {"window": window, "every": EVERY, "late": LATE}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(f"explain {series(connection).sql(GAPS)}".encode(), spans)
+        rows = connection.execute(f"explain {series(connection).sql(GAPS, **spans)}".encode())
         return [line for (line,) in rows]
 
 

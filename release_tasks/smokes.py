@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,8 +35,7 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
     results = runner.run(target, files_of(Path(target.code)), release.kept(f"smokes-{here.name}"))
     release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)
-    refuse(runner.problems_of(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}"))
-    return ", ".join(map(str, results))
+    return runner.summary(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
 
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
@@ -52,14 +50,14 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     if not files:
         return "no smoke is marked on_backup"
     evidence = emptied(records_folder(environment.root) / "checks" / "restored")
+    target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
     with programs.connect(dsn) as connection:
         alter = sql.SQL("alter database {} ").format(sql.Identifier(connection.info.dbname))
         connection.execute(alter + sql.SQL("set default_transaction_read_only = on"))
-        target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
         results = runner.run(target, files, evidence, "-m", "on_backup")
         connection.execute(alter + sql.SQL("reset default_transaction_read_only"))
     again = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
-    refuse(runner.problems_of(results, "Smoke", "on the restored backup", again))
+    runner.summary(results, "Smoke", "on the restored backup", again)
     return f"smokes: {', '.join(dict.fromkeys(runner.name_of(each.file) for each in results))}"
 
 
@@ -68,24 +66,12 @@ def report(config: Any, where: str, only: str | None, as_json: bool, options: Se
     from release_tasks.release import environment_of, version_here
 
     screen.for_machines(as_json)
-    with environment_of(config, where) as here:
+    with environment_of(config, where) as here, screen.busy(f"Running the smokes on {where}"):
         target, evidence = runner.target_of(here, version_here(here.root)), records_folder(here.root) / "checks"
-        with screen.busy(f"Running the smokes on {where}"):
-            files = files_of(Path(target.code), only)
-            results = runner.run(target, files, emptied(evidence / f"smokes-{where}"), *options, shown=bool(options))
+        files = files_of(Path(target.code), only)
+        results = runner.run(target, files, emptied(evidence / f"smokes-{where}"), *options, shown=bool(options))
     runner.show(f"Smokes on {where}", results, as_json)
-    refuse(runner.problems_of(results, "Smoke", f"on {where}", f"inv smokes --env {where}"))
-
-
-def main(config: Any, only: str | None, options: Sequence[str]) -> None:
-    """Run the smokes as a session of nox; `--env` among its `options` is ours, the rest are pytest's."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--env", default="dev")
-    own, others = parser.parse_known_args(options)
-    try:
-        report(config, own.env, only, False, others)
-    except Refused as no:
-        raise SystemExit("\n".join(map(str, no.problems))) from None
+    runner.summary(results, "Smoke", f"on {where}", f"inv smokes --env {where}")
 
 
 def words_after_dashes() -> list[str]:

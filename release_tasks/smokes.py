@@ -1,24 +1,20 @@
 """The smokes of sections 2, 7.1 and 8: `smokes/test_*.py`, passed by an environment."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import sql
 
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.database import programs
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
-
-if TYPE_CHECKING:
-    from release_tasks.environments import Environment
-    from release_tasks.release import Release
+from release_tasks.release import Release, environment_of, version_here
 
 
 def files_of(code: Path, only: str | None = None) -> list[Path]:
@@ -63,8 +59,6 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
 
 def report(config: Any, where: str, only: str | None, as_json: bool, options: Sequence[str] = ()) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
-    from release_tasks.release import environment_of, version_here
-
     screen.for_machines(as_json)
     with environment_of(config, where) as here, screen.busy(f"Running the smokes on {where}"):
         target, evidence = runner.target_of(here, version_here(here.root)), records_folder(here.root) / "checks"

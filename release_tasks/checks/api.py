@@ -1,7 +1,5 @@
 """HTTP on ORIGIN, which a request never leaves, and JSON that is compared strictly."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

@@ -1,9 +1,7 @@
 """What runs is this release: the API, the newest session stamp, the DDL ledger and the deployed files say the same."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,13 +9,12 @@ from typing import Any
 import psycopg
 
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Inconclusive, NoPass
+from release_tasks.checks import CheckFailed, Inconclusive, NoPass, Record
 from release_tasks.checks.api import Api, version_in
 from release_tasks.checks.target import Target
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import short
 
-Record = Callable[[str, object], None]
 ARCHIVED = (":(exclude,attr:export-ignore)", ":(exclude,attr:export-subst)")
 
 

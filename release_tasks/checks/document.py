@@ -1,7 +1,5 @@
 """What the written process asks for: its list items, and the tests that are named like them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Collection, Iterator

@@ -1,8 +1,4 @@
-"""The pytest plugin that makes a run a gate: only a test that ran, looked at something and held is a pass.
-
-pytest.ini has what pytest does itself. The outcome of a failure goes into JUnit XML beside what was observed. Below
-the hooks are the fixtures.
-"""
+"""The pytest plugin that makes a run a gate: only a test that ran, looked at something and held passes."""
 
 import gc
 import re
@@ -34,10 +30,7 @@ OTHERS = {"api", "view", "page", "context", "log", "run", "deployed"}  # fixture
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    try:
-        config.stash[TARGET] = Target.load()
-    except Inconclusive as no:
-        raise pytest.UsageError(str(no)) from None
+    config.stash[TARGET] = Target.load()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -166,29 +159,27 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 @pytest.fixture
 def run(target: Target, record_property: Record) -> Callable[..., process.Finished]:
-    """Run a program of the application, in its folder, with its variables: `run("node", "x.mts", must_print="^OK")`.
+    """Run a program of the application, which ends with 0 in time and prints what it must; it leaves no children."""
 
-    It has to end with exit code 0 within `timeout` seconds, print what `must_print` matches and nothing that
-    `must_not_print` does. What it started ends with it.
-    """
-
-    def run(
-        *argv: str, must_print: str, must_not_print: str = SQL_TROUBLE, timeout: float = 60, **env: str
-    ) -> process.Finished:
+    def run(*argv: str, must_print: str, must_not_print: str = SQL_TROUBLE, timeout: float = 60, **env: str) -> Any:
         if re.search(must_print, ""):
             raise ValueError(f"must_print={must_print!r} matches silence; expected what a program has to say")
-        name, folder, env = short(" ".join(argv), 80), Path(target.folder), {**target.env, **env}
+        late, env = False, {**target.env, **env}
         try:
-            ran = process.run(argv, cwd=folder, env=env, timeout=timeout, check=False, supervised=True)
-        except process.CommandFailed as late:
-            said = late.finished.tail(3) or "nothing"
-            raise CheckFailed(f"{name} did not end within {timeout:g} s; it said: {said}") from None
+            ran = process.run(argv, cwd=Path(target.folder), env=env, timeout=timeout, check=False, supervised=True)
+        except process.CommandFailed as error:
+            late, ran = True, error.finished
         trouble = [line for line in ran.output.splitlines() if must_not_print and re.search(must_not_print, line)]
-        if ran.code or trouble or not re.search(must_print, ran.output, re.MULTILINE):
-            how = "printed trouble" if trouble else f"did not print {must_print!r}"
-            how = f"ended with exit code {ran.code}" if ran.code else how
+        wrong = {
+            f"did not end within {timeout:g} s": late,
+            f"ended with exit code {ran.code}": ran.code,
+            "printed trouble": trouble,
+            f"did not print {must_print!r}": not re.search(must_print, ran.output, re.MULTILINE),
+        }
+        if any(wrong.values()):
             said = short("; ".join(trouble[:3])) or ran.tail(5) or "nothing"
-            raise CheckFailed(f"{name} {how}; it said: {said}")
+            how = next(how for how, is_so in wrong.items() if is_so)
+            raise CheckFailed(f"{short(' '.join(argv), 80)} {how}; it said: {said}")
         record_property("run", ran.tail(1))
         return ran
 

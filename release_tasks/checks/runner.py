@@ -84,15 +84,14 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, sh
 
 def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, files: list[Path]) -> list[Result]:
     root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
-    cache = records_folder(root) / "cache" / "pytest"
-    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
-    argv += [f"--output={report.with_suffix('')}"]
+    own = [f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
+    own += [f"--junitxml={report}", f"--output={report.with_suffix('')}"]
     env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
         try:
             python, target = _with_own_packages(target, files[0])
             env[VARIABLE] = str(target.save(Path(folder, "target.json")))
-            argv = [python, *argv, *map(str, files), *options]
+            argv = [python, *PYTEST, *own, *map(str, files), *options]
             if shown:
                 code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
             else:
@@ -120,19 +119,16 @@ def read_junit(report: Path) -> Iterator[Result]:
     """Yield the results in a JUnit XML file, as the gate judged them; what it could not judge is inconclusive."""
     for case in ElementTree.parse(report).iter("testcase"):
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        facts, broken = dict(kept), [each for each in case if each.tag in ("error", "failure", "skipped")]
-        said = " ".join(f"{each.tag}: {each.get('message')} {each.text}" for each in broken)
+        broken = [
+            f"{it.tag}: {it.get('message')} {it.text}" for it in case if it.tag in ("error", "failure", "skipped")
+        ]
+        judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(broken), "hint": ""}
+        observed = tuple(value for name, value in kept if name not in judged)
+        judged |= {name: value for name, value in kept if name in judged}
+        judged["message"] = " ".join(judged["message"].split())
         test, file = BROWSER_NAME.sub("", case.get("name", "")), Path(case.get("file", "")).stem
-        yield Result(
-            f"{name_of(file)}: {name_of(test)}",
-            facts.get("outcome", INCONCLUSIVE if broken else PASSED),
-            " ".join(facts.get("message", said).split()),
-            facts.get("hint", ""),
-            tuple(value for name, value in kept if name not in ("outcome", "message", "hint")),
-            float(case.get("time") or 0),
-            file,
-            test,
-        )
+        seconds, name = float(case.get("time") or 0), f"{name_of(file)}: {name_of(test)}"
+        yield Result(name, observed=observed, seconds=seconds, file=file, test=test, **judged)
 
 
 def name_of(test: str, items: Mapping[str, str] | None = None) -> str:

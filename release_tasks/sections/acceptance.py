@@ -1,7 +1,5 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
 from dataclasses import replace

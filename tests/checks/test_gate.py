@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, Inconclusive, runner
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
 from release_tasks.checks.runner import Result
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.database.server import Running
@@ -338,7 +338,7 @@ def test_a_target_is_in_a_file_for_its_owner_alone_and_is_read_once(
     assert path.stat().st_mode & 0o777 == 0o600 and json.loads(path.read_text())["name"] == "staging"
     monkeypatch.setenv(VARIABLE, str(path))
     assert Target.load().name == "staging" and not path.exists()
-    with pytest.raises(Inconclusive, match="No target is given"):
+    with pytest.raises(SystemExit, match="No target is given"):
         Target.load()
 
 

@@ -139,7 +139,7 @@ def test_a_key_may_have_several_columns_or_be_an_expression(
 
 # Gaps
 
-TOLD = re.compile(r"(\w+) has a gap of ([\d.]+) s from ([^;\s]+)[;.]( |$)")
+TOLD = re.compile(r"(\w+) has a gap of ([\d.]+) s from (\S+?)[,.]?( |$)")
 
 
 @pytest.mark.parametrize("unit", WHERE)

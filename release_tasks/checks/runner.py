@@ -88,12 +88,14 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
     own += [f"--junitxml={report}", f"--output={report.with_suffix('')}"]
     env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
+        code = -1
         try:
             python, target = _with_own_packages(target, files[0])
             env[VARIABLE] = str(target.save(Path(folder, "target.json")))
             argv = [python, *PYTEST, *own, *map(str, files), *options]
             if shown:
-                code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
+                with screen.handed_over():
+                    code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
             else:
                 ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
                 code, said = ran.code, ran.tail(5)
@@ -101,8 +103,10 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
         except Refused as no:
             said = str(no)
     results = list(read_junit(report)) if report.exists() else []
-    missing = {file.stem for file in files} - {each.file for each in results} if not (options and results) else ()
-    return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran: {said}", file=stem) for stem in missing)]
+    ran_whole = {each.file for each in results if code in (0, 1)}
+    missing = {file.stem for file in files} - ran_whole if not (options and results) else ()
+    said = f"ran, or not all: {said}"
+    return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py {said}", file=stem) for stem in missing)]
 
 
 def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
@@ -117,12 +121,11 @@ def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
 
 def read_junit(report: Path) -> Iterator[Result]:
     """Yield the results in a JUnit XML file, as the gate judged them; what it could not judge is inconclusive."""
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one without a name was not ended
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        broken = [
-            f"{it.tag}: {it.get('message')} {it.text}" for it in case if it.tag in ("error", "failure", "skipped")
-        ]
-        judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(broken), "hint": ""}
+        broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
+        said = [f"{it.tag}: {it.get('message')} {it.text if it.tag != 'failure' else ''}" for it in broken]
+        judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
         observed = tuple(value for name, value in kept if name not in judged)
         judged |= {name: value for name, value in kept if name in judged}
         judged["message"] = " ".join(judged["message"].split())

@@ -256,11 +256,12 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "No test of test_own.py ran: pytest ended with exit code"),
+        ("", "No test of test_own.py ran, or not all: pytest ended with exit code"),
         ("import pytest\npytest.skip('all of it', allow_module_level=True)\ndef test_a(): pass", "all of it"),
         ("def test_a(:\n", "SyntaxError"),
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
-        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran: pytest ended with exit code 0"),
+        ("import pytest\ndef test_a(): pytest.exit('enough')", "Exit: enough"),
+        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
         ("import pytest\n@pytest.mark.waived('')\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
@@ -268,7 +269,7 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "waits for x", "waives for ''",
+    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "leaves", "waits for x", "waives for ''",
          "waives for nothing", "mistypes a mark",
          "asserts a tuple", "is not collected"],
 )  # fmt: skip
@@ -288,10 +289,19 @@ def test_a_person_chooses_tests_and_sees_what_pytest_prints(
     assert "OSError: ***" in printed and "hunter2" not in printed
 
 
+def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., list[Result]]) -> None:
+    found = files(f"{LOOKS}def test_b():\n    import pytest\n    pytest.exit('enough')\ndef test_c(): pass")
+    assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]
+    assert "Exit: enough" in found[1].message
+
+
 @pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version"])
 def test_options_that_choose_no_test_are_inconclusive(files: Callable[..., list[Result]], option: str) -> None:
     (result,) = files(LOOKS, option)
-    assert result.outcome == INCONCLUSIVE and f"No test of test_own.py ran: pytest {option} ended" in result.message
+    assert (
+        result.outcome == INCONCLUSIVE
+        and f"No test of test_own.py ran, or not all: pytest {option} ended" in result.message
+    )
 
 
 def test_no_variable_of_the_shell_changes_what_runs(

@@ -35,10 +35,7 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
 
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
-    """Run the tests that are marked `on_backup` on `dsn`, a restored copy that is read-only meanwhile.
-
-    They run in the code that is deployed in `environment`, which made the data. Returns what ran, or why nothing did.
-    """
+    """Run the tests marked `on_backup` on `dsn`, a restored copy, read-only meanwhile; return what ran, or why not."""
     code = environment.root if environment.name == "dev" else read_link(environment.current)
     if code is None:
         return "no smoke ran, for nothing has been deployed there yet"

@@ -51,8 +51,8 @@ def stamp_problems(target: Target, record: Record) -> Iterator[str]:
         return
     query = f"""select app_version, opened_at, opened_at < %s::timestamptz, to_jsonb(stamp)->>'session_id'
       from {target.session_log} stamp where app_name = %s order by opened_at desc nulls last limit 1"""
-    stamps = target.rows(query, target.deployed_at or "-infinity", target.app)
-    version, opened, is_older, session = stamps[0] if stamps else ("no version", "never", False, None)
+    stamps = target.rows(query, target.deployed_at or "-infinity", target.app) or [("no version", "never", False, None)]
+    version, opened, is_older, session = stamps[0]
     record("stamp", f"stamp of {opened}")
     if version != target.version or is_older:
         since = f", after {target.deployed_at}" if is_older else ""

@@ -20,7 +20,7 @@ from release_tasks.checks.series import Series
 from release_tasks.checks.target import Target
 from release_tasks.checks.views import check_view, launch_options
 from release_tasks.database import structure
-from release_tasks.errors import listed
+from release_tasks.errors import Refused, listed
 from release_tasks.masks import mask, short
 
 TARGET = pytest.StashKey[Target]()
@@ -93,9 +93,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         if text != report.longreprtext:
             report.longrepr = text
         lines = [line[2:].strip() for line in text.splitlines() if line.startswith("E ")]
-        message = str(error) if isinstance(error, NoPass) else " ".join(lines) or text
+        message = str(error) if isinstance(error, NoPass | Refused) else " ".join(lines) or text
+        hint = error.problems[0].hint if isinstance(error, Refused) else getattr(error, "hint", "")
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
-        item.user_properties += [("outcome", outcome), ("message", message), ("hint", getattr(error, "hint", ""))]
+        item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
     return report
 

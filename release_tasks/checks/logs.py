@@ -61,8 +61,8 @@ class Log:
         noted = {path: at for path, at in self.began["files"].items() if Path(path).match(str(self.root / glob))}
         if not glob or not noted:
             key = f"acceptance.logs: [{file}]" if file else f"environments.{name}.log"
-            said = f"Where the log {glob} stood when the deployment began was not noted."
-            raise Inconclusive(said, f"release.{key}   # in invoke.yaml; from the next deployment on", final=True)
+            hint = f"release.{key}   # in invoke.yaml; from the next deployment on"
+            raise Inconclusive(f"Where the log {glob} stood when the deployment began was not noted.", hint, final=True)
         if file:
             return self._read(glob, noted)
         # A warning of our own has to arrive: else the log is another server's, or has no warnings.

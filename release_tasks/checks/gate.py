@@ -30,7 +30,10 @@ OTHERS = {"api", "view", "page", "context", "log", "run", "deployed"}  # fixture
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TARGET] = Target.load()
+    try:
+        config.stash[TARGET] = Target.load()
+    except Inconclusive as no:
+        raise pytest.UsageError(str(no)) from None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from psycopg import Connection
 
+from release_tasks.checks import Inconclusive
 from release_tasks.database import programs
 from release_tasks.masks import hide
 
@@ -55,13 +56,13 @@ class Target:
 
     @classmethod
     def load(cls) -> Self:
-        """Return the target that this process was given. Ends the process where it was given none."""
+        """Return the target that this process was given. Raises `Inconclusive` when it was given none."""
         try:
             file = Path(os.environ[VARIABLE])
             target = cls(**json.loads(file.read_text(encoding="utf-8")))
             file.unlink()  # a run that is killed leaves no password behind
         except (KeyError, OSError):
-            raise SystemExit("No target is given. Run: inv smokes --env dev") from None
+            raise Inconclusive("No target is given. Run: inv smokes --env dev") from None
         for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
             hide(secret)
         return target

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, Inconclusive, runner
 from release_tasks.checks.runner import Result
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.database.server import Running
@@ -348,8 +351,14 @@ def test_a_target_is_in_a_file_for_its_owner_alone_and_is_read_once(
     assert path.stat().st_mode & 0o777 == 0o600 and json.loads(path.read_text())["name"] == "staging"
     monkeypatch.setenv(VARIABLE, str(path))
     assert Target.load().name == "staging" and not path.exists()
-    with pytest.raises(SystemExit, match="No target is given"):
+    with pytest.raises(Inconclusive, match="No target is given"):
         Target.load()
+
+
+def test_pytest_without_a_target_says_what_to_type(tmp_path: Path) -> None:
+    env, argv = {**os.environ, **runner.VARIABLES}, [sys.executable, *runner.PYTEST]
+    ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ran.returncode == 4 and "inv smokes --env dev" in ran.stderr and "Traceback" not in ran.stderr + ran.stdout
 
 
 def test_a_deployment_gets_its_time_to_settle_and_no_longer(files: Callable[..., list[Result]]) -> None:

@@ -111,10 +111,12 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
 
 def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
     """Return the Python that has the packages of `file`, made by nox if it names any; a Node among them comes first."""
-    if OWN_PACKAGES not in file.read_text(encoding="utf-8"):
-        return sys.executable, target
     argv = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({file.stem.removeprefix('test_')})"]
-    python = process.run(argv, cwd=Path(target.root), timeout=LIMIT, supervised=True).stdout.split("\n")[-2]
+    has_own = OWN_PACKAGES in file.read_text(encoding="utf-8")
+    made = has_own and process.run(argv, cwd=Path(target.root), timeout=LIMIT, supervised=True).stdout.splitlines()
+    if not made:
+        return sys.executable, target
+    python = made[-1]
     path = [*map(str, Path(python).parents[1].glob(NODES)), target.env.get("PATH") or os.environ["PATH"]]
     return python, replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
 

@@ -4,7 +4,6 @@
 Python lacks the requirements, and runs nox there. A repo's own sessions go into noxfile_local.py.
 """
 
-import logging
 import os
 import shlex
 import shutil
@@ -64,34 +63,18 @@ if requirements.problems():
     run_nox_in_layer()
 
 import nox  # noqa: E402
-from invoke.config import Config  # noqa: E402
 
 if __name__ == "__main__":
     nox.main()  # which reads this file again, as a module
 
-from release_tasks import smokes as section_2  # noqa: E402
 from release_tasks.checks import document  # noqa: E402
-from release_tasks.checks.target import VARIABLE  # noqa: E402
-
-# What a smoke with packages of its own gets beside them, with the bounds that the layer has for them.
-STANDS_ON = ("pytest", "pytest-timeout", "tenacity", "psycopg[binary]", "psutil", "requests")
-GATE = [line for line in requirements.FILE.read_text(encoding="utf-8").splitlines() if line.split(" ")[0] in STANDS_ON]
 
 nox.options.default_venv_backend = "uv" if shutil.which("uv") else "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.envdir = os.environ.get("RELEASE_NOX", ".nox")
-for library in ("invoke", "urllib3"):  # nox shows whatever a library logs
-    logging.getLogger(library).setLevel(logging.WARNING)
 # uv is optional; this line of nox reads like an error.
 nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
-
-
-def settings() -> Config:
-    """Return what `inv` reads: invoke.yaml, and what overrides it."""
-    config = Config(project_location=HERE)
-    config.load_project()
-    return config
 
 
 def inv(session: nox.Session, *words: str) -> None:
@@ -101,28 +84,30 @@ def inv(session: nox.Session, *words: str) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
-    """Run all smokes; `-- --env staging` for another environment than dev, and what else is pytest's."""
-    section_2.main(settings(), None, session.posargs)
+    """Run all smokes, as `inv smokes` does, whose options follow: `-- --env staging`, `-- -- -k BTC`."""
+    inv(session, "smokes", *session.posargs)
 
 
 def add_smoke(name: str, file: Path) -> None:
-    """Add the session of one smoke, in an environment with the packages that its file names (PEP 723)."""
+    """Add the session of one smoke: it makes an environment if the file names packages (PEP 723), and runs it."""
     try:
         packages = nox.project.load_toml(file, missing_ok=True).get("dependencies", [])
     except ValueError as error:
         raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
+    # The layer's packages come after its own ("site" in Python's library reference says how).
+    wanted = "\n".join([*(folder for folder in sys.path if folder.endswith("-packages")), f"# {packages}\n"])
+
     def run(session: nox.Session) -> None:
-        if VARIABLE not in os.environ:  # a person calls: open the environment, then run as a release does
-            section_2.main(settings(), name, session.posargs)
-            return
-        mark, wanted = Path(session.virtualenv.location, "made-for.txt"), "\n".join([*GATE, *packages])
-        if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-            session.virtualenv.reuse_existing = False
-            session.virtualenv.create()  # anew: what it had for others is none of its own
-            session.install(*GATE, *packages)
-            mark.write_text(wanted, encoding="utf-8")
-        session.run("python", *session.posargs)
+        if packages:
+            made = next(Path(session.virtualenv.location).glob("[Ll]ib/**/site-packages")) / "layer.pth"
+            if not made.exists() or made.read_text(encoding="utf-8") != wanted:
+                session.virtualenv.reuse_existing = False
+                session.virtualenv.create()  # anew: what it had for others is none of its own
+                session.install(*packages)
+                made.write_text(wanted, encoding="utf-8")
+            print(os.path.abspath(shutil.which("python", path=session.bin) or ""))  # noqa: PTH100 - a link stays one
+        inv(session, "smokes", "--only", name, *session.posargs)
 
     docstring = file.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
     run.__doc__ = docstring.partition("\n")[0].rstrip(".") or f"The smoke {name}."

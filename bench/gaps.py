@@ -112,7 +112,7 @@ def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
         try:
             series(connection).has_no_gaps(every=EVERY, window=window, late=LATE)
         except CheckFailed as failed:
-            found = re.findall(r"(\w+) has a gap of [\d.]+ s from ([^;\s]+)[;.]", str(failed))
+            found = re.findall(r"(\w+) has a gap of [\d.]+ s from (\S+?)[,.]?(?: |$)", str(failed))
             return {(symbol, int(datetime.fromisoformat(start).timestamp())) for symbol, start in found}
     return set()
 
@@ -121,7 +121,7 @@ def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
     spans = {"window": window, "every": EVERY, "late": LATE}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(f"explain {series(connection).sql(GAPS)}".encode(), spans)
+        rows = connection.execute(f"explain {series(connection).sql(GAPS, **spans)}".encode())
         return [line for (line,) in rows]
 
 

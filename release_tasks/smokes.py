@@ -1,25 +1,20 @@
 """The smokes of sections 2, 7.1 and 8: `smokes/test_*.py`, passed by an environment."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import sql
 
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.database import programs
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
-
-if TYPE_CHECKING:
-    from release_tasks.environments import Environment
-    from release_tasks.release import Release
+from release_tasks.release import Release, environment_of, version_here
 
 
 def files_of(code: Path, only: str | None = None) -> list[Path]:
@@ -37,15 +32,11 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
     results = runner.run(target, files_of(Path(target.code)), release.kept(f"smokes-{here.name}"))
     release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)
-    refuse(runner.problems_of(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}"))
-    return ", ".join(map(str, results))
+    return runner.summary(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
 
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
-    """Run the tests that are marked `on_backup` on `dsn`, a restored copy that is read-only meanwhile.
-
-    They run in the code that is deployed in `environment`, which made the data. Returns what ran, or why nothing did.
-    """
+    """Run the tests marked `on_backup` on `dsn`, a restored copy, read-only meanwhile; return what ran, or why not."""
     code = environment.root if environment.name == "dev" else read_link(environment.current)
     if code is None:
         return "no smoke ran, for nothing has been deployed there yet"
@@ -53,40 +44,26 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     if not files:
         return "no smoke is marked on_backup"
     evidence = emptied(records_folder(environment.root) / "checks" / "restored")
+    target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
     with programs.connect(dsn) as connection:
         alter = sql.SQL("alter database {} ").format(sql.Identifier(connection.info.dbname))
         connection.execute(alter + sql.SQL("set default_transaction_read_only = on"))
-        target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
         results = runner.run(target, files, evidence, "-m", "on_backup")
         connection.execute(alter + sql.SQL("reset default_transaction_read_only"))
     again = "It can only read, and runs with the code deployed there; `target.is_backup` says that rows may be old."
-    refuse(runner.problems_of(results, "Smoke", "on the restored backup", again))
+    runner.summary(results, "Smoke", "on the restored backup", again)
     return f"smokes: {', '.join(dict.fromkeys(runner.name_of(each.file) for each in results))}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool, options: Sequence[str] = ()) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
-    from release_tasks.release import environment_of, version_here
-
     screen.for_machines(as_json)
-    with environment_of(config, where, services=True) as here:
+    with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
         target, evidence = runner.target_of(here, version_here(here.root)), records_folder(here.root) / "checks"
-        with screen.busy(f"Running the smokes on {where}"):
-            files = files_of(Path(target.code), only)
-            results = runner.run(target, files, emptied(evidence / f"smokes-{where}"), *options, shown=bool(options))
+        files = files_of(Path(target.code), only)
+        results = runner.run(target, files, emptied(evidence / f"smokes-{where}"), *options, shown=bool(options))
     runner.show(f"Smokes on {where}", results, as_json)
-    refuse(runner.problems_of(results, "Smoke", f"on {where}", f"inv smokes --env {where}"))
-
-
-def main(config: Any, only: str | None, options: Sequence[str]) -> None:
-    """Run the smokes as a session of nox; `--env` among its `options` is ours, the rest are pytest's."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--env", default="dev")
-    own, others = parser.parse_known_args(options)
-    try:
-        report(config, own.env, only, False, others)
-    except Refused as no:
-        raise SystemExit("\n".join(map(str, no.problems))) from None
+    runner.summary(results, "Smoke", f"on {where}", f"inv smokes --env {where}")
 
 
 def words_after_dashes() -> list[str]:

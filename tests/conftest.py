@@ -261,7 +261,7 @@ def target(tmp_path: Path) -> Callable[..., Target]:
     def target(**facts: Any) -> Target:
         here = str(tmp_path)
         plain = {"name": "staging", "app": "app", "version": "0.1.1", "dsn": "", "origin": "http://127.0.0.1:9"}
-        return Target(**{**plain, "root": here, "code": here, "folder": here, "prefix": sys.prefix, **facts})
+        return Target(**{**plain, "root": here, "code": here, "folder": here, **facts})
 
     return target
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from release_tasks.checks import runner
+from release_tasks.checks.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {app: tiny}\n"
@@ -40,6 +44,23 @@ def test_a_file_whose_packages_cannot_be_read_is_said_in_a_sentence(repo: Path) 
     listed = nox(repo, "-l")
     assert listed.returncode == 1 and "The script metadata of test_broken.py cannot be read" in listed.stderr
     assert "Traceback" not in listed.stderr
+
+
+def test_a_smoke_whose_list_of_packages_is_empty_runs_as_the_others_do(
+    repo: Path, target: Callable[..., Target]
+) -> None:
+    file = repo / "smokes" / "test_coins.py"
+    file.write_text(
+        "# /// script\n# dependencies = []\n# ///\ndef test_a(target, record_property):\n    record_property('x', 1)\n"
+    )
+    (result,) = runner.run(target(dsn="", root=str(repo), code=str(repo)), [file], repo / "kept")
+    assert (result.file, result.test) == ("test_coins", "test_a") and "No test" not in result.message
+
+
+def test_a_session_hands_what_follows_to_inv(repo: Path) -> None:
+    refused = nox(repo, "-s", "smokes(coins)", "--", "--env", "mars")
+    assert refused.returncode == 1 and "invoke smokes --only coins --env mars" in refused.stderr
+    assert "Traceback" not in refused.stderr + refused.stdout
 
 
 def test_a_repo_without_smokes_has_its_other_sessions(repo: Path) -> None:

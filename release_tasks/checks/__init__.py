@@ -1,6 +1,9 @@
 """Checks: pytest tests of an environment. One passes, fails, or is inconclusive, which blocks as a failure does."""
 
+from collections.abc import Callable
+
 PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
+Record = Callable[[str, object], None]  # pytest's record_property: a name, and what was observed
 
 
 class NoPass(Exception):

@@ -1,14 +1,11 @@
 """HTTP on ORIGIN, which a request never leaves, and JSON that is compared strictly."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable
 from functools import partial
 from json import dumps
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
@@ -49,8 +46,7 @@ class Api(requests.Session):
         """
         answer = self.get(path, timeout=within, **how)
         if answer.status_code != status:
-            to = answer.headers.get("Location", "")
-            said = f"leads to {leads_to(to)}" if to else f"said {short(answer.text)}"
+            said = leads_to(answer.headers.get("Location", "")) or f"said {short(answer.text)}"
             raise CheckFailed(f"{path} answered {answer.status_code}, expected {status}; it {said}")
         if json is not None and as_text(found := part_of(json_in(answer), json)) != as_text(json):
             raise CheckFailed(f"{path} says {short(as_text(found))}, expected {as_text(json)}.")
@@ -77,9 +73,6 @@ def version_in(answer: requests.Response) -> str:
     return str(found.get("version") or "") if isinstance(found, dict) else ""
 
 
-def is_own(url: str, origin: str) -> bool:
-    return urlsplit(url)[:2] == urlsplit(origin)[:2]
-
-
 def leads_to(url: str) -> str:
-    return short(url) + (", a login page" if LOGIN.search(url) else "")
+    """Return where a page leads, "" where it stays."""
+    return url and f"leads to {short(url)}{', a login page' if LOGIN.search(url) else ''}"

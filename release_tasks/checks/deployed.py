@@ -1,41 +1,37 @@
 """What runs is this release: the API, the newest session stamp, the DDL ledger and the deployed files say the same."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Inconclusive, NoPass
+from release_tasks.checks import CheckFailed, Inconclusive, NoPass, Record
 from release_tasks.checks.api import Api, version_in
 from release_tasks.checks.target import Target
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import short
 
-Record = Callable[[str, object], None]
+ARCHIVED = (":(exclude,attr:export-ignore)", ":(exclude,attr:export-subst)")
 
 
 def check_release(target: Target, record: Record) -> None:
     """Compare what each of the four says with the release; raise `CheckFailed` with all that differs, at once.
 
-    What this target does not have (stamp, ledger, commit) is left out. Raises `Inconclusive` where one of them cannot
-    be read, if nothing else is wrong.
+    What this target does not have is left out. Raises `Inconclusive` where one cannot be read and no other differs.
     """
-    problems, unread = list[str](), list[str]()
+    wrong, unread = list[str](), list[str]()
     for source in (api_problems, stamp_problems, ledger_problems, tree_problems):
         try:
-            problems += source(target, record)
+            wrong += source(target, record)
         except (NoPass, Refused, psycopg.Error) as error:
             unread.append(short(error))
-    hint = "Restart the web app of dev." if target.name == "dev" else f"inv deploy.{target.name}"
-    if problems:
-        raise CheckFailed(" ".join([*problems, *unread]), hint)
-    if unread:
-        raise Inconclusive(" ".join(unread), hint)
+    if wrong or unread:
+        hint = "Restart the web app of dev." if target.name == "dev" else f"inv deploy.{target.name}"
+        raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 
 def api_problems(target: Target, record: Record) -> Iterator[str]:
@@ -50,16 +46,17 @@ def api_problems(target: Target, record: Record) -> Iterator[str]:
 
 
 def stamp_problems(target: Target, record: Record) -> Iterator[str]:
+    """Compare the newest stamp, and the flags that its session opened, where the schema has such."""
     if not target.session_log:
         return
     query = f"""select app_version, opened_at, opened_at < %s::timestamptz, to_jsonb(stamp)->>'session_id'
       from {target.session_log} stamp where app_name = %s order by opened_at desc nulls last limit 1"""
-    stamps = target.rows(query, target.deployed_at or "-infinity", target.app)
-    version, opened, is_older, session = stamps[0] if stamps else ("no version", "never", False, None)
+    stamps = target.rows(query, target.deployed_at or "-infinity", target.app) or [("no version", "never", False, None)]
+    version, opened, is_older, session = stamps[0]
     record("stamp", f"stamp of {opened}")
     if version != target.version or is_older:
-        expected = f"{target.version}, after {target.deployed_at}" if is_older else target.version
-        yield f"The newest stamp of {target.app} is of {version}, at {opened}; expected {expected}."
+        since = f", after {target.deployed_at}" if is_older else ""
+        yield f"The newest stamp of {target.app} is of {version}, at {opened}; expected {target.version}{since}."
     if target.session_flags and target.rows("select to_regclass(%s) is not null", target.session_flags)[0][0]:
         query = f"select schema_name, is_open, to_jsonb(flag)->>'opened_by' from {target.session_flags} flag order by 1"
         flags = target.rows(query)
@@ -80,12 +77,12 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree, but for what is not archived."""
     if not target.commit:
         return
-    archived = [":(exclude,attr:export-ignore)", ":(exclude,attr:export-subst)"]
     with TemporaryDirectory() as folder:
-        git, env = ["git", f"--work-tree={target.code}"], {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-        process.run([*git, "read-tree", target.commit], cwd=Path(target.root), env=env, record=False)
-        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", *archived]
-        differing = process.run(diff, cwd=Path(target.root), env=env, record=False).stdout.split("\0")[:-1]
+        how: dict[str, Any] = {"cwd": Path(target.root), "env": {"GIT_INDEX_FILE": f"{folder}/index"}, "record": False}
+        git = ["git", f"--work-tree={target.code}"]
+        process.run([*git, "read-tree", target.commit], **how)
+        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", *ARCHIVED]
+        differing = process.run(diff, **how).stdout.split("\0")[:-1]
     excepted = {name: why for name in differing for each, why in target.rewritten.items() if re.search(each, name)}
     record("tree", "; ".join([f"files of {target.commit:.9}", *dict.fromkeys(excepted.values())]))
     if wrong := [name for name in differing if name not in excepted]:

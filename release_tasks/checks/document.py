@@ -1,57 +1,32 @@
 """What the written process asks for: its list items, and the tests that are named like them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from release_tasks.errors import Problem
 
 DOCUMENT = Path("docs", "RELEASE_PROCESS.md")
-ITEM = re.compile(r"^(?P<indent> *)[-*] (?P<text>.+(?:\n +[^-* \n].*)*)", re.MULTILINE)
+ITEM = re.compile(r"^ *[-*] (.+(?:\n +[^-* \n].*)*)", re.MULTILINE)
+BELOW_SMOKES = re.compile(r"^( *)[-*] .*\bsmokes pass.*\n((?:\1 .*(?:\n|\Z)|\n)*)", re.MULTILINE | re.IGNORECASE)
 
 
-def conditions(code: Path) -> list[str]:
-    """Return the list items of section 7.2, [] without the document."""
-    return [item for _, item in _items(code, r"7\.2")]
+def conditions(code: Path) -> dict[str, str]:
+    """Return name → list item of section 7.2, {} without the document: no_gaps_in_ingest → No gaps in ingest."""
+    return _items(_section(code, r"7\.2"))
 
 
-def named_smokes(code: Path) -> list[str]:
-    """Return the items of section 2 that stand below the one that says that smokes pass."""
-    found, below = list[str](), -1
-    for indent, item in _items(code, "2"):
-        if 0 <= below < indent:
-            found.append(item)
-        else:
-            below = indent if re.search(r"(?i)\bsmokes pass", item) else -1
-    return found
-
-
-def slug(item: str) -> str:
-    """Return an item as the name of a test: "No gaps in ingest" is no_gaps_in_ingest."""
-    return re.sub(r"\W+", "_", item.lower()).strip("_")
+def named_smokes(code: Path) -> dict[str, str]:
+    """Return name → item of section 2 below the one that says that smokes pass."""
+    below = BELOW_SMOKES.search(_section(code, "2"))
+    return _items(below[2]) if below else {}
 
 
 def smokes_in(code: Path) -> dict[str, Path]:
     """Return name → file of the smokes of the tree `code`: `smokes/test_<name>.py`."""
     return {path.stem.removeprefix("test_"): path for path in sorted((code / "smokes").glob("test_?*.py"))}
-
-
-def acceptance_in(code: Path) -> dict[str, str]:
-    """Return name → waiver, "" without one, of the tests `acceptance/test_*.py`; what is no Python, pytest reports."""
-    found = dict[str, str]()
-    for file in sorted((code / "acceptance").glob("test_*.py")):
-        try:
-            nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-        except (SyntaxError, ValueError):
-            continue
-        tests = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
-        for test in tests:
-            marks = [mark for mark in map(ast.unparse, test.decorator_list) if "mark.waived" in mark]
-            found[test.name.removeprefix("test_")] = re.sub(r".*waived\(['\"]?|['\"]?\)$", "", "".join(marks))
-    return found
 
 
 def smoke_problems(code: Path) -> Iterator[Problem]:
@@ -63,37 +38,52 @@ def condition_problems(code: Path) -> Iterator[Problem]:
     if not items and (code / DOCUMENT).exists():
         what = f"Section 7.2 of {DOCUMENT.as_posix()} has no list item, so nothing would be checked."
         yield Problem(what, "Write each condition as a line that begins with a dash, as in: - API OK")
-    yield from _missing(items, acceptance_in(code), "acceptance/test_*.py, with def test_{}")
-
-
-def _missing(items: list[str], tests: Collection[str], where: str) -> Iterator[Problem]:
-    """Yield each item of the document without a test; without the document there is one test at least."""
-    for item in items:
-        if slug(item) not in tests:
-            yield Problem(
-                f"{DOCUMENT.as_posix()} names {item!r}, which has no test.", f"Write {where.format(slug(item))}"
-            )
-    if not tests:
-        yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
+    tests = {test.name.removeprefix("test_") for test in _tests(code, "acceptance")}
+    yield from _missing(items, tests, "acceptance/test_*.py, with def test_{}")
 
 
 def waivers(code: Path) -> dict[str, str]:
     """Return condition → reason of those that are waived."""
-    names = {slug(item): item for item in conditions(code)}
-    return {names.get(name, name): reason for name, reason in acceptance_in(code).items() if reason}
+    items, tests = conditions(code), _tests(code, "acceptance")
+    found = {test.name.removeprefix("test_"): reason for test in tests if (reason := _waiver(test))}
+    return {items.get(name, name): reason for name, reason in found.items()}
 
 
 def uses_a_browser(code: Path) -> bool:
     """Tell whether a test that is not waived takes a fixture that needs one."""
-    files, waived = [*code.glob("acceptance/test_*.py"), *code.glob("smokes/test_*.py")], acceptance_in(code)
-    takes = re.compile(r"def test_(\w*)\([^)]*\b(?:view|page|context)\b")
-    return any(not waived.get(name) for file in files for name in takes.findall(file.read_text(encoding="utf-8")))
+    tests = [test for folder in ("acceptance", "smokes") for test in _tests(code, folder) if not _waiver(test)]
+    return any(argument.arg in ("view", "page", "context") for test in tests for argument in test.args.args)
 
 
-def _items(code: Path, number: str) -> Iterator[tuple[int, str]]:
-    """Yield indent and text of each list item of a section, without its mark (*checked*) and its full stop."""
+def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Iterator[Problem]:
+    """Yield each item of the document without a test; without the document there is one test at least."""
+    for name in items.keys() - tests:
+        what = f"{DOCUMENT.as_posix()} names {items[name]!r}, which has no test."
+        yield Problem(what, f"Write {where.format(name)}")
+    if not tests:
+        yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
+
+
+def _tests(code: Path, folder: str) -> Iterator[ast.FunctionDef]:
+    """Yield the tests in a folder of the tree `code`; what is no Python, pytest reports."""
+    for file in sorted((code / folder).glob("test_*.py")):
+        with suppress(SyntaxError, ValueError):
+            nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            yield from (each for each in nodes if isinstance(each, ast.FunctionDef) and each.name.startswith("test_"))
+
+
+def _waiver(test: ast.FunctionDef) -> str:
+    """Return the reason in its mark `waived`, "" without one."""
+    marks = "".join(mark for mark in map(ast.unparse, test.decorator_list) if "mark.waived" in mark)
+    return re.sub(r".*waived\(['\"]?|['\"]?\)$", "", marks)
+
+
+def _section(code: Path, number: str) -> str:
     text = (code / DOCUMENT).read_text(encoding="utf-8") if (code / DOCUMENT).exists() else ""
-    section = re.search(rf"(?ms)^#* *{number}\.? .+?$(.*?)(?=^#* *\d+\.[\d.]* |^#+ |\Z)", text)
-    for each in ITEM.finditer(section[1] if section else ""):
-        item = " ".join(each["text"].split())
-        yield len(each["indent"]), re.sub(r"\s*\*\w+\*\s*$", "", item).rstrip(".:; ")
+    return "".join(re.findall(rf"(?ms)^#* *{number}\.? [^\n]+$(.*?)(?=^#* *\d+\.[\d.]* |^#+ |\Z)", text)[:1])
+
+
+def _items(text: str) -> dict[str, str]:
+    """Return name → list item, without its mark (*checked*) and its full stop."""
+    items = [re.sub(r"\s*\*\w+\*\s*$", "", " ".join(item.split())).rstrip(".:; ") for item in ITEM.findall(text)]
+    return {re.sub(r"\W+", "_", item.lower()).strip("_"): item for item in items}

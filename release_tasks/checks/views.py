@@ -1,23 +1,18 @@
 """A view in the browser of this machine: the page itself, something visible, and nothing in it that fails."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urldefrag
 
 from release_tasks import node, process
-from release_tasks.checks import CheckFailed, Inconclusive
-from release_tasks.checks.api import Api, is_own, leads_to
+from release_tasks.checks import CheckFailed, Inconclusive, Record
+from release_tasks.checks.api import Api, leads_to
 from release_tasks.masks import short
-
-if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page
 
 NODE = "PLAYWRIGHT_NODEJS_PATH"  # by which Playwright finds its Node; its own needs libatomic1, which may be missing
 NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "microsoft-edge", "chrome", "msedge")
@@ -47,8 +42,7 @@ def start_once() -> str:
     if ran.code:
         raise Inconclusive(f"Playwright's Node does not start: {ran.tail(1)}", GET_A_NODE)
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(**launch_options())
+        with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
             browser.new_page().goto("data:text/html,<main>A page</main>")
             return f"{launch_options()['executable_path'] or 'Chromium of Playwright'}, {browser.version}"
     except Error as error:
@@ -69,30 +63,44 @@ def launch_options() -> dict[str, Any]:
 
 
 def check_view(
-    context: BrowserContext,
+    context: Any,
     api: Api,
-    record: Callable[[str, object], None],
+    record: Record,
     path: str,
     shows: str = "main",
     must_not_show: Sequence[str] = (),
     error_words: str = ERROR_WORDS,
     timeout: float = 15,
 ) -> None:
-    """Visit `path`, and raise `CheckFailed` with all that is wrong with it.
+    """Visit `path` in a context of Playwright, and raise `CheckFailed` with all that is wrong with it.
 
     The CSS selector `shows` becomes visible within `timeout` seconds; the text matches none of `must_not_show`.
     """
     from playwright.sync_api import Error, TimeoutError
 
-    url, began = api.origin + path, time.monotonic()
+    url, began, wrong = api.origin + path, time.monotonic(), list[str]()
     # Without a browser first: a redirect is seen at once, wherever it leads.
     api.expect(path, within=timeout, cookies={each["name"]: each["value"] for each in context.cookies(api.origin)})
-    for earlier in context.pages:
-        if earlier.url == url:
-            earlier.close()
+    for earlier in [page for page in context.pages if page.url == url]:
+        earlier.close()
+
+    def is_own(url: str) -> bool:
+        return url.startswith(f"{api.origin}/")
+
+    def judge(request: Any, how: str) -> None:
+        if is_own(request.url) and request.failure != "net::ERR_ABORTED":
+            wrong.append(f"requests {short(request.url)}, {how}")
+
+    def read(message: Any) -> None:
+        if message.type == "error" and not message.text.startswith(OF_REQUESTS):
+            wrong.append(f"logs an error: {short(message.text)}")
+
     page, step = context.new_page(), "is not loaded"
     page.set_default_timeout(timeout * 1000)
-    problems = watched(page, api.origin, path)
+    page.on("console", read)
+    page.on("pageerror", lambda error: wrong.append(f"throws {short(error)}"))
+    page.on("requestfailed", lambda request: judge(request, f"which fails: {request.failure}"))
+    page.on("response", lambda it: judge(it.request, f"and gets status {it.status}") if it.status >= 400 else None)
     try:
         page.goto(url)
         step = f"does not show {shows}"
@@ -101,39 +109,16 @@ def check_view(
             page.wait_for_load_state("networkidle", timeout=IDLE)
         step = "cannot be read"
         if urldefrag(page.url)[0] != urldefrag(url)[0]:
-            problems.append(f"goes on to {leads_to(page.url)}; expected that it stays")
-        broken = [picture for picture in answer_of(page, BROKEN) if is_own(picture, api.origin)]
-        problems += [f"has a picture that cannot be drawn: {short(picture)}" for picture in broken]
-        frames = [frame for frame in page.frames if frame == page.main_frame or is_own(frame.url, api.origin)]
-        text = "\n".join(piece for frame in frames for piece in answer_of(frame, TEXT))
+            wrong.append(f"{leads_to(page.url)}; expected that it stays")
+        # `evaluate` has no time limit, and a page may be busy.
+        broken = [each for each in page.wait_for_function(BROKEN).json_value() if is_own(each)]
+        wrong += [f"has a picture that cannot be drawn: {short(picture)}" for picture in broken]
+        frames = [frame for frame in page.frames if frame == page.main_frame or is_own(frame.url)]
+        text = "\n".join(piece for frame in frames for piece in frame.wait_for_function(TEXT).json_value())
         unwanted = [match for words in [error_words, *must_not_show] if words and (match := re.search(words, text))]
-        problems += [f"shows what it must not: {short(match[0])}" for match in unwanted]
+        wrong += [f"shows what it must not: {short(match[0])}" for match in unwanted]
     except Error as error:
-        problems.append(f"{step}: {short(error.message.partition('Call log')[0])}")
-    if problems:
-        raise CheckFailed(f"{path} {', '.join(dict.fromkeys(problems))}.")
+        wrong.append(f"{step}: {short(error.message.partition('Call log')[0])}")
+    if wrong:
+        raise CheckFailed(f"{path} {', '.join(dict.fromkeys(wrong))}.")
     record("view", f"{path} in {time.monotonic() - began:.1f} s")
-
-
-def answer_of(frame: Any, expression: str) -> Any:
-    """Return what `expression` is in a page or frame, within its time: `evaluate` has none, and a page may be busy."""
-    return frame.wait_for_function(expression).json_value()
-
-
-def watched(page: Page, origin: str, path: str) -> list[str]:
-    """Return the list to which all is added that fails in `page`: exceptions, errors on the console, own requests."""
-    problems = list[str]()
-
-    def judge(request: Any, how: str) -> None:
-        if is_own(request.url, origin) and request.failure != "net::ERR_ABORTED":
-            problems.append(f"requests {short(request.url)}, {how}")
-
-    def read(message: Any) -> None:
-        if message.type == "error" and not message.text.startswith(OF_REQUESTS):
-            problems.append(f"logs an error: {short(message.text)}")
-
-    page.on("console", read)
-    page.on("pageerror", lambda error: problems.append(f"throws {short(error)}"))
-    page.on("requestfailed", lambda request: judge(request, f"which fails: {request.failure}"))
-    page.on("response", lambda it: judge(it.request, f"and gets status {it.status}") if it.status >= 400 else None)
-    return problems

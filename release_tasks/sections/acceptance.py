@@ -1,7 +1,5 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -22,10 +20,8 @@ from release_tasks.sections.deployment import deployment_of, stamped_at
 @until_live
 def meet_the_conditions(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
-    results = acceptance_on(release, env)
     again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
-    refuse(runner.problems_of(results, "Condition", f"on {env.name}", again))
-    return ", ".join(map(str, results))
+    return runner.summary(acceptance_on(release, env), "Condition", f"on {env.name}", again)
 
 
 def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
@@ -47,34 +43,19 @@ def check(release: Release, here: Environment, evidence: Path, wait: float | Non
     """Check the conditions until the deployment has settled, or for `wait` seconds; first and last, that it runs."""
     settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
-        facts = {
-            "commit": commit,
-            "deployed_at": deployment["began"],
-            "log_positions": deployment.get("positions", {}),
-            "session_log": settings.stamp.log if settings.stamp.command else "",
-            "session_flags": settings.stamp.flags,
-            "ledger": settings.ddl.ledger,
-            "pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)},
-        }
+        facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
+        facts |= {"log_positions": deployment.get("positions", {}), "session_flags": settings.stamp.flags}
+        facts |= {"pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}}
+        facts |= {"session_log": settings.stamp.log} if settings.stamp.command else {}
     settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
     target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
     code = Path(target.code)
     refuse(document.condition_problems(code))
     results = runner.run(target, [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))], evidence)
-    return named(results, code)
-
-
-def named(results: list[runner.Result], code: Path) -> list[runner.Result]:
-    """Return the results under the names of the document's conditions; one of which no test ran is inconclusive."""
-    items = {f"test_{document.slug(item)}": item for item in document.conditions(code)}
-    ran = {each.test.partition("[")[0] for each in results}
-    missing = [runner.Result(items[test], INCONCLUSIVE, "Its test did not run.") for test in items.keys() - ran]
-    return [*(replace(each, name=name_of(each.test, items)) for each in results), *missing]
-
-
-def name_of(test: str, items: dict[str, str]) -> str:
-    name, bracket, parameter = test.partition("[")
-    return items.get(name, runner.name_of(name)) + bracket + parameter
+    items = {f"test_{name}": item for name, item in document.conditions(code).items()}
+    missing = items.keys() - {each.test.partition("[")[0] for each in results}
+    results += [runner.Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in missing]
+    return [replace(each, name=runner.name_of(each.test, items)) for each in results]
 
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
@@ -101,7 +82,6 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
-            seconds = float(watch) if watch else None
-            results = check(release, env, emptied(evidence / f"acceptance-{where}"), seconds)
+            results = check(release, env, emptied(evidence / f"acceptance-{where}"), float(watch) if watch else None)
     runner.show(title, results, as_json)
-    refuse(runner.problems_of(results, "Condition", f"on {where}", f"inv accept --env {where}"))
+    runner.summary(results, "Condition", f"on {where}", f"inv accept --env {where}")

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, NoPass
+from release_tasks.errors import Refused
 
 
 @dataclass
@@ -32,6 +33,8 @@ def came_to(check: Callable[[Callable[[str, object], None]], Any]) -> Came:
         came.outcome = FAILED if isinstance(error, CheckFailed) else INCONCLUSIVE
         came.message, came.hint = str(error), error.hint
         came.final = error.final
+    except Refused as no:
+        came.outcome, came.message = INCONCLUSIVE, str(no)
     except psycopg.ProgrammingError as error:  # as the gate has it
         came.outcome, came.message, came.final = INCONCLUSIVE, str(error), True
     return came

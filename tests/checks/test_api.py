@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from release_tasks import masks
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, Inconclusive
-from release_tasks.checks.api import Api, as_text, is_own, part_of
+from release_tasks.checks.api import Api, as_text, part_of
 from release_tasks.masks import short
 from tests.checks.conftest import Came, came_to
 
@@ -166,21 +166,6 @@ def test_a_value_is_the_same_as_itself_and_never_as_its_text(value: Any) -> None
     assert as_text(json.dumps(value)) != as_text(value)
     if isinstance(value, bool | int):
         assert as_text(int(value)) != as_text(bool(value))
-
-
-@pytest.mark.parametrize(
-    ("url", "own"),
-    [
-        ("http://app.example/x", True),
-        ("https://app.example/x", False),
-        ("http://app.example:8080/x", False),
-        ("http://app.example.evil/x", False),
-        ("http://app.example@evil/x", False),
-        ("http://app.example:x/", False),
-    ],
-)
-def test_an_origin_is_scheme_host_and_port(url: str, own: bool) -> None:
-    assert is_own(url, "http://app.example") is own
 
 
 def test_the_session_stays_on_origin_and_follows_no_redirect(origin: str) -> None:

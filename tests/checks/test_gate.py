@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -53,10 +56,6 @@ def test_passes_unexpectedly(record_property):
 @pytest.mark.waived("the vendor's page; #12")
 def test_is_waived():
     assert False
-
-@pytest.mark.waived("")
-def test_is_waived_without_a_reason():
-    pass
 
 def test_asks_for_a_fixture_that_is_none(data_base):
     pass
@@ -163,7 +162,6 @@ BECAME = {
     "fails_as_expected": (FAILED, "marked xfail"),
     "passes_unexpectedly": (INCONCLUSIVE, "XPASS"),
     "is_waived": (WAIVED, "the vendor's page; #12"),
-    "is_waived_without_a_reason": (INCONCLUSIVE, "It looked at nothing"),
     "asks_for_a_fixture_that_is_none": (INCONCLUSIVE, "fixture 'data_base' not found"),
     "breaks": (INCONCLUSIVE, "KeyError: 'BTC'"),
     "leaves_a_mess": (INCONCLUSIVE, "OSError: cannot tidy up"),
@@ -261,17 +259,21 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "No test of test_own.py ran: pytest ended with exit code"),
+        ("", "No test of test_own.py ran, or not all: pytest ended with exit code"),
         ("import pytest\npytest.skip('all of it', allow_module_level=True)\ndef test_a(): pass", "all of it"),
         ("def test_a(:\n", "SyntaxError"),
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
-        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran: pytest ended with exit code 0"),
+        ("import pytest\ndef test_a(): pytest.exit('enough')", "Exit: enough"),
+        ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
+        ("import pytest\n@pytest.mark.waived('')\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
+        ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "leaves", "waits for x", "mistypes a mark",
+    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "leaves", "waits for x", "waives for ''",
+         "waives for nothing", "mistypes a mark",
          "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
@@ -290,10 +292,19 @@ def test_a_person_chooses_tests_and_sees_what_pytest_prints(
     assert "OSError: ***" in printed and "hunter2" not in printed
 
 
+def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., list[Result]]) -> None:
+    found = files(f"{LOOKS}def test_b():\n    import pytest\n    pytest.exit('enough')\ndef test_c(): pass")
+    assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]
+    assert "Exit: enough" in found[1].message
+
+
 @pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version"])
 def test_options_that_choose_no_test_are_inconclusive(files: Callable[..., list[Result]], option: str) -> None:
     (result,) = files(LOOKS, option)
-    assert result.outcome == INCONCLUSIVE and f"No test of test_own.py ran: pytest {option} ended" in result.message
+    assert (
+        result.outcome == INCONCLUSIVE
+        and f"No test of test_own.py ran, or not all: pytest {option} ended" in result.message
+    )
 
 
 def test_no_variable_of_the_shell_changes_what_runs(
@@ -342,6 +353,12 @@ def test_a_target_is_in_a_file_for_its_owner_alone_and_is_read_once(
     assert Target.load().name == "staging" and not path.exists()
     with pytest.raises(Inconclusive, match="No target is given"):
         Target.load()
+
+
+def test_pytest_without_a_target_says_what_to_type(tmp_path: Path) -> None:
+    env, argv = {**os.environ, **runner.VARIABLES}, [sys.executable, *runner.PYTEST]
+    ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ran.returncode == 4 and "inv smokes --env dev" in ran.stderr and "Traceback" not in ran.stderr + ran.stdout
 
 
 def test_a_deployment_gets_its_time_to_settle_and_no_longer(files: Callable[..., list[Result]]) -> None:

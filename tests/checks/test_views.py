@@ -187,7 +187,7 @@ NOTHING_TO_SEE = ("/throws-and-empty", "/moves")
 LOGINS = {
     "/redirects": "/redirects answered 302, expected 200; it leads to {origin}/login?next=/redirects, a login page",
     "/off": "/off answered 302, expected 200; it leads to http://localhost:{port}/login?next=/redirects, a login page",
-    "/moves": "/moves goes on to {origin}/login, a login page; expected that it stays",
+    "/moves": "/moves leads to {origin}/login, a login page; expected that it stays",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -156,7 +155,7 @@ class Healthy:
         told = conninfo.conninfo_to_dict(dsn)
         yield Target(
             **{"name": "staging", "app": "app", "version": "0.1.1", "dsn": dsn, "origin": self.origin},
-            **{"root": str(self.root), "code": str(code), "folder": str(code), "prefix": sys.prefix},
+            **{"root": str(self.root), "code": str(code), "folder": str(code)},
             env={"DATABASE_URL": dsn, "PATH": self.path, **{each: str(told[key]) for each, key in PG.items()}},
             deployed_at=(datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
             log=server_log,

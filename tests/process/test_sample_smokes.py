@@ -52,7 +52,7 @@ def dump(environment: Environment) -> str:
 def test_the_four_smokes_pass_and_change_nothing(production: Environment) -> None:
     before = dump(production)
     assert before.count("\n") > 10_000
-    assert {each.outcome for each in ran(production)} == {PASSED}
+    assert {each.message for each in ran(production) if each.outcome != PASSED} == set()
     assert {each.file for each in ran(production)} >= FOUR
     assert dump(production) == before
 

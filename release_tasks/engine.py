@@ -17,7 +17,7 @@ from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
 from release_tasks import failures, requirements
-from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.outcome import REFUSED, Outcome
 
 sys.excepthook = failures.explain
@@ -98,12 +98,13 @@ class ReleaseExecutor(Executor):
     def _read_variables(self) -> None:
         """Let variables such as INVOKE_RELEASE_TITLE set what they name. Raises `Refused` where one cannot."""
         refuse(_key_problems(self.config.get("release", {}), "release"))
+        names = [name for name in os.environ if name.startswith("INVOKE_RELEASE_")]
         try:
-            self.config.load_shell_env()
+            if names:
+                self.config.load_shell_env()
         except (ValueError, AmbiguousEnvVar, UncastableEnvVar) as error:
-            names = listed(name for name in os.environ if name.startswith("INVOKE_"))
-            what = f"A variable cannot stand for its key of invoke.yaml: {error}. Found {names}."
-            raise Refused(what, f"unset {names.replace(',', '')}   # or give it a value of the key's type") from None
+            what = f"A variable cannot stand for its key of invoke.yaml: {error}. Found {', '.join(names)}."
+            raise Refused(what, f"unset {' '.join(names)}   # or give it a value of the key's type") from None
 
     def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
         from release_tasks import screen

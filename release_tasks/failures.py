@@ -120,7 +120,7 @@ def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None
         where = f"{Path(mark.name).name}, line {mark.line + 1}"
         reason = getattr(error, "problem", None) or "it is no YAML"
     elif "config.py" in frames:
-        where = "invoke.yaml"
+        where, reason = "invoke.yaml", f"{reason}. Expected are tasks: and release:, each with keys below it"
     elif program and program.name == "execute":
         where, reason = "invoke.yaml, tasks.executor_class", f"{error}. {NO_EXECUTOR}"
     else:

@@ -154,6 +154,7 @@ def test_an_invoke_yaml_that_cannot_be_read_is_told_in_a_sentence(
     ran = inv(copied, "--list")
     assert (ran.returncode, ran.stderr[: len(told)]) == (1, told)
     assert "Fix the file" in ran.stderr and "Traceback" not in ran.stderr
+    assert "line 3" in told or "Expected are tasks: and release:" in ran.stderr
 
 
 @pytest.mark.parametrize("name", ["release_tasks.engine.Wrong", "nowhere.Executor", "nodot", "release_tasks.nowhere.X"])

@@ -88,21 +88,16 @@ def problem_of(error: OSError | EOFError | UnicodeDecodeError) -> Problem:
     if isinstance(error, EOFError):
         return Problem("The input ended before an answer was given.", "Run it again on a terminal, and answer.")
     if isinstance(error, UnicodeDecodeError):
-        what = (
-            f"A file is no text in UTF-8: found {error.reason} at byte {error.start}; it begins {error.object[:20]!r}."
-        )
-        return Problem(what, "Save it as UTF-8, and run again.")
+        found = f"found {error.reason} at byte {error.start}; it begins {error.object[:20]!r}"
+        return Problem(f"A file is no text in UTF-8: {found}.", "Save it as UTF-8, and run again.")
     path, reason = error.filename, error.strerror or str(error)
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         _, path, reason = error.args[0][0]
     full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in reason
-    if not isinstance(path, str):
+    if not isinstance(path, str | os.PathLike):
         return Problem(f"Something cannot be read or written: {reason}.", "df -h" if full else "")
-    there = next((each for each in (path, *map(str, Path(path).parents)) if os.path.lexists(each)), ".")
-    return Problem(
-        f"{path} cannot be used: {reason}.",
-        shlex.join(["df", "-h"] if full else ["ls", "-ld"]) + f" {shlex.quote(there)}",
-    )
+    there = next((each for each in (Path(path), *Path(path).parents) if os.path.lexists(each)), ".")
+    return Problem(f"{path} cannot be used: {reason}.", f"{'df -h' if full else 'ls -ld'} {shlex.quote(str(there))}")
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:

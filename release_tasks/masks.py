@@ -2,6 +2,7 @@
 
 A variable holds one where a word of its name ends in PASSWORD, PASS, PAT, KEY, TOKEN, SECRET, CREDENTIAL, AUTH or DSN,
 and its value has six characters and is no path that exists; of a URL only what stands before the @ is one.
+Of the standard library only: the environments of smokes with packages of their own import this too.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import os
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
-
-from pydantic_core import to_jsonable_python
 
 SECRET_NAME = re.compile(
     r"(PASS(WORD|WD|PHRASE)?|_PWD|(?<![A-Z])PAT|KEY|TOKEN|SECRET|CREDENTIAL|AUTH|DSN)S?\d*(?![A-Z])", re.IGNORECASE
@@ -76,16 +76,18 @@ def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def masked_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON, every text in it masked; what JSON does not know, as a path, becomes text."""
-    return json.dumps(_masked(to_jsonable_python(value, fallback=str)), ensure_ascii=False, indent=indent)
+    """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, becomes text."""
+    return json.dumps(_masked(value), ensure_ascii=False, indent=indent)
 
 
 def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list):
+    if is_dataclass(value) and not isinstance(value, type):
+        return _masked(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
         return [_masked(inner) for inner in value]
-    return mask(value) if isinstance(value, str) else value
+    return value if value is None or isinstance(value, bool | int | float) else mask(str(value))
 
 
 def short(text: object, length: int = 200) -> str:

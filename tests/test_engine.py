@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
+from release_tasks.failures import problem_of
 from release_tasks.journal import Journal
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from tests.test_process import until
@@ -599,3 +602,26 @@ def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
     said = project.inv("hello", "first", *V, code=1)
     assert "hello cannot be run in one command with sections of the process." in said
     assert project.has("it") == [False]
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "hint"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/no/where"),
+            "/no/where cannot be used: No space",
+            "df -h /",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", Path("/tmp")), "/tmp cannot be used: Perm", "ls -ld /tmp"),
+        (OSError(errno.EROFS, "Read-only file system"), "Something cannot be read or written: Read-only", ""),
+        (
+            shutil.Error([("a", "/b c", "[Errno 28] No space left on device")]),
+            "/b c cannot be used: [Errno 28]",
+            "df -h /",
+        ),
+    ],
+)
+def test_what_the_system_refuses_names_path_reason_and_a_command(error: OSError, told: str, hint: str) -> None:
+    """F6"""
+    problem = problem_of(error)
+    assert problem.what.startswith(told) and problem.hint == hint

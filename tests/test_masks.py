@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -115,3 +117,9 @@ def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyP
     assert masks.mask("it says ghp_0123456789") == "it says ***"
     monkeypatch.setenv("BYTES_TOKEN", "no-text-\udce9")
     assert masks.mask("it says no-text-\udce9 or no-text-%E9") == "it says *** or ***"
+
+
+def test_masks_need_nothing_that_is_installed() -> None:
+    """A smoke with packages of its own runs where only these are, and a checks' plugin that masks what it says."""
+    argv = [sys.executable, "-S", "-c", "import release_tasks.masks"]
+    assert subprocess.run(argv, cwd=Path(__file__).parents[1], check=False).returncode == 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from psycopg import Connection
+from psycopg import Connection, errors
 
 from release_tasks import process
 from release_tasks.database import drift, psql, structure
@@ -21,7 +21,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
-ATTEMPTS = 6  # of a pack that meets a lock or a deadlock: within some ten seconds the others have ended
+ATTEMPTS = 6  # of a pack that meets a lock or a deadlock, each after `lock_timeout`: half a minute in all
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
@@ -29,7 +29,11 @@ def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list
     """Return the files that were not applied to their end with their present content, in order."""
     if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
         return list(pack)
-    entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+    try:
+        entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+    except errors.UndefinedColumn:
+        what = f"{ddl.ledger} is another table, no ledger: it has no columns file and sha256."
+        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
@@ -52,13 +56,8 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
     with environment.connect() as connection:
         refuse(server_problems(connection, where))
         if ddl.command:
-            warnings = _by_command(connection, environment, pack, code, version)
-        else:
-            warnings = _by_psql(environment, pack, version)
-        if left := unapplied(connection, pack, ddl):
-            what = f"The ledger of {where} has no entry of {listed(file.path for file in left)}."
-            raise Refused(what, "Take \\connect, and a BEGIN without COMMIT, out of the pack.")
-    return warnings
+            return _by_command(connection, environment, pack, code, version)
+    return _by_psql(environment, pack, version)
 
 
 def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> list[str]:

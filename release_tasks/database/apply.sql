@@ -1,6 +1,8 @@
 -- How a DDL pack is applied: psql gets the parts below, filled in, as one script (psql.py; `inv --dry ddl.apply`).
+-- The names of the parts, with all before the first, stay here.
 
 -- part: settings
+-- By hand, from the root of the repository: PGOPTIONS='{options}' psql --no-psqlrc --file THIS
 \set ON_ERROR_STOP on
 \set VERBOSITY verbose
 \set SHOW_CONTEXT never
@@ -41,9 +43,10 @@ set release.file = {quoted};
 \set ON_ERROR_STOP on
 set session authorization default; reset role;
 {end}
--- part: drop what a stopped CREATE INDEX CONCURRENTLY has left: `if not exists` would pass over it
+-- part: drop invalid indexes
+-- Drop what a stopped CREATE INDEX CONCURRENTLY of this file has left: `if not exists` would pass over it.
 select format('drop index concurrently %I.%I', nspname, relname) from pg_index
   join pg_class c on c.oid = indexrelid join pg_namespace n on n.oid = relnamespace
-  where relkind = 'i' and not indisvalid
+  where relkind = 'i' and not indisvalid and position(lower(relname) in lower({text})) > 0
     and not exists (select from pg_stat_progress_create_index where index_relid = indexrelid)
 \gexec

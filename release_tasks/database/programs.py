@@ -68,12 +68,15 @@ def run(
 ) -> process.Finished:
     """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `process.run`.
 
-    The connection is in its environment, so no password is in its arguments. `major` is the server's version, where
-    that is known. Raises `Refused` with the program's own message.
+    The connection is in its environment, so no password is in its arguments. Raises `Refused` with its message.
     """
     env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
     program = client(tool, major or server_major(dsn))
-    return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
+    try:
+        return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
+    except process.CommandFailed as no:
+        fix = f"grant pg_read_all_data to {env['PGUSER']}" if "permission denied" in str(no) else ""
+        raise Refused(str(no), fix) from None
 
 
 def variables(dsn: str) -> dict[str, str]:

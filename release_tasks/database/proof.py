@@ -21,7 +21,7 @@ from release_tasks.settings import Ddl
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
 ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.columns, was.hash is distinct from now.hash
-  from release_proof.rows was left join release_proof.rows() now using (name) order by name"""
+  from release_proof.before was left join release_proof.rows() now using (name) order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"

@@ -17,7 +17,6 @@ from release_tasks.settings import Ddl
 
 SLACK = 60.0  # seconds for psql beyond the time limit of a statement
 RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
-LOST = 2  # psql's exit code where the connection ended
 SCRIPT = "apply.sql"
 PARTS = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
 _, SETTINGS, LOCK, LEDGER, FILE, DROP_INVALID = re.split(r"(?m)^-- part: .*\n", PARTS)
@@ -48,10 +47,12 @@ def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> 
 
     `watch` is SQL that is run in the transaction of each file, whose path is then the setting release.file.
     """
-    parts = [SETTINGS, LOCK, ledger(pack, ddl)]
+    parts = [SETTINGS.format(options=options(ddl)), LOCK, ledger(pack, ddl)]
     for file in pack:
-        begin, commit = ("begin;\n", "commit;\n") if file.in_transaction else (DROP_INVALID, "")
-        end = f"{watch}{entries([file], ddl, version)}{commit}"
+        begin = DROP_INVALID.format(text=quote(file.content.decode(errors="replace").replace('""', '"')))
+        end = f"{watch}{entries([file], ddl, version)}"
+        if file.in_transaction:  # and stays in ours: a file that has committed has no savepoint any more
+            begin, end = "begin; savepoint release_file;\n", f"release savepoint release_file;\n{end}commit;\n"
         parts.append(FILE.format(path=file.path, quoted=quote(file.path), begin=begin, end=end))
     return "".join(parts)
 
@@ -81,7 +82,8 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         for path, content in contents.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-        env = {"PGOPTIONS": options(ddl), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
+        given = programs.variables(dsn)["PGOPTIONS"]
+        env = {"PGOPTIONS": options(ddl, given), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
         argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
         ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
     begun, warnings, error = BEGUN.findall(ran.stdout), list[str](), dict[str, str]()
@@ -93,27 +95,34 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         elif found["severity"] not in HARMLESS and (found["state"] or "")[:2] not in ("00", "01"):  # of any language
             error = error or {**found.groupdict(), "path": path, "text": text}
     if ran.code == 0:
-        return Ran(begun, warnings)
+        with programs.connect(dsn, where) as connection:
+            entered = [file for (file,) in connection.execute(f"select file from {ddl.ledger}").fetchall()]
+        if not (lost := [path for path in begun if path not in entered]):
+            return Ran(begun, warnings)
+        what = f"{lost[0]} leaves a transaction open, or the database by \\connect: nothing from it on was kept."
+        problem = Problem(what, f"Fix {lost[0]}.")
+        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], problem)
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
-    problem = _problem(error, file, where, ddl, lost=ran.code == LOST)
+    problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
     return Ran(begun[:-1], warnings, file, problem, error["state"] in RETRIED)
 
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
     """Return why psql stopped: file, line, message and SQLSTATE, and what to do about it."""
     others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
-    marker = f"Where it has to be: write -- release: no-transaction into {file}, on a line of its own."
+    marker = f"Take COMMIT and the like out; or write -- release: no-transaction into {file}, on a line of its own."
     hints = {
-        **dict.fromkeys(("25001", "2D000"), marker),
+        **dict.fromkeys(("25001", "25P01", "2D000", "3B001"), marker),
         **dict.fromkeys(RETRIED, others),
         "42501": "Grant what is missing, or let the owner of the database release; then run again.",
         "42883": f"Fix {file}, or use the version of PostgreSQL that it is written for.",
         "55006": "Wait for it to end, then run again.",
         "57014": f"Run again; where it needs more than {ddl.timeout:g} s, set release.ddl.timeout.",
     }
-    hint = hints.get(error["state"], f"Fix {file}; once the tag is published, a fix is a new version.")
+    fix = f"Fix {file}; once the tag is published, a fix is a new version." if file else f"See what {ddl.ledger} is."
+    hint = hints.get(error["state"], fix)
     at = f"{file}, line {error['line']}" if error["path"] == file else file
     state = f" (SQLSTATE {error['state']})" if error["state"] else ""
     what = f"{at or f'The DDL pack was not applied to {where}'}: {error['text']}{state}."

@@ -33,10 +33,9 @@ RENAME, DROP = sql.SQL("alter database {} rename to {}"), sql.SQL("drop database
 
 
 def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], str] = lambda _: "") -> str:
-    """Restore `taken` on a scratch server; it counts from then on. Return a summary, raise `Refused` where it fails.
+    """Restore `taken` on a scratch server; it counts from then on, and `backup.then` gets it. Return a summary.
 
-    `try_copy` gets the DSN of the copy, which it may change, and returns what it found, or raises `Refused`.
-    Afterwards the command `backup.then` gets the backup, and older backups are deleted.
+    `try_copy` gets the DSN of the copy, which it may change, and returns what it found. Raises `Refused`.
     """
     settings = environment.settings.backup
     with backup.locked(environment):
@@ -51,7 +50,10 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
         summary = str(taken.verified["summary"])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
-            process.run(argv, cwd=environment.root, timeout=settings.timeout, supervised=True)
+            try:
+                process.run(argv, cwd=environment.root, timeout=settings.timeout, supervised=True)
+            except Refused as no:
+                raise Refused(f"{taken.folder} is verified, but backup.then failed: {no}", shlex.join(argv)) from None
             taken.mark_verified(summary, settings.then)
         backup.prune(environment)  # which may take this one, where it is an old one
     return summary
@@ -74,8 +76,8 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
     `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
     name, there = programs.database_of(dsn), check_target(dsn, over, again)
-    kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%dT%H%M%SZ}")  # the same again after a kill
+    kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
+    beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")

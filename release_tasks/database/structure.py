@@ -59,8 +59,7 @@ class Difference:
 def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, without: str = "") -> Structure:
     """Return what the database `dsn` of the environment `where` consists of, with the server's roles if wanted.
 
-    `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table that is left out. Raises
-    `Refused`, also where pg_dump's format is not the one that is expected.
+    `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table. Raises `Refused`.
     """
     major, role, found = programs.server_major(dsn, where), role or programs.variables(dsn)["PGUSER"], Structure()
     left_out = [f"--exclude-table={without}"] if without else []

@@ -10,12 +10,12 @@ create unlogged table release_proof.was as
   select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name from pg_class
   where relkind in ('r', 'm') and oid >= 16384 and relnamespace <> 'release_proof'::regnamespace;
 
-create unlogged table release_proof.rows (name text, columns jsonb, count bigint, hash numeric);
+create unlogged table release_proof.before (name text, columns jsonb, count bigint, hash numeric);
 
 -- Each table with the types of its columns, its number of rows and their hash, in the columns that it had before, where
 -- it still has them.
-create function release_proof.rows() returns setof release_proof.rows language plpgsql as $$
-declare one record; hashed jsonb;
+create function release_proof.rows() returns setof release_proof.before language plpgsql as $$
+declare one record; had jsonb;
 begin
   for one in
     select relnamespace::regnamespace || '.' || quote_ident(relname) as name,
@@ -24,14 +24,15 @@ begin
     where relkind = 'r' and c.oid >= 16384 and relpersistence <> 't' and relnamespace <> 'release_proof'::regnamespace
     group by c.oid
   loop
-    select rows.columns into hashed from release_proof.rows where rows.name = one.name and rows.columns <@ one.columns;
+    select before.columns into had from release_proof.before
+      where before.name = one.name and before.columns <@ one.columns;
     return query execute format(
       'select %L, %L::jsonb, count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s', one.name, one.columns,
-      (select string_agg(key, ', ') from jsonb_object_keys(coalesce(hashed, one.columns)) as key), one.name);
+      (select string_agg(key, ', ') from jsonb_object_keys(coalesce(had, one.columns)) as key), one.name);
   end loop;
 end $$;
 
-insert into release_proof.rows select * from release_proof.rows();
+insert into release_proof.before select * from release_proof.rows();
 
 create function release_proof.note() returns event_trigger language plpgsql security definer set search_path = '' as $$
 begin

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from release_tasks.database import apply
+from release_tasks.database import apply, psql
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
@@ -61,8 +61,11 @@ def staging(dsn: str, **settings: Any) -> Environment:
 
 def applied(connection: psycopg.Connection, *texts: str, **settings: Any) -> list[str]:
     """Apply files of these texts, the settings of `ddl` being `settings`."""
-    dsn = f"{connection.info.dsn} password={connection.info.password}"
-    return apply.apply(staging(dsn, **settings), pack_of(*texts), Path(), "0.1.1")
+    return apply.apply(staging(dsn_of(connection), **settings), pack_of(*texts), Path(), "0.1.1")
+
+
+def dsn_of(connection: psycopg.Connection) -> str:
+    return f"{connection.info.dsn} password={connection.info.password}"
 
 
 def refusal(connection: psycopg.Connection, *texts: str, **settings: Any) -> Problem:
@@ -215,6 +218,44 @@ def test_a_pack_of_1_500_files_is_applied_and_its_last_file_named_when_it_fails(
         apply.apply(here, [*pack[:-1], DdlFile("ddl/1499_t.sql", b"\nselect 1 / 0;")], Path(), "0.1.1")
 
 
+def test_a_file_that_ends_our_transaction_is_refused_and_leaves_no_entry(connection: psycopg.Connection) -> None:
+    problem = refusal(connection, "create table a ();", "create table b ();\ncommit;\ncreate table c ();")
+    assert problem.what.startswith("ddl/01_b.sql: ") and "release: no-transaction into ddl/01_b.sql" in problem.hint
+    assert connection.execute("select file from ops.ddl_ledger").fetchall() == [("ddl/00_a.sql",)]
+
+
+def test_a_file_that_leaves_its_transaction_open_is_refused(connection: psycopg.Connection) -> None:
+    problem = refusal(connection, "create table a ();", "begin;\ncreate table b ();\n")
+    assert problem.what.startswith("ddl/01_b.sql leaves a transaction open")
+    assert tables(connection) == ["a"]
+    _, (proved,) = psql.run_each(dsn_of(connection), pack_of("begin; create table if not exists x ();"), Ddl())
+    assert proved.what.startswith("ddl/00_a.sql leaves a transaction open")
+
+
+def test_options_of_the_dsn_reach_psql(connection: psycopg.Connection) -> None:
+    connection.execute("drop role if exists applier; create role applier; grant all on schema public to applier")
+    connection.execute("grant create on database app to applier")
+    try:
+        dsn = f"{dsn_of(connection)} options='-c role=applier'"
+        apply.apply(staging(dsn), pack_of("create table mine ();"), Path(), "0.1.1")
+        owner = "select tableowner from pg_tables where tablename = 'mine'"
+        assert connection.execute(owner).fetchone() == ("applier",)
+    finally:
+        connection.execute("drop owned by applier cascade; drop role applier")
+
+
+def test_an_invalid_index_that_is_none_of_the_file_s_stays(connection: psycopg.Connection) -> None:
+    connection.execute("create table t (n int); insert into t values (1), (1)")
+    for name in ("theirs", "ours"):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(f"create unique index concurrently {name} on t (n)")
+    applied(connection, "-- release: no-transaction\ncreate index concurrently if not exists ours on t (n);\n")
+    found = connection.execute(
+        "select indexrelid::regclass::text, indisvalid from pg_index where indrelid = 't'::regclass"
+    )
+    assert sorted(found.fetchall()) == [("ours", True), ("theirs", False)]
+
+
 def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(connection: psycopg.Connection) -> None:
     problem = refusal(
         connection, "\\set ON_ERROR_STOP off\ncreate table half ();\nselect 1 / 0;\n", "create table b ();"
@@ -264,7 +305,7 @@ def test_a_file_with_its_own_transactions_is_applied_as_it_is_and_reported(conne
 
 def test_a_transaction_that_a_file_leaves_open_is_taken_back(connection: psycopg.Connection) -> None:
     problem = refusal(connection, "begin; create table a (); commit; begin; create table b ();")
-    assert problem.what == "The ledger of staging has no entry of ddl/00_a.sql."
+    assert problem.what.startswith("ddl/00_a.sql leaves a transaction open, or the database by \\connect")
     assert tables(connection) == ["a"]
 
 

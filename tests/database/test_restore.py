@@ -189,7 +189,7 @@ def test_a_database_that_is_there_is_kept_and_only_when_named_twice(
         restored(taken, target, over="taget")
     assert structure(target) == before and databases(admin) == ["target"] and execute(admin, ROLES) == []
     kept = kept_as(restored(taken, target, over="target"))
-    assert re.fullmatch(r"target_before_\d{8}T\d{6}Z", kept) and databases(admin) == ["target", kept]
+    assert re.fullmatch(r"target_before_\d{8}_\d{6}", kept) and databases(admin) == ["target", kept]
     assert structure(conninfo.make_conninfo(admin, dbname=kept)) == before
 
 

@@ -123,3 +123,8 @@ def test_masks_need_nothing_that_is_installed() -> None:
     """A smoke with packages of its own runs where only these are, and a checks' plugin that masks what it says."""
     argv = [sys.executable, "-S", "-c", "import release_tasks.masks"]
     assert subprocess.run(argv, cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+def test_a_user_of_postgresql_without_a_password_is_shown() -> None:
+    assert masks.mask("--into postgresql://app@db/x") == "--into postgresql://app@db/x"
+    assert masks.mask("postgresql://app:pw@db/x https://token@host/x") == "postgresql://***@db/x https://***@host/x"

@@ -167,7 +167,7 @@ class Release:
     @cached_property
     def runs_in_production(self) -> bool:
         """Whether production runs this release, or did when it was finished: then what came before is history."""
-        if self.is_over or not self.published:
+        if self.is_over or not self.published or self.settings.environments.unset("production"):
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
             code = read_link(folder_of("production", self.root) / "current")

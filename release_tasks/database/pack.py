@@ -119,11 +119,11 @@ def tag_of(lock: str) -> str:
 def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, list[DdlFile]] | None:
     """Return commit and pack of the newest lock in the history of `tip` that section 3 made for `tag`, None before."""
     for commit, _ in git.commits_titled(TITLE + tag, tip):
-        lock = git.text_at(commit, settings.ddl.lock) or ""
+        lock = git.bytes_at(commit, settings.ddl.lock) or b""
         there = git.files_in(commit, settings.ddl.folder)
-        paths = [path for path in read_checksums(lock.encode()) if path in there]
+        paths = [path for path in read_checksums(lock) if path in there]
         pack = [DdlFile(path, git.bytes_at(commit, path) or b"") for path in paths]
-        if lock_of(pack, tag).decode() == lock:
+        if lock_of(pack, tag) == lock:
             return commit, pack
     return None
 

@@ -149,6 +149,9 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 def have_what_commands_name(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
     settings, problems = release.settings, list[Problem]()
+    if not (release.root / settings.folder).is_dir():
+        what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
+        problems.append(Problem(what, "Set release.folder to where the application's commands run; default: the root."))
     commands = {
         "install": settings.install,
         "ddl.command": settings.ddl.command,

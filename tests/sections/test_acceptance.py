@@ -35,7 +35,6 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
         place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
         release = work.release(environments={"staging": place, "production": place}, acceptance={"wait": wait})
         release.options = {"env": "staging"}
-        release.only_checks = True
         code = work.root / "srv" / "releases" / "v0.1.1"
         (code / "acceptance").mkdir(parents=True, exist_ok=True)
         (code / "acceptance" / "test_app.py").write_text(tests)

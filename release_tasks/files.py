@@ -77,7 +77,7 @@ def checksum_lines(hashes: dict[str, str]) -> bytes:
 
 def read_checksums(content: bytes) -> dict[str, str]:
     """Return path → SHA-256 from lines as sha256sum reads them; comment lines are passed over."""
-    lines = [line for line in content.decode(errors="replace").split("\n") if line and not line.startswith("#")]
+    lines = [line for line in content.decode().split("\n") if line and not line.startswith("#")]
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 

@@ -16,7 +16,7 @@ from release_tasks.environments import Environment
 from release_tasks.files import atomic_write, point_link, read_link, records_folder
 from release_tasks.process import free_port
 from release_tasks.settings import Settings
-from release_tasks.supervisor import Command, Spec, Supervised
+from release_tasks.supervisor import Command, Supervised
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
@@ -58,12 +58,9 @@ def serve(environment: Environment) -> None:
         _apply_the_working_tree_s_pack(environment)
         point_link(environment.current, environment.root)
     variables = {**os.environ, **environment.variables("")}
-    commands = [
-        Command(argv, settings.folder, variables, str(environment.folder / f"{service}.log"))
-        for service, argv in settings.services.items()
-    ]
-    if commands:
-        environment.held.append(Supervised.start(Spec(commands, follow=str(environment.current))).stop)
+    for service, argv in settings.services.items():
+        log, current = environment.folder / f"{service}.log", str(environment.current)
+        environment.held.append(Supervised(Command(argv, settings.folder, variables, str(log), current)).stop)
     if "web" in settings.services and read_link(environment.current):
         environment.wait_until_ready()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,32 +43,29 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
         what = "--into names no database." if found else f"--from names no backup: {from_ or 'nothing'}."
         raise Refused(f"{what} Backups in {folder}:\n  {names}", "inv backup.restore --from NAME --into dev")
     chosen = backup.read(found[0].resolve())
-    with ExitStack() as stack:
-        dsn = _dsn_of(into, root, settings, stack)
+    with _target(into, root, settings) as dsn:
         into = mask(into)
         again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", into])
-        stack.enter_context(screen.busy(f"Restoring {chosen.name} into {into}"))
-        if config.run.dry:
-            restore.check_target(dsn, over or "", again)
-            done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]
-        else:
-            done = restore.restore(chosen, dsn, settings.backup, over or "", again)
-    for line in done:
-        screen.say(line)
+        with screen.busy(f"Restoring {chosen.name} into {into}"):
+            if config.run.dry:
+                restore.check_target(dsn, over or "", again)
+                done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]
+            else:
+                done = restore.restore(chosen, dsn, settings.backup, over or "", again)
+    screen.say("\n".join(done))
 
 
-def _dsn_of(into: str, root: Path, settings: Settings, stack: ExitStack) -> str:
-    """Return the DSN that `into` means; of an embedded environment only the server runs, for services would connect."""
-    if "://" in into or "=" in into:
-        with suppress(Error):
-            given = conninfo.conninfo_to_dict(into)
-            hide(str(given.get("password") or ""))
-            if given.get("dbname"):
-                return into
+@contextmanager
+def _target(into: str, root: Path, settings: Settings) -> Iterator[str]:
+    """Yield the DSN that `into` means; of an embedded environment only the server runs, for services would connect."""
+    if "://" not in into and "=" not in into:
+        with closing(embedded.open_environment(into, root, settings)) as environment:
+            yield environment.dsn
+        return
+    given = {}
+    with suppress(Error):
+        given = conninfo.conninfo_to_dict(into)
+        hide(str(given.get("password") or ""))
+    if not given.get("dbname"):
         raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
-    own = settings.environments.named(into)
-    if not own.embedded:
-        return own.dsn
-    environment = embedded.open_environment(into, root, settings)
-    stack.callback(environment.close)
-    return environment.dsn
+    yield into

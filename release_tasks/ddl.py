@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from release_tasks import screen, versions
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import MISSING, NEW, Difference
+from release_tasks.database.structure import MISSING, NEW
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import atomic_write
@@ -22,14 +22,24 @@ from release_tasks.release import environment_of, project_root, settings_of, ver
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
+FIXES = {MISSING: "inv ddl.apply --env {where} --again   # or", NEW: "Drop {name}, bring it into the pack, or"}
+CHANGED = "Alter {name} by hand, bring the change into the pack, or"
+
+
+def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
+    if where == "dev":
+        return pack.pack_in(root, root, settings)
+    with closing(Git.open(root, settings.remote)) as git:
+        return pack.pack_at(git, "HEAD", settings)
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
     """Return which objects are not there though the ledger has every file that makes them."""
     settings, where = environment.settings, environment.name
     found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
-    hint = f"inv ddl.apply --env {where} --again   # inv ddl.drift --env {where} names all differences"
     missing = [str(each) for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]
+    hint = f"inv ddl.apply --env {where} --again   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
 
 
@@ -41,28 +51,21 @@ def proof_of(
     A proof without problems is remembered for exactly these files; one with rows is as good as one without.
     """
     key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
-    with_rows, without = (drift.cache(kind, [*files, *last], root, settings, *key) for kind in ("rows", "proof"))
-    for path in [with_rows, *([] if dsn else [without])] if remembered else []:
+    kinds = ["rows"] if dsn else ["rows", "proof"]
+    paths = [drift.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
+    for path in paths if remembered else ():
         if path.exists():
             return PROOF.validate_json(path.read_bytes())
-    with screen.busy("Proving the DDL pack"):
-        copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
-        with scratch.server(root, programs.server_major(dsn) if dsn else None) as running:
-            proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
+    copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
+    major = programs.server_major(dsn) if dsn else None
+    with screen.busy("Proving the DDL pack"), scratch.server(root, major) as running:
+        proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
     if not proved.problems:
-        atomic_write(with_rows if dsn else without, PROOF.dump_json(proved))
+        atomic_write(paths[-1], PROOF.dump_json(proved))
     return proved
 
 
 # The tasks
-
-
-def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
-    if where == "dev":
-        return pack.pack_in(root, root, settings)
-    with closing(Git.open(root, settings.remote)) as git:
-        return pack.pack_at(git, "HEAD", settings)
 
 
 def validate(config: Any, as_json: bool) -> None:
@@ -87,10 +90,9 @@ def validate(config: Any, as_json: bool) -> None:
 
 
 def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
-    """Apply the pack of this checkout in the environment `where`, unless its ledger has it; print each file.
+    """Apply the pack for `where`, unless its ledger has it, and print each file; a dry run prints the script.
 
-    Dev gets the files as they lie here, the others what is committed in HEAD. A dry run prints the script. Raises
-    `Refused`.
+    Raises `Refused`.
     """
     root, settings = project_root(config), settings_of(config)
     files, version = pack_for(where, root, settings), version_here(root)
@@ -107,16 +109,16 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
                 screen.say(psql.script(files, settings.ddl, version))
             screen.say(f"-- Would apply {len(files)} files to {where}; {len(missing)} of them are new or changed.")
         elif where == "production" and not yes:
-            raise Refused(
-                f"Production has {len(missing)} of {len(files)} files to get, outside a release and without a backup.",
-                "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first",
+            what = (
+                f"Production has {len(missing)} of {len(files)} files to get, outside a release and without a backup."
             )
+            fix = "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first"
+            raise Refused(what, fix)
         else:
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
                 warnings = apply.apply(environment, files, root, version)
-            for line in (*(file.path for file in files), *warnings):
-                screen.say(line)
+            screen.say("\n".join([*(file.path for file in files), *warnings]))
             screen.say(f"Applied {len(files)} files to {where}.")
 
 
@@ -130,7 +132,7 @@ def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
 
 
 def report_drift(config: Any, where: str, as_json: bool) -> None:
-    """Name each difference between the database of `where` and the pack it should have: HEAD's, on dev the files here.
+    """Name each difference between the database of `where` and the pack for it.
 
     Raises `Refused` with those for which the settings give no reason.
     """
@@ -149,14 +151,11 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         screen.say(f"No drift: {where} is what its {len(files)} files make.", "bold green")
     elif there != here:
         screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
+    problems = []
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
-    refuse(_drift_problem(where, each) for each, reason in found if not reason)
-
-
-def _drift_problem(where: str, each: Difference) -> Problem:
-    missing, new = f"inv ddl.apply --env {where} --again   # or", f"Drop {each.name}, bring it into the pack, or"
-    changed = f"Alter {each.name} by hand, bring the change into the pack, or"
-    fix = {MISSING: missing, NEW: new}.get(each.how, changed)
-    return Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions")
+        else:
+            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name)
+            problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
+    refuse(problems)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
-
-from filelock import FileLock
 
 from release_tasks import screen
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
-from release_tasks.files import atomic_write, point_link, read_link, records_folder
+from release_tasks.files import atomic_write, locked, point_link, read_link, read_text, records_folder
 from release_tasks.process import free_port
 from release_tasks.settings import Settings
-from release_tasks.supervisor import Command, Spec, Supervised
+from release_tasks.supervisor import Command, Supervised
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
@@ -29,11 +26,10 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         folder = root / own.folder if own.folder else root
         log = root / own.log if own.log else None
         return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
-    folder = folder_of(name, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, user = folder_of(name, root), f"command that uses the embedded {name}"
     with ExitStack() as stack:
-        with screen.busy(f"Waiting for another command that uses the embedded {name}"):
-            stack.enter_context(FileLock(folder / "in-use.lock"))
+        with screen.busy(f"Waiting for another {user}"):
+            stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         origin, held = f"http://127.0.0.1:{_port(folder)}", [stack.pop_all().close]
@@ -50,39 +46,28 @@ def serve(environment: Environment) -> None:
 
     Dev runs the working tree, its DDL pack applied; the others run what `current` names, once something is deployed.
     """
-    settings = environment.settings
+    settings, root, current = environment.settings, environment.root, environment.current
     if not environment.is_embedded or len(environment.held) > 1:
         return
     if environment.name == "dev":
-        environment.install(environment.root)
-        _apply_the_working_tree_s_pack(environment)
-        point_link(environment.current, environment.root)
+        environment.install(root)
+        pack = pack_in(root, root, settings)
+        with environment.connect() as connection:
+            missing = apply.unapplied(connection, pack, settings.ddl)
+        if missing:
+            apply.apply(environment, pack, root, "dev")
+        point_link(current, root)
     variables = {**os.environ, **environment.variables("")}
-    commands = [
-        Command(argv, settings.folder, variables, str(environment.folder / f"{service}.log"))
-        for service, argv in settings.services.items()
-    ]
-    if commands:
-        environment.held.append(Supervised.start(Spec(commands, follow=str(environment.current))).stop)
-    if "web" in settings.services and read_link(environment.current):
+    for service, argv in settings.services.items():
+        log = str(environment.folder / f"{service}.log")
+        environment.held.append(Supervised(Command(argv, settings.folder, variables, log, str(current))).stop)
+    if "web" in settings.services and read_link(current):
         environment.wait_until_ready()
-
-
-def _apply_the_working_tree_s_pack(environment: Environment) -> None:
-    """Apply the DDL pack of the working tree, committed or not, where the ledger does not have it yet."""
-    root, settings = environment.root, environment.settings
-    pack = pack_in(root, root, settings)
-    with environment.connect() as connection:
-        missing = apply.unapplied(connection, pack, settings.ddl)
-    if missing:
-        apply.apply(environment, pack, root, "dev")
 
 
 def _port(folder: Path) -> int:
     """Return this environment's port, chosen once and kept, so that its origin stays the same."""
     path = folder / "port.json"
-    if path.exists():
-        return int(json.loads(path.read_text(encoding="utf-8")))
-    port = free_port()
-    atomic_write(path, json.dumps(port).encode())
+    port = int(read_text(path) or free_port())
+    atomic_write(path, str(port).encode())
     return port

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from release_tasks import node, process
+from release_tasks.checks import NoPass
+from release_tasks.checks.api import Api, version_in
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
-from release_tasks.files import atomic_write, read_link, records_folder, sha256
+from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
 from release_tasks.masks import mask
 
 if TYPE_CHECKING:
@@ -61,17 +63,11 @@ class Environment:
 
     def variables(self, version: str, origin: str = "") -> dict[str, str]:
         """Return the variables that the application's commands read, all from the one DSN, and Node's PATH."""
-        origin = origin or self.origin
-        uses_node = self.settings.uses_node
-        return {
-            **(node.runtime(self.root / self.settings.folder, records_folder(self.root)) if uses_node else {}),
-            **programs.variables(self.dsn),
-            "DATABASE_URL": self.dsn,
-            "APP_NAME": self.settings.app,
-            **({"APP_VERSION": version} if version else {}),
-            "ORIGIN": origin,
-            "PORT": str(urlsplit(origin).port or ""),
-        }
+        settings, origin = self.settings, origin or self.origin
+        found = node.runtime(self.root / settings.folder, records_folder(self.root)) if settings.uses_node else {}
+        found |= {**programs.variables(self.dsn), "DATABASE_URL": self.dsn, "APP_NAME": settings.app}
+        found |= {"APP_VERSION": version} if version else {}
+        return {**found, "ORIGIN": origin, "PORT": str(urlsplit(origin).port or "")}
 
     def connect(self) -> AbstractContextManager[Connection]:
         """Connect in autocommit for the block; raises `Refused` when the server cannot be reached or refuses us."""
@@ -79,35 +75,30 @@ class Environment:
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        from release_tasks.checks import NoPass
-        from release_tasks.checks.api import Api, version_in
-
-        with suppress(NoPass), Api(origin or self.origin) as api:
-            return version_in(api.get(self.settings.acceptance.version, timeout=ANSWER)) or None
-        return None
+        return self._probe(origin or self.origin)[0] or None
 
     def wait_until_ready(self) -> None:
-        """Wait until the web app answers. Raises `Refused` with what it answers, or its last words."""
-        from release_tasks.checks import NoPass
-        from release_tasks.checks.api import Api
-
-        path, log = self.settings.acceptance.version or "/", self.folder / "web.log"
-        said = ""
+        """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
+        any_answer, log = not self.settings.acceptance.version, self.folder / "web.log"
 
         def is_ready() -> bool:
-            nonlocal said
-            try:
-                with Api(self.origin) as api:
-                    answer = api.get(path, timeout=ANSWER)
-            except NoPass as no:
-                said = str(no)
-                return False
-            said = f"{self.origin}{path} answers {answer.status_code}: {answer.text[:200]}"
-            return not self.settings.acceptance.version or bool(self.running_version())
+            version = self._probe(self.origin)[0]
+            return bool(version) or (any_answer and version is not None)
 
         if not process.wait_until(is_ready, time.monotonic() + READY):
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
-            raise Refused(f"The web app of {self.name} is not ready: {mask(said)} {mask(last)}", f"cat {log}")
+            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            said = mask("\n".join([self._probe(self.origin)[1], *last]))
+            raise Refused(f"The web app of {self.name} is not ready: {said}", f"cat {log}")
+
+    def _probe(self, origin: str) -> tuple[str | None, str]:
+        """Return the version that the web app says it is ("" for none, None without an answer), and what it answers."""
+        path = self.settings.acceptance.version or "/"
+        try:
+            with Api(origin) as api:
+                answer = api.get(path, timeout=ANSWER)
+        except NoPass as no:
+            return None, str(no)
+        return version_in(answer), f"{origin}{path} answers {answer.status_code}: {answer.text[:200]}"
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
@@ -120,10 +111,9 @@ class Environment:
             return
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
-        if not marker.exists() or marker.read_text(encoding="utf-8") != wanted:
-            process.run(
-                settings.install, cwd=folder, env={**self.variables(""), "CI": "1"}, timeout=INSTALL, supervised=True
-            )
+        if read_text(marker) != wanted:
+            env = {**self.variables(""), "CI": "1"}
+            process.run(settings.install, cwd=folder, env=env, timeout=INSTALL, supervised=True)
             if marker.parent.exists():
                 atomic_write(marker, wanted.encode())
 
@@ -152,13 +142,13 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
 def _identities(dsn: str) -> list[str]:
     """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
     parts = programs.variables(dsn)
-    host, port, name = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432", parts["PGDATABASE"]
+    host, port = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432"
     host = "127.0.0.1" if host in ("", "localhost", "::1") else host
-    found = [f"the database {name} on {host}:{port}"]
+    found = [f"the database {parts['PGDATABASE']} on {host}:{port}"]
     with suppress(Refused), programs.connect(dsn) as connection:
-        query = "select system_identifier, current_database() from pg_control_system()"
-        row = connection.execute(query).fetchone()
-        found += [f"the database {row[1]} of the server with the system identifier {row[0]}"] if row else []
+        query = "select current_database(), system_identifier from pg_control_system()"
+        for name, server in connection.execute(query):
+            found.append(f"the database {name} of the server with the system identifier {server}")
     return found
 
 

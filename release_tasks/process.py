@@ -13,22 +13,19 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
-from release_tasks import supervisor
 from release_tasks.errors import Refused
-from release_tasks.masks import hide, mask, secrets_of
-from release_tasks.supervisor import Command, Spec
+from release_tasks.masks import hide, mask, secrets_of, short
+from release_tasks.supervisor import Command, Supervised, begin, end_group
 
 listeners: list[Callable[[Finished], None]] = []  # called with each program that has ended
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")  # ECMA-48
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-# Below those that Linux (32768), macOS and Windows (49152; RFC 6335) give to connections: such a one would be in the
-# way whenever the program starts again.
-PORTS = range(20000, 32768)
+PORTS = range(20000, 32768)  # below those that connections get on Linux (32768), macOS and Windows (49152; RFC 6335)
 _running: list[subprocess.Popen[bytes]] = []
 
 
@@ -46,37 +43,36 @@ def run(
 ) -> Finished:
     """Run a program that gets no input, and end it with its group when it ends or `timeout` seconds are over.
 
-    `env` is added to the environment and the program is looked up in the resulting PATH. With `supervised` it also ends
-    when we are killed, with all it started; with `daemons` but for what has made itself independent. With
-    `show` it prints to where we print, and nothing is collected. Without `record` the listeners are not called.
-    Raises `Refused` when it cannot be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
+    `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
+    killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
+    we print, and nothing is collected. Without `record` the listeners are not called. Raises `Refused` when it cannot
+    be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
         hide(secret)
-    command = Command([str(word) for word in argv], str((cwd or Path()).absolute()), environment(env))
-    began, in_time = time.monotonic(), True
-    with TemporaryFile() as stdout, TemporaryFile() as stderr:  # files: a pipe could stay open after its program
-        outputs: dict[str, Any] = {"stdout": None, "stderr": None} if show else {"stdout": stdout, "stderr": stderr}
-        process = _start(command, supervised, daemons, outputs)
+    words, folder = [str(word) for word in argv], str((cwd or Path()).absolute())
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}
+    command = Command(words, folder, env, grace=GRACE, once=True, daemons=daemons)
+    began, failure = time.monotonic(), ""
+    with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
+        process = _start(command, supervised, stdout=None if show else out, stderr=None if show else err)
         _running.append(process)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
-            in_time = False
+            failure = f"did not end within {timeout:g} s"
         finally:
             _running.remove(process)
-            # A supervisor needs its own time to end the program.
-            supervisor.end_groups([process], signal.SIGTERM, 2 * GRACE if supervised else GRACE)
-        seconds = time.monotonic() - began
-        finished = Finished(command.argv, process.returncode, _text_of(stdout), _text_of(stderr), seconds)
+            end_group(process, signal.SIGTERM, 2 * GRACE)  # as a supervisor gives the program GRACE
+        code, seconds = process.returncode, time.monotonic() - began
+        for file in (out, err):
+            file.seek(0)
+        finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)
     for listener in listeners if record else ():
         listener(finished)
-    if not in_time:
-        raise CommandFailed(finished, f"did not end within {timeout:g} s")
-    if check and finished.code != 0:
-        code = finished.code
+    if failure or (check and code):
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        raise CommandFailed(finished, f"ended with {how}")
+        raise CommandFailed(finished, failure or f"ended with {how}")
     return finished
 
 
@@ -89,11 +85,9 @@ def end_all() -> None:
 
 def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
     """Call `holds` until it is true or `deadline` (of `time.monotonic`) has passed; return its last answer."""
-    while not holds():
-        if time.monotonic() >= deadline:
-            return False
+    while not (held := holds()) and time.monotonic() < deadline:
         time.sleep(every)
-    return True
+    return held
 
 
 def free_port() -> int:
@@ -129,38 +123,23 @@ class CommandFailed(Refused):
 
     def __init__(self, finished: Finished, how: str) -> None:
         shown = mask(shlex.join(finished.argv))
-        short = shown if len(shown) <= 80 else f"{shown[:79]}…"
-        super().__init__(f"{short} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
+        super().__init__(f"{short(shown, 80)} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
         self.finished = finished
 
 
-def environment(additions: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return our environment with `additions`; git prompts nobody in it."""
-    return {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(additions or {})}
+def plain(output: bytes) -> str:
+    """Return an output as text without a terminal's colours, which would come between a word and what looks for it."""
+    return COLOUR.sub("", output.decode("utf-8", errors="replace")).replace("\r\n", "\n")
 
 
-def plain(text: str) -> str:
-    """Return `text` without a terminal's colours, which would come between a word and what looks for it."""
-    return COLOUR.sub("", text)
-
-
-def _text_of(file: IO[bytes]) -> str:
-    file.seek(0)
-    return plain(file.read().decode("utf-8", errors="replace")).replace("\r\n", "\n")
-
-
-def _start(command: Command, supervised: bool, daemons: bool, outputs: dict[str, Any]) -> subprocess.Popen[bytes]:
-    if not Path(command.cwd).is_dir():
-        what = f"There is no folder {command.cwd} to run {command.argv[0]} in."
-        raise Refused(what, f"mkdir -p {shlex.quote(command.cwd)}")
-    name = command.argv[0]
-    wanted = name if Path(name).name == name else str(Path(command.cwd) / name)
+def _start(command: Command, supervised: bool, **outputs: Any) -> subprocess.Popen[bytes]:
+    name, folder = command.argv[0], Path(command.cwd)
+    if not folder.is_dir():
+        raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(command.cwd)}")
+    wanted = name if Path(name).name == name else str(folder / name)
     if not (program := shutil.which(wanted, path=command.env.get("PATH"))):
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    command = Command([program, *command.argv[1:]], command.cwd, command.env)
     try:
-        if supervised:
-            return supervisor.start(Spec([command], grace=GRACE, once=True, daemons=daemons), **outputs)
-        return supervisor.begin(command, **outputs)
+        return (Supervised if supervised else begin)(replace(command, argv=[program, *command.argv[1:]]), **outputs)
     except OSError as error:
         raise Refused(f"{program} cannot be started: {error.strerror}.", f"ls -l {program}") from error

@@ -8,19 +8,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from release_tasks.files import point_link, read_link, rename_unless_there
-from release_tasks.supervisor import Command, Spec, Supervised
+from release_tasks.supervisor import Command, Supervised
 from tests.test_process import alive, posix, until
 
 # A service that tells its process id and folder, a line each time it is started.
 SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
 
 
-def service(log: Path, code: str = SERVICE, cwd: str = ".") -> Command:
-    return Command([sys.executable, "-c", code], cwd, log=str(log))
+def service(log: Path, code: str = SERVICE, cwd: str = ".", **how: Any) -> Command:
+    return Command([sys.executable, "-c", code], cwd, log=str(log), **how)
 
 
 def starts(log: Path) -> list[tuple[int, str]]:
@@ -42,12 +43,12 @@ def running() -> Iterator[list[Supervised]]:
 
 
 def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
-    services = Supervised.start(Spec([service(log, cwd=str(tmp_path))]))
+    services = Supervised(service(log, cwd=str(tmp_path)))
     running.append(services)
-    assert until(lambda: starts(log)) and services.alive and alive(services.process.pid)
+    assert until(lambda: starts(log)) and alive(services.pid)
     services.stop()
     services.stop()
-    assert not services.alive
+    assert services.poll() is not None
     assert not alive(starts(log)[0][0])
 
 
@@ -56,11 +57,11 @@ def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path,
 def test_a_signal_to_the_supervisor_ends_the_service(
     log: Path, tmp_path: Path, running: list[Supervised], number: int
 ) -> None:
-    services = Supervised.start(Spec([service(log, cwd=str(tmp_path))]))
+    services = Supervised(service(log, cwd=str(tmp_path)))
     running.append(services)
     assert until(lambda: starts(log))
-    os.kill(services.process.pid, number)
-    assert until(lambda: not services.alive)
+    os.kill(services.pid, number)
+    assert until(lambda: services.poll() is not None)
     assert not alive(starts(log)[0][0])
 
 
@@ -69,8 +70,7 @@ def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_p
     children = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVICE!r}]); " + SERVICE
     code = (
         "import time; from release_tasks.supervisor import *; "
-        f"services = [Command([{sys.executable!r}, '-c', {children!r}], log={str(log)!r})]; "
-        "services = Supervised.start(Spec(services)); time.sleep(600)"
+        f"services = Supervised(Command([{sys.executable!r}, '-c', {children!r}], log={str(log)!r})); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     assert until(lambda: len(starts(log)) == 2)
@@ -82,7 +82,7 @@ def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_p
 @posix
 def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     deaf = "import signal; signal.signal(15, signal.SIG_IGN); " + SERVICE
-    services = Supervised.start(Spec([service(log, deaf, str(tmp_path))], grace=0.2))
+    services = Supervised(service(log, deaf, str(tmp_path), grace=0.2))
     running.append(services)
     assert until(lambda: starts(log))
     services.stop()
@@ -91,14 +91,14 @@ def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, run
 
 @posix
 def test_a_service_that_dies_is_started_again(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
-    running.append(Supervised.start(Spec([service(log, cwd=str(tmp_path))])))
+    running.append(Supervised(service(log, cwd=str(tmp_path))))
     assert until(lambda: starts(log))
     os.kill(starts(log)[0][0], signal.SIGKILL)
     assert until(lambda: len(starts(log)) == 2)
 
 
 def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
-    running.append(Supervised.start(Spec([Command(["no-such-program"], str(tmp_path), log=str(log))])))
+    running.append(Supervised(Command(["no-such-program"], str(tmp_path), log=str(log))))
     assert until(lambda: log.exists() and "no-such-program cannot be started" in log.read_text())
 
 
@@ -106,7 +106,7 @@ def test_services_follow_the_link(log: Path, tmp_path: Path, running: list[Super
     blue, green, current = tmp_path / "blue", tmp_path / "green", tmp_path / "current"
     for folder in (blue / "api", green / "api"):
         folder.mkdir(parents=True)
-    running.append(Supervised.start(Spec([service(log, cwd="api")], follow=str(current))))
+    running.append(Supervised(service(log, cwd="api", follow=str(current))))
     point_link(current, blue)
     assert until(lambda: len(starts(log)) == 1)
     point_link(current, green)

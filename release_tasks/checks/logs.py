@@ -85,7 +85,7 @@ class Log:
             now.remove(same)
             starts[same] = at["size"]
         starts |= {path: 0 for path in now if path.stat().st_mtime >= self.began["at"] - 2}
-        texts = [plain(path.read_bytes()[start:].decode(errors="replace")) for path, start in starts.items()]
+        texts = [plain(path.read_bytes()[start:]) for path, start in starts.items()]
         # Lines that begin with a tab belong to the entry before.
         return [entry.rstrip() for text in texts for entry in re.split(r"\n(?!\t)", text) if entry.strip()]
 

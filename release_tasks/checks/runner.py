@@ -95,7 +95,7 @@ def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, fi
             argv = [python, *PYTEST, *own]
             if shown:
                 with screen.handed_over():
-                    code, said = subprocess.run(argv, cwd=root, env=process.environment(env)).returncode, ""
+                    code, said = subprocess.run(argv, cwd=root, env={**os.environ, **env}).returncode, ""
             else:
                 ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
                 code, said = ran.code, ran.tail(5)

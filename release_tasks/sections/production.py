@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import dropwhile
@@ -24,7 +24,7 @@ from release_tasks.process import free_port, wait_until
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance, notes
 from release_tasks.sections.deployment import placed, shown, unapplied_files
-from release_tasks.supervisor import Command, Spec, Supervised
+from release_tasks.supervisor import Command, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -142,12 +142,10 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in services}
     folder = str(code / settings.folder)
-    commands = [Command(settings.services[name], folder, variables, str(log)) for name, log in logs.items()]
-    services_running = Supervised.start(Spec(commands))
-    try:
+    with ExitStack() as stack:
+        for name, log in logs.items():
+            stack.callback(Supervised(Command(settings.services[name], folder, variables, str(log))).stop)
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin
-    finally:
-        services_running.stop()

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -453,7 +452,6 @@ def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(
 
 def test_an_embedded_environment_gets_it_without_its_services(taken: Backup, tmp_path: Path) -> None:
     settings = Settings.model_validate({"services": {"web": ["no such program"]}})
-    with ExitStack() as stack:
-        dsn = backup_tasks._dsn_of("staging", tmp_path, settings, stack)
+    with backup_tasks._target("staging", tmp_path, settings) as dsn:
         assert "into the database app:" in restored(taken, dsn, "app")[0]
         assert execute(dsn, "select count(*) from parted") == [(30,)]

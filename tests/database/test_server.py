@@ -130,8 +130,8 @@ def test_a_killed_server_is_started_again(running: Running, folder: Path) -> Non
 
 def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(running: Running, folder: Path) -> None:
     orphan = postmaster(folder)
-    running.services.process.kill()
-    running.services.process.wait()
+    running.services.kill()
+    running.services.wait()
     assert alive(orphan)
     again = start(folder, durable=False)
     assert not alive(orphan) and rows(again, "SELECT 1") == [(1,)]

@@ -19,7 +19,7 @@ from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
 ALWAYS = {
-    "npm_config_update_notifier": "false",
+    **dict.fromkeys(("npm_config_update_notifier", "pnpm_config_update_notifier"), "false"),  # pnpm 10's and 12's
     "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0",
     # The version is right by what we do here. Left to itself pnpm looks for packageManager's version, for every
     # platform there is, in the registry, and fails when a mirror lacks one (pnpm 12; the other name is pnpm 10's).

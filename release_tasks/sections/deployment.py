@@ -102,6 +102,8 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     folder = release.root if env.name == "dev" else placed(release, env)
     command = " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
+    if env.is_embedded:
+        env.install(folder)  # on dev nothing has done it yet, and a runner may need packages
     warnings = apply.apply(env, pack, folder, release.version)
     release.journal.record("ddl", where=env.name, files=[file.path for file in pack], warnings=warnings)
 

@@ -298,6 +298,15 @@ def test_smokes_are_judged_once_dev_has_the_pack(work: Work, dsn: str, take: Cal
     assert take(preconditions.pass_the_smokes_on_dev, release, change=False).state == REFUSED
 
 
+def test_the_embedded_dev_is_installed_before_the_runner_of_its_pack(work: Work, take: Callable[..., Outcome]) -> None:
+    install = ["python3", "-c", "import pathlib; pathlib.Path('installed').touch()"]
+    runner = ["python3", "-c", "import pathlib; assert pathlib.Path('installed').exists()"]
+    work.commit({"package.json": "{}\n"})
+    release = work.release(install=install, ddl={"command": runner, "must_print": "{count} files applied"})
+    (problem,) = take(preconditions.validate_the_ddl_pack_on_dev, release).problems
+    assert "did not print" in problem.what and "AssertionError" not in problem.what
+
+
 def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it(
     work: Work, take: Callable[..., Outcome]
 ) -> None:

@@ -30,12 +30,17 @@ KEYWORD = re.compile(
 )
 PASSWORD = re.compile(rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)", re.IGNORECASE)
 
+SHORTEST = 6
+
 _hidden: set[str] = set()
 
 
 def hide(secret: str) -> None:
-    """Remember `secret`, so that `mask` replaces it from now on, and each longer line of it if it has several."""
-    _hidden.update(piece for piece in (secret, *(line for line in secret.splitlines() if len(line) >= 6)) if piece)
+    """Remember `secret` and each line of it, so that `mask` replaces them from now on.
+
+    What is shorter than six characters is left: to replace "x" everywhere spoils what is read, and says what it is.
+    """
+    _hidden.update(piece for piece in (secret, *secret.splitlines()) if len(piece) >= SHORTEST)
 
 
 def mask(text: str) -> str:
@@ -73,7 +78,7 @@ def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
         found = passwords_in(value)
         if not found and "://" not in value and SECRET_NAME.search(name) and not os.access(value, os.F_OK):
             found = [value]
-        yield from (each for secret in found for each in {secret, unquote(secret)} if len(each) >= 6)
+        yield from (each for secret in found for each in {secret, unquote(secret)} if len(each) >= SHORTEST)
 
 
 def masked_json(value: Any, indent: int | None = None) -> str:

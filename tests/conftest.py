@@ -20,7 +20,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from release_tasks import temporary
+from release_tasks import masks, temporary
 from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
@@ -109,6 +109,12 @@ def _is_roomy(memory: Path) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests, so that none of them is left to one process while the others have ended."""
     items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide in no test what another one has hidden."""
+    monkeypatch.setattr(masks, "_hidden", set())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,11 +20,6 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "v0.1.1" / "journal.jsonl")
 
 
-@pytest.fixture(autouse=True)
-def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "_hidden", set())
-
-
 def test_records_come_back_in_order_with_who_where_and_when(journal: Journal) -> None:
     assert journal.records() == []
     journal.record("step", step="Tag", outcome="done")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import masks, process
+from release_tasks import process
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask
 from release_tasks.process import CommandFailed, Finished, run
@@ -44,11 +44,6 @@ def until(holds: Callable[[], object], seconds: float = 120) -> bool:
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.02)
     return bool(holds())
-
-
-@pytest.fixture(autouse=True)
-def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "_hidden", set())
 
 
 @pytest.mark.parametrize("supervised", [False, True])

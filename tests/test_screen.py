@@ -23,8 +23,7 @@ SECTION = "5. Tag the Release"
 
 
 @pytest.fixture(autouse=True)
-def narrow_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "_hidden", set())
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
 
 

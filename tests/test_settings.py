@@ -206,7 +206,6 @@ def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
     ],
 )
 def test_a_password_from_a_variable_is_taken_and_hidden(dsn: str, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "_hidden", set())
     settings = load(with_dsn(dsn), {"PW": "hunter2", "DSN": "postgresql://app:hunter2@db/app"})
     assert settings.environments.production.dsn == filled
     assert masks.mask("it says hunter2 here") == f"it says {'***' if 'hunter2' in filled else 'hunter2'} here"

@@ -84,7 +84,6 @@ def ask(origin: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Came]:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr(masks, "_hidden", set())
 
     def ask(path: str, json: Any = None, origin: str = origin, **options: Any) -> Came:
         with Api(origin) as api:

@@ -43,6 +43,8 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
         what = "--into names no database." if found else f"--from names no backup: {from_ or 'nothing'}."
         raise Refused(f"{what} Backups in {folder}:\n  {names}", "inv backup.restore --from NAME --into dev")
     chosen = backup.read(found[0].resolve())
+    if not chosen.verified:
+        screen.say(f"{chosen.name} was never verified: only now its rows are compared with those that it should have.")
     with _target(into, root, settings) as dsn:
         into = mask(into)
         again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", into])

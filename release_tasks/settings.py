@@ -175,7 +175,7 @@ class Environments(Model):
     def named(self, name: str) -> Environment:
         """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
         if name not in type(self).model_fields:
-            raise Refused(f"There is no environment {name!r}; expected dev, staging or production.", "--env dev")
+            raise Refused(f"There is no environment {name!r}; expected dev, staging or production.")
         refuse(self.unset(name))
         found: Environment = getattr(self, name)
         return found

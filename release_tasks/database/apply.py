@@ -9,7 +9,7 @@ import random
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from psycopg import Connection, errors
@@ -30,10 +30,11 @@ def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list
     if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
         return list(pack)
     try:
-        entered: dict[str, str] = dict(connection.execute(f"select file, sha256 from {ddl.ledger}").fetchall())
+        rows = connection.execute(f"select file, sha256, version, applied_at from {ddl.ledger}").fetchall()
     except errors.UndefinedColumn:
-        what = f"{ddl.ledger} is another table, no ledger: it has no columns file and sha256."
+        what = f"{ddl.ledger} is another table, no ledger: it lacks file, sha256, version or applied_at."
         raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
+    entered = {file: sha256 for file, sha256, *_ in rows}
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
@@ -74,14 +75,20 @@ def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) ->
 def _by_command(
     connection: Connection, environment: Environment, pack: Sequence[DdlFile], code: Path, version: str
 ) -> list[str]:
-    """Let the application's runner apply `pack` while `connection` keeps others out, and see that it is there."""
-    settings, ddl = environment.settings, environment.settings.ddl
+    """Let the application's runner apply `pack` while `connection` keeps others out; return its warnings.
+
+    It passes with exit code 0, `must_print` in its output, and all that the pack makes in the database.
+    """
+    settings, ddl, runner = environment.settings, environment.settings.ddl, shlex.join(environment.settings.ddl.command)
     made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)
     variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
-    warnings = run_command(pack, ddl, code / settings.folder, variables)
+    ran = process.run(ddl.command, cwd=code / settings.folder, env=variables, timeout=ddl.timeout, supervised=True)
+    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
+        what = f"{runner} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
+        raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
     found = structure.read(environment.dsn, environment.name, roles=False, without=ddl.ledger)
     missing = [
         each.name
@@ -89,20 +96,8 @@ def _by_command(
         if each.how == structure.MISSING and each.kind not in ("role", "membership") and not ddl.excepts(str(each))
     ]
     if missing:
-        raise Refused(
-            f"{shlex.join(ddl.command)} ended as if it had applied {len(pack)} files, "
-            f"but of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}.",
-            "See which database it reaches: it has to read DATABASE_URL or PG*.",
-        )
+        lacking = f"of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}"
+        what = f"{runner} ended as if it had applied {len(pack)} files, but {lacking}."
+        raise Refused(what, "See which database it reaches: it has to read DATABASE_URL or PG*.")
     connection.execute(psql.entries(pack, ddl, version).encode())
-    return warnings
-
-
-def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[str]:
-    """Run the application's own runner, which passes with exit code 0 and `must_print`; return its warnings."""
-    ran = process.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, supervised=True)
-    expected = ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)")
-    if not re.search(expected, ran.output):
-        what = f"{shlex.join(ddl.command)} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
-        raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
     return [f"WARNING: {text}" for text in WARNING.findall(ran.output)]

@@ -15,7 +15,7 @@ from release_tasks.files import atomic_write, file_sha256, records_folder, sha25
 from release_tasks.settings import Settings
 
 # What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
-MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
+GRANTED_TO_MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 
 
 def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
@@ -63,7 +63,7 @@ def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings
             made[name] = [line for line in made[name] if not line.endswith(f" TO {role}")]
     found = structure.read(dsn, where, role=role, without=ledger)
     for name in found.keys() - made.keys():
-        of_pack = f"role {name.rpartition(' ')[2]}" in made and MAKER not in found[name][0]
-        if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not of_pack):
+        is_ours = f"role {name.rpartition(' ')[2]}" in made and GRANTED_TO_MAKER not in found[name][0]
+        if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not is_ours):
             del found[name]
     return structure.differences(made, found)

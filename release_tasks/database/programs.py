@@ -88,11 +88,6 @@ def variables(dsn: str) -> dict[str, str]:
     return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
 
 
-def database_of(dsn: str) -> str:
-    """Return the name of the database in `dsn`."""
-    return variables(dsn)["PGDATABASE"]
-
-
 def server_major(dsn: str, where: str = "") -> int:
     """Return the major version of the server of `dsn`. Raises `Refused` where it cannot be reached."""
     with connect(dsn, where) as connection:

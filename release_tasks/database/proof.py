@@ -6,7 +6,7 @@ counted and hashed before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_p
 ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.columns, was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
+LOSES = ("changes rows of", "empties", "drops")  # of what a file does: what takes rows or values
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
 RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
@@ -102,15 +103,16 @@ def prove(
         with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
             copy(dsn)
             found = watched(dsn, pack, ddl)
-            proof.rows = sum(count for _, count, *_ in found.rows)
+            proof.rows = sum(had for _, had, *_ in found.rows)
             refuse(found.problems())
     return proof
 
 
 def _unsettled(found: Watched, made: Structure, now: Structure) -> Iterator[Problem]:
     """Yield what a pack that was applied before drops, empties or changes: made anew, a column is empty."""
+    losses = found.losses()
     for file, what, name in found.done:
-        if what in ("drops", "empties"):
+        if what in ("drops", "empties") and name.removeprefix("table ") not in losses:
             yield Problem(f"{file} {what} {name}: what it holds is lost.")
     for each in structure.differences(made, now):
         yield Problem(f"{each} ({found.files_on(each.name.partition(' ')[2])}).")
@@ -123,27 +125,31 @@ class Watched:
     warnings: list[str]
     failed: list[Problem]
     done: list[tuple[str, str, str]]
-    rows: list[tuple[str, int, int, bool, bool]]  # table, rows before, now, all columns are there, hash is another
+    rows: list[tuple[str, int, int, bool, bool]]  # table, rows before, now, has all its columns, hash differs
 
     def problems(self) -> list[Problem]:
         """Return which files failed, and which rows, values and columns that were there before are gone or others."""
-        return [*self.failed, *(Problem(f"{loss}.", KEEP) for loss in self._losses())]
+        return [*self.failed, *(Problem(f"{loss}.", KEEP) for loss in self.losses().values())]
 
-    def files_on(self, what: str) -> str:
-        """Return the files that did something to the object `what`."""
-        files = {file for file, _, name in self.done if name.removeprefix("table ") == what}
-        return listed(sorted(files)) or "the pack"
+    def files_on(self, name: str, does: Collection[str] = ()) -> str:
+        """Return the files that did anything to the object `name`, or one of what `does` has."""
+        done = [(file, what) for file, what, it in self.done if it.removeprefix("table ") == name]
+        return listed(sorted({file for file, what in done if not does or what in does})) or "the pack"
 
-    def _losses(self) -> Iterator[str]:
-        for table, count, now, is_complete, is_other in self.rows:
-            updated = any(what == "changes rows of" and name == table for _, what, name in self.done)
-            if now < count:
-                yield f"table {table} had {count} rows and has {now} now ({self.files_on(table)})"
-            elif 0 < count == now and (is_other if is_complete else updated):
-                yield f"values in table {table} change ({self.files_on(table)})"
+    def losses(self) -> dict[str, str]:
+        """Return table, or column, → what became of its rows, or values."""
+        found = dict[str, str]()
+        for table, had, now, has_all_columns, hash_differs in self.rows:
+            files = self.files_on(table, LOSES)
+            if now < had:
+                found[table] = f"table {table} had {had} rows and has {now} now ({files})"
+            elif 0 < had == now and (hash_differs if has_all_columns else files != "the pack"):
+                found[table] = f"values in table {table} change ({files})"
             for file, what, name in self.done:
-                if count and what == "drops" and name.startswith(f"table column {table}."):
-                    yield f"{name.removeprefix('table ')} is dropped, with the values of {count} rows ({file})"
+                if had and what == "drops" and name.startswith(f"table column {table}."):
+                    column = name.removeprefix("table ")
+                    found[column] = f"{column} is dropped, with the values of {had} rows ({file})"
+        return found
 
 
 def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:

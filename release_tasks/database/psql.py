@@ -33,11 +33,11 @@ HARMLESS = ("NOTICE", "INFO", "LOG", "DEBUG")
 
 @dataclass(frozen=True)
 class Ran:
-    """Outcome of psql: which files were applied, their warnings; which one failed ("": none had begun), and why."""
+    """Outcome of psql: the files applied and their warnings; the file that failed ("": none had begun), and why."""
 
     applied: list[str]
     warnings: list[str]
-    file: str = ""
+    failed: str = ""
     problem: Problem | None = None
     can_be_retried: bool = False
 
@@ -111,7 +111,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
     """Return why psql stopped: file, line, message and SQLSTATE, and what to do about it."""
-    others = "select pid, query from pg_stat_activity where state <> 'idle'   -- who holds it; then run again"
+    others = "select pid, usename, application_name from pg_stat_activity   -- who may hold it; then run again"
     marker = f"Take COMMIT and the like out; or write -- release: no-transaction into {file}, on a line of its own."
     hints = {
         **dict.fromkeys(("25001", "25P01", "2D000", "3B001"), marker),
@@ -135,6 +135,6 @@ def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tu
     warnings, failed, rest = list[str](), list[Problem](), list(pack)
     while rest:
         ran = run(dsn, rest, ours, "proof", "the scratch server", watch)
-        rest, warnings = rest[len(ran.applied) + 1 :] if ran.file else [], warnings + ran.warnings
+        rest, warnings = rest[len(ran.applied) + 1 :] if ran.failed else [], warnings + ran.warnings
         failed += [ran.problem] if ran.problem else []
     return warnings, failed

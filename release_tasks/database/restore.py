@@ -75,7 +75,7 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
 
     `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
-    name, there = programs.database_of(dsn), check_target(dsn, over, again)
+    name, there = programs.variables(dsn)["PGDATABASE"], check_target(dsn, over, again)
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
     beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
@@ -101,7 +101,7 @@ def check_target(dsn: str, over: str, again: str) -> bool:
 
     Raises `Refused` where it is, and `over` is not its name, or PostgreSQL would not rename it.
     """
-    name = programs.database_of(dsn)
+    name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn)) as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
         if there and over != name:
@@ -119,7 +119,9 @@ def check_target(dsn: str, over: str, again: str) -> bool:
 
 def _other(dsn: str) -> str:
     """Return the DSN of another database of the same server: nobody may be in one that is made or renamed."""
-    return conninfo.make_conninfo(dsn, dbname="template1" if programs.database_of(dsn) == "postgres" else "postgres")
+    return conninfo.make_conninfo(
+        dsn, dbname="template1" if programs.variables(dsn)["PGDATABASE"] == "postgres" else "postgres"
+    )
 
 
 def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False) -> list[str]:
@@ -127,7 +129,7 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
 
     With `any_locale` the database gets the locale C where this machine lacks its own.
     """
-    name = programs.database_of(dsn)
+    name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         create, properties = _database_statements(taken, sql.Identifier(name).as_string(admin))
         admin.execute(DROP.format(sql.Identifier(name)))

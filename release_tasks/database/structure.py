@@ -24,8 +24,8 @@ STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
 NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
-WHOLES = ("table", "view", "materialized-view", "foreign-table")
-PARTS = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
+TABLES = ("table", "view", "materialized-view", "foreign-table")
+OF_TABLES = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
 OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
@@ -79,7 +79,7 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
         if whose and owner != role:
             lines.append(f"its owner is {owner}")
     if roles:
-        argv = ("--roles-only", "--no-role-passwords", f"--database={programs.database_of(dsn)}")
+        argv = ("--roles-only", "--no-role-passwords", f"--database={programs.variables(dsn)['PGDATABASE']}")
         for line in ROLE.finditer(programs.run("pg_dumpall", dsn, *argv, major=major).stdout):
             name = f"role {line[1]}" if line[1] else f"membership {line[2]} to {line[3]}"
             found.setdefault(name, []).append(re.sub(r" GRANTED BY .*", ";", line[0]))
@@ -102,9 +102,9 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         if was != now:
             how = NEW if not was else MISSING if not now else CHANGED
             differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
-    wholes = [each.subject for each in differing if each.kind in WHOLES and each.how != CHANGED]
-    begins = tuple(f"{whole}{end}" for whole in wholes for end in (" ", ".", "_"))
-    return [each for each in differing if each.kind not in PARTS or not f"{each.subject} ".startswith(begins)]
+    tables = [each.subject for each in differing if each.kind in TABLES and each.how != CHANGED]
+    prefixes = tuple(f"{table}{end}" for table in tables for end in (" ", ".", "_"))
+    return [each for each in differing if each.kind not in OF_TABLES or not f"{each.subject} ".startswith(prefixes)]
 
 
 def _detail(was: list[str], now: list[str]) -> str:

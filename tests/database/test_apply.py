@@ -289,14 +289,15 @@ def test_a_ledger_of_the_first_versions_is_read_and_written(outside: psycopg.Con
     assert rows(outside, "select distinct version, applied_by from ops.ddl_ledger") == [("0.1.1", "postgres")]
 
 
-def test_another_table_of_that_name_is_told_and_left_as_it_is(outside: psycopg.Connection) -> None:
-    outside.execute("create schema ops; create table ops.ddl_ledger (version text)")
-    told = r"^ops\.ddl_ledger is another table, no ledger: it has no columns file and sha256\.$"
+@pytest.mark.parametrize("columns", ["version text", "file text, sha256 text"])
+def test_another_table_of_that_name_is_named_and_left_as_it_is(outside: psycopg.Connection, columns: str) -> None:
+    """Also where it has only the columns that are looked up: else the first file would be blamed for the rest."""
+    outside.execute(f"create schema ops; create table ops.ddl_ledger ({columns})")
+    told = r"^ops\.ddl_ledger is another table, no ledger: it lacks file, sha256, version or applied_at\.$"
     with pytest.raises(Refused, match=told):
         entered_not(outside, A)
-    assert rows(
-        outside, "select attname from pg_attribute where attrelid = 'ops.ddl_ledger'::regclass and attnum > 0"
-    ) == [("version",)]
+    query = "select attname || ' text' from pg_attribute where attrelid = 'ops.ddl_ledger'::regclass and attnum > 0"
+    assert ", ".join(name for (name,) in rows(outside, query)) == columns
 
 
 def test_it_needs_no_more_rights_than_to_read_and_write_it_once_it_is_made(outside: psycopg.Connection) -> None:

@@ -127,6 +127,25 @@ def test_a_pack_that_empties_or_drops_tables_is_refused(prove: Prove, text: str,
     assert problems(prove({**PACK, "02_x": text}))[0].startswith(expected)
 
 
+ROW_ONCE = """do $$ begin
+  if to_regclass('once') is null then insert into t values (1); create table once (); end if; end $$;"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("delete from t;", "table public.t had 1 rows and has 0 now (ddl/03_x.sql)."),
+        ("truncate t;", "table public.t had 1 rows and has 0 now (ddl/03_x.sql)."),
+        ("alter table t drop m;", "public.t.m is dropped, with the values of 1 rows (ddl/03_x.sql)."),
+    ],
+)
+def test_a_loss_is_named_once_with_the_file_that_caused_it(prove: Prove, text: str, expected: str) -> None:
+    """Not with the one that only adds a column to the same table."""
+    column = "alter table t add column if not exists m int;"
+    (problem,) = problems(prove({**PACK, "02_m": column, "03_x": text, "04_row": ROW_ONCE}))
+    assert problem.startswith("Applied again: ") and problem.endswith(expected)
+
+
 def test_an_empty_file_is_told_and_not_refused(prove: Prove) -> None:
     """D8"""
     found = prove({**PACK, "V1__a": "", "02_z": " \n"})

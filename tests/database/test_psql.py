@@ -390,7 +390,7 @@ def test_a_lock_that_is_never_given_is_told_after_the_last_try(
         text = "create table s ();\nalter table t add column m int;"
         problem = refusal(connection, text, lock_timeout=0.05)
     assert problem.what == "ddl/00_a.sql, line 2: canceling statement due to lock timeout (SQLSTATE 55P03)."
-    assert problem.hint.startswith("select pid, query from pg_stat_activity")
+    assert problem.hint.startswith("select pid, usename, application_name from pg_stat_activity")
     assert tables(connection) == ["t"]
 
 

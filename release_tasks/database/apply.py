@@ -9,7 +9,7 @@ import random
 import re
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from psycopg import Connection, errors
@@ -75,29 +75,29 @@ def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) ->
 def _by_command(
     connection: Connection, environment: Environment, pack: Sequence[DdlFile], code: Path, version: str
 ) -> list[str]:
-    """Let the application's runner apply `pack` while `connection` keeps others out; return its warnings.
-
-    It passes with exit code 0, `must_print` in its output, and all that the pack makes in the database.
-    """
-    settings, ddl, runner = environment.settings, environment.settings.ddl, shlex.join(environment.settings.ddl.command)
+    """Let the application's runner apply `pack` while `connection` keeps others out, and see that all is there."""
+    settings, ddl = environment.settings, environment.settings.ddl
     made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)
     variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
-    ran = process.run(ddl.command, cwd=code / settings.folder, env=variables, timeout=ddl.timeout, supervised=True)
-    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
-        what = f"{runner} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
-        raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
+    warnings = run_command(pack, ddl, code / settings.folder, variables)
     found = structure.read(environment.dsn, environment.name, roles=False, without=ddl.ledger)
-    missing = [
-        each.name
-        for each in structure.differences(made, found)
-        if each.how == structure.MISSING and each.kind not in ("role", "membership") and not ddl.excepts(str(each))
-    ]
-    if missing:
+    gone = [each for each in structure.differences(made, found) if each.how == structure.MISSING]
+    not_compared = ("role", "membership")
+    if missing := [each.name for each in gone if each.kind not in not_compared and not ddl.excepts(str(each))]:
         lacking = f"of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}"
-        what = f"{runner} ended as if it had applied {len(pack)} files, but {lacking}."
+        what = f"{shlex.join(ddl.command)} ended as if it had applied {len(pack)} files, but {lacking}."
         raise Refused(what, "See which database it reaches: it has to read DATABASE_URL or PG*.")
     connection.execute(psql.entries(pack, ddl, version).encode())
+    return warnings
+
+
+def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapping[str, str]) -> list[str]:
+    """Run the application's own runner, which passes with exit code 0 and `must_print`; return its warnings."""
+    ran = process.run(ddl.command, cwd=folder, env=variables, timeout=ddl.timeout, supervised=True)
+    if not re.search(ddl.must_print.replace("{count}", rf"(?<!\d){len(pack)}(?!\d)"), ran.output):
+        what = f"{shlex.join(ddl.command)} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
+        raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
     return [f"WARNING: {text}" for text in WARNING.findall(ran.output)]

@@ -159,6 +159,7 @@ def test_every_kind_of_object_comes_back_on_the_same_version_and_a_newer_one(
 
 
 def test_a_restore_by_a_role_that_is_no_superuser_analyzes_its_tables_and_writes_no_warning(tmp_path: Path) -> None:
+    """D12"""
     with scratch.server(tmp_path) as server:
         execute(server.dsn("postgres"), "create role backup_owner login createdb password 'poor'")
         execute(server.dsn("postgres"), "create database target owner backup_owner")

@@ -90,8 +90,7 @@ def test_a_release_branch_that_moved_on_the_remote_is_taken_in_by_the_commands_s
     fix = git(colleague, "rev-parse", "HEAD")
     assert not little.on_the_remote(TAG)
     assert little.on_the_remote("refs/heads/release/v0.1.1") == fix
-    _follow_what_is_shown(little, "release", "--yes")
-    assert little.is_released()
+    _follow_what_is_shown(little, "tag")
     git(little.remote, "merge-base", "--is-ancestor", fix, TAG)
 
 
@@ -107,8 +106,7 @@ def test_main_that_moved_while_we_released_from_it_is_taken_in_by_the_commands_s
     fix = git(colleague, "rev-parse", "HEAD")
     assert not little.on_the_remote(TAG)
     assert little.on_the_remote("refs/heads/main") == fix
-    _follow_what_is_shown(little, "release", "--yes")
-    assert little.is_released()
+    _follow_what_is_shown(little, "tag")
     git(little.remote, "merge-base", "--is-ancestor", fix, TAG)
 
 

@@ -106,6 +106,7 @@ def _refusals(output: str) -> str:
 
 
 def test_status_follows_the_release_and_changes_nothing(little: World) -> None:
+    """M15"""
     assert little.inv("status", "--version", "0.1.1").code == 0
     little.finish()
     before = little.look()

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
-from release_tasks.checks.series import GAPS, Series  # noqa: E402
+from release_tasks.checks.series import WINDOW, Series  # noqa: E402
 from release_tasks.database.server import remove, start  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
@@ -119,9 +119,8 @@ def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
 
 def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
-    spans = {"window": window, "every": EVERY, "late": LATE}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(f"explain {series(connection).sql(GAPS, **spans)}".encode())
+        rows = connection.execute(f"explain {series(connection).sql(WINDOW, window)}".encode())
         return [line for (line,) in rows]
 
 

@@ -18,19 +18,15 @@ def conditions(code: Path) -> dict[str, str]:
     return _items(_section(code, r"7\.2"))
 
 
-def named_smokes(code: Path) -> dict[str, str]:
-    """Return name → item of section 2 below the one that says that smokes pass."""
-    below = BELOW_SMOKES.search(_section(code, "2"))
-    return _items(below[2]) if below else {}
-
-
 def smokes_in(code: Path) -> dict[str, Path]:
     """Return name → file of the smokes of the tree `code`: `smokes/test_<name>.py`."""
     return {path.stem.removeprefix("test_"): path for path in sorted((code / "smokes").glob("test_?*.py"))}
 
 
 def smoke_problems(code: Path) -> Iterator[Problem]:
-    return _missing(named_smokes(code), smokes_in(code), "smokes/test_{}.py")
+    """Yield each item of section 2, below the one that says that smokes pass, without a smoke."""
+    below = BELOW_SMOKES.search(_section(code, "2"))
+    return _missing(_items(below[2]) if below else {}, smokes_in(code), "smokes/test_{}.py")
 
 
 def condition_problems(code: Path) -> Iterator[Problem]:

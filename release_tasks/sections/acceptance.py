@@ -1,6 +1,5 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,30 +38,36 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     return found
 
 
-def check(release: Release, here: Environment, evidence: Path, wait: float | None = None) -> list[runner.Result]:
-    """Check the conditions until the deployment has settled, or for `wait` seconds; first and last, that it runs."""
+def check(release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0) -> list[runner.Result]:
+    """Check the conditions until the deployment has settled, or each for `watch` seconds; first and last, that it runs.
+
+    `options` are pytest's, by which a person chooses some; the others then count as not run.
+    """
     settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
         facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
-        facts |= {"log_positions": deployment.get("positions", {}), "session_flags": settings.stamp.flags}
+        facts |= {
+            "log_positions": deployment.get("positions", {}),
+            "session_log": settings.stamp.command and settings.stamp.log,
+        }
         facts |= {"pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}}
-        facts |= {"session_log": settings.stamp.log} if settings.stamp.command else {}
-    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
-    target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
+    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait
+    target = runner.target_of(here, release.version, settled_by=settled_by, watch=watch, **facts)
     code = Path(target.code)
     refuse(document.condition_problems(code))
-    results = runner.run(target, [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))], evidence)
+    files = [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))]
+    results = runner.run(target, files, evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
     missing = items.keys() - {each.test.partition("[")[0] for each in results}
     results += [runner.Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in missing]
-    return [replace(each, name=runner.name_of(each.test, items)) for each in results]
+    return [replace(each, name=runner.name_of(each.test, items) if each.test else each.name) for each in results]
 
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
     """Return which conditions have no test, or queries that cannot be run on dev; their rows there are no matter."""
     release.only_in_a_run()
     files, target = sorted((release.root / "acceptance").glob("test_*.py")), runner.target_of(dev, release.version)
-    results = runner.run(target, files, release.kept("acceptance-dev"), "-m", "queries")
+    results = runner.run(target, files, release.kept("acceptance-dev"), marked="queries")
     none = "exit code 5."  # pytest's, where no test only queries the database
     unclear = [each for each in results if each.outcome == INCONCLUSIVE and none not in each.message]
     return runner.problems_of(unclear, "Condition", "on dev", "inv accept --env dev")
@@ -72,7 +77,7 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
     screen.for_machines(as_json)
     if watch and not watch.isdecimal():
-        raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
+        raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     settings, root = settings_of(config), project_root(config)
     with closing(Release(version or version_here(root), root, settings)) as release:
         env = release.environment(where)
@@ -82,6 +87,6 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
-            results = check(release, env, emptied(evidence / f"acceptance-{where}"), float(watch) if watch else None)
-    runner.show(title, results, as_json)
-    runner.summary(results, "Condition", f"on {where}", f"inv accept --env {where}")
+            options = runner.words_after_dashes()
+            results = check(release, env, emptied(evidence / f"acceptance-{where}"), *options, watch=float(watch or 0))
+    runner.report(title, results, as_json, "Condition", f"on {where}")

@@ -7,8 +7,8 @@ from typing import Any
 
 from release_tasks import process
 from release_tasks.checks import CheckFailed, Record
-from release_tasks.checks.api import Api, version_in
 from release_tasks.checks.target import Target
+from release_tasks.checks.web import Api, version_in
 from release_tasks.errors import listed
 
 # Attributes of git whose files are not deployed, or not as they were committed: the last is for what a build writes.

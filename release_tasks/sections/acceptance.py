@@ -10,7 +10,7 @@ from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
 from release_tasks.embedded import serve
 from release_tasks.environments import Environment
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, project_root, settings_of, until_live, version_here
 from release_tasks.sections.deployment import deployment_of, stamped_at
@@ -26,10 +26,9 @@ def meet_the_conditions(release: Release, env: Environment) -> str:
 def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
     if release.acceptance is None:
-        if not release.runs_on(here):
-            raise NotYet(f"after the release runs on {here.name}")
-        if release.settings.stamp.command and not stamped_at(release, here):
-            raise NotYet(f"after the session is stamped on {here.name}")
+        require(release.runs_on(here), f"after the release runs on {here.name}")
+        stamped = not release.settings.stamp.command or stamped_at(release, here)
+        require(stamped, f"after the session is stamped on {here.name}")
         release.only_in_a_run()
         name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
         release.acceptance = check(release, here, release.kept(name))
@@ -39,18 +38,13 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
 
 
 def check(release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0) -> list[runner.Result]:
-    """Check the conditions until the deployment has settled, or each for `watch` seconds; first and last, that it runs.
-
-    `options` are pytest's, by which a person chooses some; the others then count as not run.
-    """
+    """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
     settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
-        facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
-        facts |= {
-            "log_positions": deployment.get("positions", {}),
-            "session_log": settings.stamp.command and settings.stamp.log,
-        }
-        facts |= {"pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}}
+        facts = {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
+        facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
+        facts["log_positions"] = deployment.get("positions", {})
+        facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
     settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait
     target = runner.target_of(here, release.version, settled_by=settled_by, watch=watch, **facts)
     code = Path(target.code)

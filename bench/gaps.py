@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
 from release_tasks.checks.series import WINDOW, Series  # noqa: E402
-from release_tasks.database.server import remove, start  # noqa: E402
+from release_tasks.database.server import start  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
 # Holes as symbol → (rows before the newest at which it begins, rows that are missing); the first are in the last hour.
@@ -56,7 +56,6 @@ def main() -> None:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:
             server.stop()
-            remove(folder / "postgresql")
 
 
 def compare(dsn: str, length: int, times: int) -> None:

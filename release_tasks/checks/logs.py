@@ -47,10 +47,7 @@ class Log:
         self.began = dict(target.log_positions) or {"at": time.time(), "files": {}}
 
     def has_no_trouble(self, file: str = "", exceptions: Mapping[str, str] | None = None) -> None:
-        """Raise `CheckFailed` with lines of trouble in PostgreSQL's server log, or in `file`, a glob.
-
-        `exceptions` are patterns of lines that may be, each with its reason.
-        """
+        """Raise `CheckFailed` with trouble in the server log, or in `file`, a glob; `exceptions`: pattern → why."""
         lines, known = self.lines(file), [*(exceptions or {}), *([OWN_END] if self.target.is_embedded else [])]
         found = [line for line in lines if re.search(SQL_TROUBLE, line)]
         trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
@@ -72,9 +69,7 @@ class Log:
         if not pattern or not noted:
             key = f"acceptance.logs: [{file}]" if file else f"environments.{name}.log"
             hint = f"release.{key}   # in invoke.yaml; from the next deployment on"
-            raise Inconclusive(
-                f"Where the log {pattern} stood when the deployment began was not noted.", hint, final=True
-            )
+            raise Inconclusive(f"Where the log {pattern} stood at the deployment was not noted.", hint, final=True)
         if file:
             return self._read(pattern, noted)
         # A warning of our own has to arrive: else the log is another server's, has no warnings, or is no plain text.
@@ -89,7 +84,8 @@ class Log:
 
         if not wait_until(has_arrived, time.monotonic() + ARRIVES, 0.1):
             said = f"A warning of {name} does not arrive in {pattern}: another server's log, without warnings, or JSON."
-            hint = "alter system set log_min_messages = warning, lc_messages = 'C', log_destination = 'stderr'"
+            wanted = ("log_min_messages = warning", "lc_messages = 'C'", "log_destination = 'stderr'")
+            hint = "".join(f"alter system set {each};\n" for each in wanted) + "select pg_reload_conf();"
             raise Inconclusive(said, hint, final=True)
         return [entry for entry in of_database(self._read(pattern, noted), prefix, database) if MARK not in entry]
 

@@ -105,10 +105,7 @@ def check_view(
     error_words: str = ERROR_WORDS,
     timeout: float = 15,
 ) -> None:
-    """Visit `path` in a context of Playwright, and raise `CheckFailed` with all that is wrong with it.
-
-    The CSS selector `shows` becomes visible within `timeout` seconds; the text matches none of `must_not_show`.
-    """
+    """Visit `path` until the CSS selector `shows` is visible, and raise `CheckFailed` with all that is wrong there."""
     from playwright.sync_api import Error, TimeoutError
 
     url, began, wrong = api.origin + path, time.monotonic(), list[str]()

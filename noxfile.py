@@ -75,6 +75,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.envdir = os.environ.get("RELEASE_NOX", ".nox")
 # uv is optional; this line of nox reads like an error.
 nox.logger.logger.addFilter(lambda record: record.getMessage() != "uv binary not found.")
+sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] - a docstring may have what a terminal lacks
 
 
 def inv(session: nox.Session, *words: str) -> None:
@@ -95,18 +96,10 @@ def add_smoke(name: str, file: Path) -> None:
     except ValueError as error:
         raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
 
-    # The layer's packages come after its own ("site" in Python's library reference says how).
-    wanted = "\n".join([*(folder for folder in sys.path if folder.endswith("-packages")), f"# {packages}\n"])
-
     def run(session: nox.Session) -> None:
         if packages:
-            made = next(Path(session.virtualenv.location).glob("[Ll]ib/**/site-packages")) / "layer.pth"
-            if not made.exists() or made.read_text(encoding="utf-8") != wanted:
-                session.virtualenv.reuse_existing = False
-                session.virtualenv.create()  # anew: what it had for others is none of its own
-                session.install(*packages)
-                made.write_text(wanted, encoding="utf-8")
-            print(os.path.abspath(shutil.which("python", path=session.bin) or ""))  # noqa: PTH100 - a link stays one
+            session.install(*packages)
+            print(next(Path(session.virtualenv.location).absolute().glob("[Ll]ib/**/site-packages")))
         inv(session, "smokes", "--only", name, *session.posargs)
 
     docstring = file.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
@@ -116,6 +109,9 @@ def add_smoke(name: str, file: Path) -> None:
 
 for smoke, file in document.smokes_in(HERE).items():
     add_smoke(smoke, file)
+for word in sys.argv:
+    if word.startswith("smokes(") and word[7:-1] not in (known := document.smokes_in(HERE)):
+        raise SystemExit(f"There is no smoke {word[7:-1]!r}; expected one of {', '.join(known) or 'none'}.")
 
 
 @nox.session(default=False, venv_backend="none")

@@ -8,7 +8,7 @@ from release_tasks.engine import HELP, section, steps
 
 ENV = "dev, staging or production"
 JSON = HELP["json"]
-ACCEPT = {"env": ENV, "version": "that should run there", "watch": "seconds in which it may come to hold", "json": JSON}
+ACCEPT = {"env": ENV, "version": "that should run there", "watch": "seconds that each may take", "json": JSON}
 RESTORE = {
     "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
@@ -138,12 +138,12 @@ def status(release, json=False):
 @task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
-    layer.smokes.report(c.config, env, only, json, layer.smokes.words_after_dashes())
+    layer.smokes.report(c.config, env, only, json)
 
 
 @task(help=ACCEPT)
 def accept(c, env="staging", version=None, watch=None, json=False):
-    """Check the conditions of section 7.2 in an environment."""
+    """Check section 7.2 in an environment; `-- -x` is pytest's."""
     sections.acceptance.report(c.config, env, version, watch, json)
 
 

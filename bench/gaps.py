@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
 from release_tasks.checks import CheckFailed  # noqa: E402
-from release_tasks.checks.series import GAPS, Series  # noqa: E402
-from release_tasks.database.server import remove, start  # noqa: E402
+from release_tasks.checks.series import WINDOW, Series  # noqa: E402
+from release_tasks.database.server import start  # noqa: E402
 
 SYMBOLS, EVERY, LATE = 20, 5, 600  # LATE: seconds that a benchmark may take after its newest row
 # Holes as symbol → (rows before the newest at which it begins, rows that are missing); the first are in the last hour.
@@ -56,7 +56,6 @@ def main() -> None:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:
             server.stop()
-            remove(folder / "postgresql")
 
 
 def compare(dsn: str, length: int, times: int) -> None:
@@ -119,9 +118,8 @@ def gap_check(dsn: str, window: float) -> set[tuple[str, int]]:
 
 def plan(dsn: str, window: float) -> list[str]:
     """Return PostgreSQL's plan for the gap check."""
-    spans = {"window": window, "every": EVERY, "late": LATE}
     with psycopg.connect(dsn) as connection:
-        rows = connection.execute(f"explain {series(connection).sql(GAPS, **spans)}".encode())
+        rows = connection.execute(f"explain {series(connection).sql(WINDOW, window)}".encode())
         return [line for (line,) in rows]
 
 

@@ -17,9 +17,11 @@ from release_tasks.settings import Settings
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing that is real
-# What was set here, and is written as a test now.
+# What was set here, and where it is written now.
 GONE = {
     "smokes": "Write each smoke as a test, smokes/test_<name>.py; then remove this key.",
+    "stamp.flags": "Remove this key: the newest row of stamp.log says which version is stamped.",
+    "acceptance.rewritten": "Write each path into .gitattributes, as `path rewritten`; then remove this key.",
     **{
         f"acceptance.{key}": "Write it as a test in acceptance/test_*.py; then remove this key."
         for key in ("keys", "http", "page", "fresh", "gaps", "log", "waived")

@@ -10,6 +10,7 @@ from release_tasks import screen
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
+from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, locked, point_link, read_link, read_text, records_folder
 from release_tasks.process import free_port
 from release_tasks.settings import Settings
@@ -28,8 +29,11 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
     folder, user = folder_of(name, root), f"command that uses the embedded {name}"
     with ExitStack() as stack:
-        with screen.busy(f"Waiting for another {user}"):
-            stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
+        try:
+            stack.enter_context(locked(folder / "in-use.lock", user))
+        except Refused:
+            with screen.busy(f"Waiting for another {user}"):
+                stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         origin, held = f"http://127.0.0.1:{_port(folder)}", [stack.pop_all().close]

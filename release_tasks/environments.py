@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from release_tasks import node, process
 from release_tasks.checks import NoPass
-from release_tasks.checks.api import Api, version_in
+from release_tasks.checks.web import Api, version_in
 from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256

@@ -118,7 +118,6 @@ class Stamp(Model):
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
     log: Table = Field("ops.session_log", description="where the stamp of this deployment is looked for")
-    flags: str = Field("ops.session_flags", pattern=f"^({TABLE})?$", description="its rows are open; empty: unchecked")
     timeout: float = Field(60, gt=0, description="seconds for the command")
 
 
@@ -128,7 +127,6 @@ class Acceptance(Model):
     version: UrlPath = Field("/api/version", description="a path on ORIGIN: JSON with the version; empty: none")
     wait: FiniteFloat = Field(60, ge=0, description="seconds that a deployment may take to settle")
     logs: list[str] = Field([], description="patterns of log files that tests read, beside the server log")
-    rewritten: dict[Pattern, Reason] = Field({}, description="pattern of a deployed file's path → why it may differ")
 
 
 class Environment(Model):

@@ -8,18 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
-from release_tasks import process
+from release_tasks import embedded, process
 from release_tasks.embedded import open_environment
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import point_link
+from release_tasks.files import locked, point_link
 from release_tasks.process import wait_until
 from release_tasks.settings import Settings
 
@@ -275,3 +275,28 @@ def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: 
         order.append("the first has ended")
     second.join(120)
     assert order == ["the first has ended", "the second has begun"]
+
+
+def test_nobody_waits_for_another_command_unless_one_has_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, other = list[str](), ExitStack()
+
+    def refuse_to_start(*_: object) -> None:
+        raise Refused("no server here")
+
+    @contextmanager
+    def busy(doing: str) -> Iterator[None]:
+        waits.append(doing)
+        other.close()
+        yield
+
+    monkeypatch.setattr(embedded.screen, "busy", busy)
+    monkeypatch.setattr(embedded.server, "start", refuse_to_start)
+    with pytest.raises(Refused, match="no server here"):
+        open_environment("dev", tmp_path, Settings())
+    assert waits == []
+    other.enter_context(locked(embedded.folder_of("dev", tmp_path) / "in-use.lock", "other"))
+    with pytest.raises(Refused, match="no server here"):
+        open_environment("dev", tmp_path, Settings())
+    assert waits == ["Waiting for another command that uses the embedded dev"]

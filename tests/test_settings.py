@@ -53,7 +53,8 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
         ({"acceptance": {"views": ["/"]}}, "release.acceptance.views", "no such setting"),
         ({"acceptance": {"version": "//other/x"}}, "release.acceptance.version", "a path on ORIGIN"),
-        ({"acceptance": {"rewritten": {"(": "why"}}}, "release.acceptance.rewritten.(", "regular expression"),
+        ({"acceptance": {"rewritten": {"x": "why"}}}, "release.acceptance.rewritten", "no such setting"),
+        ({"stamp": {"flags": "ops.flags"}}, "release.stamp.flags", "no such setting"),
         ({"acceptance": {"wait": float("inf")}}, "release.acceptance.wait", "finite"),
         ({"services": {"web": []}}, "release.services.web", "at least 1 item"),
         (

@@ -38,6 +38,18 @@ def test_a_smoke_is_listed_with_its_purpose(repo: Path) -> None:
     assert listed.returncode == 0 and "smokes(coins) -> Each coin has a price" in listed.stdout
 
 
+def test_what_a_terminal_lacks_is_replaced_in_the_list(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repo / "smokes" / "test_coins.py").write_text('"""A 16 × 16 grid."""\n', encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    listed = nox(repo, "-l")
+    assert listed.returncode == 0 and "smokes(coins) -> A 16 ? 16 grid" in listed.stdout
+
+
+def test_a_smoke_that_is_not_there_is_answered_with_those_that_are(repo: Path) -> None:
+    refused = nox(repo, "-s", "smokes(nosuch)")
+    assert refused.returncode == 1 and "There is no smoke 'nosuch'; expected one of coins." in refused.stderr
+
+
 def test_a_file_whose_packages_cannot_be_read_is_said_in_a_sentence(repo: Path) -> None:
     text = "# /// script\n# dependencies = [\n# ///\n"
     (repo / "smokes" / "test_broken.py").write_text(text)

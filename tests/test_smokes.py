@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks import smokes
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
 from release_tasks.checks.runner import Result
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -68,10 +68,24 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     assert second.hint == "apt-get install chromium"
 
 
-def test_what_breaks_several_checks_alike_is_told_once() -> None:
-    results = [Result(name, INCONCLUSIVE, "There is no browser.") for name in ("/", "/coins")]
-    (told,) = runner.problems_of(results, "Condition", "on staging", "inv accept --env staging")
-    assert told.what == "Condition /, /coins: inconclusive on staging. There is no browser."
+def test_a_hint_that_several_have_is_given_once_at_the_last_of_them() -> None:
+    results = [Result(name, FAILED, "It is red.") for name in ("a", "b")]
+    results.insert(1, Result("ui", INCONCLUSIVE, "There is no browser.", "apt-get install chromium"))
+    found = runner.problems_of(results, "Smoke", "on dev", "inv smokes --env dev")
+    assert [each.hint for each in found] == ["", "apt-get install chromium", "inv smokes --env dev"]
+
+
+def test_the_title_counts_waivers_apart_and_the_hint_is_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/inv", "smokes", "--only", "a", "--", "-k", "x or y"])
+    results = [Result("a", PASSED), Result("b", WAIVED, "the law"), Result("c", FAILED)]
+    runner.report("Smokes on dev", results[:2], False, "Smoke", "on dev")
+    assert "Smokes on dev: 1 of 2 pass, 1 waived" in capsys.readouterr().out
+    with pytest.raises(Refused) as no:
+        runner.report("Smokes on dev", [results[0], results[2]], False, "Smoke", "on dev")
+    assert no.value.problems[0].hint == "inv smokes --only a -- -k 'x or y'"
+    assert "Smokes on dev: 1 of 2 pass\n" in capsys.readouterr().out
 
 
 def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
@@ -80,12 +94,12 @@ def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
     marked = "import pytest\n@pytest.mark.on_backup\ndef test_a(db, target):\n    assert target.is_backup\n"
     marked += "    db.execute('select 1')\n\ndef test_b(db):\n    assert False\n"
     environment = here(a=marked, b=FAILS)
-    assert smokes.pass_on_copy(environment, "0.1.0", dsn) == "smokes: a"
+    assert smokes.pass_on_copy(environment, "0.1.0", dsn).startswith("smokes: a: a ")
     assert smokes.pass_on_copy(here(a=PASSES), "0.1.0", dsn) == "no smoke is marked on_backup"
 
 
 def test_what_stands_after_the_dashes_is_kept_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inv", "smokes", "--only", "a", "--", "-k", "a or b", "--pdb"])
-    assert smokes.words_after_dashes() == ["-k", "a or b", "--pdb"]
+    assert runner.words_after_dashes() == ["-k", "a or b", "--pdb"]
     monkeypatch.setattr(sys, "argv", ["inv", "smokes"])
-    assert smokes.words_after_dashes() == []
+    assert runner.words_after_dashes() == []

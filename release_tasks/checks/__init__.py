@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 
+from release_tasks.errors import Refused
+
 PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
 Record = Callable[[str, object], None]  # pytest's record_property: a name, and what was observed
 
 
-class NoPass(Exception):
+class NoPass(Refused):
     """A check does not pass. `final`: no waiting will change that, so it is not tried again."""
 
     def __init__(self, message: str, hint: str = "", final: bool = False) -> None:
-        super().__init__(" ".join(message.split()))
-        self.hint, self.final = hint, final
+        super().__init__(" ".join(message.split()), hint)
+        self.final = final
 
 
 class CheckFailed(NoPass, AssertionError):

@@ -18,19 +18,15 @@ def conditions(code: Path) -> dict[str, str]:
     return _items(_section(code, r"7\.2"))
 
 
-def named_smokes(code: Path) -> dict[str, str]:
-    """Return name → item of section 2 below the one that says that smokes pass."""
-    below = BELOW_SMOKES.search(_section(code, "2"))
-    return _items(below[2]) if below else {}
-
-
 def smokes_in(code: Path) -> dict[str, Path]:
     """Return name → file of the smokes of the tree `code`: `smokes/test_<name>.py`."""
     return {path.stem.removeprefix("test_"): path for path in sorted((code / "smokes").glob("test_?*.py"))}
 
 
 def smoke_problems(code: Path) -> Iterator[Problem]:
-    return _missing(named_smokes(code), smokes_in(code), "smokes/test_{}.py")
+    """Yield each item of section 2, below the one that says that smokes pass, without a smoke."""
+    below = BELOW_SMOKES.search(_section(code, "2"))
+    return _missing(_items(below[2]) if below else {}, smokes_in(code), "smokes/test_{}.py")
 
 
 def condition_problems(code: Path) -> Iterator[Problem]:
@@ -38,21 +34,21 @@ def condition_problems(code: Path) -> Iterator[Problem]:
     if not items and (code / DOCUMENT).exists():
         what = f"Section 7.2 of {DOCUMENT.as_posix()} has no list item, so nothing would be checked."
         yield Problem(what, "Write each condition as a line that begins with a dash, as in: - API OK")
-    tests = {test.name.removeprefix("test_") for test in _tests(code, "acceptance")}
-    yield from _missing(items, tests, "acceptance/test_*.py, with def test_{}")
+    yield from _missing(
+        items, {name for name, _, _ in _tests(code, "acceptance")}, "acceptance/test_*.py, with def test_{}"
+    )
 
 
 def waivers(code: Path) -> dict[str, str]:
     """Return condition → reason of those that are waived."""
-    items, tests = conditions(code), _tests(code, "acceptance")
-    found = {test.name.removeprefix("test_"): reason for test in tests if (reason := _waiver(test))}
-    return {items.get(name, name): reason for name, reason in found.items()}
+    items = conditions(code)
+    return {items.get(name, name): reason for name, reason, _ in _tests(code, "acceptance") if reason}
 
 
 def uses_a_browser(code: Path) -> bool:
     """Tell whether a test that is not waived takes a fixture that needs one."""
-    tests = [test for folder in ("acceptance", "smokes") for test in _tests(code, folder) if not _waiver(test)]
-    return any(argument.arg in ("view", "page", "context") for test in tests for argument in test.args.args)
+    tests = [*_tests(code, "acceptance"), *_tests(code, "smokes")]
+    return any({"view", "page", "context"} & fixtures for _, reason, fixtures in tests if not reason)
 
 
 def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Iterator[Problem]:
@@ -64,18 +60,15 @@ def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Itera
         yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
 
 
-def _tests(code: Path, folder: str) -> Iterator[ast.FunctionDef]:
-    """Yield the tests in a folder of the tree `code`; what is no Python, pytest reports."""
+def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
+    """Yield name, reason of a waiver ("" without one) and fixtures of each test; what is no Python, pytest reports."""
     for file in sorted((code / folder).glob("test_*.py")):
         with suppress(SyntaxError, ValueError):
-            nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-            yield from (each for each in nodes if isinstance(each, ast.FunctionDef) and each.name.startswith("test_"))
-
-
-def _waiver(test: ast.FunctionDef) -> str:
-    """Return the reason in its mark `waived`, "" without one."""
-    marks = "".join(mark for mark in map(ast.unparse, test.decorator_list) if "mark.waived" in mark)
-    return re.sub(r".*waived\(['\"]?|['\"]?\)$", "", marks)
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                    marks = "".join(mark for mark in map(ast.unparse, node.decorator_list) if "mark.waived" in mark)
+                    reason = re.sub(r".*waived\(['\"]?|['\"]?\)$", "", marks)
+                    yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
 
 
 def _section(code: Path, number: str) -> str:

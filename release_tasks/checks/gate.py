@@ -1,6 +1,8 @@
 """The pytest plugin that makes a run a gate: only a test that ran, looked at something and held passes."""
 
 import gc
+import json
+import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -13,15 +15,14 @@ import pytest
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
-from release_tasks.checks import FAILED, INCONCLUSIVE, WAIVED, CheckFailed, Inconclusive, NoPass, Record, deployed
-from release_tasks.checks.api import Api
+from release_tasks.checks import FAILED, INCONCLUSIVE, WAIVED, CheckFailed, Inconclusive, Record, deployed
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
-from release_tasks.checks.target import Target
-from release_tasks.checks.views import check_view, launch_options
+from release_tasks.checks.target import VARIABLE, Target
+from release_tasks.checks.web import Api, check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
-from release_tasks.masks import mask, short
+from release_tasks.masks import hide, mask, short
 
 TARGET = pytest.StashKey[Target]()
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
@@ -31,9 +32,13 @@ OTHERS = {"api", "view", "page", "context", "log", "run", "deployed"}  # fixture
 
 def pytest_configure(config: pytest.Config) -> None:
     try:
-        config.stash[TARGET] = Target.load()
-    except Inconclusive as no:
-        raise pytest.UsageError(str(no)) from None
+        file = Path(os.environ[VARIABLE])
+        target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
+        file.unlink()  # a run that is killed leaves no password behind
+    except (KeyError, OSError):
+        raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
+    for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
+        hide(secret)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,12 +46,12 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Take the release itself first and last, logs after the tests that may write to them; apply the marks."""
     items.sort(key=lambda item: (item.name == "test_this_release_still_runs", "log" in item.fixturenames))
     for item in items:
-        for mark in item.own_markers:
-            if mark.name == "waived":
-                if not any(mark.args):
-                    raise pytest.UsageError(f'{item.nodeid} is waived without a reason: @pytest.mark.waived("why")')
-                item.user_properties += [("outcome", WAIVED), ("message", mark.args[0])]
-                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+        for mark in item.iter_markers("waived"):
+            if mark not in getattr(item.obj, "pytestmark", []) or not any(mark.args):
+                what = f"{item.nodeid} is waived without a reason of its own"
+                raise pytest.UsageError(f'{what}; expected @pytest.mark.waived("why") above the test.')
+            item.user_properties += [("outcome", WAIVED), ("message", mark.args[0])]
+            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
         if not OTHERS & set(item.fixturenames):
             item.add_marker("queries")
         if not item.get_closest_marker("timeout"):
@@ -54,9 +59,10 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 def wait_of(item: pytest.Item) -> float:
-    """Return the seconds in which `item` may come to pass: those of its mark, else until the target has settled."""
-    mark = item.get_closest_marker("wait")
-    return float(mark.args[0]) if mark else max(item.config.stash[TARGET].settled_by - time.time(), 0.0)
+    """Return the seconds in which `item` may come to pass: a watch's, those of its mark, or until all has settled."""
+    mark, target = item.get_closest_marker("wait"), item.config.stash[TARGET]
+    own = float(mark.args[0]) if mark else target.settled_by - time.time()
+    return max(own, target.watch, 0.0)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,7 +71,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     again = Retrying(
         stop=stop_after_delay(wait_of(pyfuncitem)),
         wait=wait_fixed(1),
-        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not is_final(error)),
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not getattr(error, "final", False)),
         before=lambda _: pyfuncitem.user_properties.clear(),
         reraise=True,
     )
@@ -75,11 +81,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if "failed" in kept or not kept:
         raise Inconclusive(f"A query failed: {kept['failed']}" if kept else NOTHING)
     return result
-
-
-def is_final(error: BaseException) -> bool:
-    mistaken = type(error) in (NameError, TypeError, ValueError) or isinstance(error, psycopg.ProgrammingError)
-    return getattr(error, "final", mistaken)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -93,11 +94,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         del report.wasxfail
     if report.failed:
         error, text = call.excinfo.value if call.excinfo else None, mask(report.longreprtext)
-        if text != report.longreprtext:
-            report.longrepr = text
-        lines = [line[2:].strip() for line in text.splitlines() if line.startswith("E ")]
-        message = str(error) if isinstance(error, NoPass | Refused) else " ".join(lines) or text
-        hint = error.problems[0].hint if isinstance(error, Refused) else getattr(error, "hint", "")
+        report.longrepr, lines = text, [line[2:].strip() for line in text.splitlines() if line.startswith("E ")]
+        message, hint = " ".join(lines) or text, ""
+        if isinstance(error, Refused):
+            message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
@@ -165,24 +165,19 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 def run(target: Target, record_property: Record) -> Callable[..., process.Finished]:
     """Run a program of the application, which ends with 0 in time and prints what it must; it leaves no children."""
 
-    def run(*argv: str, must_print: str, must_not_print: str = SQL_TROUBLE, timeout: float = 60, **env: str) -> Any:
+    def run(*argv: str, must_print: str, timeout: float = 60, **env: str) -> process.Finished:
         if re.search(must_print, ""):
             raise ValueError(f"must_print={must_print!r} matches silence; expected what a program has to say")
-        late, env = False, {**target.env, **env}
+        where: dict[str, Any] = {"cwd": Path(target.folder), "env": {**target.env, **env}}
         try:
-            ran = process.run(argv, cwd=Path(target.folder), env=env, timeout=timeout, check=False, supervised=True)
+            ran, how = process.run(argv, **where, timeout=timeout, check=False, supervised=True), ""
         except process.CommandFailed as error:
-            late, ran = True, error.finished
-        trouble = [line for line in ran.output.splitlines() if must_not_print and re.search(must_not_print, line)]
-        wrong = {
-            f"did not end within {timeout:g} s": late,
-            f"ended with exit code {ran.code}": ran.code,
-            "printed trouble": trouble,
-            f"did not print {must_print!r}": not re.search(must_print, ran.output, re.MULTILINE),
-        }
-        if any(wrong.values()):
+            ran, how = error.finished, f"did not end within {timeout:g} s"
+        trouble = [line for line in ran.output.splitlines() if re.search(SQL_TROUBLE, line)]
+        how = how or (f"ended with exit code {ran.code}" if ran.code else "printed trouble" if trouble else "")
+        if how or not re.search(must_print, ran.output, re.MULTILINE):
             said = short("; ".join(trouble[:3])) or ran.tail(5) or "nothing"
-            how = next(how for how, is_so in wrong.items() if is_so)
+            how = how or f"did not print {must_print!r}"
             raise CheckFailed(f"{short(' '.join(argv), 80)} {how}; it said: {said}")
         record_property("run", ran.tail(1))
         return ran

@@ -1,7 +1,5 @@
 """Logs since the deployment began: files go on from where they stood, also when they were renamed meanwhile."""
 
-import hashlib
-import json
 import re
 import secrets
 import time
@@ -12,6 +10,7 @@ from typing import Any
 from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.checks.target import Target
 from release_tasks.database import programs
+from release_tasks.files import sha256
 from release_tasks.masks import short
 from release_tasks.process import plain, wait_until
 
@@ -28,6 +27,18 @@ def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
     return {"at": time.time(), "files": files}
 
 
+def matching(pattern: str, root: Path) -> list[Path]:
+    path = root / pattern
+    return sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
+
+
+def position(path: Path, size: int) -> dict[str, Any]:
+    """Return by what a file that had `size` bytes is known again, whatever it is called by then."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - 256))
+        return {"inode": path.stat().st_ino, "size": size, "before": sha256(file.read(min(size, 256)))}
+
+
 class Log:
     """What was logged since the deployment; where nothing was deployed, as on dev, since it was first read."""
 
@@ -36,10 +47,7 @@ class Log:
         self.began = dict(target.log_positions) or {"at": time.time(), "files": {}}
 
     def has_no_trouble(self, file: str = "", exceptions: Mapping[str, str] | None = None) -> None:
-        """Raise `CheckFailed` with lines of trouble in PostgreSQL's server log, or in `file`, a glob.
-
-        `exceptions` are patterns of lines that may be, each with its reason.
-        """
+        """Raise `CheckFailed` with trouble in the server log, or in `file`, a glob; `exceptions`: pattern → why."""
         lines, known = self.lines(file), [*(exceptions or {}), *([OWN_END] if self.target.is_embedded else [])]
         found = [line for line in lines if re.search(SQL_TROUBLE, line)]
         trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
@@ -54,30 +62,36 @@ class Log:
 
     def lines(self, file: str = "") -> list[str]:
         """Return the entries since the deployment began. Raises `Inconclusive` where some cannot be read any more."""
-        name, glob = self.target.name, file or self.target.log
+        name, pattern = self.target.name, file or self.target.log
         if not self.target.log_positions:
-            self.began["files"] = positions([glob], self.root)["files"] | self.began["files"]
-        noted = {path: at for path, at in self.began["files"].items() if Path(path).match(str(self.root / glob))}
-        if not glob or not noted:
+            self.began["files"] = positions([pattern], self.root)["files"] | self.began["files"]
+        noted = {path: at for path, at in self.began["files"].items() if Path(path).match(str(self.root / pattern))}
+        if not pattern or not noted:
             key = f"acceptance.logs: [{file}]" if file else f"environments.{name}.log"
             hint = f"release.{key}   # in invoke.yaml; from the next deployment on"
-            raise Inconclusive(f"Where the log {glob} stood when the deployment began was not noted.", hint, final=True)
+            raise Inconclusive(f"Where the log {pattern} stood at the deployment was not noted.", hint, final=True)
         if file:
-            return self._read(glob, noted)
-        # A warning of our own has to arrive: else the log is another server's, or has no warnings.
+            return self._read(pattern, noted)
+        # A warning of our own has to arrive: else the log is another server's, has no warnings, or is no plain text.
         mark = f"{MARK}: {secrets.token_hex(8)}"
-        prefix, database = self.target.rows("select current_setting('log_line_prefix'), current_database()")[0]
         with programs.connect(self.target.dsn, name) as connection:
+            about = "select current_setting('log_line_prefix'), current_database()"
+            prefix, database = connection.execute(about).fetchall()[0]
             connection.execute(f"do $$ begin raise warning '{mark}'; end $$".encode())
-        arrives = re.compile(rf"\bWARNING:  {mark}|{{.*\"WARNING\".*{mark}")
-        if not wait_until(lambda: any(map(arrives.search, self._read(glob, noted))), time.monotonic() + ARRIVES, 0.1):
-            said = f"A warning of {name} does not arrive in {glob}: another server's log, or one without warnings."
-            raise Inconclusive(said, "alter system set log_min_messages = warning, lc_messages = 'C'", final=True)
-        return [entry for entry in of_database(self._read(glob, noted), prefix, database) if MARK not in entry]
 
-    def _read(self, glob: str, noted: dict[str, Any]) -> list[str]:
+        def has_arrived() -> bool:
+            return any(f"WARNING:  {mark}" in entry for entry in self._read(pattern, noted))
+
+        if not wait_until(has_arrived, time.monotonic() + ARRIVES, 0.1):
+            said = f"A warning of {name} does not arrive in {pattern}: another server's log, without warnings, or JSON."
+            wanted = ("log_min_messages = warning", "lc_messages = 'C'", "log_destination = 'stderr'")
+            hint = "".join(f"alter system set {each};\n" for each in wanted) + "select pg_reload_conf();"
+            raise Inconclusive(said, hint, final=True)
+        return [entry for entry in of_database(self._read(pattern, noted), prefix, database) if MARK not in entry]
+
+    def _read(self, pattern: str, noted: dict[str, Any]) -> list[str]:
         """Return the entries of the files `noted`, whatever they are called now, and of those that came since."""
-        now, starts = matching(f"{glob}*", self.root), dict[Path, int]()
+        now, starts = matching(f"{pattern}*", self.root), dict[Path, int]()
         for name, at in noted.items():
             same = next((path for path in now if at == position(path, at["size"])), None)
             if same is None:
@@ -91,26 +105,9 @@ class Log:
 
 
 def of_database(entries: Iterable[str], prefix: str, database: str) -> Iterator[str]:
-    """Yield the entries of `database` and of none, where the log says which: in JSON, or by %d in log_line_prefix."""
+    """Yield the entries of `database`, and of none, where %d in log_line_prefix says which they are of."""
     shape = re.sub(r"%\\?-?\d*[a-zA-Z]", ".*?", re.escape(prefix).replace("%d", "(?P<name>.*?)")) + r"[A-Z]+\d?:  "
     for entry in entries:
         match = re.match(shape, entry)
-        name = match.groupdict().get("name", "") if match else ""
-        if entry.startswith("{"):
-            row = json.loads(entry)
-            name, entry = row.get("dbname", ""), f"{row.get('error_severity')}:  {row.get('message')}"
-        if name in ("", "[unknown]", database):
+        if not match or match.groupdict().get("name", "") in ("", "[unknown]", database):
             yield entry
-
-
-def matching(pattern: str, root: Path) -> list[Path]:
-    path = root / pattern
-    return sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
-
-
-def position(path: Path, size: int) -> dict[str, Any]:
-    """Return by what a file that had `size` bytes is known again, whatever it is called by then."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - 256))
-        before = file.read(min(size, 256))
-    return {"inode": path.stat().st_ino, "size": size, "before": hashlib.sha256(before).hexdigest()}

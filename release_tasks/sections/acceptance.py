@@ -1,6 +1,5 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.database.pack import pack_at
 from release_tasks.embedded import serve
 from release_tasks.environments import Environment
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, project_root, settings_of, until_live, version_here
 from release_tasks.sections.deployment import deployment_of, stamped_at
@@ -27,10 +26,9 @@ def meet_the_conditions(release: Release, env: Environment) -> str:
 def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
     if release.acceptance is None:
-        if not release.runs_on(here):
-            raise NotYet(f"after the release runs on {here.name}")
-        if release.settings.stamp.command and not stamped_at(release, here):
-            raise NotYet(f"after the session is stamped on {here.name}")
+        require(release.runs_on(here), f"after the release runs on {here.name}")
+        stamped = not release.settings.stamp.command or stamped_at(release, here)
+        require(stamped, f"after the session is stamped on {here.name}")
         release.only_in_a_run()
         name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
         release.acceptance = check(release, here, release.kept(name))
@@ -39,30 +37,31 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     return found
 
 
-def check(release: Release, here: Environment, evidence: Path, wait: float | None = None) -> list[runner.Result]:
-    """Check the conditions until the deployment has settled, or for `wait` seconds; first and last, that it runs."""
+def check(release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0) -> list[runner.Result]:
+    """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
     settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
     if commit := deployment["commit"]:
-        facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
-        facts |= {"log_positions": deployment.get("positions", {}), "session_flags": settings.stamp.flags}
-        facts |= {"pack": {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}}
-        facts |= {"session_log": settings.stamp.log} if settings.stamp.command else {}
-    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait if wait is None else time.time() + wait
-    target = runner.target_of(here, release.version, settled_by=settled_by, **facts)
+        facts = {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
+        facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
+        facts["log_positions"] = deployment.get("positions", {})
+        facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
+    settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait
+    target = runner.target_of(here, release.version, settled_by=settled_by, watch=watch, **facts)
     code = Path(target.code)
     refuse(document.condition_problems(code))
-    results = runner.run(target, [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))], evidence)
+    files = [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))]
+    results = runner.run(target, files, evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
     missing = items.keys() - {each.test.partition("[")[0] for each in results}
     results += [runner.Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in missing]
-    return [replace(each, name=runner.name_of(each.test, items)) for each in results]
+    return [replace(each, name=runner.name_of(each.test, items) if each.test else each.name) for each in results]
 
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
     """Return which conditions have no test, or queries that cannot be run on dev; their rows there are no matter."""
     release.only_in_a_run()
     files, target = sorted((release.root / "acceptance").glob("test_*.py")), runner.target_of(dev, release.version)
-    results = runner.run(target, files, release.kept("acceptance-dev"), "-m", "queries")
+    results = runner.run(target, files, release.kept("acceptance-dev"), marked="queries")
     none = "exit code 5."  # pytest's, where no test only queries the database
     unclear = [each for each in results if each.outcome == INCONCLUSIVE and none not in each.message]
     return runner.problems_of(unclear, "Condition", "on dev", "inv accept --env dev")
@@ -72,7 +71,7 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
     screen.for_machines(as_json)
     if watch and not watch.isdecimal():
-        raise Refused(f"--watch says {watch!r}; expected seconds.", "inv accept --watch 120")
+        raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     settings, root = settings_of(config), project_root(config)
     with closing(Release(version or version_here(root), root, settings)) as release:
         env = release.environment(where)
@@ -82,6 +81,6 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
             release.version = code.name.removeprefix("v")
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
-            results = check(release, env, emptied(evidence / f"acceptance-{where}"), float(watch) if watch else None)
-    runner.show(title, results, as_json)
-    runner.summary(results, "Condition", f"on {where}", f"inv accept --env {where}")
+            options = runner.words_after_dashes()
+            results = check(release, env, emptied(evidence / f"acceptance-{where}"), *options, watch=float(watch or 0))
+    runner.report(title, results, as_json, "Condition", f"on {where}")

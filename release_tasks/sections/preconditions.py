@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from release_tasks import ddl, embedded, environments, node, smokes, versions
-from release_tasks.checks import Inconclusive, document, views
+from release_tasks.checks import document, web
 from release_tasks.database.pack import pack_at, pack_problems
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.files import records_folder
@@ -187,12 +187,7 @@ def start_the_browser_once(release: Release) -> str:
 
 def try_the_browser(root: Path) -> str:
     """Start the browser if a test looks at a view, and return which it is. Raises `Refused` when that fails."""
-    if not document.uses_a_browser(root):
-        return "no test looks at a view"
-    try:
-        return views.start_once()
-    except Inconclusive as no:
-        raise Refused(str(no), no.hint) from None
+    return web.start_once() if document.uses_a_browser(root) else "no test looks at a view"
 
 
 @until_published

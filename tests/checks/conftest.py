@@ -31,7 +31,7 @@ def came_to(check: Callable[[Callable[[str, object], None]], Any]) -> Came:
         check(lambda _, value: came.recorded.append(str(value)))
     except NoPass as error:
         came.outcome = FAILED if isinstance(error, CheckFailed) else INCONCLUSIVE
-        came.message, came.hint = str(error), error.hint
+        came.message, came.hint = str(error), error.problems[0].hint
         came.final = error.final
     except Refused as no:
         came.outcome, came.message = INCONCLUSIVE, str(no)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from release_tasks import masks
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, Inconclusive
-from release_tasks.checks.api import Api, as_text, part_of
+from release_tasks.checks.web import Api, as_text, part_of
 from release_tasks.masks import short
 from tests.checks.conftest import Came, came_to
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, Inconclusive, runner
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
 from release_tasks.checks.runner import Result
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.database.server import Running
@@ -251,7 +250,7 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
     def files(text: str, *options: str, **facts: object) -> list[Result]:
         file = tmp_path / "test_own.py"
         file.write_text(text)
-        return runner.run(target(**facts), [file], tmp_path / "kept", *options, shown=bool(options))
+        return runner.run(target(**facts), [file], tmp_path / "kept", *options)
 
     return files
 
@@ -266,15 +265,13 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import pytest\ndef test_a(): pytest.exit('enough')", "Exit: enough"),
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
-        ("import pytest\n@pytest.mark.waived('')\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "leaves", "waits for x", "waives for ''",
-         "waives for nothing", "mistypes a mark",
-         "asserts a tuple", "is not collected"],
+    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "leaves", "waits for x",
+         "waives for nothing", "mistypes a mark", "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
     results = files(text)
@@ -330,10 +327,43 @@ def test_no_conftest_takes_out_a_test_or_stops_the_run(files: Callable[..., list
     assert outcomes == [PASSED, FAILED]
 
 
-def test_a_whole_file_cannot_be_waived(files: Callable[..., list[Result]]) -> None:
-    """The notes show the waivers of tests, and would not show it."""
-    text = f"import pytest\npytestmark = pytest.mark.waived('all of it')\n{LOOKS}"
-    assert [each.outcome for each in files(text)] == [PASSED]
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"import pytest\npytestmark = pytest.mark.waived('all of it')\n{LOOKS}",
+        "import pytest\none = pytest.param(1, marks=pytest.mark.waived('one'))\n"
+        "@pytest.mark.parametrize('x', [one])\ndef test_a(x): pass",
+        "import pytest\n@pytest.mark.waived('')\ndef test_a(db): pass",
+    ],
+    ids=["a file", "a parameter", "no reason"],
+)
+def test_a_test_is_waived_by_a_mark_of_its_own_with_a_reason(files: Callable[..., list[Result]], text: str) -> None:
+    """The notes show the waivers of tests, and would not show others. What is wrong comes first."""
+    (result,) = files(text)
+    assert result.outcome == INCONCLUSIVE
+    first = result.message.index("is waived without a reason of its own")
+    assert first < result.message.index('expected @pytest.mark.waived("why") above') < result.message.index("No test")
+
+
+def test_a_file_that_cannot_be_collected_and_a_skip_are_said_once(files: Callable[..., list[Result]]) -> None:
+    (broken,) = files("import no_such_module\n")
+    assert (broken.name, broken.test) == ("own", "")
+    (skipped,) = files("import pytest\ndef test_a(): pytest.skip('not today')")
+    assert (skipped.name, skipped.message) == ("own: a", "skipped: not today")
+
+
+def test_a_run_that_a_person_ends_says_so(
+    target: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By q in the debugger: it was "inconclusive", with pytest's exit code."""
+    (tmp_path / "test_own.py").write_text(f"def test_fails(record_property): assert 3 == 4\n{LOOKS}")
+    typed = tmp_path / "typed"
+    typed.write_text("q\n")
+    with typed.open() as stdin:
+        monkeypatch.setattr(runner.subprocess, "run", partial(subprocess.run, stdin=stdin))
+        found = runner.run(target(), [tmp_path / "test_own.py"], tmp_path / "kept", "--pdb")
+    assert [(each.name, each.outcome) for each in found] == [("pytest", INCONCLUSIVE)]
+    assert found[0].message == "The run was ended by hand, before its last test."
 
 
 def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: Path) -> None:
@@ -344,19 +374,16 @@ def test_secrets_are_in_no_result(files: Callable[..., list[Result]], tmp_path: 
     assert "hunter2" not in "".join(path.read_text() for path in tmp_path.rglob("*.xml"))
 
 
-def test_a_target_is_in_a_file_for_its_owner_alone_and_is_read_once(
-    target: Callable[..., Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = target(dsn="postgresql://rita:hunter2@nowhere/app").save(tmp_path / "target.json")
-    assert path.stat().st_mode & 0o777 == 0o600 and json.loads(path.read_text())["name"] == "staging"
-    monkeypatch.setenv(VARIABLE, str(path))
-    assert Target.load().name == "staging" and not path.exists()
-    with pytest.raises(Inconclusive, match="No target is given"):
-        Target.load()
+def test_a_target_is_in_a_file_that_is_gone_once_it_is_read(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    text = "import os, pathlib\ndef test_a(record_property):\n"
+    text += f"    file = pathlib.Path(os.environ['{VARIABLE}'])\n"
+    text += "    record_property('mode', oct(file.parent.stat().st_mode))\n    assert not file.exists()"
+    (result,) = files(text)
+    assert (result.outcome, result.observed) == (PASSED, ("0o40700",))
 
 
 def test_pytest_without_a_target_says_what_to_type(tmp_path: Path) -> None:
-    env, argv = {**os.environ, **runner.VARIABLES}, [sys.executable, *runner.PYTEST]
+    env, argv = {**os.environ, **runner.VARIABLES}, runner.PYTEST
     ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 4 and "inv smokes --env dev" in ran.stderr and "Traceback" not in ran.stderr + ran.stdout
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner, views
-from release_tasks.checks.api import Api
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner, web
 from release_tasks.checks.target import Target
-from release_tasks.checks.views import check_view
+from release_tasks.checks.web import Api, check_view
 from tests.checks.conftest import Came, came_to
 
 See = Callable[..., Came]
@@ -132,9 +131,9 @@ def site(served: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Any]:
-    os.environ |= views.node_of_playwright()
+    os.environ |= web.node_of_playwright()
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(**views.launch_options())
+        one = playwright.chromium.launch(**web.launch_options())
         yield one
         one.close()
 

@@ -431,21 +431,21 @@ def test_it(run, target):
 """
 
 
-def test_only_smokes_that_only_read_run_on_it_and_one_that_writes_fails(source: str, tmp_path: Path) -> None:
+def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(source: str, tmp_path: Path) -> None:
     environment = environment_at(source, tmp_path)
     taken = backup.take(environment, "")
     code = tmp_path / "production" / "releases" / "v0.1.0"
     (code / "smokes").mkdir(parents=True)
-    reads = READS.format(statement="select * from parted", python=sys.executable)
-    (code / "smokes" / "test_reads.py").write_text(reads)
+    writes = READS.format(statement="delete from parted", python=sys.executable)
+    (code / "smokes" / "test_writes.py").write_text(writes)
     (code / "smokes" / "test_other.py").write_text("def test_it(db): db.execute('select 1 / 0')")
     point_link(environment.current, code)
     on_copy = partial(pass_on_copy, environment, "0.1.1")
-    assert restore.verify(taken, environment, on_copy).endswith("smokes: reads")
-    writes = READS.format(statement="delete from parted", python=sys.executable)
-    (code / "smokes" / "test_writes.py").write_text(writes)
+    assert "; smokes: writes: it " in restore.verify(taken, environment, on_copy)
+    fails = READS.format(statement="select from nowhere", python=sys.executable)
+    (code / "smokes" / "test_fails.py").write_text(fails)
     (taken.folder / VERIFIED).unlink()
-    with pytest.raises(Refused, match=r"(?s)Smoke writes: it: failed on .* cannot execute DELETE in a read-only"):
+    with pytest.raises(Refused, match=r"(?s)Smoke fails: it: failed on the restored backup.*nowhere"):
         restore.verify(taken, environment, on_copy)
     assert execute(source, "select count(*) from parted") == [(30,)]
 

@@ -29,7 +29,6 @@ create table settings.coin_universe (symbol text primary key, enabled boolean no
 create table str_aux.samples_5s (symbol text, ts timestamptz, mid numeric, primary key (symbol, ts));
 create table matrices.dyn_values (matrix_type text, base text, quote text, ts_ms bigint, value numeric);
 create table ops.session_log (session_id text primary key, app_name text, app_version text, opened_at timestamptz);
-create table ops.session_flags (schema_name text primary key, is_open boolean, opened_by text);
 create table ops.ddl_ledger (file text primary key, sha256 text not null, applied_at timestamptz);
 create view debug.coverage as select symbol, count(*) as rows from str_aux.samples_5s group by 1;
 """
@@ -44,7 +43,6 @@ insert into matrices.dyn_values
     unnest(array['benchmark', 'delta', 'pct24h']) as type, generate_series(0, 120) as n where enabled;
 insert into ops.session_log
     values ('first', 'app', '0.1.0', now() - interval '1 day'), ('second', 'app', '0.1.1', now());
-insert into ops.session_flags select unnest(array['market', 'str_aux']), true, 'second';
 insert into ops.ddl_ledger values ('ddl/00.sql', 'cafe', now()), ('ddl/01.sql', 'f00d', now());
 """
 
@@ -160,7 +158,7 @@ class Healthy:
             deployed_at=(datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
             log=server_log,
             log_positions=positions([server_log, str(code / "app.log")], self.root),
-            **{"session_log": "ops.session_log", "session_flags": "ops.session_flags", "ledger": "ops.ddl_ledger"},
+            **{"session_log": "ops.session_log", "ledger": "ops.ddl_ledger"},
             pack={"ddl/00.sql": "cafe", "ddl/01.sql": "f00d"},
         )
         self._execute("postgres", sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

@@ -53,10 +53,6 @@ def meet_them(release: Release) -> str:
     return acceptance.meet_the_conditions(release, release.environment("staging"))
 
 
-def check(release: Release, evidence: Path, wait: float) -> set[str]:
-    return {each.outcome for each in acceptance.check(release, release.environment("staging"), evidence, wait)}
-
-
 def outcomes(release: Release) -> dict[str, str]:
     found = acceptance.acceptance_on(release, release.environment("staging"))
     return {each.name: each.outcome for each in found}
@@ -130,13 +126,30 @@ def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Re
 def test_a_watch_gives_each_condition_its_seconds(deployed: Callable[..., Release], web: Web, tmp_path: Any) -> None:
     release = deployed()
     web.answers["/api/health"] = (503, "")
-    assert FAILED in {
-        each.outcome for each in acceptance.check(release, release.environment("staging"), tmp_path / "kept", 0.1)
-    }
+    assert FAILED in watched(release, tmp_path / "kept", 0.1)
     web.later["/api/health"] = (200, '{"ok": true}')
-    assert {
-        each.outcome for each in acceptance.check(release, release.environment("staging"), tmp_path / "kept", 60)
-    } == {PASSED}
+    assert set(watched(release, tmp_path / "kept", 60)) == {PASSED}
+
+
+def watched(release: Release, evidence: Path, seconds: float, *options: str) -> list[str]:
+    found = acceptance.check(release, release.environment("staging"), evidence, *options, watch=seconds)
+    return [each.outcome for each in found]
+
+
+def test_a_watch_begins_anew_for_each_condition(deployed: Callable[..., Release], web: Web, tmp_path: Path) -> None:
+    """It was one time for all: what the first one used up, the second one lacked."""
+    tests = "calls = []\ndef test_a(record_property):\n    calls.append(1)\n    record_property('calls', len(calls))\n"
+    tests += "    assert len(calls) > 2\n\n"
+    tests = "import time\n\ndef test_first(): time.sleep(3.5); assert False\n\n" + tests
+    release = deployed(tests=tests)
+    assert watched(release, tmp_path / "kept", 3) == [PASSED, FAILED, PASSED, PASSED]
+
+
+def test_conditions_that_pytest_s_options_leave_out_did_not_run(
+    deployed: Callable[..., Release], web: Web, tmp_path: Path
+) -> None:
+    release = deployed(tests=GAPS + API_OK, document=DOCUMENT)
+    assert watched(release, tmp_path / "kept", 0, "-k", "api_ok") == [PASSED, INCONCLUSIVE]
 
 
 @pytest.mark.parametrize("given", ["nonsense", "-1", "1.5", "nan", "inf"])

@@ -1,0 +1,180 @@
+"""The web app: HTTP on ORIGIN, which a request never leaves, JSON compared strictly, and views in a real browser."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from json import dumps
+from typing import Any
+from urllib.parse import urldefrag
+
+import requests
+
+from release_tasks import node
+from release_tasks.checks import CheckFailed, Inconclusive, Record
+from release_tasks.masks import short
+
+LOGIN = re.compile(r"log-?in|sign-?in|\bo?auth\d?\b|\bsso\b", re.IGNORECASE)
+as_text = partial(dumps, ensure_ascii=False, sort_keys=True)  # by which true is neither "true" nor 1
+NODE = "PLAYWRIGHT_NODEJS_PATH"  # by which Playwright finds its Node; its own needs libatomic1, which may be missing
+NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "microsoft-edge", "chrome", "msedge")
+GET_ONE = "python -m playwright install chromium   # or set BROWSER_BIN to one that is there"
+GET_A_SANDBOX = "sudo apt-get install chromium-sandbox   # on Debian; on Ubuntu Google Chrome's own package has it"
+ERROR_WORDS = (
+    r"(?i)\b(something went wrong|(application|internal server|unexpected|unhandled( runtime)?) error|"
+    r"an error (has )?occurred|failed to (fetch|load)|(service|temporarily) unavailable|bad gateway|gateway timeout|"
+    r"cannot (GET|POST) /|Traceback \(most recent call last\))"
+)
+IDLE = 2000  # milliseconds in which what scripts request may still come; a page that polls is never idle
+OF_REQUESTS = ("Failed to load resource", "Access to ")  # errors on the console about requests, which are judged so
+# What people see of a page, and which of its pictures a browser cannot draw (HTML Standard, img.decode).
+TEXT = "[document.title, document.body ? document.body.innerText : '']"
+BROKEN = """Promise.all([...document.images].filter(image => image.complete && image.currentSrc).map(
+  image => image.decode().then(() => '', () => image.currentSrc)))"""
+
+
+class Api(requests.Session):
+    """A session of requests whose paths are those of ORIGIN: no redirects, no proxy, 10 s."""
+
+    def __init__(self, origin: str, record: Record = lambda name, value: None) -> None:
+        super().__init__()
+        self.origin, self.record, self.trust_env = origin, record, False
+        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # which trust_env no longer reads
+
+    def request(self, method: Any, url: Any, *args: Any, **how: Any) -> requests.Response:
+        """Request a path of ORIGIN. Raises `CheckFailed` when it is late, `Inconclusive` when nobody answers."""
+        if not str(url).startswith("/"):
+            raise Inconclusive(f"{short(url)} is no path on ORIGIN, as /api/health is.", final=True)
+        how = {"timeout": 10, **how, "allow_redirects": False}
+        try:
+            answer = super().request(method, f"{self.origin}{url}", *args, **how)
+        except requests.ReadTimeout:
+            raise CheckFailed(f"{url} was not answered within {how['timeout']:g} s.") from None
+        except requests.RequestException as error:
+            why = short(str(error).rpartition(": ")[2].rstrip("\"')"))
+            raise Inconclusive(f"{self.origin}{url} could not be reached: {why}.", f"curl -I {self.origin}") from None
+        self.record("request", f"{answer.status_code} in {answer.elapsed.total_seconds():.2f} s, {url}")
+        return answer
+
+    def expect(self, path: str, json: Any = None, status: int = 200, within: float = 5, **how: Any) -> None:
+        """Raise `CheckFailed` unless the answer comes `within` seconds with `status` and has what `json` has."""
+        answer = self.get(path, timeout=within, **how)
+        if answer.status_code != status:
+            said = leads_to(answer.headers.get("Location", "")) or f"said {short(answer.text)}"
+            raise CheckFailed(f"{path} answered {answer.status_code}, expected {status}; it {said}")
+        if json is not None and as_text(found := part_of(json_in(answer), json)) != as_text(json):
+            raise CheckFailed(f"{path} says {short(as_text(found))}, expected {as_text(json)}.")
+
+
+def json_in(answer: requests.Response) -> Any:
+    """Return the JSON of an answer, its text where it is none."""
+    try:
+        return answer.json()
+    except ValueError:
+        return answer.text
+
+
+def part_of(found: Any, expected: Any) -> Any:
+    """Return of JSON `found` what `expected` names: of an object only its keys."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return {key: part_of(found[key], expected[key]) for key in expected if key in found}
+    return found
+
+
+def version_in(answer: requests.Response) -> str:
+    """Return the version that a version route answers with, whatever its status; "" for any other answer."""
+    found = json_in(answer)
+    return str(found.get("version") or "") if isinstance(found, dict) else ""
+
+
+def leads_to(url: str) -> str:
+    """Return where a page leads, "" where it stays."""
+    return url and f"leads to {short(url)}{', a login page' if LOGIN.search(url) else ''}"
+
+
+def check_view(
+    context: Any,
+    api: Api,
+    record: Record,
+    path: str,
+    shows: str = "main",
+    must_not_show: Sequence[str] = (),
+    error_words: str = ERROR_WORDS,
+    timeout: float = 15,
+) -> None:
+    """Visit `path` until the CSS selector `shows` is visible, and raise `CheckFailed` with all that is wrong there."""
+    from playwright.sync_api import Error, TimeoutError
+
+    url, began, wrong = api.origin + path, time.monotonic(), list[str]()
+    # Without a browser first: a redirect is seen at once, wherever it leads.
+    api.expect(path, within=timeout, cookies={each["name"]: each["value"] for each in context.cookies(api.origin)})
+    for earlier in [page for page in context.pages if page.url == url]:
+        earlier.close()
+
+    def is_own(url: str) -> bool:
+        return url.startswith(f"{api.origin}/")
+
+    def judge(request: Any, how: str) -> None:
+        if is_own(request.url) and request.failure != "net::ERR_ABORTED":
+            wrong.append(f"requests {short(request.url)}, {how}")
+
+    def read(it: Any) -> None:
+        if it.type == "error" and not it.text.startswith(OF_REQUESTS):
+            wrong.append(f"logs an error: {short(it.text)}")
+
+    page, step = context.new_page(), "is not loaded"
+    page.set_default_timeout(timeout * 1000)
+    page.on("console", read)
+    page.on("pageerror", lambda error: wrong.append(f"throws {short(error)}"))
+    page.on("requestfailed", lambda request: judge(request, f"which fails: {request.failure}"))
+    page.on("response", lambda it: judge(it.request, f"and gets status {it.status}") if it.status >= 400 else None)
+    try:
+        page.goto(url)
+        step = f"does not show {shows}"
+        page.locator(shows).locator("visible=true").first.wait_for()
+        with suppress(TimeoutError):
+            page.wait_for_load_state("networkidle", timeout=IDLE)
+        step = "cannot be read"
+        if urldefrag(page.url)[0] != urldefrag(url)[0]:
+            wrong.append(f"{leads_to(page.url)}; expected that it stays")
+        # `evaluate` has no time limit, and a page may be busy.
+        broken = [each for each in page.wait_for_function(BROKEN).json_value() if is_own(each)]
+        wrong += [f"has a picture that cannot be drawn: {short(picture)}" for picture in broken]
+        frames = [frame for frame in page.frames if frame == page.main_frame or is_own(frame.url)]
+        text = "\n".join(piece for frame in frames for piece in frame.wait_for_function(TEXT).json_value())
+        unwanted = [match for words in [error_words, *must_not_show] if words and (match := re.search(words, text))]
+        wrong += [f"shows what it must not: {short(match[0])}" for match in unwanted]
+    except Error as error:
+        wrong.append(f"{step}: {short(error.message.partition('Call log')[0])}")
+    if wrong:
+        raise CheckFailed(f"{path} {', '.join(dict.fromkeys(wrong))}.")
+    record("view", f"{path} in {time.monotonic() - began:.1f} s")
+
+
+def start_once() -> str:
+    """Start the browser, open a page, and return which browser it is. Raises `Inconclusive` with its own words."""
+    from playwright.sync_api import sync_playwright
+
+    os.environ |= node_of_playwright()
+    try:
+        with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
+            browser.new_page().goto("data:text/html,<main>A page</main>")
+            return f"{launch_options()['executable_path'] or 'Chromium of Playwright'}, {browser.version}"
+    except Exception as error:  # Playwright's, and whatever hinders its Node
+        said = re.findall(r"\[err\] (?:\[[^]]*\] )?(.+)", str(error)) or str(error).splitlines()
+        hint = GET_A_SANDBOX if "No usable sandbox" in str(error) else GET_ONE
+        raise Inconclusive(f"The browser does not start: {short(said[0])}", hint) from None
+
+
+def node_of_playwright() -> dict[str, str]:
+    """Return the variable that lets Playwright run on the wheel's Node, unless it is set."""
+    return {NODE: os.environ.get(NODE) or str(node.wheel_node() or "")}
+
+
+def launch_options() -> dict[str, Any]:
+    """Return how to launch BROWSER_BIN, or one on PATH, or Playwright's own; for root Chromium has no sandbox."""
+    found = os.environ.get("BROWSER_BIN") or next(filter(None, map(shutil.which, NAMES)), None)
+    return {"executable_path": found, "chromium_sandbox": not hasattr(os, "geteuid") or os.geteuid() != 0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from outside import git, shell
 from world import World
 

@@ -1,7 +1,5 @@
 """What tasks.py is written with, and all that knows Invoke: sections, their options, and a plan of all their steps."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys
@@ -132,8 +130,7 @@ class ReleaseExecutor(Executor):
                     screen.summary(outcomes)
                     outcomes = outcomes if _refused(outcomes) else walk.change()
                 elif not silent:
-                    for number, _ in enumerate(outcomes, 1):
-                        plan.show(outcomes[max(number - 2, 0) : number])
+                    plan.show(outcomes)
             if silent:
                 screen.as_json(outcomes)
             elif refused := _refused(outcomes):
@@ -179,12 +176,10 @@ def _heading(each: Section) -> str:
 
 def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:
     """Return how far a command line, whose last section is `last`, has come; after checks alone, what comes next."""
-    goal = f" {release.version}" + (f" to {_heading(last)}" if last.steps(release) else "")
-    took, take = ("Took", "take") if last.steps(release) else ("Released", "release")
-    if not release.only_checks:
-        return took + goal
+    took, take, to = ("Took", "take", f" to {_heading(last)}") if last.steps(release) else ("Released", "release", "")
     ahead = next((each.section for each in outcomes if each.state in (PLANNED, PENDING)), None)
-    summary = f"Ready to {take}{goal}" if ahead else took + goal
-    if ahead and release.is_under_way:
-        summary = f"Goes on with {ahead}, to {take}{goal}"
-    return f"{summary}; nothing was changed"
+    summary = f"{took} {release.version}{to}"
+    if ahead:
+        begin = f"Goes on with {ahead}, to" if release.is_under_way else "Ready to"
+        summary = f"{begin} {take} {release.version}{to}"
+    return f"{summary}; nothing was changed" if release.only_checks else summary

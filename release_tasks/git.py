@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 LOCAL = 60
 NEWS = 10.0  # seconds after which the remote is listed again
-UNFINISHED = (
-    "MERGE_HEAD",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "rebase-merge",
-    "rebase-apply",
-    "BISECT_LOG",
-    "index.lock",
-)
+MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 
 
 class Git:
@@ -115,7 +107,7 @@ class Git:
     @property
     def under_way(self) -> str | None:
         """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
-        return next((mark for mark in UNFINISHED if (Path(self.repo.git_dir) / mark).exists()), None)
+        return next((mark for mark in MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""

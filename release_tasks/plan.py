@@ -1,20 +1,16 @@
 """A plan: the steps of a command line, walked once to check them all, and once more to change what is missing."""
 
-from __future__ import annotations
-
 import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from release_tasks import screen
 from release_tasks.errors import IN_A_RUN, Manual, NotYet, Problem, Refused
 from release_tasks.failures import FORESEEN, problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
-
-if TYPE_CHECKING:
-    from release_tasks.release import Release
+from release_tasks.release import Release
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,11 @@ def _advance(running: Any) -> tuple[str | None, str | None]:
         return None, end.value
 
 
-def show(outcomes: list[Outcome]) -> None:
-    """Show the last of `outcomes`, with its section's heading where the one before it is of another section."""
-    *before, outcome = outcomes
-    screen.step(outcome, not before or before[-1].section != outcome.section)
+def show(outcomes: list[Outcome], before: str = "") -> None:
+    """Show `outcomes`, those of each section below its heading; the section `before` has been shown."""
+    for outcome in outcomes:
+        screen.step(outcome, outcome.section != before)
+        before = outcome.section
 
 
 @dataclass
@@ -121,8 +118,9 @@ class Plan:
         """Change what is missing, up to a refusal, and show each step; return the outcomes."""
         outcomes: list[Outcome] = []
         for step in self.steps:
-            outcomes.append(outcome := self._run(step, change=True))
-            show(outcomes[-2:])
+            outcome = self._run(step, change=True)
+            show([outcome], outcomes[-1].section if outcomes else "")
+            outcomes.append(outcome)
             if outcome.state == REFUSED:
                 break
             if outcome.state == MANUAL and self.ask and not self.release.published:

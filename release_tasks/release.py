@@ -9,12 +9,14 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from release_tasks import versions
+from release_tasks.checks.runner import Result
 from release_tasks.config import load
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
+from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
@@ -22,9 +24,6 @@ from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
 from release_tasks.settings import Settings
 
-if TYPE_CHECKING:
-    from release_tasks.checks.runner import Result
-    from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
@@ -53,15 +52,14 @@ def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
 class Release:
     """The release of `version` from the repository at `root`.
 
-    With `only_checks` (a status, a dry run) nothing is started or recorded, and nobody is prompted. While it is `quick`
-    nothing is started either.
+    With `only_checks` (a status, a dry run) nothing is recorded; while it is `quick` nothing is started either.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = self.quick = False
-        self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
-        self.plan: list[Any] = []  # list[PlannedStep]: the command line's, from which people are told what is ahead
+        self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
+        self.plan: list[Any] = []  # the command line's steps, from which people are told what is ahead
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
@@ -80,15 +78,16 @@ class Release:
         Raises `Refused` for a version or settings that cannot be.
         """
         root = project_root(config)
-        if version is None:
-            found = version_here(root)
-            version = versions.release_after(found) if in_work and versions.is_version(found) else found
-            if versions.version_problems(version):
-                what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
-                fix = again(version=versions.release_after(found))
-                raise Refused(f"Which version? None was given, and {what}.", fix)
-        refuse(versions.version_problems(version))
-        return cls(version, root, settings_of(config))
+        found = version_here(root)
+        named = version if version is not None else found
+        if version is None and in_work and versions.is_version(found):
+            named = versions.release_after(found)
+        problems = versions.version_problems(named)
+        if problems and version is None:
+            what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
+            raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
+        refuse(problems)
+        return cls(named, root, settings_of(config))
 
     @property
     def tag(self) -> str:
@@ -144,14 +143,12 @@ class Release:
 
     def goes_on_at(self, commit: str) -> bool:
         """Tell whether VERSION in `commit` means that work goes on after this release."""
-        version = self.version_at(commit)
-        return versions.is_version(version) and versions.opens_a_cycle_after(version, self.version)
+        return versions.opens_a_cycle_after(self.version_at(commit), self.version)
 
     @property
     def is_under_way(self) -> bool:
         """Whether something has been changed for it: its tag is published, or its own branch is cut."""
-        has_branch = bool(self.settings.branch) and self.git.commit_named(self.branch_ref) is not None
-        return has_branch or bool(self.published)
+        return bool(self.published or (self.settings.branch and self.git.commit_named(self.branch_ref)))
 
     @property
     def last(self) -> str | None:
@@ -203,31 +200,28 @@ class Release:
         """Whether production runs this release, or did when it was finished: then what came before is history."""
         if self.is_over or not self.published or self.settings.environments.unset("production"):
             return self.is_over
-        if (
-            self.only_checks or self.quick
-        ) and self.settings.environments.production.embedded:  # which runs only with a command
+        if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
             code = read_link(folder_of("production", self.root) / "current")
             return code is not None and code.name == self.tag
         return self.runs_on(self.environment("production"))
 
     def only_in_a_run(self) -> None:
         """Raise `NotYet` in a status, a dry run and a quick look: they start nothing."""
-        if self.only_checks or self.quick:
+        if self.quick:
             raise NotYet(IN_A_RUN)
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
-        if not self.only_checks:
-            atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
+        atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
     def kept(self, name: str) -> Path:
         """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
-        return emptied((records_folder(self.root) if self.only_checks else self.folder) / "checks" / name)
+        return emptied(self.folder / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""
         self.keep_check(name, version=self.version, where=where, **facts, results=results)
-        for result in results if not self.only_checks else ():
+        for result in results:
             self.journal.record("check", where=where, **asdict(result))
 
     def refresh(self) -> None:

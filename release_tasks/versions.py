@@ -41,9 +41,11 @@ def is_past(version: str, target: str) -> bool:
     return found.finalize_version() > wanted.finalize_version() if is_in_work(version) else found > wanted
 
 
-def opens_a_cycle_after(version: str, released: str) -> bool:
-    """Tell whether main on `version` means that work goes on after `released`: 0.1.1-dev does after 0.1.1-rc1."""
-    return is_past(version, released) or (is_in_work(version) and is_past(release_after(version), released))
+def opens_a_cycle_after(text: str, released: str) -> bool:
+    """Tell whether main on the version `text` is work after `released`, as on 0.1.1-dev after 0.1.1-rc1."""
+    if not is_version(text):
+        return False
+    return is_past(text, released) or (is_in_work(text) and is_past(release_after(text), released))
 
 
 def released_by(refs: Iterable[str]) -> list[str]:

@@ -77,14 +77,10 @@ def _fill(folder: Path, release: Release) -> None:
     git.run("bundle", "verify", "--quiet", str(bundle))
     source = folder / "source" / f"{name}.tar"
     git.run("archive", "--format=tar", f"--prefix={name}/", f"--output={source}", commit)
-    committed = {
-        "VERSION": (commit, "VERSION"),
-        "SOURCE_TAG": (commit, "SOURCE_TAG"),
-        "HASHES.sha256.txt": (commit, settings.docs_pack.hashes),
-        "ddl/ORDER.lock": (commit, settings.ddl.lock),
-        f"notes/{tag}.md": (release.tip, release.notes_path),
-    }
-    for there, (at, path) in committed.items():
+    files = {name: name for name in ("VERSION", "SOURCE_TAG")}
+    files |= {"HASHES.sha256.txt": settings.docs_pack.hashes, "ddl/ORDER.lock": settings.ddl.lock}
+    for there, path in {**files, f"notes/{tag}.md": release.notes_path}.items():
+        at = release.tip if path == release.notes_path else commit
         if not (content := git.bytes_at(at, path)):
             raise Refused(f"The evidence pack needs {path}; it is missing or empty in {at:.9}.", f"git show {at}")
         atomic_write(folder / there, content)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from release_tasks.database.pack import TITLE, changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, listed, refuse
 from release_tasks.release import Release, Step, until_published
-from release_tasks.sections.database_notes import objects_changed
+from release_tasks.sections.notes import objects_changed
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 

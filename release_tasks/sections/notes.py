@@ -1,14 +1,17 @@
 """Section 6: the release notes, drafted from git, the DDL pack and CHANGELOG; a person owns the Highlights."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from release_tasks import ddl
 from release_tasks.checks import document
+from release_tasks.database import drift
+from release_tasks.database.pack import DdlFile, changes, recorded
 from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
-from release_tasks.sections import database_notes
 
 TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
 ADDED, CHANGED, FIXED, DEV = KINDS = "added", "changed", "fixed", "dev"
@@ -18,6 +21,11 @@ TYPES = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": F
 VERBS = {"add": ADDED, "adds": ADDED, "added": ADDED, "fix": FIXED, "fixes": FIXED, "fixed": FIXED}
 OUR_OWN = re.compile(r"^(release: |docs: update version \+ hashes for )")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+NOTED = {  # of what a file was seen to do: kind → how that begins
+    "lock (ACCESS EXCLUSIVE)": "` locks ",
+    "takes long on a large table": "` rewrites ",
+    "cannot be undone": "` (drops|empties|changes rows of) ",
+}
 
 
 def write_the_notes(release: Release, highlights: str | None = None) -> Step:
@@ -107,9 +115,9 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
-        database=_bullets(database_notes.database_changes(release)),
+        database=_bullets(database_changes(release)),
         evidence=_bullets(_evidence(release)),
-        deployment=_bullets([*database_notes.deployment(release), *_new_variables(release)]),
+        deployment=_bullets([*_deployment(release), *_new_variables(release)]),
     )
 
 
@@ -132,6 +140,39 @@ def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
         if not OUR_OWN.match(subject):
             lines.append(f"{rest if kind else subject} ({commit:.9})")
     return kinds
+
+
+def database_changes(release: Release) -> list[str]:
+    """Return the objects and files in which the pack differs from the last release's; the first is counted."""
+    last, now = release.last_pack, release.pack
+    moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
+    if not last:
+        return [f"first release of the pack: {len(now)} files", *fixes]
+    objects = (objects_changed(last, now, release) or ["the same objects as before"]) if moved else []
+    return [*objects, *([f"files: {'; '.join(moved)}"] if moved else []), *fixes]
+
+
+def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
+    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
+    try:
+        return [str(shift) for shift in drift.shifts(before, now, release.root, release.settings)]
+    except Refused as no:
+        return [f"the objects of the two packs cannot be compared: {no}"]
+
+
+def _deployment(release: Release) -> list[str]:
+    """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
+    last, now = release.last_pack, release.pack
+    if not changes(last, now):
+        return []
+    files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
+    lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
+    runner = " ".join(release.settings.ddl.command) or "psql"
+    return [
+        f"the DDL pack {'has changed' if last else 'is new'}: `inv deploy.staging` applies it with `{runner}`, "
+        "`inv deploy.production` too, after a backup",
+        *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
+    ]
 
 
 def _new_variables(release: Release) -> list[str]:

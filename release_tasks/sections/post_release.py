@@ -59,7 +59,7 @@ def next_version(release: Release, given: str | None) -> str:
     """Return the version to work on next: `given`, else the next patch; raises `Refused` when it is not past this."""
     proposed = f"{versions.next_release(release.version)}-dev"
     upcoming = given or proposed
-    if not versions.is_version(upcoming) or not versions.opens_a_cycle_after(upcoming, release.version):
+    if not versions.opens_a_cycle_after(upcoming, release.version):
         what = f"--next {upcoming} is no version that comes after {release.version}."
         raise Refused(what, release.again(next=proposed))
     return upcoming

@@ -28,21 +28,20 @@ def keep_environments_apart(release: Release) -> str:
 
 def stand_on_the_right_branch(release: Release) -> str:
     """The whole history is here, and the main or the release branch is checked out."""
-    git, main = release.git, release.settings.main
-    problems, expected = list[Problem](), " or ".join(sorted({main, release.branch}))
-    if git.is_shallow:
-        fix = f"git fetch --unshallow --tags {release.settings.remote}"
-        problems.append(Problem("This clone is shallow; a release needs the whole history.", fix))
-    if git.under_way:
-        fix = "git status   # then finish or abort it; remove a lock that a crash left"
-        problems.append(Problem(f"Git has something unfinished here: {git.under_way}.", fix))
-    if git.branch not in (main, release.branch):
-        found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-        problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {main}"))
-    if git.run("var", "GIT_COMMITTER_IDENT", check=False).code:
-        fix = 'git config user.name "…" && git config user.email "…"'
-        problems.append(Problem("Git does not know who commits; expected user.name and user.email.", fix))
-    refuse(problems)
+    git, main, remote = release.git, release.settings.main, release.settings.remote
+    found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
+    wrong_branch = f"Found {found}; expected {' or '.join(sorted({main, release.branch}))}."
+    identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
+    finish = "git status   # then finish or abort it; remove a lock that a crash left"
+    introduce = 'git config user.name "…" && git config user.email "…"'
+    unshallow = f"git fetch --unshallow --tags {remote}"
+    checks = [
+        (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
+        (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
+        (git.branch not in (main, release.branch), wrong_branch, f"git switch {main}"),
+        (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
+    ]
+    refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)
     return f"on {git.branch}"
 
 

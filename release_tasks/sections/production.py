@@ -130,16 +130,12 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
         return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
+    names = ["web"] if read_link(env.current) else list(services)
+    logs = {name: str(release.folder / f"candidate-{env.name}-{name}.log") for name in names}
     with ExitStack() as stack:
-        for name in ["web"] if read_link(env.current) else services:
-            command = Command(services[name], folder, variables, str(_log(release, env, name)))
-            stack.callback(Supervised(command).stop)
+        for name, log in logs.items():
+            stack.callback(Supervised(Command(services[name], folder, variables, log)).stop)
         deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
-            what = f"The new code does not answer as {release.version} beside the old."
-            raise Refused(what, f"cat {_log(release, env, 'web')}")
+            raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin
-
-
-def _log(release: Release, env: Environment, service: str) -> Path:
-    return release.folder / f"candidate-{env.name}-{service}.log"

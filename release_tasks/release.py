@@ -78,16 +78,14 @@ class Release:
         Raises `Refused` for a version or settings that cannot be.
         """
         root = project_root(config)
-        found = version_here(root)
-        named = version if version is not None else found
-        if version is None and in_work and versions.is_version(found):
-            named = versions.release_after(found)
-        problems = versions.version_problems(named)
-        if problems and version is None:
-            what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
-            raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
-        refuse(problems)
-        return cls(named, root, settings_of(config))
+        if version is None:
+            found = version_here(root)
+            version = versions.release_after(found) if in_work and versions.is_version(found) else found
+            if problems := versions.version_problems(version):
+                what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
+                raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
+        refuse(versions.version_problems(version))
+        return cls(version, root, settings_of(config))
 
     @property
     def tag(self) -> str:

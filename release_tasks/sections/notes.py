@@ -107,6 +107,14 @@ def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
     git, commit, since = release.git, release.commit, release.last
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
+    path = release.settings.docs_pack.hashes
+    hashes = git.bytes_at(commit, path) or b""
+    evidence = [
+        f"tag `{release.tag}`, commit `{commit}`",
+        f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
+        f"DDL order: `{release.settings.ddl.lock}`",
+        *(f"waived on staging: {item}: {reason}" for item, reason in document.waivers(release.root).items()),
+    ]
     return Template(template_of(release)).safe_substitute(
         title=release.title,
         version=release.version,
@@ -116,7 +124,7 @@ def draft(release: Release, highlights: str) -> str:
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
         database=_bullets(database_changes(release)),
-        evidence=_bullets(_evidence(release)),
+        evidence=_bullets(evidence),
         deployment=_bullets([*_deployment(release), *_new_variables(release)]),
     )
 
@@ -183,17 +191,6 @@ def _new_variables(release: Release) -> list[str]:
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)
     found = {"new environment variables": now - then, "environment variables that are gone": then - now}
     return [f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}" for what, names in found.items() if names]
-
-
-def _evidence(release: Release) -> list[str]:
-    path = release.settings.docs_pack.hashes
-    hashes = release.git.bytes_at(release.commit, path) or b""
-    return [
-        f"tag `{release.tag}`, commit `{release.commit}`",
-        f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
-        f"DDL order: `{release.settings.ddl.lock}`",
-        *(f"waived on staging: {item}: {reason}" for item, reason in document.waivers(release.root).items()),
-    ]
 
 
 def _bullets(lines: list[str]) -> str:

@@ -88,7 +88,6 @@ def production(release, yes=False):
     """8. Deploy to Production"""
     return steps(
         sections.deployment.reach_the_environment,
-        sections.production.have_the_notes_ready,
         sections.production.confirm_production,
         sections.production.back_up_the_database,
         sections.production.verify_the_backup,
@@ -124,7 +123,7 @@ def post_release(release, next=None):
 
 
 @section(post_release)
-def release(release, until=None, allow_shift=None, sign=False, highlights=None, yes=False, next=None):
+def release(release):
     """Take a release through sections 2 to 10; after any stop, the same command goes on."""
     return steps()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from release_tasks import screen, versions
+from release_tasks import screen
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW
@@ -18,7 +18,7 @@ from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import atomic_write
 from release_tasks.git import Git
-from release_tasks.release import environment_of, project_root, settings_of, version_here
+from release_tasks.release import Release, environment_of, project_root, settings_of, version_here
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
@@ -72,12 +72,11 @@ def validate(config: Any, as_json: bool) -> None:
     """Prove the DDL pack as it lies here, over that of the last released version. Raises `Refused`."""
     screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
-    files, last, since = pack.pack_in(root, root, settings), list[DdlFile](), None
-    with closing(Git.open(root, settings.remote)) as git:
-        tagged = [version for tag in git.tagged_on("HEAD") if (version := versions.version_named(tag))]
-        if newest := versions.highest(tagged):
-            since, last = f"v{newest}", pack.pack_at(git, f"refs/tags/v{newest}", settings)
-    problems = pack.pack_problems(files, settings.ddl)
+    with closing(Release(version_here(root), root, settings)) as release:
+        files = pack.pack_in(root, root, settings)
+        problems = pack.pack_problems(files, settings.ddl)
+        since = None if problems else release.last
+        last = pack.pack_at(release.git, f"refs/tags/{since}", settings) if since else []
     proved = proof.Proof(problems=problems) if problems else proof_of(files, last, root, settings, remembered=False)
     if as_json:
         screen.as_json({"over": since, **asdict(proved)})

@@ -1,24 +1,18 @@
-"""What tasks.py is written with, and all that knows Invoke: sections, their options, and a plan of all their steps.
-
-First every step is checked, and all refusals are gathered; if there are none, what is missing is changed. `--dry` and
-`status` end after the checks, so what they show is what a release would do.
-"""
-
-from __future__ import annotations
+"""What tasks.py is written with, and all that knows Invoke: sections, their options, and a plan of all their steps."""
 
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
-from release_tasks import failures, requirements
-from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.outcome import REFUSED, Outcome
+from release_tasks import errors, failures, requirements
+from release_tasks.errors import Refused, refuse
+from release_tasks.outcome import PENDING, PLANNED, REFUSED, Outcome
 
 sys.excepthook = failures.explain
 HELP = {
@@ -41,23 +35,31 @@ class Section(Task):  # type: ignore[type-arg]
     steps: Callable[..., Steps]
     only_checks: bool
 
+    def given(self, release: Any, options: dict[str, Any]) -> Steps:
+        """Return its steps, with those of `options` that it declares itself."""
+        declared = inspect.signature(self.steps).parameters
+        return self.steps(release, **{name: value for name, value in options.items() if name in declared})
+
 
 def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
     """Make a function that returns steps the task of a section; its docstring is the heading, `pre` what comes before.
 
-    Its parameters after `release` are the task's options, beside `--version`. With `only_checks` nothing is changed.
+    The task's options are `--version`, the function's parameters after `release`, and all that come before it have.
+    With `only_checks` nothing is changed.
     """
 
     def decorate(body: Callable[..., Steps]) -> Section:
-        release, *options = inspect.signature(body).parameters.values()
+        release, *own = inspect.signature(body).parameters.values()
         version = inspect.Parameter("version", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+        before = [option for each in pre for option in list(inspect.signature(each.body).parameters.values())[1:]]
+        options = {option.name: option for option in (version, *before, *own)}
 
         def run(*_: Any, **__: Any) -> None:
             raise Exit(failures.NO_EXECUTOR, 1)
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
-        run.__signature__ = inspect.Signature([release, version, *options])  # type: ignore[attr-defined]
-        texts = {each.name: HELP[each.name] for each in (version, *options) if each.name in HELP}
+        run.__signature__ = inspect.Signature([release, *options.values()])  # type: ignore[attr-defined]
+        texts = {name: HELP[name] for name in options if name in HELP}
         made: Section = task(pre=pre, klass=Section, help=texts, auto_shortflags=False)(run)
         made.steps, made.only_checks = body, only_checks
         return made
@@ -85,6 +87,7 @@ class ReleaseExecutor(Executor):
         others = [call.called_as or call.task.name for call in calls if not isinstance(call.task, Section)]
         if not own:
             return super().execute(*tasks)
+        errors.typed[:] = [(call.called_as or call.task.name, _given(call)) for call in calls]
         with failures.as_sentences():
             self._read_variables()
             if sections and others:
@@ -93,54 +96,49 @@ class ReleaseExecutor(Executor):
             from release_tasks import release, temporary
 
             with temporary.run_directory(release.project_root(self.config)):
-                return self._walk(list(sections), _options(calls)) if sections else super().execute(*tasks)
+                return self._walk(list(sections), _options()) if sections else super().execute(*tasks)
 
     def _read_variables(self) -> None:
         """Let variables such as INVOKE_RELEASE_TITLE set what they name. Raises `Refused` where one cannot."""
-        refuse(_key_problems(self.config.get("release", {}), "release"))
         names = [name for name in os.environ if name.startswith("INVOKE_RELEASE_")]
         try:
             if names:
                 self.config.load_shell_env()
-        except (ValueError, AmbiguousEnvVar, UncastableEnvVar) as error:
+        except (TypeError, ValueError, AmbiguousEnvVar, UncastableEnvVar) as error:
             what = f"A variable cannot stand for its key of invoke.yaml: {error}. Found {', '.join(names)}."
             raise Refused(what, f"unset {' '.join(names)}   # or give it a value of the key's type") from None
 
     def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
-        from release_tasks import screen
-        from release_tasks.plan import Plan, PlannedStep
+        """Check every step; if none is refused, change what is missing, but for a status and a dry run."""
+        from release_tasks import plan, screen
         from release_tasks.release import Release
 
         is_status, silent = any(each.only_checks for each in sections), "json" in options
-        only_check = is_status or self.config.run.dry
         screen.for_machines(silent)
-        release = Release.open(self.config, options.get("version"), in_work=is_status)
-        release.only_checks = only_check
-        try:
+        with closing(Release.open(self.config, options.get("version"), in_work=is_status)) as release:
+            release.only_checks = is_status or self.config.run.dry
             steps = [
-                PlannedStep(_heading(each), function, own)
-                for each in sections
-                for function, own in _steps_of(each, release, options)
+                plan.PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, options)
             ]
-            needed = ["dev", *(step.options["env"] for step in steps if "env" in step.options)] if not is_status else []
+            release.plan = steps
+            needed = [] if is_status else ["dev", *(step.options["env"] for step in steps if "env" in step.options)]
             refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
-            plan = Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
-            with nullcontext() if only_check else release.held():
-                outcomes = plan.walk(change=False, show=screen.step if only_check and not silent else None)
-                if not only_check:
+            walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
+            with nullcontext() if release.only_checks else release.held():
+                outcomes = walk.check()
+                if not release.only_checks:
                     screen.summary(outcomes)
-                    outcomes = outcomes if _refused(outcomes) else plan.walk(change=True, show=screen.step)
+                    outcomes = outcomes if _refused(outcomes) else walk.change()
+                elif not silent:
+                    plan.show(outcomes)
             if silent:
                 screen.as_json(outcomes)
             elif refused := _refused(outcomes):
                 screen.refusals(refused)
             else:
-                summary = _summary(sections[-1], release, done=not only_check or release.is_over)
-                screen.finished(outcomes, f"{summary}; nothing was changed" if only_check else summary)
+                screen.finished(outcomes, _summary(sections[-1], release, outcomes))
             if _refused(outcomes):
                 raise SystemExit(1)
-        finally:
-            release.close()
         return {}
 
 
@@ -151,19 +149,21 @@ def _with_pre(each: Any) -> Iterator[Any]:
     yield each
 
 
-def _options(calls: list[Call]) -> dict[str, Any]:
-    """Return what a command line gives its sections: an option reaches each that declares it.
-
-    Raises `Refused` where one has two values.
-    """
+def _options() -> dict[str, Any]:
+    """Return all that was typed: an option reaches each section that declares it. Raises `Refused` for two values."""
     given: dict[str, Any] = {}
-    for call in calls:
-        for name, value in call.kwargs.items() if isinstance(call.task, Section) else ():
-            default = inspect.signature(call.task.body).parameters[name].default
-            if value != default and given.setdefault(name, value) != value:
+    for _, own in errors.typed:
+        for name, value in own.items():
+            if given.setdefault(name, value) != value:
                 flag = f"--{name.replace('_', '-')}"
                 raise Refused(f"{flag} is given twice: found {given[name]} and {value}.", f"Give {flag} once.")
     return given
+
+
+def _given(call: Call) -> dict[str, Any]:
+    """Return the options of `call` that are no defaults."""
+    declared = inspect.signature(call.task.body).parameters
+    return {name: value for name, value in call.kwargs.items() if value != declared[name].default}
 
 
 def _refused(outcomes: list[Outcome]) -> list[Outcome]:
@@ -174,22 +174,12 @@ def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0]
 
 
-def _steps_of(each: Section, release: Any, options: dict[str, Any]) -> Steps:
-    declared = inspect.signature(each.steps).parameters
-    return each.steps(release, **{name: value for name, value in options.items() if name in declared})
-
-
-def _summary(last: Section, release: Any, done: bool) -> str:
-    """Return how far a command line, whose last section is `last`, has come, or unless it is `done` would come."""
-    if last.steps(release):
-        return f"{'Took' if done else 'Ready to take'} {release.version} to {_heading(last)}"
-    return f"{'Released' if done else 'Ready to release'} {release.version}"
-
-
-def _key_problems(found: Any, path: str) -> Iterator[Problem]:
-    """Yield the keys that YAML does not read as text: Invoke cannot, when it looks for variables of their names."""
-    for key, inner in found.items() if hasattr(found, "items") else enumerate(found) if isinstance(found, list) else ():
-        if not isinstance(found, list) and not isinstance(key, str):
-            what = f"invoke.yaml, {path}: found the key {key}, which YAML does not read as text."
-            yield Problem(what, f'Put it in quotes, as in "{key}": …')
-        yield from _key_problems(inner, f"{path}.{key}")
+def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:
+    """Return how far a command line, whose last section is `last`, has come; after checks alone, what comes next."""
+    took, take, to = ("Took", "take", f" to {_heading(last)}") if last.steps(release) else ("Released", "release", "")
+    ahead = next((each.section for each in outcomes if each.state in (PLANNED, PENDING)), None)
+    summary = f"{took} {release.version}{to}"
+    if ahead:
+        begin = f"Goes on with {ahead}, to" if release.is_under_way else "Ready to"
+        summary = f"{begin} {take} {release.version}{to}"
+    return f"{summary}; nothing was changed" if release.only_checks else summary

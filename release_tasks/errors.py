@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Found = TypeVar("Found")
+IN_A_RUN = "when the release runs"  # what a check waits for that starts something, or takes its time
+typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,25 @@ def listed(paths: Iterable[str], most: int = 10) -> str:
     names = list(paths)
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def again(instead: str = "", **options: Any) -> str:
+    """Return the command that was typed, with `options` in it, as a hint.
+
+    A status changes nothing: there the task `instead` stands for it, if one is given.
+    """
+    words, given = ["inv"], [(task, dict(own)) for task, own in typed]
+    if instead and given[-1][0] == "status":
+        given = [(instead, {name: value for name, value in given[-1][1].items() if name != "json"})]
+    for name, value in options.items():
+        for own in [own for _, own in given if name in own] or [given[-1][1]]:
+            own[name] = value
+    for task, own in given:
+        words.append(task)
+        for name, value in own.items():
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return " ".join(f'"{word}"' if word == "…" else shlex.quote(word) for word in words)

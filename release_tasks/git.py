@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from release_tasks import process
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write
+from release_tasks.files import atomic_write, checksum_lines, file_sha256, read_checksums, sha256
 
 if TYPE_CHECKING:
     import git as gitpython
@@ -29,14 +29,15 @@ class Git:
         self.root, self.remote = root, remote
         self._seen: dict[tuple[str, ...], process.Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
-        self._remote_refs, self._listed_at = dict[str, str](), -NEWS
+        self._remote_refs: dict[str, str] = {}
+        self._listed_at = -NEWS  # a `time.monotonic`
 
     @classmethod
     def open(cls, root: Path, remote: str) -> Git:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
         if not (root / ".git").exists():
-            top = git._look("rev-parse", "--show-toplevel").stdout.strip()
+            top = git.look("rev-parse", "--show-toplevel").stdout.strip()
             if not top:
                 raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
             what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
@@ -73,7 +74,7 @@ class Git:
         env = {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": ssh}
         return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
 
-    def _look(self, *args: str) -> process.Finished:
+    def look(self, *args: str) -> process.Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
         if args not in self._seen:
             self._seen[args] = self.run(*args, check=False, changes=False)
@@ -87,21 +88,21 @@ class Git:
 
     def object_named(self, ref: str) -> str | None:
         """Return the id of the very object `ref` names: for an annotated tag, the tag object."""
-        found = self._look("rev-parse", "--quiet", "--verify", "--end-of-options", ref)
+        found = self.look("rev-parse", "--quiet", "--verify", "--end-of-options", ref)
         return found.stdout.strip() if found.code == 0 else None
 
     def tag_text(self, tag_ref: str) -> str:
         """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
-        return self._look("cat-file", "tag", tag_ref).stdout
+        return self.look("cat-file", "tag", tag_ref).stdout
 
     @property
     def branch(self) -> str | None:
         """The branch that is checked out, None on a detached HEAD."""
-        return self._look("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
+        return self.look("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
 
     @property
     def is_shallow(self) -> bool:
-        return self._look("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
+        return self.look("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
 
     @property
     def under_way(self) -> str | None:
@@ -110,24 +111,12 @@ class Git:
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
-        return self._look("merge-base", "--is-ancestor", ancestor, commit).code == 0
+        return self.look("merge-base", "--is-ancestor", ancestor, commit).code == 0
 
     def dirty_paths(self) -> list[str]:
         """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
         status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
         return sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
-
-    def same_here(self, files: Mapping[str, bytes], paths: list[str]) -> list[str]:
-        """Return those of `paths` that are in the working tree as `files` (path → bytes) has them."""
-        here = [path for path in paths if path in files and (self.root / path).is_file()]
-        return [path for path in here if (self.root / path).read_bytes() == files[path]]
-
-    def tags(self) -> list[str]:
-        return self._look("tag", "--list").stdout.split()
-
-    def tagged_on(self, commit: str) -> list[str]:
-        """Return the tags in the history of `commit`."""
-        return self._look("tag", "--merged", commit).stdout.split()
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
@@ -162,10 +151,6 @@ class Git:
                 self._folders[key] = {}
         return self._folders[key]
 
-    def changed_between(self, old: str, new: str) -> list[str]:
-        found = self._look("diff", "--name-only", "-z", "--no-renames", old, new).stdout
-        return sorted(path for path in found.split("\0") if path)
-
     def subjects(self, since: str | None, until: str) -> list[tuple[str, str]]:
         """Return (commit id, subject) of the commits after `since` up to `until`, newest first, merges left out."""
         commits = self.repo.iter_commits(f"{since}..{until}" if since else until, no_merges=True)
@@ -195,7 +180,7 @@ class Git:
     def remote_refs(self) -> dict[str, str]:
         """The remote's refs and the ids they name; raises `Refused` when there is no remote or no answer."""
         if time.monotonic() - self._listed_at >= NEWS:
-            if self.remote not in self._look("remote").stdout.split():
+            if self.remote not in self.look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
                 listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK, changes=False).stdout
@@ -228,6 +213,7 @@ class Git:
                 inside = {path.partition("/")[2]: own.pop(path) for path in files if path.startswith(f"{folder}/")}
                 submodule.commit_files(inside, message)
                 submodules.append(folder)
+        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in own.items()}))
         for path, content in own.items():
             atomic_write(self.root / path, content)
         paths = [*own, *submodules]
@@ -235,8 +221,15 @@ class Git:
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
             empty = ["--allow-empty"] if even_empty else []
             self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
+        self._writing.unlink()
 
+    @property
+    def _writing(self) -> Path:
+        """The list of what is being committed: it is there until that is done, whatever stops the run."""
+        return Path(self.repo.git_dir) / "RELEASE_FILES"
 
-def differing(files: Mapping[str, bytes], git: Git, commit: str) -> list[str]:
-    """Return those of `files` (path → expected bytes) whose committed bytes in `commit` are others."""
-    return [path for path, content in files.items() if git.bytes_at(commit, path) != content]
+    def half_committed(self) -> list[str]:
+        """Return the files that are, byte for byte, what a `commit_files` wrote that was stopped."""
+        written = read_checksums(self._writing.read_bytes()) if self._writing.exists() else {}
+        here = [path for path in written if (self.root / path).is_file()]
+        return [path for path in here if file_sha256(self.root / path) == written[path]]

@@ -1,20 +1,16 @@
 """A plan: the steps of a command line, walked once to check them all, and once more to change what is missing."""
 
-from __future__ import annotations
-
 import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from release_tasks import screen
-from release_tasks.errors import Manual, NotYet, Problem, Refused
+from release_tasks.errors import IN_A_RUN, Manual, NotYet, Problem, Refused
 from release_tasks.failures import FORESEEN, problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
-
-if TYPE_CHECKING:
-    from release_tasks.release import Release
+from release_tasks.release import Release
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class PlannedStep:
         A plain function is a gate: it raises or returns. A generator's `yield` parts its check from its change.
         """
 
-        def outcome(state: str, text: str = "", problems: tuple[Problem, ...] = ()) -> Outcome:
+        def outcome(state: str, text: str = "", *problems: Problem) -> Outcome:
             return Outcome(self.section, self.title, state, text, problems)
 
         release.git.refresh(remote=False)
@@ -71,11 +67,11 @@ class PlannedStep:
         except NotYet as wait:
             if not change:
                 return outcome(PENDING, str(wait))
-            return outcome(REFUSED, "", (Problem(f"It can only be done {wait}, and that did not come about."),))
+            return outcome(REFUSED, "", Problem(f"It can only be done {wait}, and that did not come about."))
         except Refused as error:
-            return outcome(REFUSED, "", error.problems)
+            return outcome(REFUSED, "", *error.problems)
         except FORESEEN as error:
-            return outcome(REFUSED, "", (problem_of(error),))
+            return outcome(REFUSED, "", problem_of(error))
 
 
 def _advance(running: Any) -> tuple[str | None, str | None]:
@@ -86,6 +82,13 @@ def _advance(running: Any) -> tuple[str | None, str | None]:
         return next(running), None
     except StopIteration as end:
         return None, end.value
+
+
+def show(outcomes: list[Outcome], before: str = "") -> None:
+    """Show `outcomes`, those of each section below its heading; the section `before` has been shown."""
+    for outcome in outcomes:
+        screen.step(outcome, outcome.section != before)
+        before = outcome.section
 
 
 @dataclass
@@ -100,26 +103,39 @@ class Plan:
     ask: bool = False
     known: dict[PlannedStep, Outcome] = field(default_factory=dict)
 
-    def walk(self, change: bool, show: Callable[[Outcome, bool], None] | None = None) -> list[Outcome]:
-        """Check all steps or, with `change`, change what is missing up to a refusal; return the outcomes.
+    def check(self) -> list[Outcome]:
+        """Check all steps and return their outcomes: what starts something only where nothing else is refused."""
+        self.release.quick = True
+        outcomes = [self._run(step, change=False) for step in self.steps]
+        self.release.quick = False
+        if self.release.only_checks or any(outcome.state == REFUSED for outcome in outcomes):
+            return outcomes
+        self.release.refresh()
+        found = zip(self.steps, outcomes, strict=True)
+        return [self._run(step, change=False) if seen.text == IN_A_RUN else seen for step, seen in found]
 
-        `show` gets each one, and whether it is the first of its section.
-        """
+    def change(self) -> list[Outcome]:
+        """Change what is missing, up to a refusal, and show each step; return the outcomes."""
         outcomes: list[Outcome] = []
-        self.release.plan = self.steps
         for step in self.steps:
-            outcome = self._run(step, change)
-            if show:
-                show(outcome, not outcomes or outcomes[-1].section != outcome.section)
+            outcome = self._run(step, change=True)
+            show([outcome], outcomes[-1].section if outcomes else "")
             outcomes.append(outcome)
-            if change and outcome.state == REFUSED:
+            if outcome.state == REFUSED:
                 break
-            if change and outcome.state == MANUAL and self.ask and not self.release.published:
-                confirmed = screen.confirm()
-                self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)
-                if not confirmed:
-                    raise Refused(f"{step.title}: not confirmed.", "Do it, then run the same command again.")
+            if outcome.state == MANUAL and self.ask and not self.release.published:
+                self._confirm(step)
         return outcomes
+
+    def _confirm(self, step: PlannedStep) -> None:
+        """Let the person at the terminal say that a manual step is done. Raises `Refused` where they do not."""
+        try:
+            confirmed, found = screen.confirm(), "not confirmed"
+        except EOFError:
+            confirmed, found = False, "not confirmed, for the input ended before an answer was given"
+        self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)
+        if not confirmed:
+            raise Refused(f"{step.title}: {found}. Do it, then go on:", self.release.again())
 
     def _run(self, step: PlannedStep, change: bool) -> Outcome:
         """Return what a step comes to now, or came to if nothing has changed since it was checked; record it."""

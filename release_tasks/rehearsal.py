@@ -18,7 +18,7 @@ from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused, listed, refuse
+from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
@@ -48,7 +48,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     version = version or versions.release_after(version_here(root))
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
-        screen.say(f"Rehearsing HEAD; {len(dirty)} uncommitted changes have no part in it: {listed(dirty, 3)}.")
+        screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
     with screen.busy("Starting the browser"):
         preconditions.try_the_browser(root)  # section 2 does it as well, but after the environments
     if settings.uses_node:

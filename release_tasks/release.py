@@ -9,27 +9,27 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from release_tasks import versions
+from release_tasks.checks.runner import Result
 from release_tasks.config import load
+from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
-from release_tasks.errors import NotYet, Refused, refuse
+from release_tasks.environments import Environment
+from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
 from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
 from release_tasks.settings import Settings
 
-if TYPE_CHECKING:
-    from release_tasks.checks.runner import Result
-    from release_tasks.environments import Environment
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
 Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def _until(words: str, holds: Callable[[Release], object]) -> Callable[[Marked], Marked]:
+def _until(holds: Callable[[Release], object], words: str) -> Callable[[Marked], Marked]:
     """Return what marks a step as settled once it `holds`: it is not run any more, and `words` say why."""
 
     def mark(step: Marked) -> Marked:
@@ -39,8 +39,9 @@ def _until(words: str, holds: Callable[[Release], object]) -> Callable[[Marked],
     return mark
 
 
-until_published = _until("settled when the tag was published", lambda release: release.published)
-until_live = _until("history: production has it", lambda release: release.runs_in_production)
+until_published = _until(lambda release: release.published, "settled when the tag was published")
+until_live = _until(lambda release: release.runs_in_production, "history: production has it")
+until_over = _until(lambda release: release.is_over, "history: the cycle after it is open")
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
@@ -51,14 +52,14 @@ def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
 class Release:
     """The release of `version` from the repository at `root`.
 
-    With `only_checks` (a status, a dry run) nothing is started or recorded, and nobody is prompted.
+    With `only_checks` (a status, a dry run) nothing is recorded; while it is `quick` nothing is started either.
     """
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
-        self.only_checks = False
-        self.acceptance: Any = None  # list[Result]: what section 7.2 came to, until something changes
-        self.plan: list[Any] = []  # list[PlannedStep]: the command line's, from which people are told what is ahead
+        self.only_checks = self.quick = False
+        self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
+        self.plan: list[Any] = []  # the command line's steps, from which people are told what is ahead
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = records_folder(root) / f"v{version}"
@@ -80,16 +81,19 @@ class Release:
         if version is None:
             found = version_here(root)
             version = versions.release_after(found) if in_work and versions.is_version(found) else found
-            if versions.version_problems(version):
+            if problems := versions.version_problems(version):
                 what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
-                fix = f"Add --version {versions.release_after(found)} to the command."
-                raise Refused(f"Which version? None was given, and {what}.", fix)
+                raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
         refuse(versions.version_problems(version))
         return cls(version, root, settings_of(config))
 
     @property
     def tag(self) -> str:
         return f"v{self.version}"
+
+    def again(self, instead: str = "", **options: Any) -> str:
+        """Return the command that was typed, with this version and `options` in it, as a hint."""
+        return again(instead, **{"version": self.version, **options})
 
     # How far it has come
 
@@ -137,8 +141,33 @@ class Release:
 
     def goes_on_at(self, commit: str) -> bool:
         """Tell whether VERSION in `commit` means that work goes on after this release."""
-        version = self.version_at(commit)
-        return versions.is_version(version) and versions.opens_a_cycle_after(version, self.version)
+        return versions.opens_a_cycle_after(self.version_at(commit), self.version)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something has been changed for it: its tag is published, or its own branch is cut."""
+        return bool(self.published or (self.settings.branch and self.git.commit_named(self.branch_ref)))
+
+    @property
+    def last(self) -> str | None:
+        """The tag of the release before this one; None before any. Refused where it is on the remote, but not here.
+
+        It need not be in our history: a release branch may be merged squashed.
+        """
+        finals = [each for each in versions.released_by(self.git.remote_refs) if "-" not in each]
+        is_bound = versions.is_version(self.version)  # VERSION may be missing where a pack is only proved
+        last = versions.highest([each for each in finals if not is_bound or versions.is_past(self.version, each)])
+        return f"v{last}" if last and self.tag_there(f"v{last}") else None
+
+    @property
+    def pack(self) -> list[DdlFile]:
+        """The DDL pack of the release commit, in the order in which it is applied."""
+        return pack_at(self.git, self.commit, self.settings)
+
+    @property
+    def last_pack(self) -> list[DdlFile]:
+        """The DDL pack of the release before; no file before the first."""
+        return pack_at(self.git, f"refs/tags/{self.last}", self.settings) if self.last else []
 
     # What it reaches
 
@@ -175,23 +204,22 @@ class Release:
         return self.runs_on(self.environment("production"))
 
     def only_in_a_run(self) -> None:
-        """Raise `NotYet` in a status or a dry run: they look, and start nothing."""
-        if self.only_checks:
-            raise NotYet("when the release runs")
+        """Raise `NotYet` in a status, a dry run and a quick look: they start nothing."""
+        if self.quick:
+            raise NotYet(IN_A_RUN)
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
-        if not self.only_checks:
-            atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
+        atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
     def kept(self, name: str) -> Path:
         """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
-        return emptied((records_folder(self.root) if self.only_checks else self.folder) / "checks" / name)
+        return emptied(self.folder / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""
         self.keep_check(name, version=self.version, where=where, **facts, results=results)
-        for result in results if not self.only_checks else ():
+        for result in results:
             self.journal.record("check", where=where, **asdict(result))
 
     def refresh(self) -> None:

@@ -1,26 +1,24 @@
 """What a version may look like, and which one comes next (SemVer 2.0.0)."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable
 
 from semver import Version
 
-from release_tasks.errors import Problem
+from release_tasks.errors import Problem, again
 
 FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?")
-IN_WORK = "dev"
 
 
 def version_problems(text: str) -> list[Problem]:
     """Return what is wrong with `text` as the version of a release, empty when it can be one."""
     if not is_version(text):
-        what = f"{text!r} is not a version: expected MAJOR.MINOR.PATCH with an optional pre-release."
-        return [Problem(what, "inv release --version 0.1.1")]
-    if is_in_work(text):
+        what = f"{text!r} is not a version: expected three numbers, as in 0.1.1, and perhaps a pre-release."
+    elif is_in_work(text):
         what = f"{text} is the name of work in progress, not of a release."
-        return [Problem(what, f"inv release --version {release_after(text)}")]
-    return []
+    else:
+        return []
+    return [Problem(what, again(version=release_after(text)))]
 
 
 def is_version(text: str) -> bool:
@@ -31,7 +29,7 @@ def is_version(text: str) -> bool:
 def is_in_work(version: str) -> bool:
     """Tell whether the well-formed `version` is a `-dev` one, which is never released."""
     identifiers = (Version.parse(version).prerelease or "").split(".")
-    return any(re.fullmatch(rf"{IN_WORK}\d*", identifier) for identifier in identifiers)
+    return any(re.fullmatch(r"dev\d*", identifier) for identifier in identifiers)
 
 
 def is_past(version: str, target: str) -> bool:
@@ -43,16 +41,17 @@ def is_past(version: str, target: str) -> bool:
     return found.finalize_version() > wanted.finalize_version() if is_in_work(version) else found > wanted
 
 
-def opens_a_cycle_after(version: str, released: str) -> bool:
-    """Tell whether main on `version` means that work goes on after `released`: 0.1.1-dev does after 0.1.1-rc1."""
-    goes_on = Version.parse(version).finalize_version() == Version.parse(released).finalize_version()
-    return is_past(version, released) or (is_in_work(version) and goes_on and bool(Version.parse(released).prerelease))
+def opens_a_cycle_after(text: str, released: str) -> bool:
+    """Tell whether main on the version `text` is work after `released`, as on 0.1.1-dev after 0.1.1-rc1."""
+    if not is_version(text):
+        return False
+    return is_past(text, released) or (is_in_work(text) and is_past(release_after(text), released))
 
 
-def version_named(tag: str) -> str | None:
-    """Return the version that `tag` names, None for a tag that is no release of ours (tags in the wild vary)."""
-    version = tag.removeprefix("v")
-    return version if version != tag and is_version(version) and not is_in_work(version) else None
+def released_by(refs: Iterable[str]) -> list[str]:
+    """Return the versions that the tags among `refs` (names or full refs) stand for; tags in the wild vary."""
+    tags = [ref.removeprefix("refs/tags/") for ref in refs]
+    return [tag[1:] for tag in tags if tag.startswith("v") and is_version(tag[1:]) and not is_in_work(tag[1:])]
 
 
 def highest(versions: list[str]) -> str | None:
@@ -62,15 +61,10 @@ def highest(versions: list[str]) -> str | None:
 
 def next_release(released: str) -> str:
     """Return the next release after `released`: 0.1.2 after 0.1.1, 0.1.1 after 0.1.1-rc1."""
-    version = Version.parse(released)
-    return str(version.finalize_version() if version.prerelease else version.bump_patch())
+    return str(Version.parse(released).next_version("patch"))
 
 
-def next_in_work(released: str) -> str:
-    """Return the version to work on after `released`: 0.1.2-dev after 0.1.1, 0.1.1-dev after 0.1.1-rc1."""
-    return f"{next_release(released)}-{IN_WORK}"
-
-
-def release_after(version: str) -> str:
-    """Return a version to propose when `version` is in work or is none: 0.1.1 for 0.1.1-dev, else 0.1.0."""
-    return str(Version.parse(version).finalize_version()) if is_version(version) else "0.1.0"
+def release_after(text: str) -> str:
+    """Return a version to propose for `text`: 0.1.1 for 0.1.1-dev, 1.2.0 for 1.2; 0.1.0 where it has no number."""
+    numbers = [number.lstrip("0") or "0" for number in re.findall("[0-9]+", text)][:3] or ["0", "1"]
+    return ".".join([*numbers, "0", "0"][:3])

@@ -165,6 +165,14 @@ class Work:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
+    def refuse_commits(self) -> Path:
+        """Let git refuse each commit, as if the run was stopped there, until the file that is returned is gone."""
+        hook = self.root / ".git" / "hooks" / "pre-commit"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+        return hook
+
     def release_before(self, tag: str) -> None:
         """Tag HEAD as an earlier release, and push the tag."""
         self.git("tag", "--annotate", "--message", tag, tag)

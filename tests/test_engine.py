@@ -158,6 +158,8 @@ def ask_the_gate(release):
     if (release.root / "slow").exists():
         (release.root / "hangs").touch()
         time.sleep(600)
+    if (release.root / "again").exists():
+        raise Refused("A signature is missing.", release.again("notes", sign="…"))
     with (release.root / "asked").open("a") as file:
         file.write("x")
     if (release.root / "closed").exists():
@@ -166,6 +168,9 @@ def ask_the_gate(release):
 
 def write_it(release):
     """Write it."""
+    if (release.root / "costs").exists():
+        release.only_in_a_run()
+        (release.root / "it-cost").touch()
     if (release.root / "it").exists():
         return "it is there"
     yield "write it"
@@ -341,6 +346,15 @@ def test_the_last_line_says_how_far_it_came(project: Project) -> None:
     assert "Ready to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
 
 
+def test_half_way_a_status_says_what_comes_next(project: Project, work: Work) -> None:
+    """It said "Ready to release"."""
+    project.inv("first", *V)
+    work.git("branch", "release/v0.1.1")
+    assert "Goes on with 2. Second, to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+    project.inv("whole", *V)
+    assert "Released 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+
+
 def test_a_gate_is_asked_once_a_section_until_something_changes(project: Project) -> None:
     project.inv("whole", *V)
     assert project.text("asked") == "x" * 3  # two looks, and the second section's again after the changes
@@ -378,10 +392,37 @@ def test_an_option_of_a_section_named_twice_is_not_lost_and_two_values_are_refus
     assert "--until is given twice: found noon and dusk." in said
 
 
-def test_an_option_of_one_section_is_not_one_of_another(project: Project) -> None:
-    assert "'--until'" in project.inv("--dry", "whole", "--until", "noon", *V, code=1)
-    project.inv("--dry", "second", "--until", "noon", *V)
-    assert "0.1.1 False noon" in project.text("options")
+def test_a_section_takes_the_options_of_those_before_it_and_no_later_ones(project: Project) -> None:
+    assert "'--until'" in project.inv("--dry", "first", "--until", "noon", *V, code=1)
+    for section in ("second", "whole"):
+        project.inv("--dry", section, "--until", "noon", *V)
+        assert project.text("options").splitlines()[-1] == "0.1.1 False noon"
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["second", *V, "--until", "noon"], 'inv second --version 0.1.1 --until noon --sign "…"'),
+        (["--dry", "first", "whole", "--yes", *V], 'inv first whole --version 0.1.1 --yes --sign "…"'),
+        (["status", "--json"], 'inv notes --version 0.1.1 --sign "…"'),
+    ],
+)
+def test_a_hint_is_the_command_that_was_typed_with_what_is_missing(
+    project: Project, command: list[str], hint: str
+) -> None:
+    """It was another command, as `inv release`, and lacked the options that were typed."""
+    (project.root / "again").touch()
+    said = project.inv(*command, code=1)
+    assert (hint in said) or json.loads(said)[0]["problems"][0]["hint"] == hint
+
+
+def test_what_starts_something_is_left_out_once_a_quick_look_is_refused(project: Project, work: Work) -> None:
+    """A dirty tree was refused after 15 seconds, when the smokes had run."""
+    (project.root / "costs").touch()
+    (project.root / "closed").touch()
+    assert "The gate is closed" in project.inv("whole", *V, code=1) and project.has("it-cost") == [False]
+    (project.root / "closed").unlink()
+    assert "Released 0.1.1" in project.inv("whole", *V) and project.has("it-cost") == [True]
 
 
 @pytest.mark.parametrize(
@@ -526,8 +567,9 @@ def test_a_manual_step_before_the_tag_waits_for_a_person(project: Project, work:
     assert [record["confirmed"] for record in project.journal.records() if record["event"] == "answer"] == [True]
     code, said = project.on_a_terminal("whole", *V, types="\n")
     assert code == 1 and "Tell people: not confirmed." in said
-    code, said = project.on_a_terminal("whole", *V, types="\x04")
-    assert code == 1 and "The input ended before an answer" in said
+    code, said = project.on_a_terminal("whole", "--sign", *V, types="\x04")
+    assert code == 1 and "Tell people: not confirmed, for the input ended before an answer was given." in said
+    assert said.rstrip().endswith("inv whole --version 0.1.1 --sign")
     assert "Is it so?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
     assert "Is it so?" not in project.inv("whole", *V)
     assert "Is it so?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]

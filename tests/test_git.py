@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks.errors import Refused, listed
-from release_tasks.git import Git, differing
+from release_tasks.git import Git
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,15 +64,6 @@ def test_only_an_annotated_tag_has_a_text(work: Work, git: Git) -> None:
     work.git("tag", "v0.1.0")
     assert "tag v0.1.1\n" in git.tag_text(TAG) and "App v0.1.1" in git.tag_text(TAG)
     assert git.tag_text("refs/tags/v0.1.0") == "" == git.tag_text("refs/tags/none")
-
-
-def test_tags_are_listed_and_told_by_history(work: Work, git: Git) -> None:
-    work.git("tag", "v0.0.1")
-    work.git("switch", "--quiet", "--create", "side")
-    work.commit({"side": "x"})
-    work.git("tag", "v0.0.2")
-    assert git.tags() == ["v0.0.1", "v0.0.2"]
-    assert git.tagged_on("refs/heads/main") == ["v0.0.1"]
 
 
 def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
@@ -178,13 +169,6 @@ def test_files_in_are_those_directly_in_the_folder(work: Work, git: Git) -> None
     assert git.files_in("HEAD", "none") == [] == git.files_in("HEAD", "VERSION")
 
 
-def test_changed_paths_between_two_commits(work: Work, git: Git) -> None:
-    before = work.git("rev-parse", "HEAD")
-    work.git("mv", "CHANGELOG.md", "Was Neues (1).md")
-    after = work.commit({"VERSION": "0.1.1\n"})
-    assert git.changed_between(before, after) == ["CHANGELOG.md", "VERSION", "Was Neues (1).md"]
-
-
 def test_subjects_are_newest_first(work: Work, git: Git) -> None:
     first, fix = work.git("rev-parse", "HEAD"), work.commit({}, "fix: a thing\n\nwith a body")
     assert git.subjects(None, "HEAD") == [(fix, "fix: a thing"), (first, "Begin")]
@@ -235,7 +219,7 @@ def test_files_are_committed_and_nothing_else(work: Work, git: Git) -> None:
     work.git("add", "staged.txt")
     git.commit_files({"VERSION": b"0.1.1\n", "new dir/a (1).txt": b"new\n"}, "release: two files")
     assert work.git("log", "-1", "--format=%s") == "release: two files"
-    assert git.changed_between("HEAD~1", "HEAD") == ["VERSION", "new dir/a (1).txt"]
+    assert work.git("diff", "--name-only", "HEAD~1", "HEAD").splitlines() == ["VERSION", "new dir/a (1).txt"]
     assert git.text_at("HEAD", "VERSION") == "0.1.1\n"
     assert work.git("diff", "--cached", "--name-only") == "staged.txt"
     assert work.git("diff", "--name-only") == "CHANGELOG.md"
@@ -245,6 +229,19 @@ def test_committing_what_is_committed_makes_no_commit(work: Work, git: Git) -> N
     before = work.git("rev-parse", "HEAD")
     git.commit_files({"VERSION": b"0.1.1-dev\n"}, "nothing")
     assert work.git("rev-parse", "HEAD") == before
+
+
+def test_what_a_stopped_commit_wrote_is_known_until_a_hand_changes_it(work: Work, git: Git) -> None:
+    hook = work.refuse_commits()
+    files = {"VERSION": b"0.1.1\n", "new (1).txt": b"new\n"}
+    with pytest.raises(Refused):
+        git.commit_files(files, "release: two files")
+    assert git.half_committed() == list(files)
+    work.write({"VERSION": "by hand\n"})
+    assert git.half_committed() == ["new (1).txt"]
+    hook.unlink()
+    git.commit_files(files, "release: two files")
+    assert git.half_committed() == [] == git.dirty_paths()
 
 
 def test_files_in_a_submodule_are_committed_there_and_recorded_here(work: Work) -> None:
@@ -264,13 +261,8 @@ def test_hashes_are_of_committed_bytes_on_a_crlf_checkout_too(work: Work) -> Non
     assert (work.root / "VERSION").read_bytes() == b"0.1.1-dev\r\n"
     assert hashlib.sha256(git.bytes_at("HEAD", "VERSION") or b"").digest() == hashlib.sha256(b"0.1.1-dev\n").digest()
     git.commit_files({"VERSION": b"0.1.1\n"}, "release: LF in git")
-    assert differing({"VERSION": b"0.1.1\n"}, git, "HEAD") == []
+    assert git.bytes_at("HEAD", "VERSION") == b"0.1.1\n"
     assert git.dirty_paths() == []
-
-
-def test_differing_names_what_is_other_or_missing(git: Git) -> None:
-    files = {"VERSION": b"0.1.1-dev\n", "SOURCE_TAG": b"other\n", "none": b""}
-    assert differing(files, git, "HEAD") == ["SOURCE_TAG", "none"]
 
 
 def test_a_long_list_is_cut_and_counted() -> None:

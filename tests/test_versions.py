@@ -28,10 +28,16 @@ def test_any_text_is_a_version_or_has_one_problem_with_its_hint(text: str) -> No
     problems = versions.version_problems(text)
     if problems:
         assert len(problems) == 1 and problems[0].hint.startswith("inv release --version ")
-        assert versions.version_named(f"v{text}") is None
+        assert versions.released_by([f"v{text}"]) == []
     else:
         assert text.isascii() and str(Version.parse(text)) == text
-        assert versions.version_named(f"v{text}") == text
+        assert versions.released_by([f"refs/tags/v{text}"]) == [text]
+
+
+def test_what_is_nearly_a_version_is_proposed_as_one() -> None:
+    """It proposed 0.1.1, whatever was typed."""
+    (problem,) = versions.version_problems("1.2")
+    assert "expected three numbers" in problem.what and problem.hint == "inv release --version 1.2.0"
 
 
 @given(RELEASES)
@@ -56,12 +62,13 @@ def test_work_in_progress_is_never_released(text: str, hint: str) -> None:
 
 @pytest.mark.parametrize("tag", ["nightly", "v1", "0.1.1", "vv0.1.1", "v0.1.1-dev", "release-0.1.1", "v0.1.1^{}", "v"])
 def test_tags_that_are_no_releases_of_ours_name_no_version(tag: str) -> None:
-    assert versions.version_named(tag) is None
+    assert versions.released_by([tag]) == []
 
 
 @given(RELEASES)
 def test_the_next_version_in_work_leads_to_a_later_release(released: str) -> None:
-    in_work, following = versions.next_in_work(released), versions.next_release(released)
+    following = versions.next_release(released)
+    in_work = f"{following}-dev"
     assert versions.is_in_work(in_work)
     assert versions.is_past(following, released) and versions.is_past(following, in_work)
     assert versions.version_problems(following) == []
@@ -74,7 +81,7 @@ def test_the_next_release_is_the_next_patch_or_what_a_pre_release_leads_to(relea
 
 @given(RELEASES)
 def test_the_next_version_in_work_opens_a_cycle_and_what_was_released_does_not(released: str) -> None:
-    assert versions.opens_a_cycle_after(versions.next_in_work(released), released)
+    assert versions.opens_a_cycle_after(f"{versions.next_release(released)}-dev", released)
     assert not versions.opens_a_cycle_after(released, released)
 
 
@@ -113,7 +120,8 @@ def test_the_highest_is_passed_by_none(found: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "proposed"), [("0.1.1-dev", "0.1.1"), ("0.1.1", "0.1.1"), ("", "0.1.0"), ("x", "0.1.0")]
+    ("found", "proposed"),
+    [("0.1.1-dev", "0.1.1"), ("", "0.1.0"), ("x", "0.1.0"), ("1.2", "1.2.0"), ("v2", "2.0.0"), ("1.2.3.4", "1.2.3")],
 )
 def test_a_version_can_be_proposed_from_whatever_version_says(found: str, proposed: str) -> None:
     assert versions.release_after(found) == proposed

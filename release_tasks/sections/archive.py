@@ -1,12 +1,9 @@
 """Section 9: the evidence pack, one folder that shows what was released, checked by its own manifest."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from release_tasks.database import backup
 from release_tasks.errors import Manual, Problem, Refused, refuse, require
@@ -26,12 +23,7 @@ def build_the_evidence_pack(release: Release) -> Step:
     require(release.runs_in_production, "after production runs it")
     kept = next((place for place in _places(release) if place.exists() and not pack_problems(place, release)), None)
     yield f"fetch it back from {kept}" if kept else f"write {shown(folder, release)}"
-    incomplete = emptied(folder.with_name(f".{folder.name}.incomplete"))
-    if kept:
-        shutil.copytree(kept, incomplete, dirs_exist_ok=True)
-    else:
-        _fill(incomplete, release)
-    incomplete.rename(folder)
+    _write_whole(folder, release, kept)
 
 
 def copy_the_pack_to_its_places(release: Release) -> Step:
@@ -46,10 +38,7 @@ def copy_the_pack_to_its_places(release: Release) -> Step:
         return ", ".join(map(str, places))
     yield f"copy to {', '.join(map(str, missing))}"
     for place in missing:
-        incomplete = emptied(place.with_name(f".{place.name}.incomplete"))
-        shutil.copytree(folder, incomplete, dirs_exist_ok=True)
-        refuse(pack_problems(incomplete, release))
-        incomplete.rename(place)
+        _write_whole(place, release, folder)
 
 
 def ask_for_what_people_keep(release: Release) -> str:
@@ -67,26 +56,31 @@ def _places(release: Release) -> list[Path]:
     return [release.root / place / name for place in release.settings.archive if place]
 
 
+def _write_whole(folder: Path, release: Release, copied: Path | None) -> None:
+    """Let `folder` be a verified copy of the pack `copied`, or a new pack; nothing is there before it is whole."""
+    incomplete = emptied(folder.with_name(f".{folder.name}.incomplete"))
+    if copied:
+        shutil.copytree(copied, incomplete, dirs_exist_ok=True)
+    else:
+        _fill(incomplete, release)
+    refuse(pack_problems(incomplete, release))
+    incomplete.rename(folder)
+
+
 def _fill(folder: Path, release: Release) -> None:
-    """Write the pack of `release` into `folder`; the bundle is cloned to see that it holds the tag."""
+    """Write the pack of `release` into `folder`."""
     git, tag, commit, settings = release.git, release.tag, release.commit, release.settings
     name, bundle = f"{settings.app}-{release.version}", folder / "git" / f"{tag}.bundle"
     for part in ("git", "source", "checks"):
         (folder / part).mkdir()
     git.run("bundle", "create", "--quiet", str(bundle), release.tag_ref)
-    with TemporaryDirectory() as clone:
-        git.run("clone", "--quiet", "--bare", str(bundle), clone, timeout=300)
-        git.run("-C", clone, "rev-parse", "--verify", release.tag_ref)
+    git.run("bundle", "verify", "--quiet", str(bundle))
     source = folder / "source" / f"{name}.tar"
     git.run("archive", "--format=tar", f"--prefix={name}/", f"--output={source}", commit)
-    committed = {
-        "VERSION": (commit, "VERSION"),
-        "SOURCE_TAG": (commit, "SOURCE_TAG"),
-        "HASHES.sha256.txt": (commit, settings.docs_pack.hashes),
-        "ddl/ORDER.lock": (commit, settings.ddl.lock),
-        f"notes/{tag}.md": (release.tip, release.notes_path),
-    }
-    for there, (at, path) in committed.items():
+    files = {name: name for name in ("VERSION", "SOURCE_TAG")}
+    files |= {"HASHES.sha256.txt": settings.docs_pack.hashes, "ddl/ORDER.lock": settings.ddl.lock}
+    for there, path in {**files, f"notes/{tag}.md": release.notes_path}.items():
+        at = release.tip if path == release.notes_path else commit
         if not (content := git.bytes_at(at, path)):
             raise Refused(f"The evidence pack needs {path}; it is missing or empty in {at:.9}.", f"git show {at}")
         atomic_write(folder / there, content)

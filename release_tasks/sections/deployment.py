@@ -1,10 +1,7 @@
 """Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
-These steps are the same for staging and production; `env` is the environment of the section.
 What a deployment leaves in the world for later looks: `releases/<tag>.json` beside the code it put in place.
 """
-
-from __future__ import annotations
 
 import json
 import shlex
@@ -16,10 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from psycopg.errors import UndefinedTable
+
 from release_tasks import ddl, process, smokes, temporary
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
-from release_tasks.database.pack import DdlFile, pack_at
+from release_tasks.database.pack import DdlFile
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse, require
 from release_tasks.files import atomic_write, extract, point_link
@@ -71,10 +70,9 @@ def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
     marker = _folder(release, env).with_name(f"{release.tag}.json")
     if not marker.exists():
         return {"commit": None}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(marker.read_bytes())
-        if isinstance(found, dict) and "commit" in found:
-            return found
+        return {"commit": found["commit"], **found}
     again = f"{shlex.join(['mv', str(marker), f'{marker}.broken'])}   # then the code is put in place once more"
     raise Refused(f"{marker} is not what a deployment leaves there: it may have been cut short.", again)
 
@@ -93,14 +91,14 @@ def placed(release: Release, env: Environment) -> Path:
 @until_live
 def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     """Apply the DDL pack."""
-    settings = release.settings
-    pack = pack_at(release.git, release.commit, settings)
+    command, pack = " ".join(release.settings.ddl.command) or "psql", release.pack
     missing = unapplied_files(release, env)
     if not missing:
-        refuse(() if release.only_checks else ddl.missing_problems(env, pack))  # by a scratch server
+        if not release.only_checks:
+            release.only_in_a_run()  # a scratch server says what the files make
+            refuse(ddl.missing_problems(env, pack))
         return f"all {len(pack)} files are in the ledger"
     folder = release.root if env.name == "dev" else placed(release, env)
-    command = " ".join(settings.ddl.command) or "psql"
     yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
     if env.is_embedded:
         env.install(folder)  # on dev nothing has done it yet, and a runner may need packages
@@ -110,9 +108,8 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
 
 def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
     """Return the files of this release's pack that the ledger of `env` does not have as they are."""
-    pack = pack_at(release.git, release.commit, release.settings)
     with env.connect() as connection:
-        return apply.unapplied(connection, pack, release.settings.ddl)
+        return apply.unapplied(connection, release.pack, release.settings.ddl)
 
 
 @until_live
@@ -159,14 +156,11 @@ def stamped_at(release: Release, env: Environment) -> str | None:
     deployment, log = deployment_of(release, env), release.settings.stamp.log
     if not deployment["commit"]:
         return None
-    with env.connect() as connection:
-        if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
-            return None
-        row = connection.execute(
-            f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1",
-            [release.settings.app, deployment["began"]],
-        ).fetchone()
-    return row[1].isoformat(timespec="seconds") if row and row[0] == release.version else None
+    query = f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1"
+    with env.connect() as connection, suppress(UndefinedTable):
+        row = connection.execute(query, [release.settings.app, deployment["began"]]).fetchone()
+        return row[1].isoformat(timespec="seconds") if row and row[0] == release.version else None
+    return None
 
 
 def shown(path: Path, release: Release) -> str:

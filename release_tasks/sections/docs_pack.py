@@ -1,15 +1,13 @@
 """Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import suppress
 
-from release_tasks.database.pack import lock_of, pack_at, tag_of
+from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
-from release_tasks.git import Git, differing
+from release_tasks.git import Git
 from release_tasks.release import Release, Step, retag_hint, until_published
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
@@ -25,7 +23,7 @@ def write_the_docs_pack(release: Release) -> Step:
     locked_for = tag_of(git.text_at(tip, settings.ddl.lock) or "")
     require(locked_for == release.tag, "after the DDL order is locked")
     pack = expected_pack(release, tip)
-    stale = differing(pack, git, tip)
+    stale = [path for path, content in pack.items() if git.bytes_at(tip, path) != content]
     if not stale:
         return f"{len(read_checksums(pack[settings.docs_pack.hashes]))} hashes"
     yield f"git commit {listed(stale)}"
@@ -51,6 +49,18 @@ def publish_the_docs_submodule(release: Release) -> Step:
     if not tagged:
         docs.run("tag", "--annotate", "--message", release.title, release.tag, "HEAD")
     docs.push(f"HEAD:{branch}", tag_ref)
+
+
+def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
+    """Return path → bytes of the docs pack as it must be on top of `commit`; hashes are of committed bytes."""
+    settings, git, folder = release.settings, release.git, release.settings.docs_pack.folder
+    files = version_files(release, release.version, commit)
+    if git.submodule(folder):
+        files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
+    pack = [file.path for file in pack_at(git, commit, settings)]
+    hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
+    hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
+    return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 
 
 def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
@@ -82,26 +92,10 @@ def version_in(text: str | None) -> str | None:
     return None
 
 
-def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
-    """Return path → bytes of the docs pack as it must be on top of `commit`; hashes are of committed bytes."""
-    settings, git, folder = release.settings, release.git, release.settings.docs_pack.folder
-    files = version_files(release, release.version, commit)
-    if git.submodule(folder):
-        files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
-    pack = [file.path for file in pack_at(git, commit, settings)]
-    hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
-    hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
-    return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
-
-
-def half_packed(release: Release, dirty: list[str]) -> list[str]:
-    """Return those of the `dirty` files that are, byte for byte, what sections 3 and 4 write, or section 6 drafts."""
-    if not dirty:
-        return []
-    git, tip, settings = release.git, release.tip, release.settings
-    files = {**expected_pack(release, tip), settings.ddl.lock: lock_of(pack_at(git, tip, settings), release.tag)}
-    submodule = settings.docs_pack.folder if git.submodule(settings.docs_pack.folder) else ""
-    return [*git.same_here(files, dirty), submodule, release.notes_path]
+def is_built(release: Release, commit: str) -> bool:
+    """Tell whether `commit` has the docs pack of this version, and the locked order of its DDL files."""
+    hashes = release.settings.docs_pack.hashes
+    return release.version_at(commit) == release.version and not hash_problems(release.git, commit, hashes)
 
 
 def hash_problems(git: Git, commit: str, hashes_path: str) -> list[str]:

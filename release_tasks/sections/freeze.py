@@ -1,15 +1,13 @@
 """Section 3: the freeze, its branch, and the lock on the order of the DDL pack."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks.database.pack import TITLE, changes, last_locked, lock_of, pack_at
+from release_tasks.database.pack import TITLE, changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, listed, refuse
 from release_tasks.release import Release, Step, until_published
-from release_tasks.sections.database_notes import objects_changed, packs
+from release_tasks.sections.notes import objects_changed
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
@@ -40,19 +38,21 @@ def cut_the_release_branch(release: Release) -> Step:
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
     git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
-    pack = pack_at(git, tip, settings)
-    lock, base = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings)
-    moved = changes(base[1], pack) if base else []
-    if base and not moved and git.bytes_at(tip, path) == lock:
-        return _about(release)
+    before, pack = release.last_pack, release.pack
+    lock, (commit, locked) = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings) or ("", pack)
+    moved, reason = changes(locked, pack), (allow_shift or "").strip()
+    about = f"{len(pack)} files" + (
+        f"; since {release.last}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
+    )
+    if commit and not moved and git.bytes_at(tip, path) == lock:
+        return about
     if moved:
         release.only_in_a_run()  # a scratch server says what has changed
-    shifted = objects_changed(base[1], pack, release) if base and moved else []
-    reason = (allow_shift or "").strip()
-    if base and shifted and not reason:
-        refuse(_shift_problems(base[0], moved, shifted, release))
+    shifted = objects_changed(locked, pack, release) if moved else []
+    if shifted and not reason:
+        refuse(_shift_problems(commit, moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
-    yield f"git commit {path} ({_about(release)}{f', {kind}: {listed(moved)}' if moved else ''})"
+    yield f"git commit {path} ({about}{f', {kind}: {listed(moved)}' if moved else ''})"
     if moved:
         release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
     text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
@@ -63,7 +63,7 @@ def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: 
     files = f":(glob){release.settings.ddl.folder}/*.sql"
     undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", files])
     yield Problem(f"Since the DDL order was locked: {'; '.join(moved)}.", undo)
-    allow = f'inv freeze --version {release.version} --allow-shift "…"   # why it cannot wait; else undo it'
+    allow = f"{release.again('freeze', allow_shift='…')}   # why it cannot wait; else undo it"
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 
@@ -75,9 +75,3 @@ def _body(moved: list[str], shifted: list[str], reason: str) -> str:
     if len(lines) > MOST_LINES:
         lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
     return "\n".join(lines)
-
-
-def _about(release: Release) -> str:
-    """Return a few words about the pack: its size, and what became of it since the last release."""
-    since, last, pack = packs(release)
-    return f"{len(pack)} files" + (f"; since {since}: {listed(changes(last, pack)) or 'nothing'}" if since else "")

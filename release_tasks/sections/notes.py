@@ -1,46 +1,44 @@
 """Section 6: the release notes, drafted from git, the DDL pack and CHANGELOG; a person owns the Highlights."""
 
-from __future__ import annotations
-
-import os
 import re
-import shlex
-import shutil
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from release_tasks import screen
+from release_tasks import ddl
 from release_tasks.checks import document
+from release_tasks.database import drift
+from release_tasks.database.pack import DdlFile, changes, recorded
 from release_tasks.errors import Problem, Refused, refuse, require
-from release_tasks.files import atomic_write, read_checksums, read_text, sha256
+from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
-from release_tasks.sections import database_notes
 
 TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
-ADDED, CHANGED, FIXED, DEV = "added", "changed", "fixed", "dev"
+ADDED, CHANGED, FIXED, DEV = KINDS = "added", "changed", "fixed", "dev"
 TYPES = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": FIXED} | dict.fromkeys(
     ("docs", "test", "tests", "ci", "build", "chore", "style", "refactor"), DEV
 )
 VERBS = {"add": ADDED, "adds": ADDED, "added": ADDED, "fix": FIXED, "fixes": FIXED, "fixed": FIXED}
 OUR_OWN = re.compile(r"^(release: |docs: update version \+ hashes for )")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+NOTED = {  # of what a file was seen to do: kind → how that begins
+    "lock (ACCESS EXCLUSIVE)": "` locks ",
+    "takes long on a large table": "` rewrites ",
+    "cannot be undone": "` (drops|empties|changes rows of) ",
+}
 
 
 def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     """Write the release notes."""
-    git, path = release.git, release.notes_path
-    committed = git.text_at(release.tip, path)
+    committed = release.git.text_at(release.tip, release.notes_path)
     if committed is not None:
         refuse(notes_problems(committed, release))
-        return path
+        return release.notes_path
     template_of(release)
     found = find_highlights(release, highlights)
     require(release.published, "after the tag is pushed")
-    yield f"git commit {path}" + ("" if found else ", after the Highlights are written in $EDITOR")
-    text = draft(release, found or edited_highlights(release))
-    git.commit_files({path: text.encode()}, f"release: notes for {release.tag}")
+    yield f"git commit {release.notes_path}"
+    release.git.commit_files({release.notes_path: draft(release, found).encode()}, f"release: notes for {release.tag}")
 
 
 def push_the_notes(release: Release) -> Step:
@@ -71,63 +69,22 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
 
 
 def find_highlights(release: Release, given: str | None) -> str:
-    """Return the Highlights: as `given`, from notes begun by hand, as typed before, or from CHANGELOG.
-
-    Returns "" where an editor has to give them; raises `Refused` where none can.
-    """
-    changelog = release.settings.changelog
+    """Return the Highlights: as `given`, from notes begun by hand, or from CHANGELOG; `Refused` where none has them."""
+    changelog, file = release.settings.changelog, Path((given or "").removeprefix("@"))
+    if given and given.startswith("@"):
+        if not file.exists():
+            raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
+        given = read_text(file)
     found = (
-        _written(_text_given(given or ""))
+        _written(given or "")
         or _written(_section_of(read_text(release.root / release.notes_path), "Highlights"))
-        or _written(read_text(_typed(release)))
         or _written(_section_of(release.git.text_at(release.commit, changelog) or "", title_of(release.version)))
     )
-    if not found and not _editor():
-        section = f"{changelog} has no text under a heading {release.version}"
-        raise Refused(
-            f"The notes need Highlights: {section}, and no --highlights were given.",
-            f'inv release --version {release.version} --highlights "…"   # or @file, or the section, before the tag',
-        )
+    if not found:
+        what = f"{changelog} has no text under a heading {release.version}, and no --highlights were given."
+        fix = f"{release.again('notes', highlights='…')}   # or @file, or the section, before the tag"
+        raise Refused(f"The notes need Highlights: {what}", fix)
     return found
-
-
-def _text_given(highlights: str) -> str:
-    path = Path(highlights[1:])
-    if not highlights.startswith("@"):
-        return highlights
-    if not path.exists():
-        raise Refused(f"--highlights names the file {path}, which is not there.", "Give its path from here.")
-    return read_text(path)
-
-
-def _typed(release: Release) -> Path:
-    """Return where what was written in $EDITOR stays until it is committed, whatever stops the run."""
-    return release.folder / "HIGHLIGHTS.md"
-
-
-def _editor() -> list[str]:
-    """Return $VISUAL or $EDITOR as a command, [] without one or a terminal. Raises `Refused` for a wrong one."""
-    editor, fix = os.environ.get("VISUAL") or os.environ.get("EDITOR"), 'export EDITOR=vi   # or give --highlights "…"'
-    if not editor or not sys.stdin or not sys.stdin.isatty():
-        return []
-    try:
-        words = shlex.split(editor, posix=os.name != "nt")
-    except ValueError as no:
-        raise Refused(f"$EDITOR is {editor!r}, which is no command: {no}.", fix) from None
-    if not words or not shutil.which(words[0]):
-        raise Refused(f"$EDITOR is {editor!r}, and there is no such program.", fix)
-    return words
-
-
-def edited_highlights(release: Release) -> str:
-    """Return the Highlights that a person writes in $EDITOR now."""
-    path = _typed(release)
-    atomic_write(path, f"<!-- What does {release.title} bring? These comment lines go away. -->\n".encode())
-    with screen.handed_over():
-        subprocess.run([*_editor(), str(path)], check=False)
-    if highlights := _written(read_text(path)):
-        return highlights
-    raise Refused("The Highlights were left empty.", f"inv notes --version {release.version}")
 
 
 def _written(text: str) -> str:
@@ -148,8 +105,16 @@ def _section_of(text: str, title: str) -> str:
 
 def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
-    git, commit, since = release.git, release.commit, database_notes.last_release(release)
+    git, commit, since = release.git, release.commit, release.last
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
+    path = release.settings.docs_pack.hashes
+    hashes = git.bytes_at(commit, path) or b""
+    evidence = [
+        f"tag `{release.tag}`, commit `{commit}`",
+        f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
+        f"DDL order: `{release.settings.ddl.lock}`",
+        *(f"waived on staging: {item}: {reason}" for item, reason in document.waivers(release.root).items()),
+    ]
     return Template(template_of(release)).safe_substitute(
         title=release.title,
         version=release.version,
@@ -158,9 +123,9 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
-        database=_bullets(database_notes.database_changes(release)),
-        evidence=_bullets(_evidence(release)),
-        deployment=_bullets([*database_notes.deployment(release), *_new_variables(release, since)]),
+        database=_bullets(database_changes(release)),
+        evidence=_bullets(evidence),
+        deployment=_bullets([*_deployment(release), *_new_variables(release)]),
     )
 
 
@@ -175,7 +140,7 @@ def template_of(release: Release) -> str:
 
 def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
     """Return kind → lines of commit subjects, by conventional type, by verb, else `changed`; ours left out."""
-    kinds: dict[str, list[str]] = {ADDED: [], CHANGED: [], FIXED: [], DEV: []}
+    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for commit, subject in subjects:
         typed = TYPED.match(subject)
         kind, rest = (TYPES.get(typed["type"]), typed["rest"]) if typed else (None, subject)
@@ -185,25 +150,47 @@ def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
     return kinds
 
 
-def _new_variables(release: Release, since: str | None) -> list[str]:
+def database_changes(release: Release) -> list[str]:
+    """Return the objects and files in which the pack differs from the last release's; the first is counted."""
+    last, now = release.last_pack, release.pack
+    moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
+    if not last:
+        return [f"first release of the pack: {len(now)} files", *fixes]
+    objects = (objects_changed(last, now, release) or ["the same objects as before"]) if moved else []
+    return [*objects, *([f"files: {'; '.join(moved)}"] if moved else []), *fixes]
+
+
+def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
+    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
+    try:
+        return [str(shift) for shift in drift.shifts(before, now, release.root, release.settings)]
+    except Refused as no:
+        return [f"the objects of the two packs cannot be compared: {no}"]
+
+
+def _deployment(release: Release) -> list[str]:
+    """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
+    last, now = release.last_pack, release.pack
+    if not changes(last, now):
+        return []
+    files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
+    lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
+    runner = " ".join(release.settings.ddl.command) or "psql"
+    return [
+        f"the DDL pack {'has changed' if last else 'is new'}: `inv deploy.staging` applies it with `{runner}`, "
+        "`inv deploy.production` too, after a backup",
+        *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
+    ]
+
+
+def _new_variables(release: Release) -> list[str]:
     """Return which environment variables came and went, as .env.example names them."""
-    git, path = release.git, f"{release.settings.folder}/.env.example".removeprefix("./")
-    texts = git.text_at(f"refs/tags/{since}", path) if since else "", git.text_at(release.commit, path)
+    path = f"{release.settings.folder}/.env.example".removeprefix("./")
+    before = release.git.text_at(f"refs/tags/{release.last}", path) if release.last else ""
+    texts = before, release.git.text_at(release.commit, path)
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)
     found = {"new environment variables": now - then, "environment variables that are gone": then - now}
     return [f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}" for what, names in found.items() if names]
-
-
-def _evidence(release: Release) -> list[str]:
-    path = release.settings.docs_pack.hashes
-    hashes = release.git.bytes_at(release.commit, path) or b""
-    waivers = document.waivers(release.root).items()
-    return [
-        f"tag `{release.tag}`, commit `{release.commit}`",
-        f"`{path}`: {len(read_checksums(hashes))} files, its own SHA-256 is `{sha256(hashes)}`",
-        f"DDL order: `{release.settings.ddl.lock}`",
-        *(f"waived on staging: {condition}: {reason}" for condition, reason in waivers),
-    ]
 
 
 def _bullets(lines: list[str]) -> str:

@@ -1,12 +1,10 @@
 """Section 10: the release branch merged back, the next version in work, the cycle open."""
 
-from __future__ import annotations
-
 import re
 
 from release_tasks import versions
-from release_tasks.errors import Refused, refuse, require
-from release_tasks.release import Release, Step, version_here
+from release_tasks.errors import Refused, require
+from release_tasks.release import Release, Step
 from release_tasks.sections import archive, docs_pack, notes
 
 
@@ -29,8 +27,6 @@ def merge_the_release_branch_back(release: Release) -> Step:
 def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     """Merge `commit`; on a conflict put everything back and say how a person finishes it."""
     git, main = release.git, release.settings.main
-    if git.contains("HEAD", commit):
-        return
     merged = git.run("merge", "--quiet", *options, commit, check=False)
     if merged.code:
         conflicts = git.run("diff", "--name-only", "--diff-filter=U", check=False).stdout.split()
@@ -38,7 +34,7 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
         raise Refused(
             f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. Nothing was changed.",
             f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
-            f"inv release --version {release.version}",
+            f"{release.again()}",
         )
 
 
@@ -52,29 +48,32 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     if release.goes_on_at(release.main_ref):
         return release.version_at(release.main_ref)
     yield f"VERSION {release.version} → {upcoming}"
-    if git.branch != main:
-        git.run("switch", "--quiet", main)
-    git.commit_files(files_of_cycle(release, upcoming), f"release: open the cycle of {upcoming}")
+    git.run("switch", "--quiet", main)
+    files, path = docs_pack.version_files(release, upcoming, release.main_ref), release.settings.changelog
+    if (changelog := git.text_at(release.main_ref, path)) is not None:
+        files[path] = with_heading(changelog, upcoming).encode()
+    git.commit_files(files, f"release: open the cycle of {upcoming}")
 
 
-def files_of_cycle(release: Release, upcoming: str) -> dict[str, bytes]:
-    """Return path → bytes of what opens the cycle of the version `upcoming` on the main branch."""
-    files = docs_pack.version_files(release, upcoming, release.main_ref)
-    changelog = release.git.text_at(release.main_ref, release.settings.changelog)
-    if changelog is not None:
-        files[release.settings.changelog] = with_heading(changelog, upcoming).encode()
-    return files
+def next_version(release: Release, given: str | None) -> str:
+    """Return the version to work on next: `given`, else the next patch; raises `Refused` when it is not past this."""
+    proposed = f"{versions.next_release(release.version)}-dev"
+    upcoming = given or proposed
+    if not versions.opens_a_cycle_after(upcoming, release.version):
+        what = f"--next {upcoming} is no version that comes after {release.version}."
+        raise Refused(what, release.again(next=proposed))
+    return upcoming
 
 
-def half_opened(release: Release, dirty: list[str]) -> list[str]:
-    """Return those of the `dirty` files on the main branch that are, byte for byte, what opens the next cycle."""
-    git, main = release.git, release.main_ref
-    if git.branch != release.settings.main or "VERSION" not in dirty:  # which is written first
-        return []
-    upcoming = version_here(release.root)
-    follows = versions.is_version(upcoming) and versions.opens_a_cycle_after(upcoming, release.version)
-    is_merged = release.published and git.contains(main, release.tip) and not release.goes_on_at(main)
-    return git.same_here(files_of_cycle(release, upcoming), dirty) if follows and is_merged else []
+def with_heading(changelog: str, version: str) -> str:
+    """Return `changelog` with an empty section for `version` above the newest one, unless it has one."""
+    upcoming = versions.release_after(version)
+    if re.search(rf"^## +{notes.title_of(upcoming)}", changelog, re.MULTILINE):
+        return changelog
+    found = re.search(r"^## |\Z", changelog, re.MULTILINE)
+    at = found.start() if found else 0
+    line_end = "\n" if at and changelog[at - 1] != "\n" else ""
+    return f"{changelog[:at]}{line_end}## {upcoming}\n\n{changelog[at:]}"
 
 
 def push_the_main_branch(release: Release) -> Step:
@@ -86,24 +85,3 @@ def push_the_main_branch(release: Release) -> Step:
     require(is_open, "after the next cycle is opened")
     yield f"git push {remote} {ref}"
     git.push(f"{ref}:{ref}")
-
-
-def next_version(release: Release, given: str | None) -> str:
-    """Return the version to work on next: `given`, else the next patch; raises `Refused` when it is not past this."""
-    proposed = versions.next_in_work(release.version)
-    upcoming = given or proposed
-    if not versions.is_version(upcoming):
-        refuse(versions.version_problems(upcoming))
-    if not versions.opens_a_cycle_after(upcoming, release.version):
-        raise Refused(f"--next {upcoming} does not come after {release.version}.", f"--next {proposed}")
-    return upcoming
-
-
-def with_heading(changelog: str, version: str) -> str:
-    """Return `changelog` with an empty section for `version` above the newest one, unless it has one."""
-    upcoming = versions.release_after(version)
-    if re.search(rf"^## +{notes.title_of(upcoming)}", changelog, re.MULTILINE):
-        return changelog
-    first = re.search(r"^## ", changelog, re.MULTILINE)
-    before, after = (changelog[: first.start()], changelog[first.start() :]) if first else (changelog, "")
-    return f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}## {upcoming}\n\n{after}"

@@ -1,7 +1,5 @@
 """Section 2: what must be so before a release begins; each gate answers with all the problems it sees."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from dataclasses import asdict
@@ -10,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from release_tasks import ddl, embedded, environments, node, smokes, versions
 from release_tasks.checks import document, web
-from release_tasks.database.pack import pack_at, pack_problems
-from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
+from release_tasks.database.pack import pack_problems
+from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.files import records_folder
-from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.sections import acceptance, database_notes, deployment, docs_pack, post_release, tag
+from release_tasks.release import Release, Step, until_live, until_over, until_published
+from release_tasks.sections import acceptance, deployment, docs_pack, tag
 
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
@@ -30,39 +28,39 @@ def keep_environments_apart(release: Release) -> str:
 
 def stand_on_the_right_branch(release: Release) -> str:
     """The whole history is here, and the main or the release branch is checked out."""
-    git, main = release.git, release.settings.main
-    problems, expected = list[Problem](), " or ".join(sorted({main, release.branch}))
-    if git.is_shallow:
-        fix = f"git fetch --unshallow --tags {release.settings.remote}"
-        problems.append(Problem("This clone is shallow; a release needs the whole history.", fix))
-    if git.under_way:
-        fix = "git status   # then finish or abort it; remove a lock that a crash left"
-        problems.append(Problem(f"Git has something unfinished here: {git.under_way}.", fix))
-    if git.branch not in (main, release.branch):
-        found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-        problems.append(Problem(f"Found {found}; expected {expected}.", f"git switch {main}"))
-    if git.run("var", "GIT_COMMITTER_IDENT", check=False).code:
-        fix = 'git config user.name "…" && git config user.email "…"'
-        problems.append(Problem("Git does not know who commits; expected user.name and user.email.", fix))
-    refuse(problems)
+    git, main, remote = release.git, release.settings.main, release.settings.remote
+    found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
+    wrong_branch = f"Found {found}; expected {' or '.join(sorted({main, release.branch}))}."
+    identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
+    finish = "git status   # then finish or abort it; remove a lock that a crash left"
+    introduce = 'git config user.name "…" && git config user.email "…"'
+    unshallow = f"git fetch --unshallow --tags {remote}"
+    checks = [
+        (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
+        (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
+        (git.branch not in (main, release.branch), wrong_branch, f"git switch {main}"),
+        (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
+    ]
+    refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)
     return f"on {git.branch}"
 
 
 def keep_the_tree_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
     git = release.git
-    paths = [path for path in git.dirty_paths() if not path.endswith(".incomplete")]
-    half_opened = post_release.half_opened(release, paths)
-    half_packed = docs_pack.half_packed(release, paths) if git.branch == release.branch else []
-    if dirty := [path for path in paths if path not in (*half_opened, *half_packed)]:
+    paths, ours = [path for path in git.dirty_paths() if not path.endswith(".incomplete")], git.half_committed()
+    if git.branch == release.branch:  # where the same steps write them again
+        docs = release.settings.docs_pack.folder
+        ours += [release.notes_path, *([docs] if git.submodule(docs) else [])]
+    if dirty := [path for path in paths if path not in ours]:
         raise Refused(
-            f"The working tree has {len(dirty)} uncommitted changes: {listed(dirty)}.",
+            f"The working tree has {counted(len(dirty), 'uncommitted change')}: {listed(dirty)}.",
             "git stash --include-untracked\n"
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
-    if half_opened:
-        yield f"git restore {listed(half_opened)}: section 10, which was stopped, writes them again"
-        git.run("restore", "--staged", "--worktree", "--", *half_opened)
+    if paths and git.branch != release.branch:
+        yield f"git restore {listed(paths)}: section 10, which was stopped, writes them again"
+        git.run("restore", "--staged", "--worktree", "--", *paths)
     return ""
 
 
@@ -94,20 +92,18 @@ def have_everything_merged(release: Release) -> str:
 
 def have_the_tag_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
-    if release.published:
-        refuse(tag.published_tag_problems(release, release.published))
-        return f"{release.tag} is ours, {release.published:.9}"
-    refuse(tag.local_tag_problems(release))
-    return f"{release.tag} is free"
+    refuse(tag.tag_problems(release))
+    return f"{release.tag} is " + (f"ours, {release.published:.9}" if release.published else "free")
 
 
+@until_over
 def come_after_the_last_release(release: Release) -> str:
     """No later version has been released."""
-    names = [*release.git.tags(), *(ref.removeprefix("refs/tags/") for ref in release.git.remote_refs)]
-    last = versions.highest([version for name in names if (version := versions.version_named(name))])
+    tags = release.git.look("tag", "--list").stdout.split()
+    last = versions.highest(versions.released_by([*tags, *release.git.remote_refs]))
     if last and versions.is_past(last, release.version):
         what = f"{release.version} is lower than the last release, {last}."
-        raise Refused(what, f"inv release --version {versions.next_release(last)}")
+        raise Refused(what, release.again(version=versions.next_release(last)))
     return f"the last is {last}" if last else "the first"
 
 
@@ -115,9 +111,8 @@ def come_after_the_last_release(release: Release) -> str:
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
-    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
-    problems = version_file_problems("VERSION", version, target)
-    problems += version_file_problems("SOURCE_TAG", source_tag.removeprefix("v"), target)
+    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip().removeprefix("v")
+    problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
     for path in release.settings.version_files:
         if (found := docs_pack.version_in(git.text_at(tip, path))) not in (version, target):
             what = f"{path} says version {found!r}; expected {version!r} as in VERSION."
@@ -126,21 +121,22 @@ def have_versions_in_line(release: Release) -> str:
     return f"{version} now"
 
 
-def version_file_problems(path: str, found: str, target: str) -> list[Problem]:
+def version_problems(path: str, found: str, target: str) -> list[Problem]:
     """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
-    hint = f"Write {target} or the version in work into {path}, and commit."
     if not found:
-        return [Problem(f"{path} is not committed, or it is empty; expected a version.", hint)]
-    if not versions.is_version(found):
-        return [Problem(f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release.", hint)]
-    if versions.is_past(found, target):
-        return [Problem(f"{path} says {found}, which is past {target}.", hint)]
-    return []
+        what = f"{path} is not committed, or it is empty; expected a version."
+    elif not versions.is_version(found):
+        what = f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release."
+    elif versions.is_past(found, target):
+        what = f"{path} says {found}, which is past {target}."
+    else:
+        return []
+    return [Problem(what, f"Write {target} or the version in work into {path}, and commit.")]
 
 
 def have_a_ddl_pack_in_order(release: Release) -> str:
     """The DDL pack is there, in order, in UTF-8."""
-    pack = pack_at(release.git, release.commit, release.settings)
+    pack = release.pack
     refuse(pack_problems(pack, release.settings.ddl))
     return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
 
@@ -148,34 +144,32 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 @until_published
 def have_what_commands_name(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
-    settings, problems = release.settings, list[Problem]()
-    if not (release.root / settings.folder).is_dir():
+    settings, folder, problems = release.settings, release.root / release.settings.folder, list[Problem]()
+    if not folder.is_dir():
         what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
         problems.append(Problem(what, "Set release.folder to where the application's commands run; default: the root."))
-    commands = {
-        "install": settings.install,
-        "ddl.command": settings.ddl.command,
-        "stamp.command": settings.stamp.command,
-    }
-    commands |= {f"services.{name}": command for name, command in settings.services.items()}
-    folder = release.root / settings.folder
-    is_known = not (settings.uses_node and release.only_checks)  # Node and pnpm may have to be installed
-    path = node.runtime(folder, records_folder(release.root))["PATH"] if settings.uses_node and is_known else None
+    commands = {f"services.{name}": command for name, command in settings.services.items()}
+    commands |= {"ddl.command": settings.ddl.command, "stamp.command": settings.stamp.command}
+    commands = {key: command for key, command in {"install": settings.install, **commands}.items() if command}
     for key, command in commands.items():
-        words = [word for word in command if SCRIPT.fullmatch(word)]
-        for word in [*words, *(environments.package_files(folder) if command and key == "install" else ())]:
+        packages = environments.package_files(folder) if key == "install" else []
+        for word in [*(word for word in command if SCRIPT.fullmatch(word)), *packages]:
             file = (PurePosixPath(settings.folder) / word).as_posix()
             if release.git.bytes_at(release.tip, file) is None:
                 what = f"release.{key} needs {word}, and {file} is not committed."
                 fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
                 problems.append(Problem(what, fix))
-        if is_known and command and "/" not in command[0] and not shutil.which(command[0], path=path):
+    path = None
+    if settings.uses_node:
+        refuse(problems)
+        release.only_in_a_run()  # Node and pnpm may have to be installed
+        path = node.runtime(folder, records_folder(release.root))["PATH"]
+    for key, command in commands.items():
+        if "/" not in command[0] and not shutil.which(command[0], path=path):
             what = f"release.{key} runs {command[0]}, and there is no such program."
             problems.append(Problem(what, f"which {command[0]}"))
     refuse(problems)
-    if not is_known:
-        release.only_in_a_run()
-    return ", ".join(key for key, command in commands.items() if command)
+    return ", ".join(commands)
 
 
 @until_live
@@ -193,10 +187,10 @@ def try_the_browser(root: Path) -> str:
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
-    settings, (since, last, pack) = release.settings, database_notes.packs(release)
+    last, pack = release.last_pack, release.pack
     release.only_in_a_run()
-    proved = ddl.proof_of(pack, last, release.root, settings, release.environment("dev").dsn)
-    release.keep_check("ddl-proof", over=since, **asdict(proved))
+    proved = ddl.proof_of(pack, last, release.root, release.settings, release.environment("dev").dsn)
+    release.keep_check("ddl-proof", over=release.last, **asdict(proved))
     refuse(proved.problems)
     return str(proved)
 
@@ -211,8 +205,7 @@ def validate_the_ddl_pack_on_dev(release: Release) -> Step:
 def pass_the_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
     refuse(document.smoke_problems(release.root))
-    dev = release.environment("dev")
-    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
+    dev = _dev_with_the_pack(release)
     embedded.serve(dev)
     return smokes.pass_all(release, dev)
 
@@ -221,8 +214,12 @@ def pass_the_smokes_on_dev(release: Release) -> str:
 def have_a_test_for_each_condition(release: Release) -> str:
     """Each condition of section 7.2 has a test, and its queries run on dev."""
     refuse(document.condition_problems(release.root))
-    dev = release.environment("dev")
-    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
-    refuse(acceptance.problems_on_dev(release, dev))
+    refuse(acceptance.problems_on_dev(release, _dev_with_the_pack(release)))
     waived = [f"{condition}: waived, {reason}" for condition, reason in document.waivers(release.root).items()]
     return "; ".join(waived or ["whatever they answer there"])
+
+
+def _dev_with_the_pack(release: Release) -> environments.Environment:
+    dev = release.environment("dev")
+    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
+    return dev

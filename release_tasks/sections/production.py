@@ -1,13 +1,11 @@
-"""Section 8, what only production has: ready notes, a person's word, a backup, and smokes before the flip."""
-
-from __future__ import annotations
+"""Section 8, what only production has: a person's word, a backup, and smokes before the flip."""
 
 import inspect
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import dropwhile
@@ -15,26 +13,18 @@ from pathlib import Path
 
 from release_tasks import screen, smokes
 from release_tasks.checks import document
-from release_tasks.database import backup, pack, programs, proof, restore
+from release_tasks.database import backup, programs, proof, restore
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.files import read_link
 from release_tasks.outcome import DONE
 from release_tasks.process import free_port, wait_until
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections import acceptance, notes
+from release_tasks.sections import acceptance
 from release_tasks.sections.deployment import placed, shown, unapplied_files
 from release_tasks.supervisor import Command, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
-
-
-@until_live
-def have_the_notes_ready(release: Release) -> str:
-    """The notes are committed, and their Highlights are written."""
-    text = release.git.text_at(release.tip, release.notes_path)
-    refuse(notes.notes_problems(require(text, "after the notes are written"), release))
-    return release.notes_path
 
 
 @until_live
@@ -45,7 +35,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     if not release.only_checks and not (sys.stdin and sys.stdin.isatty()):
         raise Refused(
             "Production needs a typed confirmation, and there is no terminal to ask at.",
-            f"inv release --version {release.version} --yes   # when a machine may decide",
+            f"{release.again(yes=True)}   # when a machine may decide",
         )
     accepted = acceptance.acceptance_on(release, release.environment("staging"))
     about = (release.published or "", env.dsn, tuple((each.name, each.outcome) for each in accepted))
@@ -55,22 +45,25 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     if not all(each.is_pass for each in accepted):
         raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
     yield f"ask to type {release.version}"
-    typed = ""
-    with screen.handed_over(), suppress(EOFError):
-        screen.say(f"\n  Staging: {staging}.")
-        for line in what_is_confirmed(release, env):
+    with screen.handed_over():
+        for line in (f"Staging: {staging}.", *what_is_confirmed(release, env)):
             screen.say(f"  {line}")
-        typed = input(f"  Type {release.version} to go on: ").strip()
-    if typed != release.version:
-        raise Refused(f"Not confirmed: found {typed!r}, expected {release.version}.", "Nothing was changed here.")
+        try:
+            typed = repr(input(f"  Type {release.version} to go on: ").strip())
+        except EOFError:
+            typed = "the end of the input"
+    if typed != repr(release.version):
+        what = f"Not confirmed: found {typed}, expected {release.version}; production is as it was. Go on with:"
+        raise Refused(what, release.again())
     release.confirmed = about
 
 
 def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
-    runs, database, files = read_link(env.current), programs.variables(env.dsn), unapplied_files(release, env)
+    database, files = programs.variables(env.dsn), unapplied_files(release, env)
     version = env.running_version() if release.settings.acceptance.version else None
-    yield f"Production, {env.origin}: {version or (runs.name if runs else 'nothing')} → {release.title}"
+    runs = version or getattr(read_link(env.current), "name", "nothing")
+    yield f"Production, {env.origin}: {runs} → {release.title}"
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
     yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"
     yield from (f"Waived: {condition}: {reason}" for condition, reason in document.waivers(release.root).items())
@@ -106,10 +99,9 @@ def verify_the_backup(release: Release, env: Environment) -> Step:
 def _try_copy(release: Release, env: Environment, dsn: str) -> str:
     """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
     ran = smokes.pass_on_copy(env, release.version, dsn)
-    settings, found = release.settings, proof.Proof()
-    with found.one_pass("On a copy of production", settings.ddl):
-        files = pack.pack_at(release.git, release.commit, settings)
-        refuse(proof.watched(dsn, files, settings.ddl).problems())
+    ddl, found = release.settings.ddl, proof.Proof()
+    with found.one_pass("On a copy of production", ddl):
+        refuse(proof.watched(dsn, release.pack, ddl).problems())
     refuse(found.problems)
     excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in found.excepted.items())
     return f"{ran}; the DDL pack keeps all rows there{excepted}"
@@ -132,20 +124,18 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
 
     Where nothing ran before, the jobs run with it: nobody else would feed what the smokes look at.
     """
-    settings = release.settings
-    if "web" not in settings.services:
+    services, folder = release.settings.services, str(code / release.settings.folder)
+    if "web" not in services:
         yield env.origin
         return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
-    services = ["web"] if read_link(env.current) else list(settings.services)
-    release.folder.mkdir(parents=True, exist_ok=True)
-    logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in services}
-    folder = str(code / settings.folder)
+    names = ["web"] if read_link(env.current) else list(services)
+    logs = {name: str(release.folder / f"candidate-{env.name}-{name}.log") for name in names}
     with ExitStack() as stack:
         for name, log in logs.items():
-            stack.callback(Supervised(Command(settings.services[name], folder, variables, str(log))).stop)
-        deadline = time.monotonic() + max(settings.acceptance.wait, 1)
+            stack.callback(Supervised(Command(services[name], folder, variables, log)).stop)
+        deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin

@@ -1,12 +1,9 @@
 """Section 5: the annotated tag, and branch and tag pushed together."""
 
-from __future__ import annotations
-
 import re
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
-from release_tasks.git import differing
 from release_tasks.release import Release, Step, retag_hint, until_published
 from release_tasks.sections import docs_pack
 
@@ -20,10 +17,10 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
     if release.published:
         _keep_the_branch_at_the_tag(release)
         return f"{release.published:.9}"
-    refuse([*behind_problems(release, release.branch), *local_tag_problems(release, sign)])
+    refuse([*behind_problems(release, release.branch), *tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
-    require(_is_packed(release, commit), "after the docs pack is built")
+    require(docs_pack.is_built(release, commit), "after the docs pack is built")
     flags = ["--sign"] if sign else []
     yield f"git tag --annotate {' '.join([*flags, tag])} {commit:.9}"
     ran = git.run("tag", "--annotate", *flags, "--message", release.title, tag, commit)
@@ -32,36 +29,28 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
         raise Refused(f"The tag could not be signed: {ran.tail(2)}", "git config --get-regexp 'gpg|signingkey'")
 
 
-def local_tag_problems(release: Release, sign: bool = False) -> list[Problem]:
-    """Return why a tag of this version's name that was never pushed is not this release's."""
-    git, tag, commit = release.git, release.tag, release.tip
+def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
+    """Return why the tag of this version's name, if there is one, is not this release's."""
+    git, tag, published = release.git, release.tag, release.published
     there, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
     if there is None:
         return []
-    if there != commit:
-        what = f"{tag} names {there:.9}, not the release commit {commit:.9} of {release.branch}; it is not pushed."
-    elif not text:
-        what = f"{tag} is a lightweight tag; expected an annotated one."
-    elif not _is_packed(release, commit):
-        what = f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."
-    elif sign and not SIGNATURE.search(text):
-        what = f"{tag} is not signed; expected a signed one."
-    else:
-        return []
-    return [Problem(what, retag_hint(tag))]
-
-
-def published_tag_problems(release: Release, commit: str) -> list[Problem]:
-    """Return why `commit`, which the remote has under this version's tag, cannot be its release; empty when it is."""
-    tag, found = release.tag, release.version_at(commit)
-    if found != release.version:
-        problems = [f"{tag} names {commit:.9}, where VERSION says {found!r}: it is not this release."]
-    elif not release.git.tag_text(release.tag_ref):
-        problems = [f"{tag} is a lightweight tag; expected an annotated one."]
-    else:
-        problems = docs_pack.hash_problems(release.git, commit, release.settings.docs_pack.hashes)
-    following = f"inv release --version {versions.next_release(release.version)}   # a published tag stays as it is"
-    return [Problem(what, f"git show {tag}\n{following}") for what in problems]
+    problems = [] if text else [f"{tag} is a lightweight tag; expected an annotated one."]
+    if published and release.version_at(there) != release.version:
+        problems = [
+            f"{tag} names {there:.9}, where VERSION says {release.version_at(there)!r}: it is not this release."
+        ]
+    elif published:
+        problems += docs_pack.hash_problems(git, there, release.settings.docs_pack.hashes)
+    elif there != release.tip:
+        names = f"{tag} names {there:.9}, not the release commit {release.tip:.9} of {release.branch}"
+        problems = [f"{names}; it is not pushed."]
+    elif text and not docs_pack.is_built(release, there):
+        problems = [f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."]
+    elif text and sign and not SIGNATURE.search(text):
+        problems = [f"{tag} is not signed; expected a signed one."]
+    hint = f"git show {tag}\n{_as_a_new_version(release)}" if published else retag_hint(tag)
+    return [Problem(what, hint) for what in problems]
 
 
 def behind_problems(release: Release, branch: str) -> list[Problem]:
@@ -85,23 +74,18 @@ def push_branch_and_tag(release: Release) -> Step:
     git.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}")
 
 
-def _is_packed(release: Release, commit: str) -> bool:
-    """Tell whether `commit` has the docs pack of this version."""
-    locked = release.git.bytes_at(commit, release.settings.ddl.lock) is not None
-    if not locked or release.version_at(commit) != release.version:
-        return False
-    return not differing(docs_pack.expected_pack(release, commit), release.git, commit)
-
-
 def _keep_the_branch_at_the_tag(release: Release) -> None:
     """Refuse when the release branch got more than notes and layer after the tag: production would not have it."""
-    if not release.settings.branch or release.is_over or release.tip == release.published:
+    if not release.settings.branch or release.is_over:
         return
     folder = release.settings.docs_pack.folder
     allowed = (release.notes_path, *LAYER, *([folder] if release.git.submodule(folder) else []))
-    changed = release.git.changed_between(release.published or "", release.tip)
-    if later := [path for path in changed if not path.startswith(allowed)]:
-        raise Refused(
-            f"{release.branch} was changed after {release.tag} was published: {listed(later)}.",
-            f"A fix after the tag is a new version: inv release --version {versions.next_release(release.version)}",
-        )
+    changed = release.git.look("diff", "--name-only", "-z", "--no-renames", release.published or "", release.tip).stdout
+    if later := [path for path in changed.split("\0") if path and not path.startswith(allowed)]:
+        what = f"{release.branch} was changed after {release.tag} was published: {listed(later)}."
+        raise Refused(what, _as_a_new_version(release))
+
+
+def _as_a_new_version(release: Release) -> str:
+    again = release.again(version=versions.next_release(release.version))
+    return f"{again}   # a fix after the tag is a new version; a published tag stays as it is"

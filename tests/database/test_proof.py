@@ -338,6 +338,9 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
     )
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     subprocess.run(["git", "commit", "--quiet", "--allow-empty", "--message=Begin"], cwd=tmp_path, check=True)
+    remote = tmp_path.parent / f"{tmp_path.name}.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", tmp_path, remote], check=True)
+    subprocess.run(["git", "remote", "add", "origin", remote], cwd=tmp_path, check=True)
     (tmp_path / "ddl").mkdir()
     (tmp_path / "ddl" / "00_t.sql").write_text(TABLE)
 
@@ -348,8 +351,14 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
     ran = validate()
     assert ran.returncode == 0 and ran.stdout.startswith("1 files on PostgreSQL ")
     assert ran.stdout.rstrip().endswith("there is no release before, so no upgrade to prove.\nProved.")
+    subprocess.run(["git", "tag", "v0.1.0"], cwd=remote, check=True)
+    ran = validate()
+    assert ran.returncode == 1 and "The tag v0.1.0 is on the remote, but not here." in ran.stdout, (
+        "it was not looked for"
+    )
+    subprocess.run(["git", "fetch", "--quiet", "origin", "tag", "v0.1.0"], cwd=tmp_path, check=True)
     found = json.loads(validate("--json").stdout)
-    assert found["problems"] == [] and found["files"] == {"ddl/00_t.sql": []}
+    assert found["over"] == "v0.1.0" and found["problems"] == [] and found["files"] == {"ddl/00_t.sql": []}
     (tmp_path / "ddl" / "01_x.sql").write_bytes("-- Größe".encode("cp1252"))
     ran = validate("--json")
     assert ran.returncode == 1 and "ddl/01_x.sql is not UTF-8" in json.loads(ran.stdout)["problems"][0]["what"]

@@ -104,4 +104,8 @@ def test_a_release_candidate_goes_through_and_then_the_release(little: World) ->
     assert little.look() == before
     little.finish()
     assert little.stamps() == {name: ["0.1.1-rc1", "0.1.1"] for name in ("staging", "production")}
+    ran = little.inv("status", "--version", "0.1.1-rc1")
+    assert ran.code == 0 and "Released 0.1.1-rc1; nothing was changed" in ran.output, (
+        "it was lower than the last release"
+    )
     assert little.text_at("main", "VERSION") == "0.1.2-dev"

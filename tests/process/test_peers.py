@@ -194,6 +194,7 @@ def test_a_dirty_tree_is_refused_and_its_files_are_named(little: World) -> None:
     before = little.look()
     assert little.release().refuses("CHANGELOG.md", "new (1) file", "docs/ÄÖ ü.md", "git stash")
     assert little.look() == before
+    assert not (little.journal.parent / "checks").exists(), "the proof and the smokes ran first"
 
 
 def test_the_journal_tells_commands_with_their_exit_codes(little: World) -> None:

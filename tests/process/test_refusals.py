@@ -43,7 +43,7 @@ def test_a_version_that_cannot_be_one_is_refused(little: World) -> None:
 
 def test_without_a_version_the_one_in_work_is_proposed_not_released(little: World) -> None:
     before = little.look()
-    assert little.inv("release", "--yes").refuses("Which version?", "Add --version 0.1.1")
+    assert little.inv("release", "--yes").refuses("Which version?", "inv release --yes --version 0.1.1")
     assert little.look() == before
 
 
@@ -84,7 +84,7 @@ def test_production_s_variables_are_needed_only_by_what_reaches_production(littl
     [
         ("  title: Little", "  titel: Little", "release.titel"),
         ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
-        ("    wait:", "    0: true\n    wait:", "release.acceptance: found the key 0, which YAML does not"),
+        ("    wait:", "    0: true\n    wait:", "release.acceptance[0]: found 0; keys should be strings"),
         ("    wait:", "    fresh: []\n    wait:", "release.acceptance.fresh: no such setting"),
         ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
         ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),
@@ -220,6 +220,24 @@ def test_a_repo_that_is_not_ready_is_refused(little: World, arrange: Callable[[W
     assert little.look() == before
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("status --version 0.1.1", 'inv notes --version 0.1.1 --highlights "…"'),
+        ("status", 'inv notes --version 0.1.1 --highlights "…"'),
+        ("deploy.staging --version 0.1.1", 'inv deploy.staging --version 0.1.1 --highlights "…"'),
+        ("release --version 0.1.1 --yes --next 0.1.5-dev", "--highlights"),
+    ],
+)
+def test_a_hint_is_the_command_that_was_typed_with_what_is_missing(little: World, typed: str, hint: str) -> None:
+    """It was `inv release …`, which goes on to production, without the options that were typed."""
+    _without_highlights(little)
+    ran = little.inv(*typed.split())
+    assert ran.refuses(hint)
+    assert "--next" not in typed or "--next 0.1.5-dev" in ran.commands
+    assert typed.startswith("release") or "inv release" not in ran.output
+
+
 def test_a_folder_without_git_and_a_repo_without_a_commit_are_refused(little: World) -> None:
     shutil.rmtree(little.repo / ".git")
     assert little.release().refuses("not a git repository", "git init")
@@ -353,7 +371,9 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 def test_production_wants_the_version_typed(little: World) -> None:
     assert _typing(little, "n").refuses("Is it so?", "Announce the freeze: critical fixes only: not confirmed.")
     assert little.on_the_remote("refs/tags/v0.1.1") is None
-    assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed")
+    assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")
+    again = "inv release --version 0.1.1"
+    assert _typing(little, "\x04").refuses("Not confirmed: found the end of the input, expected 0.1.1", again)
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
     assert not (little.places["production"].folder / "releases").exists()
     assert _typing(little, "0.1.1").code == 0

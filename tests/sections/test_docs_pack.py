@@ -114,14 +114,17 @@ def test_committed_files_that_do_not_fit_their_hashes_are_named(packed: Release,
 
 
 def test_a_tag_is_this_release_s_own_only_if_annotated_with_its_version_and_hashes(packed: Release, work: Work) -> None:
-    work.git("tag", "--annotate", "--message", "x", packed.tag)
-    assert tag.published_tag_problems(packed, work.git("rev-parse", "HEAD")) == []
+    work.release_before(packed.tag)
+    packed.git.refresh()
+    assert tag.tag_problems(packed) == []
     work.git("tag", "--force", packed.tag, "HEAD")
-    packed.refresh()
-    assert "lightweight" in tag.published_tag_problems(packed, work.git("rev-parse", "HEAD"))[0].what
+    work.git("push", "--quiet", "--force", "origin", packed.tag)
+    packed.git.refresh()
+    assert "lightweight" in tag.tag_problems(packed)[0].what
     work.git("tag", "--force", "--annotate", "--message", "x", packed.tag, "main")
-    packed.refresh()
-    (problem,) = tag.published_tag_problems(packed, work.git("rev-parse", "main"))
+    work.git("push", "--quiet", "--force", "origin", packed.tag)
+    packed.git.refresh()
+    (problem,) = tag.tag_problems(packed)
     assert "VERSION says '0.1.1-dev'" in problem.what
     assert problem.hint.splitlines()[0] == "git show v0.1.1" and "--delete" not in problem.hint, "it is published"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, notes, preconditions
-from release_tasks.sections.database_notes import last_release
 from tests.conftest import APP
 
 if TYPE_CHECKING:
@@ -31,12 +29,6 @@ SECTIONS = [
     "Deployment Notes",
     "Dev Notes",
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_editor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.delenv("EDITOR", raising=False)
 
 
 def sections(text: str) -> dict[str, str]:
@@ -108,44 +100,16 @@ def test_highlights_can_be_given_as_a_file(work: Work) -> None:
         notes.find_highlights(release, "@gone.md")
 
 
-@pytest.mark.parametrize("place", ["given", "begun", "typed"])
+@pytest.mark.parametrize("place", ["given", "begun"])
 def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Work, place: str) -> None:
     """F10"""
     release = work.release()
-    files = {
-        "given": work.root / "words.md",
-        "begun": work.root / release.notes_path,
-        "typed": release.folder / "HIGHLIGHTS.md",
-    }
+    files = {"given": work.root / "words.md", "begun": work.root / release.notes_path}
     files[place].parent.mkdir(parents=True, exist_ok=True)
     files[place].write_bytes(b"\xff")
     given = f"@{files['given']}" if place == "given" else None
     with pytest.raises(Refused, match=rf"{files[place].name} cannot be read as UTF-8 text: .*0xff"):
         notes.find_highlights(release, given)
-
-
-@pytest.mark.parametrize(
-    ("editor", "words"),
-    [("no-such-editor --wait", "no such program"), ("vi 'open", "no command: No closing quotation")],
-)
-def test_an_editor_that_cannot_be_started_is_found_before_the_tag_and_what_was_typed_is_kept(
-    work: Work, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, editor: str, words: str
-) -> None:
-    """F7"""
-    work.commit({"CHANGELOG.md": ""})
-    release = work.release()
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("EDITOR", editor)
-    (problem,) = take(notes.write_the_notes, release, change=False).problems
-    assert words in problem.what and "--highlights" in problem.hint
-    typed = release.folder / "HIGHLIGHTS.md"
-    typed.parent.mkdir(parents=True)
-    typed.write_text("<!-- x -->\nTyped before.\n")
-    assert notes.find_highlights(release, None) == "Typed before."
-    typed.write_text("")
-    monkeypatch.setenv("EDITOR", f'{sys.executable} -c \'import sys; open(sys.argv[1], "w").write("Typed now.")\'')
-    assert notes.find_highlights(release, None) == ""
-    assert notes.edited_highlights(release) == "Typed now." == typed.read_text()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +262,7 @@ def test_without_a_template_the_notes_are_refused(work: Work) -> None:
 
 def test_the_last_release_is_the_highest_final_version_below_that_the_remote_has(work: Work) -> None:
     """R1, R13, R24: whether our history has it or not, as after a squash merge."""
-    assert last_release(work.release("0.1.10")) is None
+    assert work.release("0.1.10").last is None
     for tag in ("v0.1.2", "v0.1.9-rc1", "v0.1.10", "v0.2.0", "v1", "nightly", "0.1.9", "v0.1.9-dev", "v9"):
         tagged(work, tag)
     work.git("switch", "--quiet", "--create", "elsewhere")
@@ -306,7 +270,7 @@ def test_the_last_release_is_the_highest_final_version_below_that_the_remote_has
     tagged(work, "v0.1.8")
     work.git("switch", "--quiet", "main")
     work.git("tag", "v0.1.9")  # which was never pushed
-    assert last_release(work.release("0.1.10")) == "v0.1.8"
+    assert work.release("0.1.10").last == "v0.1.8"
 
 
 def test_a_last_release_whose_tag_is_not_here_is_refused_with_the_command_that_fetches_it(
@@ -319,7 +283,7 @@ def test_a_last_release_whose_tag_is_not_here_is_refused_with_the_command_that_f
         (problem,) = take(step, work.release(), change=False).problems
         assert problem.what == "The tag v0.1.0 is on the remote, but not here."
     work.git(*problem.hint.split()[1:])
-    assert last_release(work.release()) == "v0.1.0"
+    assert work.release().last == "v0.1.0"
 
 
 # Committed notes

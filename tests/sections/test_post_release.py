@@ -135,9 +135,10 @@ def test_what_was_written_when_it_was_killed_before_the_commit_is_taken_back_and
     work.git("switch", "--quiet", "main")
     work.commit({"CHANGELOG.md": "# Changes\n\n## 0.2.0\n\n## 0.1.1\n"}, "Meanwhile")
     assert take(STEPS[0], release).state == CHANGED
-    files = post_release.files_of_cycle(release, given)
-    work.write({path: content.decode() for path, content in files.items()})
-    work.git("add", "VERSION", "SOURCE_TAG")
+    hook = work.refuse_commits()
+    release.options = {"next": given}
+    assert take(STEPS[1], release).state == REFUSED
+    hook.unlink()
     look = take(keep_the_tree_clean, release, change=False)
     assert look.state == PLANNED and look.text.startswith("git restore CHANGELOG.md, SOURCE_TAG, VERSION")
     assert take(keep_the_tree_clean, release).state == CHANGED
@@ -151,8 +152,11 @@ def test_what_a_hand_wrote_on_main_is_never_taken_back(
 ) -> None:
     release = archived("0.1.1")
     assert take(STEPS[0], release).state == CHANGED
-    files = {each: content.decode() for each, content in post_release.files_of_cycle(release, "0.1.2-dev").items()}
-    work.write({**files, path: f"{files.get(path, '')}by hand\n"})
+    hook = work.refuse_commits()
+    assert take(STEPS[1], release).state == REFUSED
+    hook.unlink()
+    with (work.root / path).open("a") as file:
+        file.write("by hand\n")
     (problem,) = take(keep_the_tree_clean, release).problems
     assert path in problem.what and (work.root / path).read_text().endswith("by hand\n")
     work.git("stash", "--include-untracked")

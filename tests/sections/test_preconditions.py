@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
-from release_tasks.sections.docs_pack import expected_pack, write_the_docs_pack
-from release_tasks.sections.preconditions import version_file_problems
+from release_tasks.sections.docs_pack import write_the_docs_pack
+from release_tasks.sections.preconditions import version_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -44,7 +44,7 @@ def told(gate: Callable[[Release], str], release: Release) -> list[str]:
 
 @given(st.text())
 def test_whatever_a_version_file_says_is_judged(found: str) -> None:
-    for problem in version_file_problems("VERSION", found, "0.1.1"):
+    for problem in version_problems("VERSION", found, "0.1.1"):
         assert problem.what.startswith("VERSION " + ("says " if found else "is not committed")) and problem.hint
 
 
@@ -60,7 +60,7 @@ def test_whatever_a_version_file_says_is_judged(found: str) -> None:
     ],
 )
 def test_a_version_file_is_well_formed_and_not_past_the_target(found: str, words: str | None) -> None:
-    problems = version_file_problems("VERSION", found, "0.1.1")
+    problems = version_problems("VERSION", found, "0.1.1")
     assert [problem.what.startswith(words) for problem in problems if words] == ([True] if words else [])
     assert bool(problems) == bool(words)
 
@@ -111,6 +111,9 @@ def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome])
     work.write({"new (1).txt": "", "VERSION": "0.1.1\n"})
     (problem,) = take(preconditions.keep_the_tree_clean, work.release()).problems
     assert problem.what == "The working tree has 2 uncommitted changes: VERSION, new (1).txt."
+    (work.root / "new (1).txt").unlink()
+    (problem,) = take(preconditions.keep_the_tree_clean, work.release()).problems
+    assert problem.what == "The working tree has 1 uncommitted change: VERSION."
 
 
 def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
@@ -119,9 +122,10 @@ def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
     release = work.release(version_files=["package.json"])
     for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order):
         assert take(step, release).state == CHANGED
-    files = {path: content.decode() for path, content in expected_pack(release, "HEAD").items()}
-    work.write({**files, release.notes_path: "a draft\n", ".VERSION.4711.incomplete": "0.1."})
-    work.git("add", "VERSION")
+    work.refuse_commits()
+    assert take(write_the_docs_pack, release).state == REFUSED
+    work.write({release.notes_path: "a draft\n", ".VERSION.4711.incomplete": "0.1."})
+    assert "VERSION" in release.git.dirty_paths()
     assert take(preconditions.keep_the_tree_clean, release).state == DONE
     work.write({"CHANGELOG.md": "by hand\n", "package.json": '{"version": "0.1.1", "by": "hand"}'})
     (problem,) = take(preconditions.keep_the_tree_clean, release).problems

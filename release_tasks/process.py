@@ -13,10 +13,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of, short
@@ -50,12 +49,12 @@ def run(
     """
     for secret in secrets_of(env or {}):
         hide(secret)
-    words, folder = [str(word) for word in argv], str((cwd or Path()).absolute())
     env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}
-    command = Command(words, folder, env, grace=GRACE, once=True, daemons=daemons)
+    command = _command([str(word) for word in argv], (cwd or Path()).absolute(), env, daemons)
     began, failure = time.monotonic(), ""
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
-        process = _start(command, supervised, stdout=None if show else out, stderr=None if show else err)
+        outputs = {"stdout": None if show else out, "stderr": None if show else err}
+        process = (Supervised if supervised else begin)(command, **outputs)
         _running.append(process)
         try:
             process.wait(timeout)
@@ -64,15 +63,18 @@ def run(
         finally:
             _running.remove(process)
             end_group(process, signal.SIGTERM, 2 * GRACE)  # as a supervisor gives the program GRACE
-        code, seconds = process.returncode, time.monotonic() - began
+        seconds = time.monotonic() - began
         for file in (out, err):
             file.seek(0)
-        finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)
+        finished = Finished(
+            [str(word) for word in argv], process.returncode, plain(out.read()), plain(err.read()), seconds
+        )
     for listener in listeners if record else ():
         listener(finished)
-    if failure or (check and code):
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        raise CommandFailed(finished, failure or f"ended with {how}")
+    if not failure and check and (code := process.returncode):
+        failure = f"ended with exit code {code}" if code > 0 else f"ended with signal {signal.Signals(-code).name}"
+    if failure:
+        raise CommandFailed(finished, failure)
     return finished
 
 
@@ -132,14 +134,12 @@ def plain(output: bytes) -> str:
     return COLOUR.sub("", output.decode("utf-8", errors="replace")).replace("\r\n", "\n")
 
 
-def _start(command: Command, supervised: bool, **outputs: Any) -> subprocess.Popen[bytes]:
-    name, folder = command.argv[0], Path(command.cwd)
+def _command(words: list[str], folder: Path, env: dict[str, str], daemons: bool) -> Command:
+    """Return the command to run in `folder`. Raises `Refused` where there is no such folder or program."""
+    name = words[0]
     if not folder.is_dir():
-        raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(command.cwd)}")
-    wanted = name if Path(name).name == name else str(folder / name)
-    if not (program := shutil.which(wanted, path=command.env.get("PATH"))):
+        raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(str(folder))}")
+    program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
+    if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    try:
-        return (Supervised if supervised else begin)(replace(command, argv=[program, *command.argv[1:]]), **outputs)
-    except OSError as error:
-        raise Refused(f"{program} cannot be started: {error.strerror}.", f"ls -l {program}") from error
+    return Command([program, *words[1:]], str(folder), env, grace=GRACE, daemons=daemons)

@@ -14,19 +14,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from release_tasks.files import read_link
-
-POLL = 0.05  # seconds between two looks at the pipe, the link and the program
-RESTART = 1.0  # seconds after its last start before a program that ended is started again
+POLL = 0.05  # seconds between two looks at the pipe and the program
 PR_SET_CHILD_SUBREAPER = 36
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from release_tasks.supervisor import main; sys.exit(main())"
 # A group of its own is out of reach of the terminal's Ctrl-C. Only Windows has the flag, and it ignores the session.
@@ -38,26 +34,19 @@ OWN_GROUP: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Command:
-    """A program to run; `env` is its whole environment. A supervisor starts it again when it ends, unless `once`.
+    """A program to run; `env` is its whole environment, `log` gets both outputs.
 
-    `log` gets both outputs; `follow` is a link to the folder that a relative `cwd` starts from; `grace` are the seconds
-    between the signal `stop` and SIGKILL. With `daemons` what has made itself independent of its parent lives on.
+    `grace` are the seconds between the signal `stop` and SIGKILL. With `daemons` what has made itself independent of
+    its parent lives on.
     """
 
     argv: list[str]
-    cwd: str = "."
-    env: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    cwd: str
+    env: dict[str, str]
     log: str | None = None
-    follow: str | None = None
     stop: int = signal.SIGTERM
     grace: float = 10.0
-    once: bool = False
     daemons: bool = False
-
-    @property
-    def home(self) -> Path | None:
-        """The folder that a relative `cwd` starts from; None while the link is not there."""
-        return read_link(Path(self.follow)) if self.follow else Path()
 
 
 class Supervised(subprocess.Popen[bytes]):
@@ -86,10 +75,10 @@ class Supervised(subprocess.Popen[bytes]):
             end_group(self, signal.SIGTERM, self.grace)
 
 
-def begin(command: Command, home: Path = Path(), **outputs: Any) -> subprocess.Popen[bytes]:
-    """Start `command` below `home` in a group of its own. Raises `OSError` where it cannot be started."""
+def begin(command: Command, **outputs: Any) -> subprocess.Popen[bytes]:
+    """Start `command` in a group of its own. Raises `OSError` where it cannot be started."""
     argv = [shutil.which(command.argv[0], path=command.env.get("PATH")) or command.argv[0], *command.argv[1:]]
-    how: dict[str, Any] = {"cwd": home / command.cwd, "env": command.env, **OWN_GROUP, **outputs}
+    how: dict[str, Any] = {"cwd": command.cwd, "env": command.env, **OWN_GROUP, **outputs}
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, **how)
 
 
@@ -111,11 +100,8 @@ def _signal_group(leader: int, number: int | None = None) -> None:
             each.kill()
 
 
-# The program itself
-
-
 def main() -> int:
-    """Run the command in the first line of standard input until it or the pipe ends."""
+    """Run the command in the first line of standard input until it or the pipe ends; end all that it started."""
     ended: list[object] = []  # no Event: its lock could be held when a signal comes
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.append(True))
@@ -129,30 +115,12 @@ def main() -> int:
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return _run(command, ended)
-
-
-def _run(command: Command, ended: list[object]) -> int:
-    """Run the command, again and again unless `once`, until `ended`; return its last exit code."""
-    code, again = 0, 0.0
-    while not ended:
-        if (home := command.home) and time.monotonic() >= again:
-            again = time.monotonic() + RESTART
-            code = _run_in(home, command, ended)
-            if command.once:
-                break
-        time.sleep(POLL)
-    return code
-
-
-def _run_in(home: Path, command: Command, ended: list[object]) -> int:
-    """Run the command below `home` until it ends, the link names another folder, or `ended`; end what it started."""
     try:
-        process = begin(command, home)
+        process = begin(command)
     except OSError as error:
         print(f"{command.argv[0]} cannot be started: {error}", file=sys.stderr, flush=True)
         return 127
-    while process.poll() is None and not ended and command.home in (home, None):
+    while process.poll() is None and not ended:
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL)
     end_group(process, command.stop, command.grace)

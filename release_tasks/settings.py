@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
 
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
+ORIGIN = re.compile(r"https?://(\[[\da-fA-F:]+\]|[^][/\s?#@:]+)(:[1-6]?\d{1,4})?(/[^?#\s]*)?")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
 
@@ -30,23 +32,18 @@ def _is_pattern(text: str) -> str:
 
 
 def _is_an_origin(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:  # no number for a port
-        good = False
-    if text and not good and "${" not in text:
+    if text and not ORIGIN.fullmatch(text) and not VARIABLE.search(text):
         raise ValueError("expected http:// or https:// with a host, and perhaps a port")
     return text
 
 
-def _is_an_order(order: str | list[str]) -> str | list[str]:
-    if isinstance(order, str) and order not in ("javascript", "bytes"):
+def _is_an_order(order: object) -> object:
+    if order not in ("javascript", "bytes") and not isinstance(order, list):
         raise ValueError("expected javascript, bytes, or a command as a list of words")
     return order
 
 
-Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
+Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
@@ -151,7 +148,6 @@ class Environments(Model):
     dev: Environment = Field(Environment(), description="where section 2 tries everything first")
     staging: Environment = Field(Environment(), description="gets the release in section 7")
     production: Environment = Field(Environment(), description="gets the release in section 8")
-    _unset: dict[str, list[Problem]] = PrivateAttr(default={})
 
     @model_validator(mode="after")
     def complete(self) -> Environments:
@@ -165,12 +161,10 @@ class Environments(Model):
                 raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
         return self
 
-    def model_post_init(self, context: Any) -> None:
-        self._unset = context or {}
-
     def unset(self, name: str) -> list[Problem]:
         """Return the variables of the environment `name` that are not set, as problems."""
-        return self._unset.get(name, [])
+        path, environment = f"release.environments.{name}", getattr(self, name)
+        return [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
 
     def named(self, name: str) -> Environment:
         """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
@@ -212,11 +206,17 @@ class Settings(Model):
         return any(command[:1] in NODES for command in commands)
 
 
+def unset_problems(path: str, text: str) -> Iterator[Problem]:
+    """Yield the variables that are left in `text`, the value of the key `path`: nobody has set them."""
+    for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
+        what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
+        yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")
+
+
 def write_schema(file: str | None) -> None:
     """Write the JSON Schema of invoke.yaml to `file`, or print it."""
     release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
     schema = json.dumps({"properties": {"release": release}}, indent=2)
     if file:
         Path(file).write_text(f"{schema}\n", encoding="utf-8")
-    else:
-        print(schema)
+    print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)

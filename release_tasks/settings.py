@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from release_tasks.errors import Problem, Refused, refuse
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
-ORIGIN = re.compile(r"https?://(\[[\da-fA-F:]+\]|[^][/\s?#@:]+)(:[1-6]?\d{1,4})?(/[^?#\s]*)?")
+ORIGIN = re.compile(r"https?://([^/\s?#@]+@)?(\[[\da-f:]+\]|[^][/\s?#@:]+)(:([1-9]\d{0,3}|[1-6]\d{4}))?(/[^?#\s]*)?")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
 

@@ -11,9 +11,8 @@ from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
 from release_tasks.files import RECORDS, locked, read_link, records_folder
-from release_tasks.process import free_port
+from release_tasks.process import Supervised, free_port
 from release_tasks.settings import Settings
-from release_tasks.supervisor import Command, Supervised
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
@@ -65,7 +64,7 @@ def serve(environment: Environment, again: bool = False) -> None:
         return
     variables = {**os.environ, **environment.variables("")}
     for service, argv in settings.services.items():
-        log = str(environment.folder / f"{service}.log")
-        held.append(Supervised(Command(argv, str(code / settings.folder), variables, log)).stop)
+        log = environment.folder / f"{service}.log"
+        held.append(Supervised(argv, code / settings.folder, variables, log).stop)
     if "web" in settings.services:
         environment.wait_until_ready()

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from release_tasks.supervisor import OWN_GROUP
+from release_tasks.process import OWN_GROUP
 
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
 ORIGINAL_TMPDIR = "RELEASE_SYSTEM_TMP"  # a variable: the system's own temporary folder, set within a run

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from release_tasks.supervisor import Command, Supervised
+from release_tasks.process import Supervised
 from tests.test_process import alive, posix, until
 
 # A service that tells its process id and folder, a line each time it is started.
 SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
 
 
-def service(log: Path, code: str = SERVICE, cwd: str = ".", **how: Any) -> Command:
-    return Command([sys.executable, "-c", code], cwd, dict(os.environ), str(log), **how)
+def service(log: Path, code: str = SERVICE, **how: Any) -> Supervised:
+    return Supervised([sys.executable, "-c", code], log.parent, os.environ, log, **how)
 
 
 def starts(log: Path) -> list[tuple[int, str]]:
@@ -42,7 +42,7 @@ def running() -> Iterator[list[Supervised]]:
 
 
 def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
-    services = Supervised(service(log, cwd=str(tmp_path)))
+    services = service(log)
     running.append(services)
     assert until(lambda: starts(log)) and alive(services.pid)
     services.stop()
@@ -56,7 +56,7 @@ def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path,
 def test_a_signal_to_the_supervisor_ends_the_service(
     log: Path, tmp_path: Path, running: list[Supervised], number: int
 ) -> None:
-    services = Supervised(service(log, cwd=str(tmp_path)))
+    services = service(log)
     running.append(services)
     assert until(lambda: starts(log))
     os.kill(services.pid, number)
@@ -67,8 +67,8 @@ def test_a_signal_to_the_supervisor_ends_the_service(
 @posix
 def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_path: Path) -> None:
     children = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SERVICE!r}]); " + SERVICE
-    command = f"Command([{sys.executable!r}, '-c', {children!r}], '.', dict(os.environ), {str(log)!r})"
-    code = f"import os, time; from release_tasks.supervisor import *; run = Supervised({command}); time.sleep(600)"
+    program = f"[{sys.executable!r}, '-c', {children!r}], '.', dict(os.environ), {str(log)!r}"
+    code = f"import os, time; from release_tasks.process import *; run = Supervised({program}); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code])
     assert until(lambda: len(starts(log)) == 2)
     parent.kill()
@@ -79,7 +79,7 @@ def test_kill_9_of_the_parent_ends_services_with_their_children(log: Path, tmp_p
 @posix
 def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     deaf = "import signal; signal.signal(15, signal.SIG_IGN); " + SERVICE
-    services = Supervised(service(log, deaf, str(tmp_path), grace=0.2))
+    services = service(log, deaf)
     running.append(services)
     assert until(lambda: starts(log))
     services.stop()
@@ -87,5 +87,5 @@ def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, run
 
 
 def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
-    running.append(Supervised(Command(["no-such-program"], str(tmp_path), {}, str(log))))
+    running.append(Supervised(["no-such-program"], tmp_path, {}, log))
     assert until(lambda: log.exists() and "no-such-program cannot be started" in log.read_text())

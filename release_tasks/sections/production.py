@@ -20,11 +20,10 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.files import read_link
 from release_tasks.outcome import DONE
-from release_tasks.process import free_port, wait_until
+from release_tasks.process import Supervised, free_port, wait_until
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance, notes
 from release_tasks.sections.deployment import placed, shown, unapplied_files
-from release_tasks.supervisor import Command, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -141,10 +140,10 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
     services = ["web"] if read_link(env.current) else list(settings.services)
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in services}
-    folder = str(code / settings.folder)
+    folder = code / settings.folder
     with ExitStack() as stack:
         for name, log in logs.items():
-            stack.callback(Supervised(Command(settings.services[name], folder, variables, str(log))).stop)
+            stack.callback(Supervised(settings.services[name], folder, variables, log).stop)
         deadline = time.monotonic() + max(settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")

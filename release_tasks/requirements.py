@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from release_tasks.errors import Problem
@@ -16,7 +17,17 @@ BIN = Path(".nox", "layer", "Scripts" if os.name == "nt" else "bin")  # of the e
 
 def problems() -> list[Problem]:
     """Return one problem when packages of requirements.txt are missing or too old, with the command to type."""
-    if not (unmet := _unmet()):
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        unmet = ["packaging, and perhaps others"]
+    else:
+        lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+        needs = [need for need in map(Requirement, lines) if not need.marker or need.marker.evaluate()]
+        found = [(need, _version_of(need.name)) for need in needs]
+        wrong = [(need, here) for need, here in found if not (here and need.specifier.contains(here, prereleases=True))]
+        unmet = [f"{need.name} {need.specifier} (found {here or 'none'})" for need, here in wrong]
+    if not unmet:
         return []
     noxfile, activate = (str(FILE.parents[1] / path) for path in ("noxfile.py", BIN / "activate"))
     join, dot = (subprocess.list2cmdline, []) if os.name == "nt" else (shlex.join, ["."])
@@ -24,24 +35,8 @@ def problems() -> list[Problem]:
     return [Problem(what, f"{join([sys.executable, noxfile, '--list'])} && {join([*dot, activate])}")]
 
 
-def _unmet() -> list[str]:
-    """Return the requirements for this machine that are not installed, or not in the version that is needed."""
-    from importlib.metadata import distributions
-
-    def installed(name: str) -> str | None:
-        return next((found.version for found in distributions(name=name)), None)
-
-    lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+def _version_of(package: str) -> str | None:
     try:
-        from packaging.requirements import Requirement
-    except ModuleNotFoundError:
-        return [name for line in lines if not installed(name := line.partition(" ")[0].partition("[")[0])]
-    found = []
-    for need in map(Requirement, lines):
-        if need.marker and not need.marker.evaluate():
-            continue
-        if not (version := installed(need.name)):
-            found.append(need.name)
-        elif not need.specifier.contains(version, prereleases=True):
-            found.append(f"{need.name} {need.specifier} (found {version})")
-    return found
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -73,9 +73,12 @@ def _as_problem(error: Any) -> Problem:
         what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(fields)}."
         return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
+    expected, about = error["msg"].partition(", ")[0], fields[key].description if key in fields else ""
     if error["type"] == "value_error":  # our own words
-        return Problem(f"invoke.yaml, {path}: {found}{error['ctx']['error']}.", "Fix the value in invoke.yaml.")
-    expected = re.sub(r"^\w+ should (be )?", lambda it: "" if it[1] else "to ", error["msg"]).partition(", ")[0]
-    expected = re.sub(r"valid dictionary.*", "group of keys", expected)
-    about = f" ({fields[key].description})" if key in fields else ""
-    return Problem(f"invoke.yaml, {path}: {found}expected {expected}{about}.", "Fix the value in invoke.yaml.")
+        what = str(error["ctx"]["error"])
+    elif error["type"] == "string_pattern_mismatch" and about:
+        what = f"expected {about}"
+    else:
+        what = re.sub(r"^\w+ should (be |have )?", "expected ", re.sub(r"valid dictionary.*", "group of keys", expected))
+        what += f" ({about})" if about else ""
+    return Problem(f"invoke.yaml, {path}: {found}{what}.", "Fix the value in invoke.yaml.")

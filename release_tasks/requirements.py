@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from release_tasks.errors import Problem
@@ -17,6 +16,8 @@ BIN = Path(".nox", "layer", "Scripts" if os.name == "nt" else "bin")  # of the e
 
 def problems() -> list[Problem]:
     """Return one problem when packages of requirements.txt are missing or too old, with the command to type."""
+    from importlib.metadata import distributions
+
     try:
         from packaging.requirements import Requirement
     except ModuleNotFoundError:
@@ -24,7 +25,7 @@ def problems() -> list[Problem]:
     else:
         lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
         needs = [need for need in map(Requirement, lines) if not need.marker or need.marker.evaluate()]
-        found = [(need, _version_of(need.name)) for need in needs]
+        found = [(need, next((it.version for it in distributions(name=need.name)), None)) for need in needs]
         wrong = [(need, here) for need, here in found if not (here and need.specifier.contains(here, prereleases=True))]
         unmet = [f"{need.name} {need.specifier} (found {here or 'none'})" for need, here in wrong]
     if not unmet:
@@ -33,10 +34,3 @@ def problems() -> list[Problem]:
     join, dot = (subprocess.list2cmdline, []) if os.name == "nt" else (shlex.join, ["."])
     what = f"{sys.executable} is missing packages of the release layer: {', '.join(unmet)}."
     return [Problem(what, f"{join([sys.executable, noxfile, '--list'])} && {join([*dot, activate])}")]
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from release_tasks.errors import Problem, Refused, refuse
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
-ORIGIN = re.compile(r"https?://([^/\s?#@]+@)?(\[[\da-f:]+\]|[^][/\s?#@:]+)(:([1-9]\d{0,3}|[1-6]\d{4}))?(/[^?#\s]*)?")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
 
@@ -25,15 +24,9 @@ class Model(BaseModel):
 
 def _is_pattern(text: str) -> str:
     try:
-        re.compile(text.replace("{count}", "1"))
+        re.compile(text)
     except re.error as error:
         raise ValueError(f"no regular expression: {error}") from None
-    return text
-
-
-def _is_an_origin(text: str) -> str:
-    if text and not ORIGIN.fullmatch(text) and not VARIABLE.search(text):
-        raise ValueError("expected http:// or https:// with a host, and perhaps a port")
     return text
 
 
@@ -46,7 +39,8 @@ def _is_an_order(order: object) -> object:
 Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
-Origin = Annotated[str, AfterValidator(_is_an_origin)]
+HOST = r"([^/\s?#@]+@)?(\[[\da-f:]+\]|[^/\s?#@:\[\]]+)(:([1-9]\d{0,3}|[1-6]\d{4}))?"
+Origin = Annotated[str, Field(pattern=rf"^(https?://{HOST}(/[^?#\s]*)?|.*\$\{{.*)?$")]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
@@ -61,7 +55,7 @@ class Ddl(Model):
     order: Order = Field("bytes", description="how base names are sorted: javascript, bytes, or a command's lines")
     command: list[str] = Field([], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
-    ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied")
+    ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied, as schema.table")
     timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
     exceptions: dict[Pattern, Reason] = Field({}, description="pattern of a problem or difference → why it may be")
@@ -114,8 +108,10 @@ class Stamp(Model):
     """Section 7.1: the command that opens all sessions, and the log in which its stamp is found."""
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
-    log: Table = Field("ops.session_log", description="where the stamp of this deployment is looked for")
-    flags: str = Field("ops.session_flags", pattern=f"^({TABLE})?$", description="its rows are open; empty: unchecked")
+    log: Table = Field("ops.session_log", description="schema.table in which a stamp is looked for")
+    flags: str = Field(
+        "ops.session_flags", pattern=f"^({TABLE})?$", description="schema.table of open rows; empty: unchecked"
+    )
     timeout: float = Field(60, gt=0, description="seconds for the command")
 
 
@@ -132,7 +128,7 @@ class Environment(Model):
     """A database, a web app and jobs. Without `dsn` it is embedded: all of it runs in .release/."""
 
     dsn: str = Field("", description="the database, as a URL or words of libpq; its password as ${NAME}")
-    origin: Origin = Field("", description="base URL of the web app")
+    origin: Origin = Field("", description="http:// or https://, a host, perhaps a port")
     folder: str = Field("", description="where releases are unpacked and `current` points to one of them")
     restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
     log: str = Field("", description="PostgreSQL's server log, for the check on SQL warnings")
@@ -178,12 +174,14 @@ class Environments(Model):
 class Settings(Model):
     """All that a repo may set; what it leaves out has the default given here."""
 
-    app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME, and the name of packs")
+    app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME: letters, digits, . _ -")
     title: str = Field("", description="the name people know it by; default: app")
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = Field("main", description="the main branch")
     remote: str = Field("origin", description="the remote that is pushed to")
-    branch: Template = Field("release/v{version}", description="the release branch; empty: release from main")
+    branch: Template = Field(
+        "release/v{version}", description="release branch, {version} in it; empty: release from main"
+    )
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")

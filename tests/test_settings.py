@@ -62,7 +62,11 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
             "found 'alphabet'; expected javascript, bytes, or a command",
         ),
         ({"ddl": {"order": 5}}, "release.ddl.order", "found 5; expected javascript, bytes, or a command"),
-        ({"ddl": {"ledger": "x; drop table y"}}, "release.ddl.ledger", "; expected to match pattern"),
+        (
+            {"ddl": {"ledger": "x; drop table y"}},
+            "release.ddl.ledger",
+            "expected the table of what was applied, as schema.table.",
+        ),
         ({"ddl": "db"}, "release.ddl", "found 'db'; expected a group of keys (the DDL pack)."),
         ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),
         ({"archive": ["ok", "${NOWHERE}"]}, "release.archive[1]", "the environment variable NOWHERE is not set"),
@@ -237,7 +241,7 @@ def test_settings_never_change_after_loading() -> None:
 def test_an_origin_that_no_browser_can_open_is_refused(origin: str) -> None:
     """C11."""
     (problem,) = problems(with_dsn("dbname=app", origin=origin))
-    assert "expected http:// or https://" in problem.what
+    assert f"found {origin!r}; expected http:// or https://, a host" in problem.what
 
 
 def test_the_json_schema_describes_every_setting_and_allows_no_other(tmp_path: Path) -> None:

@@ -73,12 +73,9 @@ def _as_problem(error: Any) -> Problem:
         what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(fields)}."
         return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
-    expected, about = error["msg"].partition(", ")[0], fields[key].description if key in fields else ""
-    if error["type"] == "value_error":  # our own words
-        what = str(error["ctx"]["error"])
-    elif error["type"] == "string_pattern_mismatch" and about:
+    about = fields[key].description if key in fields and error["type"] != "value_error" else ""
+    what = re.sub(r"^\w+ should (be |have )?", "expected ", error["msg"].removeprefix("Value error, "))
+    what = re.split(", unable to | or instance of ", what)[0] + (about and f" ({about})")
+    if about and error["type"] == "string_pattern_mismatch":  # words say more than a pattern
         what = f"expected {about}"
-    else:
-        what = re.sub(r"^\w+ should (be |have )?", "expected ", re.sub(r"valid dictionary.*", "group of keys", expected))
-        what += f" ({about})" if about else ""
     return Problem(f"invoke.yaml, {path}: {found}{what}.", "Fix the value in invoke.yaml.")

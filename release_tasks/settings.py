@@ -44,8 +44,7 @@ Origin = Annotated[str, Field(pattern=rf"^(https?://{HOST}(/[^?#\s]*)?|.*\$\{{.*
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
-TABLE = r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*"
-Table = Annotated[str, Field(pattern=f"^{TABLE}$")]
+Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
 class Ddl(Model):
@@ -109,9 +108,7 @@ class Stamp(Model):
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
     log: Table = Field("ops.session_log", description="schema.table in which a stamp is looked for")
-    flags: str = Field(
-        "ops.session_flags", pattern=f"^({TABLE})?$", description="schema.table of open rows; empty: unchecked"
-    )
+    flags: Table = Field("ops.session_flags", description="schema.table whose rows are open, where it is there")
     timeout: float = Field(60, gt=0, description="seconds for the command")
 
 
@@ -179,9 +176,7 @@ class Settings(Model):
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = Field("main", description="the main branch")
     remote: str = Field("origin", description="the remote that is pushed to")
-    branch: Template = Field(
-        "release/v{version}", description="release branch, {version} in it; empty: release from main"
-    )
+    branch: Template = Field("release/v{version}", description="release branch, may hold {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")

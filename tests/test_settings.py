@@ -67,7 +67,7 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
             "release.ddl.ledger",
             "expected the table of what was applied, as schema.table.",
         ),
-        ({"ddl": "db"}, "release.ddl", "found 'db'; expected a group of keys (the DDL pack)."),
+        ({"ddl": "db"}, "release.ddl", "found 'db'; expected a valid dictionary (the DDL pack)"),
         ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),
         ({"archive": ["ok", "${NOWHERE}"]}, "release.archive[1]", "the environment variable NOWHERE is not set"),
         ("text", "release", "found 'text'"),

@@ -1,7 +1,5 @@
 """`release:` of invoke.yaml read into `Settings`: variables filled in, every problem named by its key path."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Open an environment: as its settings name it, or embedded, with PostgreSQL, web app and jobs that end with us."""
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,14 +1,13 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from psycopg import Connection
 
 from release_tasks import node, process
 from release_tasks.checks import NoPass
@@ -17,11 +16,7 @@ from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
 from release_tasks.masks import mask
-
-if TYPE_CHECKING:
-    from psycopg import Connection
-
-    from release_tasks.settings import Settings
+from release_tasks.settings import Settings
 
 INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to say the version

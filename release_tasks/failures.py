@@ -1,7 +1,5 @@
 """Sentences and an exit code for what ends a run early, also for files that Invoke reads before any task."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

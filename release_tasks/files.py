@@ -1,7 +1,5 @@
 """Files, folders and links that appear whole or not at all, and the hashes of files."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

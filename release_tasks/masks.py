@@ -5,8 +5,6 @@ and its value has six characters and is no path that exists; of a URL only what 
 Of the standard library only: the environments of smokes with packages of their own import this too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Node and pnpm: the machine's own where they are right, else a wheel's Node and an own copy of pnpm."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -6,8 +6,6 @@ standard input says what to run, as arguments could show the environment's secre
 PR_SET_CHILD_SUBREAPER), so that daemons end as well.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -33,7 +31,6 @@ import psutil
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of, short
 
-listeners: list[Callable[[Finished], None]] = []  # called with each program that has ended
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")  # ECMA-48
 GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
 PORTS = range(20000, 32768)  # below those that connections get on Linux (32768), macOS and Windows (49152; RFC 6335)
@@ -41,11 +38,41 @@ POLL = 0.05  # seconds between two looks of a supervisor at its pipe and its pro
 PR_SET_CHILD_SUBREAPER = 36
 SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from release_tasks.process import supervise; supervise()"
 # A group of its own is out of reach of the terminal's Ctrl-C. Only Windows has the flag, and it ignores the session.
-OWN_GROUP: dict[str, Any] = {
-    "start_new_session": True,
-    "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-}
+OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+OWN_GROUP |= {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 _running: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended: what was called, its exit code (negative: the signal), its outputs and its seconds."""
+
+    argv: list[str]
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        """Both outputs, what went to the error stream last."""
+        return self.stdout + self.stderr
+
+    def tail(self, n: int = 10) -> str:
+        """Return the last `n` lines that are not empty, masked."""
+        return "\n".join([line for line in mask(self.output).splitlines() if line.strip()][-n:])
+
+
+class CommandFailed(Refused):
+    """A program ended badly or not in time; `finished` holds what it printed."""
+
+    def __init__(self, finished: Finished, how: str) -> None:
+        shown = mask(shlex.join(finished.argv))
+        super().__init__(f"{short(shown, 80)} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
+        self.finished = finished
+
+
+listeners: list[Callable[[Finished], None]] = []  # called with each program that has ended
 
 
 def run(
@@ -122,35 +149,6 @@ def free_port() -> int:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise Refused(f"No port of 127.0.0.1 between {PORTS[0]} and {PORTS[-1]} is free.", "ss --listening --tcp --numeric")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A program that ended: what was called, its exit code (negative: the signal), its outputs and its seconds."""
-
-    argv: list[str]
-    code: int
-    stdout: str
-    stderr: str
-    seconds: float
-
-    @property
-    def output(self) -> str:
-        """Both outputs, what went to the error stream last."""
-        return self.stdout + self.stderr
-
-    def tail(self, n: int = 10) -> str:
-        """Return the last `n` lines that are not empty, masked."""
-        return "\n".join([line for line in mask(self.output).splitlines() if line.strip()][-n:])
-
-
-class CommandFailed(Refused):
-    """A program ended badly or not in time; `finished` holds what it printed."""
-
-    def __init__(self, finished: Finished, how: str) -> None:
-        shown = mask(shlex.join(finished.argv))
-        super().__init__(f"{short(shown, 80)} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
-        self.finished = finished
 
 
 def plain(output: bytes) -> str:

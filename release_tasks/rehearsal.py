@@ -1,7 +1,5 @@
 """A rehearsal: the real `inv release` in a throw-away clone, with a bare remote and embedded environments."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

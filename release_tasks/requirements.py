@@ -1,7 +1,5 @@
 """The layer's own requirements, and whether this Python meets them. Of the standard library at the top."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """Output for people: one line a step, tables where they compare, colour only on a terminal."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import traceback
@@ -9,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.prompt import Confirm
@@ -17,11 +14,9 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from release_tasks.errors import Problem
 from release_tasks.masks import mask, masked_json
-
-if TYPE_CHECKING:
-    from release_tasks.errors import Problem
-    from release_tasks.outcome import Outcome
+from release_tasks.outcome import Outcome
 
 COLOURS = dict(done="green", changed="bold green", planned="cyan", pending="dim", refused="bold red", manual="yellow")
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines

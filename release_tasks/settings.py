@@ -1,12 +1,10 @@
 """The settings of a repo, `release:` in invoke.yaml: what may be set, and the default of what is not."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -60,7 +58,7 @@ class Ddl(Model):
     exceptions: dict[Pattern, Reason] = Field({}, description="pattern of a problem or difference → why it may be")
 
     @model_validator(mode="after")
-    def proves_what_it_did(self) -> Ddl:
+    def proves_what_it_did(self) -> Self:
         if self.command and not self.must_print:
             raise ValueError("a command needs must_print, as '{count} files applied': silence is no success")
         return self
@@ -85,7 +83,7 @@ class Backup(Model):
     timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
 
     @model_validator(mode="after")
-    def then_gets_the_backup(self) -> Backup:
+    def then_gets_the_backup(self) -> Self:
         if self.then and not any("{folder}" in word for word in self.then):
             raise ValueError("then needs {folder}, which stands for the folder of the backup")
         return self
@@ -143,7 +141,7 @@ class Environments(Model):
     production: Environment = Field(Environment(), description="gets the release in section 8")
 
     @model_validator(mode="after")
-    def complete(self) -> Environments:
+    def complete(self) -> Self:
         for name, environment in self:
             given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
             needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]

@@ -19,9 +19,8 @@ REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings in `raw`, the value of `release:`, with `${NAME}` taken from `variables`.
 
-    In a rehearsal all environments are embedded, the archive is in .release/, and nothing gets a backup, whatever
-    `raw` says. Raises `Refused` with every problem at once: key path, what was found, what is expected. A variable that
-    is not set and belongs to an environment stays, and is a problem of who names that.
+    A rehearsal reaches nothing real, whatever `raw` says. A variable of an environment that is not set stays, for who
+    names that. Raises `Refused` with every problem at once: key path, found, expected.
     """
     if variables.get(REHEARSING):
         raw = {**raw, "environments": {}, "archive": [".release/archive"]}

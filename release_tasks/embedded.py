@@ -42,8 +42,7 @@ def folder_of(name: str, root: Path) -> Path:
 def serve(environment: Environment, again: bool = False) -> None:
     """Start web app and jobs of an embedded environment, unless they run, and wait until it answers.
 
-    Dev runs the working tree, its DDL pack applied; the others run what `current` names, once something is deployed.
-    With `again` what runs is stopped before: `current` names another folder.
+    Dev runs the working tree, its DDL pack applied, the others what `current` names. `again`: that is another folder.
     """
     settings, root, held = environment.settings, environment.root, environment.held
     while again and len(held) > 1:  # the first is the server

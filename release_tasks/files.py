@@ -84,10 +84,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[str]:
-    """Return the files below `folder` that are not what the file `sums` in it lists: changed, missing, or more.
-
-    Where `sums` itself cannot be read, it is the one; the files `ignored` may be as they are.
-    """
+    """Return the files of `folder`, but `ignored` ones, that are not as its file `sums` says; or `sums` itself."""
     try:
         listed = read_checksums((folder / sums).read_bytes())
     except (OSError, ValueError):
@@ -98,10 +95,7 @@ def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[s
 
 @contextmanager
 def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock `file`, which the end of this process releases.
-
-    Raises `Refused` where another `what` has it for `timeout` seconds.
-    """
+    """Hold the lock `file` until we end. Raises `Refused` where another `what` has it for `timeout` seconds."""
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +134,7 @@ def read_link(link: Path) -> Path | None:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make `link` name the folder `target` in one atomic step, whether it is there already or not.
-
-    Where symlinks need a privilege (Windows) the link is a text file that holds the path.
-    """
+    """Make `link` name `target` in one step; a text file with the path where a symlink needs a privilege (Windows)."""
     incomplete = link.with_name(f".{link.name}.{os.getpid()}")
     incomplete.unlink(missing_ok=True)
     try:

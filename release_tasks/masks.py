@@ -34,10 +34,7 @@ _hidden: set[str] = set()
 
 
 def hide(secret: str) -> None:
-    """Remember `secret` and each line of it, so that `mask` replaces them from now on.
-
-    What is shorter than six characters is left: to replace "x" everywhere spoils what is read, and says what it is.
-    """
+    """Let `mask` replace `secret` and each line of it; a few letters are left, as they would be found everywhere."""
     _hidden.update(piece for piece in (secret, *secret.splitlines()) if len(piece) >= SHORTEST)
 
 

@@ -78,11 +78,7 @@ def _new_folder(keep: bool) -> Path:
 
 
 def stage(git: Git, folder: Path, settings: Settings) -> Path:
-    """Clone HEAD into `folder`, deploy it to staging and production, and return the clone.
-
-    `folder/remote.git` has HEAD as its main branch, and all tags. What runs before is there to be backed up and
-    replaced.
-    """
+    """Clone HEAD, by a bare remote in `folder`, deploy it to staging and production; return the clone."""
     if git.is_shallow:
         raise Refused("This clone is shallow; a rehearsal needs the whole history.", "git fetch --unshallow")
     remote, clone = folder / "remote.git", folder / "clone"

@@ -1,7 +1,6 @@
 """One temporary folder per run, removed when the run ends, also after a kill.
 
-It is in the system's temporary folder, as the sockets that programs make below TMPDIR need a short path (107 bytes on
-Linux, 103 on macOS; unix(7)).
+It is in the system's own, as sockets that programs make there need a short path (107 bytes, on macOS 103; unix(7)).
 """
 
 import os

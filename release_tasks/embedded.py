@@ -1,7 +1,5 @@
 """Open an environment: as its settings name it, or embedded, with PostgreSQL, web app and jobs that end with us."""
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +9,9 @@ from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write, locked, point_link, read_link, read_text, records_folder
-from release_tasks.process import free_port
+from release_tasks.files import RECORDS, locked, read_link, records_folder
+from release_tasks.process import Supervised, free_port
 from release_tasks.settings import Settings
-from release_tasks.supervisor import Command, Supervised
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
@@ -27,6 +24,7 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         folder = root / own.folder if own.folder else root
         log = root / own.log if own.log else None
         return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+    records_folder(root)
     folder, user = folder_of(name, root), f"command that uses the embedded {name}"
     with ExitStack() as stack:
         try:
@@ -36,22 +34,24 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
                 stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
-        origin, held = f"http://127.0.0.1:{_port(folder)}", [stack.pop_all().close]
+        origin, held = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
     return Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, held=held)
 
 
 def folder_of(name: str, root: Path) -> Path:
     """Return the folder of an embedded environment."""
-    return records_folder(root) / "environments" / name
+    return root / RECORDS / "environments" / name
 
 
-def serve(environment: Environment) -> None:
+def serve(environment: Environment, again: bool = False) -> None:
     """Start web app and jobs of an embedded environment, unless they run, and wait until it answers.
 
-    Dev runs the working tree, its DDL pack applied; the others run what `current` names, once something is deployed.
+    Dev runs the working tree, its DDL pack applied, the others what `current` names. `again`: that is another folder.
     """
-    settings, root, current = environment.settings, environment.root, environment.current
-    if not environment.is_embedded or len(environment.held) > 1:
+    settings, root, held = environment.settings, environment.root, environment.held
+    while again and len(held) > 1:  # the first is the server
+        held.pop()()
+    if not environment.is_embedded or len(held) > 1:
         return
     if environment.name == "dev":
         environment.install(root)
@@ -60,18 +60,12 @@ def serve(environment: Environment) -> None:
             missing = apply.unapplied(connection, pack, settings.ddl)
         if missing:
             apply.apply(environment, pack, root, "dev")
-        point_link(current, root)
+    code = root if environment.name == "dev" else read_link(environment.current)
+    if code is None:
+        return
     variables = {**os.environ, **environment.variables("")}
     for service, argv in settings.services.items():
-        log = str(environment.folder / f"{service}.log")
-        environment.held.append(Supervised(Command(argv, settings.folder, variables, log, str(current))).stop)
-    if "web" in settings.services and read_link(current):
+        log = environment.folder / f"{service}.log"
+        held.append(Supervised(argv, code / settings.folder, variables, log).stop)
+    if "web" in settings.services:
         environment.wait_until_ready()
-
-
-def _port(folder: Path) -> int:
-    """Return this environment's port, chosen once and kept, so that its origin stays the same."""
-    path = folder / "port.json"
-    port = int(read_text(path) or free_port())
-    atomic_write(path, str(port).encode())
-    return port

@@ -93,9 +93,9 @@ class ReleaseExecutor(Executor):
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
-            from release_tasks import release, temporary
+            from release_tasks import temporary
 
-            with temporary.run_directory(release.project_root(self.config)):
+            with temporary.run_directory():
                 return self._walk(list(sections), _options()) if sections else super().execute(*tasks)
 
     def _read_variables(self) -> None:

@@ -1,14 +1,13 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from psycopg import Connection
 
 from release_tasks import node, process
 from release_tasks.checks import NoPass
@@ -17,11 +16,7 @@ from release_tasks.database import programs
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
 from release_tasks.masks import mask
-
-if TYPE_CHECKING:
-    from psycopg import Connection
-
-    from release_tasks.settings import Settings
+from release_tasks.settings import Settings
 
 INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to say the version
@@ -79,41 +74,33 @@ class Environment:
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
-        any_answer, log = not self.settings.acceptance.version, self.folder / "web.log"
-
-        def is_ready() -> bool:
-            version = self._probe(self.origin)[0]
-            return bool(version) or (any_answer and version is not None)
-
-        if not process.wait_until(is_ready, time.monotonic() + READY):
+        if not process.wait_until(lambda: bool(self._probe(self.origin)[0]), time.monotonic() + READY):
+            log = self.folder / "web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             said = mask("\n".join([self._probe(self.origin)[1], *last]))
             raise Refused(f"The web app of {self.name} is not ready: {said}", f"cat {log}")
 
-    def _probe(self, origin: str) -> tuple[str | None, str]:
-        """Return the version that the web app says it is ("" for none, None without an answer), and what it answers."""
-        path = self.settings.acceptance.version or "/"
+    def _probe(self, origin: str) -> tuple[str, str]:
+        """Return the version that the web app says it is ("" for none, "any" where no route tells), and the answer."""
+        path = self.settings.acceptance.version
         try:
             with Api(origin) as api:
-                answer = api.get(path, timeout=ANSWER)
+                answer = api.get(path or "/", timeout=ANSWER)
         except NoPass as no:
-            return None, str(no)
-        return version_in(answer), f"{origin}{path} answers {answer.status_code}: {answer.text[:200]}"
+            return "", str(no)
+        said = f"{origin}{path} answers {answer.status_code}: {answer.text[:200]}"
+        return version_in(answer) if path else "any", said
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
-        settings = self.settings
-        folder = code / settings.folder
-        if not folder.is_dir():
-            what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
-            raise Refused(what, "Set release.folder to where the application's commands run; by default the root.")
-        if not settings.install:
+        if not self.settings.install:
             return
+        folder = code / self.settings.folder
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
         if read_text(marker) != wanted:
             env = {**self.variables(""), "CI": "1"}
-            process.run(settings.install, cwd=folder, env=env, timeout=INSTALL, supervised=True)
+            process.run(self.settings.install, cwd=folder, env=env, timeout=INSTALL, supervised=True)
             if marker.parent.exists():
                 atomic_write(marker, wanted.encode())
 
@@ -129,22 +116,21 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     for name, own in settings.environments:
         if not own.dsn or settings.environments.unset(name):
             continue
-        folder = [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
-        identities = _identities(own.dsn)
-        unreached += [name] if len(identities) < 2 else []
-        for thing in [*identities, *folder, f"the origin {own.origin.rstrip('/').lower()}"]:
+        things = _databases(own.dsn)
+        unreached += [name] if len(things) < 2 else []
+        things += [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
+        for thing in [*things, f"the origin {own.origin.rstrip('/').lower()}"]:
             if (owner := owners.setdefault(thing, name)) != name:
                 what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
                 problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))
     return problems, unreached
 
 
-def _identities(dsn: str) -> list[str]:
+def _databases(dsn: str) -> list[str]:
     """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
     parts = programs.variables(dsn)
     host, port = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432"
-    host = "127.0.0.1" if host in ("", "localhost", "::1") else host
-    found = [f"the database {parts['PGDATABASE']} on {host}:{port}"]
+    found = [f"the database {parts['PGDATABASE']} on {host.replace('localhost', '127.0.0.1') or '127.0.0.1'}:{port}"]
     with suppress(Refused), programs.connect(dsn) as connection:
         query = "select current_database(), system_identifier from pg_control_system()"
         for name, server in connection.execute(query):

@@ -1,7 +1,5 @@
 """Outcomes of a check that is not passed: a problem with its hint, something not there yet, something for a person."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sentences and an exit code for what ends a run early, also for files that Invoke reads before any task."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex
@@ -18,6 +16,7 @@ from typing import Any, NoReturn
 from release_tasks.errors import Problem, Refused
 
 INTERRUPTED = 130
+NO_READER = 128 + 13  # as a shell tells the end by SIGPIPE
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
@@ -26,41 +25,31 @@ NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py ha
 @contextmanager
 def as_sentences() -> Iterator[None]:
     """Turn what ends the block early into sentences and an exit code; end on SIGTERM as on Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    from release_tasks import masks, screen
 
     _prepare_streams()
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _refusals_shown():
+        try:
             yield
+        except Refused as error:
+            screen.problems(error.problems)
+            raise SystemExit(1) from None
+        except Exception as bug:
+            if isinstance(bug, FORESEEN) or type(bug).__module__.startswith("invoke."):
+                raise
+            screen.bug(bug)
+            raise SystemExit(1) from None
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         _end("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED)
+    except BrokenPipeError:
+        _end("The output ended early: nobody reads it. What is done stays done; run it again.", NO_READER)
     except FORESEEN as error:
-        from release_tasks.masks import mask
-
-        _end(mask(str(problem_of(error))), 1)
+        _end(masks.mask(str(problem_of(error))), 1)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _refusals_shown() -> Iterator[None]:
-    from release_tasks import screen
-
-    try:
-        yield
-    except Refused as error:
-        screen.problems(error.problems)
-        raise SystemExit(1) from None
-    except Exception as bug:
-        if isinstance(bug, FORESEEN) or type(bug).__module__.startswith("invoke."):
-            raise
-        screen.bug(bug)
-        raise SystemExit(1) from None
-    finally:
-        sys.stdout.flush()
 
 
 def _prepare_streams() -> None:
@@ -103,21 +92,17 @@ def problem_of(error: OSError | EOFError | UnicodeDecodeError) -> Problem:
 def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Say in a sentence what is wrong with a file that Invoke reads before any task, as `sys.excepthook`."""
     frames = {Path(frame.filename).name: frame for frame in traceback.extract_tb(trace)}
-    mark, program = getattr(error, "problem_mark", None), frames.get("program.py")
-    reason = f"{kind.__name__}: {error}"
-    if frames.keys() & {"executor.py", "engine.py"}:  # a task runs
-        return sys.__excepthook__(kind, error, trace)
+    mark, reason, where = getattr(error, "problem_mark", None), f"{kind.__name__}: {error}", ""
     if isinstance(error, SyntaxError):
         where, reason = f"{Path(error.filename or '').name}, line {error.lineno}", error.msg
     elif "tasks_local.py" in frames:
         where = f"tasks_local.py, line {frames['tasks_local.py'].lineno}"
     elif mark:
-        where = f"{Path(mark.name).name}, line {mark.line + 1}"
-        reason = getattr(error, "problem", None) or "it is no YAML"
+        where, reason = f"{Path(mark.name).name}, line {mark.line + 1}", getattr(error, "problem", "it is no YAML")
     elif "config.py" in frames:
         where, reason = "invoke.yaml", f"{reason}. Expected are tasks: and release:, each with keys below it"
-    elif program and program.name == "execute":
+    elif "program.py" in frames and frames["program.py"].name == "execute":
         where, reason = "invoke.yaml, tasks.executor_class", f"{error}. {NO_EXECUTOR}"
-    else:
+    if not where or frames.keys() & {"executor.py", "engine.py"}:  # a task runs
         return sys.__excepthook__(kind, error, trace)
     print(f"{where}: {reason.rstrip('.')}.\n    Fix the file, then run again.", file=sys.stderr)

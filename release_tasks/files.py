@@ -1,15 +1,11 @@
 """Files, folders and links that appear whole or not at all, and the hashes of files."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
-import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from release_tasks.errors import Refused
 
@@ -87,31 +83,8 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: file_sha256(path) for name, path in files}
 
 
-def extract(tar: tarfile.TarFile, folder: Path) -> None:
-    """Extract `tar` into `folder`. Raises `tarfile.TarError` for a member that would come to lie outside of it."""
-    # https://docs.python.org/3/library/tarfile.html#supporting-older-python-versions: `filter` came with 3.11.4.
-    how: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {"members": _inside(tar, folder)}
-    with naming(folder):
-        tar.extractall(folder, **how)
-
-
-def _inside(tar: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of `tar` while they are extracted: a link that is there already is followed."""
-    root = folder.resolve()
-    for member in tar:
-        path = root / member.name
-        target = (path.parent if member.issym() else root) / member.linkname
-        if member.isdev() or not all(each.resolve().is_relative_to(root) for each in (path, target)):
-            raise tarfile.TarError(f"{member.name!r} would come to lie outside of {folder}")
-        member.mode &= 0o755
-        yield member
-
-
 def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[str]:
-    """Return the files below `folder` that are not what the file `sums` in it lists: changed, missing, or more.
-
-    Where `sums` itself cannot be read, it is the one; the files `ignored` may be as they are.
-    """
+    """Return the files of `folder`, but `ignored` ones, that are not as its file `sums` says; or `sums` itself."""
     try:
         listed = read_checksums((folder / sums).read_bytes())
     except (OSError, ValueError):
@@ -122,10 +95,7 @@ def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[s
 
 @contextmanager
 def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock `file`, which the end of this process releases.
-
-    Raises `Refused` where another `what` has it for `timeout` seconds.
-    """
+    """Hold the lock `file` until we end. Raises `Refused` where another `what` has it for `timeout` seconds."""
     from filelock import FileLock, Timeout
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,10 +134,7 @@ def read_link(link: Path) -> Path | None:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make `link` name the folder `target` in one atomic step, whether it is there already or not.
-
-    Where symlinks need a privilege (Windows) the link is a text file that holds the path.
-    """
+    """Make `link` name `target` in one step; a text file with the path where a symlink needs a privilege (Windows)."""
     incomplete = link.with_name(f".{link.name}.{os.getpid()}")
     incomplete.unlink(missing_ok=True)
     try:
@@ -175,13 +142,3 @@ def point_link(link: Path, target: Path) -> None:
     except OSError:
         incomplete.write_text(f"{target}\n", encoding="utf-8")
     incomplete.replace(link)
-
-
-def rename_unless_there(incomplete: Path, folder: Path) -> None:
-    """Let `incomplete` become `folder`; when another process was as fast, its work stands and ours is deleted."""
-    try:
-        incomplete.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(incomplete)

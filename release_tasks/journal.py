@@ -1,7 +1,5 @@
 """The journal of a release: what ran, when, by whom, with what result. JSON lines that are only appended to."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os

@@ -5,8 +5,6 @@ and its value has six characters and is no path that exists; of a URL only what 
 Of the standard library only: the environments of smokes with packages of their own import this too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -36,10 +34,7 @@ _hidden: set[str] = set()
 
 
 def hide(secret: str) -> None:
-    """Remember `secret` and each line of it, so that `mask` replaces them from now on.
-
-    What is shorter than six characters is left: to replace "x" everywhere spoils what is read, and says what it is.
-    """
+    """Let `mask` replace `secret` and each line of it; a few letters are left, as they would be found everywhere."""
     _hidden.update(piece for piece in (secret, *secret.splitlines()) if len(piece) >= SHORTEST)
 
 

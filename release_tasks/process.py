@@ -1,7 +1,12 @@
-"""Other programs: run within a time limit, ended with all they started, shown without their secrets."""
+"""Other programs: run within a time limit, ended with all they started, shown without their secrets.
 
-from __future__ import annotations
+What may not outlive us, however we end, runs under a supervisor, a small program of its own. The first line of its
+standard input says what to run, as arguments could show the environment's secrets to others. When that pipe ends (kill
+-9 included), or on SIGTERM, it ends all it started. On Linux it also adopts what loses its parent (prctl(2),
+PR_SET_CHILD_SUBREAPER), so that daemons end as well.
+"""
 
+import json
 import os
 import random
 import re
@@ -10,92 +15,32 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NoReturn
+
+import psutil
 
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of, short
-from release_tasks.supervisor import Command, Supervised, begin, end_group
 
-listeners: list[Callable[[Finished], None]] = []  # called with each program that has ended
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")  # ECMA-48
-GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
 PORTS = range(20000, 32768)  # below those that connections get on Linux (32768), macOS and Windows (49152; RFC 6335)
+POLL = 0.05  # seconds between two looks of a supervisor at its pipe and its program
+PR_SET_CHILD_SUBREAPER = 36
+SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from release_tasks.process import supervise; supervise()"
+# A group of its own is out of reach of the terminal's Ctrl-C. Only Windows has the flag, and it ignores the session.
+OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+OWN_GROUP |= {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 _running: list[subprocess.Popen[bytes]] = []
-
-
-def run(
-    argv: Sequence[str | Path],
-    *,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    timeout: float = 60,
-    check: bool = True,
-    supervised: bool = False,
-    daemons: bool = False,
-    show: bool = False,
-    record: bool = True,
-) -> Finished:
-    """Run a program that gets no input, and end it with its group when it ends or `timeout` seconds are over.
-
-    `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
-    killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
-    we print, and nothing is collected. Without `record` the listeners are not called. Raises `Refused` when it cannot
-    be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
-    """
-    for secret in secrets_of(env or {}):
-        hide(secret)
-    words, folder = [str(word) for word in argv], str((cwd or Path()).absolute())
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}
-    command = Command(words, folder, env, grace=GRACE, once=True, daemons=daemons)
-    began, failure = time.monotonic(), ""
-    with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
-        process = _start(command, supervised, stdout=None if show else out, stderr=None if show else err)
-        _running.append(process)
-        try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            failure = f"did not end within {timeout:g} s"
-        finally:
-            _running.remove(process)
-            end_group(process, signal.SIGTERM, 2 * GRACE)  # as a supervisor gives the program GRACE
-        code, seconds = process.returncode, time.monotonic() - began
-        for file in (out, err):
-            file.seek(0)
-        finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)
-    for listener in listeners if record else ():
-        listener(finished)
-    if failure or (check and code):
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        raise CommandFailed(finished, failure or f"ended with {how}")
-    return finished
-
-
-def end_all() -> None:
-    """End all that runs now, in whichever thread: each `run` then returns as if its program had ended by itself."""
-    for process in list(_running):
-        with suppress(OSError):
-            process.terminate()
-
-
-def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
-    """Call `holds` until it is true or `deadline` (of `time.monotonic`) has passed; return its last answer."""
-    while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(every)
-    return held
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now. Raises `Refused` where there is none."""
-    for port in random.sample(PORTS, 200):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise Refused(f"No port of 127.0.0.1 between {PORTS[0]} and {PORTS[-1]} is free.", "ss --listening --tcp --numeric")
 
 
 @dataclass(frozen=True)
@@ -127,19 +72,176 @@ class CommandFailed(Refused):
         self.finished = finished
 
 
+listeners: list[Callable[[Finished], None]] = []  # called with each program that has ended
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    check: bool = True,
+    supervised: bool = False,
+    daemons: bool = False,
+    show: bool = False,
+    record: bool = True,
+) -> Finished:
+    """Run a program that gets no input, and end it with its group when it ends or `timeout` seconds are over.
+
+    `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
+    killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
+    we print, and nothing is collected. Without `record` the listeners are not called. Raises `Refused` when it cannot
+    be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
+    """
+    for secret in secrets_of(env or {}):
+        hide(secret)
+    words, folder = [str(word) for word in argv], (cwd or Path()).absolute()
+    env, name = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}, words[0]
+    if not folder.is_dir():
+        raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(str(folder))}")
+    program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
+    if not program:
+        raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
+    start = partial(Supervised, daemons=daemons) if supervised else begin
+    began, failure = time.monotonic(), ""
+    with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
+        stdout, stderr = (None, None) if show else (out, err)
+        process: subprocess.Popen[bytes] = start([program, *words[1:]], folder, env, stdout=stdout, stderr=stderr)
+        _running.append(process)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            failure = f"did not end within {timeout:g} s"
+        finally:
+            _running.remove(process)
+            end_group(process, signal.SIGTERM)
+        code, seconds = process.returncode, time.monotonic() - began
+        for file in (out, err):
+            file.seek(0)
+        finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)
+    for listener in listeners if record else ():
+        listener(finished)
+    if not failure and check and code:
+        failure = f"ended with exit code {code}" if code > 0 else f"ended with signal {signal.Signals(-code).name}"
+    if failure:
+        raise CommandFailed(finished, failure)
+    return finished
+
+
+def end_all() -> None:
+    """End all that runs now, in whichever thread: each `run` then returns as if its program had ended by itself."""
+    for process in list(_running):
+        with suppress(OSError):
+            process.terminate()
+
+
+def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
+    """Call `holds` until it is true or `deadline` (of `time.monotonic`) has passed; return its last answer."""
+    while not (held := holds()) and time.monotonic() < deadline:
+        time.sleep(every)
+    return held
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now. Raises `Refused` where there is none."""
+    for port in random.sample(PORTS, 200):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise Refused(f"No port of 127.0.0.1 between {PORTS[0]} and {PORTS[-1]} is free.", "ss --listening --tcp --numeric")
+
+
 def plain(output: bytes) -> str:
     """Return an output as text without a terminal's colours, which would come between a word and what looks for it."""
     return COLOUR.sub("", output.decode("utf-8", errors="replace")).replace("\r\n", "\n")
 
 
-def _start(command: Command, supervised: bool, **outputs: Any) -> subprocess.Popen[bytes]:
-    name, folder = command.argv[0], Path(command.cwd)
-    if not folder.is_dir():
-        raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(command.cwd)}")
-    wanted = name if Path(name).name == name else str(folder / name)
-    if not (program := shutil.which(wanted, path=command.env.get("PATH"))):
-        raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
+# What ends with us
+
+
+class Supervised(subprocess.Popen[bytes]):
+    """A supervisor. Its exit code is that of the program it runs, whose outputs go to `log` or to nobody.
+
+    `stop` is the signal that ends it. With `daemons` what has made itself independent of its parent lives on.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path | None = None, **how: Any
+    ) -> None:
+        what = {"argv": argv, "cwd": str(cwd), "env": {**env}}
+        what |= {"stop": how.pop("stop", signal.SIGTERM), "daemons": how.pop("daemons", False)}
+        # Isolated (-I), so that neither the folder nor the environment can change what it imports.
+        own = [sys.executable, "-I", "-c", SUPERVISOR, str(Path(__file__).resolve().parents[1])]
+        with open(log or os.devnull, "ab", opener=partial(os.open, mode=0o600)) as file:
+            super().__init__(own, stdin=subprocess.PIPE, **{"stdout": file, "stderr": file, **OWN_GROUP, **how})
+        assert self.stdin
+        with suppress(BrokenPipeError):  # it ended at once; its exit code says so
+            self.stdin.write(json.dumps(what).encode() + b"\n")
+            self.stdin.flush()
+
+    def stop(self) -> None:
+        """Stop the program and return when it has ended; stopping again does nothing."""
+        assert self.stdin
+        with suppress(OSError):
+            self.stdin.close()
+        try:
+            self.wait(2 * GRACE)
+        except subprocess.TimeoutExpired:
+            end_group(self, signal.SIGTERM)
+
+
+def begin(argv: Sequence[str], cwd: Path | str, env: Mapping[str, str], **outputs: Any) -> subprocess.Popen[bytes]:
+    """Start a program in a group of its own. Raises `OSError` where it cannot be started."""
+    argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
+    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=cwd, env=env, **OWN_GROUP, **outputs)
+
+
+def end_group(leader: subprocess.Popen[bytes], number: int) -> None:
+    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after its time is over."""
+    _signal_group(leader.pid, number)
+    with suppress(subprocess.TimeoutExpired):
+        leader.wait(2 * GRACE if isinstance(leader, Supervised) else GRACE)  # which gives its program GRACE
+    _signal_group(leader.pid)
+    leader.wait()
+
+
+def _signal_group(leader: int, number: int | None = None) -> None:
+    """Send a signal (None: SIGKILL) to a group. Windows has none: there the leader and its descendants are killed."""
+    with suppress(OSError, psutil.Error):  # no such group; macOS says EPERM when only zombies are left
+        if sys.platform != "win32":
+            return os.killpg(leader, number or signal.SIGKILL)
+        for each in (*psutil.Process(leader).children(recursive=True), psutil.Process(leader)):
+            each.kill()
+
+
+def supervise() -> NoReturn:
+    """Run the program that the first line of standard input names until it or the pipe ends; end all it started."""
+    ended: list[object] = []  # no Event: its lock could be held when a signal comes
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(True))
+    with open(0, "rb", buffering=0, closefd=False) as pipe:  # a buffer that a thread waits on breaks our exit
+        line = pipe.readline()
+    if not line.endswith(b"\n"):
+        sys.exit("The parent ended before it said what to run.")
+    threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
+    what = json.loads(line)
+    if sys.platform == "linux" and not what["daemons"]:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        return (Supervised if supervised else begin)(replace(command, argv=[program, *command.argv[1:]]), **outputs)
+        process = begin(what["argv"], what["cwd"], what["env"])
     except OSError as error:
-        raise Refused(f"{program} cannot be started: {error.strerror}.", f"ls -l {program}") from error
+        print(f"{what['argv'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
+        sys.exit(127)
+    while process.poll() is None and not ended:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+    end_group(process, what["stop"])
+    # After Popen has the exit code, which psutil would take from it.
+    while not what["daemons"] and (left := psutil.Process().children(recursive=True)):
+        for each in left:
+            with suppress(psutil.Error):
+                each.kill()
+        psutil.wait_procs(left, 5)
+    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)

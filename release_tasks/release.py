@@ -18,7 +18,7 @@ from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
-from release_tasks.files import atomic_write, emptied, locked, read_link, read_text, records_folder
+from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, read_text, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -62,7 +62,7 @@ class Release:
         self.plan: list[Any] = []  # the command line's steps, from which people are told what is ahead
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
-        self.folder = records_folder(root) / f"v{version}"
+        self.folder = root / RECORDS / f"v{version}"
         self.journal = Journal(self.folder / "journal.jsonl")
         self._environments: dict[str, Environment] = {}
         self.tag_ref = f"refs/tags/{self.tag}"

@@ -1,7 +1,5 @@
 """The layer's own requirements, and whether this Python meets them. Of the standard library at the top."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess
@@ -16,32 +14,21 @@ BIN = Path(".nox", "layer", "Scripts" if os.name == "nt" else "bin")  # of the e
 
 def problems() -> list[Problem]:
     """Return one problem when packages of requirements.txt are missing or too old, with the command to type."""
-    if not (unmet := _unmet()):
+    from importlib.metadata import distributions
+
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:
+        unmet = ["packaging, and perhaps others"]
+    else:
+        lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+        needs = [need for need in map(Requirement, lines) if not need.marker or need.marker.evaluate()]
+        found = [(need, next((it.version for it in distributions(name=need.name)), None)) for need in needs]
+        wrong = [(need, here) for need, here in found if not (here and need.specifier.contains(here, prereleases=True))]
+        unmet = [f"{need.name} {need.specifier} (found {here or 'none'})" for need, here in wrong]
+    if not unmet:
         return []
     noxfile, activate = (str(FILE.parents[1] / path) for path in ("noxfile.py", BIN / "activate"))
     join, dot = (subprocess.list2cmdline, []) if os.name == "nt" else (shlex.join, ["."])
     what = f"{sys.executable} is missing packages of the release layer: {', '.join(unmet)}."
     return [Problem(what, f"{join([sys.executable, noxfile, '--list'])} && {join([*dot, activate])}")]
-
-
-def _unmet() -> list[str]:
-    """Return the requirements for this machine that are not installed, or not in the version that is needed."""
-    from importlib.metadata import distributions
-
-    def installed(name: str) -> str | None:
-        return next((found.version for found in distributions(name=name)), None)
-
-    lines = [line for line in FILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    try:
-        from packaging.requirements import Requirement
-    except ModuleNotFoundError:
-        return [name for line in lines if not installed(name := line.partition(" ")[0].partition("[")[0])]
-    found = []
-    for need in map(Requirement, lines):
-        if need.marker and not need.marker.evaluate():
-            continue
-        if not (version := installed(need.name)):
-            found.append(need.name)
-        elif not need.specifier.contains(version, prereleases=True):
-            found.append(f"{need.name} {need.specifier} (found {version})")
-    return found

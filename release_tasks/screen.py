@@ -1,15 +1,12 @@
 """Output for people: one line a step, tables where they compare, colour only on a terminal."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.prompt import Confirm
@@ -17,18 +14,21 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from release_tasks.errors import Problem
 from release_tasks.masks import mask, masked_json
-
-if TYPE_CHECKING:
-    from release_tasks.errors import Problem
-    from release_tasks.outcome import Outcome
+from release_tasks.outcome import Outcome
 
 COLOURS = dict(done="green", changed="bold green", planned="cyan", pending="dim", refused="bold red", manual="yellow")
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
 
-_console = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
-_stderr = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # rich itself would end us without a word
+
+
+_console = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
+_stderr = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 _spinners: list[Status] = []
 
 
@@ -68,7 +68,7 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
         problems([problem])
 
 
-def for_machines(silent: bool = True) -> None:
+def for_machines(silent: bool) -> None:
     """From now on say everything on the error stream: the other one is for JSON alone."""
     _console.stderr = silent
 
@@ -111,22 +111,16 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
 def busy(doing: str) -> Iterator[None]:
     """Show what takes longer than a second, on the error stream: a spinner on a terminal, else one plain line."""
     line = Text(f"  …        {mask(doing)}", "dim")
-    if _stderr.is_terminal:
-        spinner = _stderr.status(line)
-        _spinners.append(spinner)
-        try:
-            with spinner:
-                yield
-        finally:
-            _spinners.remove(spinner)
-    else:
-        timer = threading.Timer(1.0, _stderr.print, [line])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
+    with ExitStack() as stack:
+        if _stderr.is_terminal:
+            _spinners.append(stack.enter_context(_stderr.status(line)))
+            stack.callback(_spinners.pop)
+        else:
+            timer = threading.Timer(1.0, _stderr.print, [line])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
+        yield
 
 
 @contextmanager

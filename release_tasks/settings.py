@@ -1,17 +1,16 @@
 """The settings of a repo, `release:` in invoke.yaml: what may be set, and the default of what is not."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
 
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 
 
@@ -23,38 +22,27 @@ class Model(BaseModel):
 
 def _is_pattern(text: str) -> str:
     try:
-        re.compile(text.replace("{count}", "1"))
+        re.compile(text)
     except re.error as error:
         raise ValueError(f"no regular expression: {error}") from None
     return text
 
 
-def _is_an_origin(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:  # no number for a port
-        good = False
-    if text and not good and "${" not in text:
-        raise ValueError("expected http:// or https:// with a host, and perhaps a port")
-    return text
-
-
-def _is_an_order(order: str | list[str]) -> str | list[str]:
-    if isinstance(order, str) and order not in ("javascript", "bytes"):
+def _is_an_order(order: object) -> object:
+    if order not in ("javascript", "bytes") and not isinstance(order, list):
         raise ValueError("expected javascript, bytes, or a command as a list of words")
     return order
 
 
-Order = Annotated[str | list[str], AfterValidator(_is_an_order)]
+Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
-Origin = Annotated[str, AfterValidator(_is_an_origin)]
+HOST = r"([^/\s?#@]+@)?(\[[\da-f:]+\]|[^/\s?#@:\[\]]+)(:([1-9]\d{0,3}|[1-6]\d{4}))?"
+Origin = Annotated[str, Field(pattern=rf"^(https?://{HOST}(/[^?#\s]*)?|.*\$\{{.*)?$")]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
-TABLE = r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*"
-Table = Annotated[str, Field(pattern=f"^{TABLE}$")]
+Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
 class Ddl(Model):
@@ -64,13 +52,13 @@ class Ddl(Model):
     order: Order = Field("bytes", description="how base names are sorted: javascript, bytes, or a command's lines")
     command: list[str] = Field([], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
-    ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied")
+    ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied, as schema.table")
     timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
     lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
     exceptions: dict[Pattern, Reason] = Field({}, description="pattern of a problem or difference → why it may be")
 
     @model_validator(mode="after")
-    def proves_what_it_did(self) -> Ddl:
+    def proves_what_it_did(self) -> Self:
         if self.command and not self.must_print:
             raise ValueError("a command needs must_print, as '{count} files applied': silence is no success")
         return self
@@ -95,7 +83,7 @@ class Backup(Model):
     timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
 
     @model_validator(mode="after")
-    def then_gets_the_backup(self) -> Backup:
+    def then_gets_the_backup(self) -> Self:
         if self.then and not any("{folder}" in word for word in self.then):
             raise ValueError("then needs {folder}, which stands for the folder of the backup")
         return self
@@ -117,7 +105,7 @@ class Stamp(Model):
     """Section 7.1: the command that opens all sessions, and the log in which its stamp is found."""
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
-    log: Table = Field("ops.session_log", description="where the stamp of this deployment is looked for")
+    log: Table = Field("ops.session_log", description="schema.table in which a stamp is looked for")
     timeout: float = Field(60, gt=0, description="seconds for the command")
 
 
@@ -133,7 +121,7 @@ class Environment(Model):
     """A database, a web app and jobs. Without `dsn` it is embedded: all of it runs in .release/."""
 
     dsn: str = Field("", description="the database, as a URL or words of libpq; its password as ${NAME}")
-    origin: Origin = Field("", description="base URL of the web app")
+    origin: Origin = Field("", description="http:// or https://, a host, perhaps a port")
     folder: str = Field("", description="where releases are unpacked and `current` points to one of them")
     restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
     log: str = Field("", description="PostgreSQL's server log, for the check on SQL warnings")
@@ -149,10 +137,9 @@ class Environments(Model):
     dev: Environment = Field(Environment(), description="where section 2 tries everything first")
     staging: Environment = Field(Environment(), description="gets the release in section 7")
     production: Environment = Field(Environment(), description="gets the release in section 8")
-    _unset: dict[str, list[Problem]] = PrivateAttr(default={})
 
     @model_validator(mode="after")
-    def complete(self) -> Environments:
+    def complete(self) -> Self:
         for name, environment in self:
             given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
             needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]
@@ -163,12 +150,10 @@ class Environments(Model):
                 raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
         return self
 
-    def model_post_init(self, context: Any) -> None:
-        self._unset = context or {}
-
     def unset(self, name: str) -> list[Problem]:
         """Return the variables of the environment `name` that are not set, as problems."""
-        return self._unset.get(name, [])
+        path, environment = f"release.environments.{name}", getattr(self, name)
+        return [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
 
     def named(self, name: str) -> Environment:
         """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
@@ -182,12 +167,12 @@ class Environments(Model):
 class Settings(Model):
     """All that a repo may set; what it leaves out has the default given here."""
 
-    app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME, and the name of packs")
+    app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME: letters, digits, . _ -")
     title: str = Field("", description="the name people know it by; default: app")
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = Field("main", description="the main branch")
     remote: str = Field("origin", description="the remote that is pushed to")
-    branch: Template = Field("release/v{version}", description="the release branch; empty: release from main")
+    branch: Template = Field("release/v{version}", description="release branch, may hold {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")
@@ -210,11 +195,17 @@ class Settings(Model):
         return any(command[:1] in NODES for command in commands)
 
 
+def unset_problems(path: str, text: str) -> Iterator[Problem]:
+    """Yield the variables that are left in `text`, the value of the key `path`: nobody has set them."""
+    for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
+        what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
+        yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")
+
+
 def write_schema(file: str | None) -> None:
     """Write the JSON Schema of invoke.yaml to `file`, or print it."""
     release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
     schema = json.dumps({"properties": {"release": release}}, indent=2)
     if file:
         Path(file).write_text(f"{schema}\n", encoding="utf-8")
-    else:
-        print(schema)
+    print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)

@@ -315,7 +315,7 @@ def test_a_dry_run_and_a_status_look_and_change_nothing(project: Project) -> Non
     for command in (["--dry", "whole", *V], ["status", *V]):
         said = project.inv(*command)
         assert TOOK.findall(said) == CHECKED
-    assert project.has("it", "sent") == [False, False] and not project.journal.path.exists()
+    assert project.has("it", "sent", ".release") == [False, False, False]
 
 
 def test_a_run_changes_what_is_missing_and_the_next_one_finds_it_done(project: Project) -> None:
@@ -548,6 +548,18 @@ def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work
         f"inv {command} {'' if 'version' in command or command == 'hello' else ' '.join(V)} > /dev/full"
     )
     assert (code, err) == (1, "Something cannot be read or written: No space left on device.\n    df -h\n")
+
+
+@pytest.mark.parametrize("command", [["whole"], ["status"], ["status", "--json"]])
+def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Project, command: list[str]) -> None:
+    """`inv release | head` ended with exit code 1 and without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv, env = [sys.executable, "-m", "invoke", *command, *V], {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(argv, cwd=project.root, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(writer)
+    said = "The output ended early: nobody reads it. What is done stays done; run it again.\n"
+    assert (ran.returncode, ran.stderr) == (141, said)
 
 
 def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None:

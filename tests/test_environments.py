@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import embedded, process
-from release_tasks.embedded import open_environment
+from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import locked, point_link
 from release_tasks.process import wait_until
 from release_tasks.settings import Settings
+from tests.test_process import alive, until
 
 if TYPE_CHECKING:
     from tests.conftest import Web, Work
@@ -259,6 +260,30 @@ def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no(
     assert not wait_until(lambda: False, began + 0.05, every=0.01)
     assert time.monotonic() >= began + 0.05
     assert wait_until(lambda: True, began - 1)
+
+
+def test_a_flip_starts_the_services_of_an_embedded_environment_from_the_new_folder(tmp_path: Path) -> None:
+    code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
+    settings = Settings(folder="api", services={"jobs": [sys.executable, "-c", code]})
+    log, serves = tmp_path / "jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
+    serves.held.append(lambda: None)  # its server
+
+    def starts() -> list[str]:
+        return log.read_text().splitlines() if log.exists() else []
+
+    serve(serves)
+    assert len(serves.held) == 1  # nothing is deployed yet
+    for number, name in enumerate(("blue", "green"), start=1):
+        (tmp_path / name / "api").mkdir(parents=True)
+        point_link(serves.current, tmp_path / name)
+        serve(serves, again=True)
+        serve(serves)
+        assert until(lambda number=number: len(starts()) == number)
+        assert starts()[-1].endswith(str(tmp_path / name / "api"))
+    (old, new) = (int(line.split()[0]) for line in starts())
+    assert not alive(old) and alive(new)
+    serves.close()
+    assert not alive(new)
 
 
 def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import stat
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given
@@ -17,9 +15,10 @@ from hypothesis import strategies as st
 from release_tasks.files import (
     atomic_write,
     checksum_lines,
-    extract,
     file_hashes,
+    point_link,
     read_checksums,
+    read_link,
     records_folder,
     sha256,
 )
@@ -94,66 +93,14 @@ def test_what_is_ours_is_not_git_s(work: Work) -> None:
     assert work.git("status", "--porcelain", "--untracked-files=all") == ""
 
 
-def archive(*members: tuple[str, bytes, str]) -> tarfile.TarFile:
-    """Return a tar of `members`: name, type, and the target of a link or the content."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, kind, text in members:
-            member = tarfile.TarInfo(name)
-            member.type, member.mode = kind, 0o777
-            if kind == tarfile.REGTYPE:
-                member.size = len(text)
-            else:
-                member.linkname = text
-            tar.addfile(member, io.BytesIO(text.encode()))
-    stream.seek(0)
-    return tarfile.open(fileobj=stream)
-
-
-@pytest.fixture(params=["this Python", "before 3.11.4"])
-def python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian 12 has Python 3.11.2, whose `extractall` knows no filter."""
-    if request.param == "this Python":
-        return
-    extractall = tarfile.TarFile.extractall
-
-    def old(self: tarfile.TarFile, path: Path, members: Any = None) -> None:
-        trusted = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
-        extractall(self, path, members, **trusted)
-
-    monkeypatch.setattr(tarfile.TarFile, "extractall", old)
-    monkeypatch.delattr(tarfile, "data_filter", raising=False)
-
-
-@pytest.mark.usefixtures("python")
-def test_what_git_archives_is_extracted_as_it_was(work: Work, tmp_path: Path) -> None:
-    work.write({"a/run (1).sh": "#!/bin/sh\n"})
-    (work.root / "a" / "run (1).sh").chmod(0o775)
-    (work.root / "link").symlink_to("a/run (1).sh")
-    work.commit({})
-    work.git("archive", f"--output={tmp_path / 'code.tar'}", "HEAD")
-    with tarfile.open(tmp_path / "code.tar") as tar:
-        extract(tar, tmp_path / "code")
-    assert file_hashes(tmp_path / "code") == {
-        path: digest for path, digest in file_hashes(work.root).items() if not path.startswith(".git/")
-    }
-    assert (tmp_path / "code" / "link").readlink() == Path("a/run (1).sh")
-    assert stat.S_IMODE((tmp_path / "code" / "a" / "run (1).sh").stat().st_mode) == 0o755
-
-
-@pytest.mark.usefixtures("python")
-@pytest.mark.parametrize(
-    "members",
-    [
-        [("../out", tarfile.REGTYPE, "x")],
-        [("link", tarfile.SYMTYPE, "../out")],
-        [("link", tarfile.LNKTYPE, "../out")],
-        [("a", tarfile.SYMTYPE, "."), ("a/b", tarfile.SYMTYPE, ".."), ("a/b/out", tarfile.REGTYPE, "x")],
-        [("pipe", tarfile.FIFOTYPE, ""), ("device", tarfile.CHRTYPE, "")],
-    ],
-    ids=["above", "symbolic link", "hard link", "through links", "device"],
-)
-def test_nothing_is_extracted_outside_of_the_folder(members: list[tuple[str, bytes, str]], tmp_path: Path) -> None:
-    with archive(*members) as tar, pytest.raises(tarfile.TarError):
-        extract(tar, tmp_path / "folder")
-    assert not (tmp_path / "out").exists()
+def test_a_link_is_read_back_also_as_a_text_file(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    assert read_link(link) is None
+    point_link(link, tmp_path / "one")
+    assert read_link(link) == (tmp_path / "one").resolve()
+    point_link(link, Path("two"))
+    assert read_link(link) == (tmp_path / "two").resolve()
+    link.unlink()
+    link.write_text(f"{tmp_path / 'three'}\n")
+    assert read_link(link) == (tmp_path / "three").resolve()
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]

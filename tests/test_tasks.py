@@ -169,7 +169,8 @@ def test_an_executor_that_is_not_there_is_told_in_a_sentence(copied: Path, name:
 
 def test_the_schema_of_the_settings_is_written_for_editors(copied: Path) -> None:
     printed = inv(copied, "settings.schema").stdout
-    assert inv(copied, "settings.schema", "--file", "schema.json").stdout == ""
+    said = inv(copied, "settings.schema", "--file", "schema.json").stdout
+    assert said == "The JSON Schema of invoke.yaml is in schema.json.\n"
     assert json.loads(printed) == json.loads((copied / "schema.json").read_text())
     (copied / "invoke.yaml").write_text(f"tasks: {{executor_class: {EXECUTOR}}}\nrelease: {{freeze_days: soon}}\n")
     assert inv(copied, "settings.schema").stdout == printed

@@ -74,7 +74,7 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
         return names
     if rule == "javascript":
         argv = ["node", "--eval", SORT, json.dumps(names)]
-        return list(json.loads(process.run(argv, env=node.node_alone(records_folder(root))).stdout))
+        return list(json.loads(process.run(argv, env=node.node_alone()).stdout))
     env = node.runtime(folder, records_folder(root)) if settings.uses_node else None
     either = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     printed = process.run(rule, cwd=folder, env=env).stdout

@@ -19,8 +19,7 @@ from psycopg import sql
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
 from release_tasks.errors import Refused
 from release_tasks.masks import hide
-from release_tasks.process import free_port, run, wait_until
-from release_tasks.supervisor import Command, Supervised
+from release_tasks.process import Supervised, free_port, run, wait_until
 
 # All of our environment that the server gets: our tokens are not for it.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT")
@@ -66,7 +65,7 @@ def start(
     options = [f"-c{option}" for option in (*OPTIONS, *(() if durable else THROW_AWAY))]
     argv = [*AS_SERVER, str(programs / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    services = Supervised(Command(argv, str(folder), environment, str(log), stop=signal.SIGINT))
+    services = Supervised(argv, folder, environment, log, stop=signal.SIGINT)
     running = Running(programs, log, port, password, services)
     try:
         if not wait_until(lambda: _serves(running), time.monotonic() + TIMEOUT, every=0.05):

@@ -5,8 +5,6 @@ What a deployment leaves in the world for later looks: `releases/<tag>.json` bes
 
 import json
 import shlex
-import shutil
-import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import Any
 
 from psycopg.errors import UndefinedTable
 
-from release_tasks import ddl, process, smokes, temporary
+from release_tasks import ddl, embedded, process, smokes, temporary
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse, require
-from release_tasks.files import atomic_write, extract, point_link
+from release_tasks.files import atomic_write, emptied, point_link
 from release_tasks.git import Git
 from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
@@ -57,12 +55,10 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
 
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
     """Write the tree of `commit` to the new folder `code`; the working tree has no part in it."""
-    shutil.rmtree(code, ignore_errors=True)
     with TemporaryDirectory() as folder:
-        archive = Path(folder) / "code.tar"
-        git.run("archive", "--format=tar", f"--output={archive}", commit, timeout=UNPACK)
-        with tarfile.open(archive) as tar:
-            extract(tar, code)
+        git.run("archive", "--format=tar", f"--output={folder}/code.tar", commit, timeout=UNPACK)
+        untar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions", "--file=code.tar"]
+        process.run([*untar, f"--directory={emptied(code).resolve()}"], cwd=Path(folder), timeout=UNPACK)
 
 
 def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
@@ -121,6 +117,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
     restart = f"; {' '.join(env.restart)}" if env.restart else ""
     yield f"current → {shown(code, release)}{restart}"
     point_link(env.current, code)
+    embedded.serve(env, again=True)
     if env.restart:
         variables = {**env.variables(release.version), **temporary.original_variables()}
         process.run(env.restart, cwd=env.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)

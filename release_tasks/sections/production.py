@@ -18,11 +18,10 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.files import read_link
 from release_tasks.outcome import DONE
-from release_tasks.process import free_port, wait_until
+from release_tasks.process import Supervised, free_port, wait_until
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance
 from release_tasks.sections.deployment import placed, shown, unapplied_files
-from release_tasks.supervisor import Command, Supervised
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -124,17 +123,18 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
 
     Where nothing ran before, the jobs run with it: nobody else would feed what the smokes look at.
     """
-    services, folder = release.settings.services, str(code / release.settings.folder)
+    services, folder = release.settings.services, code / release.settings.folder
     if "web" not in services:
         yield env.origin
         return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
     names = ["web"] if read_link(env.current) else list(services)
-    logs = {name: str(release.folder / f"candidate-{env.name}-{name}.log") for name in names}
+    release.folder.mkdir(parents=True, exist_ok=True)
+    logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in names}
     with ExitStack() as stack:
         for name, log in logs.items():
-            stack.callback(Supervised(Command(services[name], folder, variables, log)).stop)
+            stack.callback(Supervised(services[name], folder, variables, log).stop)
         deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -116,16 +115,14 @@ def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Runni
     again.stop()
 
 
-def test_a_killed_server_is_started_again(running: Running, folder: Path) -> None:
+def test_a_killed_server_stays_ended_and_can_be_started_again(running: Running, folder: Path) -> None:
     first = postmaster(folder)
     os.kill(first, signal.SIGKILL)
-
-    def serves() -> bool:
-        with contextlib.suppress(psycopg.OperationalError):
-            return rows(running, "SELECT 1") == [(1,)]
-        return False
-
-    assert until(lambda: not alive(first) and serves())
+    assert until(lambda: not alive(first) and running.services.poll() is not None)
+    running.stop()
+    again = start(folder, durable=False)
+    assert rows(again, "SELECT 1") == [(1,)]
+    again.stop()
 
 
 def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(running: Running, folder: Path) -> None:

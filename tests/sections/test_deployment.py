@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import stat
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from release_tasks.errors import Refused
+from release_tasks.files import file_hashes
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections.deployment import deployment_of, put_the_code_in_place, run_the_release, stamp_the_session
+from release_tasks.sections.deployment import (
+    deployment_of,
+    put_the_code_in_place,
+    run_the_release,
+    stamp_the_session,
+    unpack_commit,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Web, Work
@@ -52,3 +62,17 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
 
 def test_without_a_command_nothing_is_stamped(release: Release, take: Callable[..., Outcome]) -> None:
     assert take(stamp_the_session, release).text == "no stamp.command is set"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
+def test_the_tag_s_code_is_put_in_place_as_it_was_committed(work: Work, tmp_path: Path) -> None:
+    work.write({"a/run (1).sh": "#!/bin/sh\n"})
+    (work.root / "a" / "run (1).sh").chmod(0o775)
+    (work.root / "link").symlink_to("a/run (1).sh")
+    commit, code = work.commit({}), tmp_path / "code"
+    (code / "old").mkdir(parents=True)
+    unpack_commit(work.layer(), commit, code)
+    committed = {path: digest for path, digest in file_hashes(work.root).items() if not path.startswith(".git/")}
+    assert file_hashes(code) == committed and not (code / "old").exists()
+    assert (code / "link").readlink() == Path("a/run (1).sh")
+    assert stat.S_IMODE((code / "a" / "run (1).sh").stat().st_mode) == 0o755

@@ -1,7 +1,5 @@
 """`inv backup.take` and `inv backup.restore`: the commands, and what they print."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,10 +10,11 @@ from typing import Any
 from psycopg import Error, conninfo
 
 from release_tasks import embedded, screen, smokes
+from release_tasks.config import project_root, settings_of, version_here
 from release_tasks.database import backup, restore
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask
-from release_tasks.release import environment_of, project_root, settings_of, version_here
+from release_tasks.release import environment_of
 from release_tasks.settings import Settings
 
 

@@ -4,16 +4,34 @@ import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote
 
 from pydantic import ValidationError
 
 from release_tasks.errors import Problem, refuse
+from release_tasks.files import read_text
 from release_tasks.masks import hide, passwords_in
 from release_tasks.settings import VARIABLE, Settings, unset_problems
 
 REHEARSING = "RELEASE_REHEARSING"  # set in a rehearsal, which may reach nothing that is real
+
+
+def project_root(config: Any) -> Path:
+    """Return the folder of tasks.py, from where Invoke read its project settings."""
+    path = getattr(config, "_project_prefix", None)
+    return Path(path).resolve() if path else Path.cwd()
+
+
+def settings_of(config: Any) -> Settings:
+    """Return the validated settings of Invoke's `config`."""
+    return load(config.get("release", {}))
+
+
+def version_here(root: Path) -> str:
+    """Return what VERSION in the working tree says, "" when it is not there."""
+    return read_text(root / "VERSION").strip()
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:

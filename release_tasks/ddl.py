@@ -1,7 +1,5 @@
 """The DDL pack and the environments: applied there, and the tasks `ddl.validate`, `ddl.apply` and `ddl.drift`."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -11,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from release_tasks import screen
+from release_tasks.config import project_root, settings_of, version_here
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW
@@ -18,7 +17,7 @@ from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import atomic_write
 from release_tasks.git import Git
-from release_tasks.release import Release, environment_of, project_root, settings_of, version_here
+from release_tasks.release import Release, environment_of
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)

@@ -1,13 +1,11 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from release_tasks import process
 from release_tasks.errors import Refused
@@ -22,6 +20,11 @@ NEWS = 10.0  # seconds after which the remote is listed again
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 
 
+def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
+    """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
+    return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"
+
+
 class Git:
     """One repository, at `root`, and its remote. Refs are always full names, as refs/tags/v0.1.1."""
 
@@ -33,7 +36,7 @@ class Git:
         self._listed_at = -NEWS  # a `time.monotonic`
 
     @classmethod
-    def open(cls, root: Path, remote: str) -> Git:
+    def open(cls, root: Path, remote: str) -> Self:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
         if not (root / ".git").exists():
@@ -48,7 +51,7 @@ class Git:
         return git
 
     @cached_property
-    def repo(self) -> gitpython.Repo:
+    def repo(self) -> "gitpython.Repo":
         import git as gitpython
 
         return gitpython.Repo(self.root)
@@ -139,7 +142,7 @@ class Git:
         """Return the paths of the files directly in `folder` of `commit`, sorted by bytes."""
         return sorted(self._files(commit, folder))
 
-    def _files(self, commit: str, folder: str) -> dict[str, gitpython.Blob]:
+    def _files(self, commit: str, folder: str) -> dict[str, "gitpython.Blob"]:
         """Return path → blob of the files directly in `folder`, read once: a pack may have a thousand."""
         found = self.repo.commit(commit)
         key = found.hexsha, folder
@@ -166,13 +169,13 @@ class Git:
         tree = self.repo.commit(commit).tree
         return tree[folder].hexsha if folder in tree and tree[folder].type == "submodule" else None
 
-    def submodule(self, folder: str) -> Git | None:
+    def submodule(self, folder: str) -> Self | None:
         """Return the repository of the submodule `folder`, directly under the root; None where it is none in HEAD."""
         if self._submodule_at("HEAD", folder) is None:
             return None
         if not (self.root / folder / ".git").exists():
             raise Refused(f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}")
-        return Git(self.root / folder, self.remote)
+        return type(self)(self.root / folder, self.remote)
 
     # What the remote has
 

@@ -1,7 +1,5 @@
 """The outcome of a step: the state it is in, and a few words about it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from release_tasks.errors import Problem

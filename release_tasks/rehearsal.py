@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
-from release_tasks.config import REHEARSING
+from release_tasks.config import REHEARSING, project_root, settings_of, version_here
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment, serve
@@ -19,7 +19,6 @@ from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
-from release_tasks.release import project_root, settings_of, version_here
 from release_tasks.sections import preconditions
 from release_tasks.sections.deployment import unpack_commit
 from release_tasks.settings import Settings

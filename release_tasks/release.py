@@ -1,7 +1,5 @@
 """One release: its names, and what git says about how far it has come. Every step is handed this."""
 
-from __future__ import annotations
-
 import platform
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -9,17 +7,17 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from release_tasks import versions
 from release_tasks.checks.runner import Result
-from release_tasks.config import load
+from release_tasks.config import project_root, settings_of, version_here
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
-from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, read_text, records_folder
-from release_tasks.git import Git
+from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, records_folder
+from release_tasks.git import Git, retag_hint
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
 from release_tasks.settings import Settings
@@ -29,7 +27,7 @@ Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def _until(holds: Callable[[Release], object], words: str) -> Callable[[Marked], Marked]:
+def _until(holds: "Callable[[Release], object]", words: str) -> Callable[[Marked], Marked]:
     """Return what marks a step as settled once it `holds`: it is not run any more, and `words` say why."""
 
     def mark(step: Marked) -> Marked:
@@ -42,11 +40,6 @@ def _until(holds: Callable[[Release], object], words: str) -> Callable[[Marked],
 until_published = _until(lambda release: release.published, "settled when the tag was published")
 until_live = _until(lambda release: release.runs_in_production, "history: production has it")
 until_over = _until(lambda release: release.is_over, "history: the cycle after it is open")
-
-
-def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
-    """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
-    return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"
 
 
 class Release:
@@ -72,7 +65,7 @@ class Release:
         self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
 
     @classmethod
-    def open(cls, config: Any, version: str | None, in_work: bool = False) -> Release:
+    def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
         """Return the release of `version`, by default of the one VERSION names, or with `in_work` leads to.
 
         Raises `Refused` for a version or settings that cannot be.
@@ -242,17 +235,6 @@ class Release:
             environment.close()
 
 
-def project_root(config: Any) -> Path:
-    """Return the folder of tasks.py, from where Invoke read its project settings."""
-    path = getattr(config, "_project_prefix", None)
-    return Path(path).resolve() if path else Path.cwd()
-
-
-def settings_of(config: Any) -> Settings:
-    """Return the validated settings of Invoke's `config`."""
-    return load(config.get("release", {}))
-
-
 @contextmanager
 def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
     """Open the environment `where` of the repo, outside a release, for the length of the block.
@@ -263,8 +245,3 @@ def environment_of(config: Any, where: str, services: bool = False) -> Iterator[
         if services:
             serve(environment)
         yield environment
-
-
-def version_here(root: Path) -> str:
-    """Return what VERSION in the working tree says, "" when it is not there."""
-    return read_text(root / "VERSION").strip()

@@ -3,8 +3,6 @@
 The ledger there makes "is this pack applied?" a look. A runner's word counts only when its objects are there.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import shlex

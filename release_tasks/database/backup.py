@@ -8,8 +8,6 @@ SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """What a DDL pack makes from empty, on a scratch server, and how another pack or a live database differs from that."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The DDL pack: its files, the order in which they are applied, the lock on both, and what became of it since."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

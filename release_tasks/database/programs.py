@@ -1,7 +1,5 @@
 """PostgreSQL's own programs: where they are, which version they have, and one way to run them on a database."""
 
-from __future__ import annotations
-
 import functools
 import getpass
 import os
@@ -13,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psycopg
+from psycopg import Connection, conninfo, pq
 
 from release_tasks import process
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
-
-if TYPE_CHECKING:
-    from psycopg import Connection
 
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
 # PostgreSQL refuses to run as root: the server of root runs as nobody, who may read and write files as root does, and
@@ -81,8 +79,6 @@ def run(
 
 def variables(dsn: str) -> dict[str, str]:
     """Return `dsn` as libpq's environment variables (PostgreSQL, "Environment Variables")."""
-    from psycopg import conninfo, pq
-
     names = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
     given = {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items()}
     return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
@@ -100,8 +96,6 @@ def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator
 
     Raises `Refused` for what PostgreSQL refuses, also later in the block.
     """
-    import psycopg
-
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who()) as connection:
             if timeout is not None:

@@ -4,8 +4,6 @@ PostgreSQL itself says what each file drops, rewrites, empties and locks (Postgr
 counted and hashed before and after.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,7 +106,7 @@ def prove(
     return proof
 
 
-def _unsettled(found: Watched, made: Structure, now: Structure) -> Iterator[Problem]:
+def _unsettled(found: "Watched", made: Structure, now: Structure) -> Iterator[Problem]:
     """Yield what a pack that was applied before drops, empties or changes: made anew, a column is empty."""
     losses = found.losses()
     for file, what, name in found.done:

@@ -1,7 +1,5 @@
 """A DDL pack as a script for psql, which a DBA can read and run by hand, and what psql printed while it ran."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

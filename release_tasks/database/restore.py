@@ -1,7 +1,5 @@
 """Restoring a backup: on a scratch server, so that it counts; or beside a database, whose name it then takes."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A throw-away PostgreSQL: a whole server, for DDL packs make roles, and roles belong to the server."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """An embedded PostgreSQL: a real server in a folder of ours, on 127.0.0.1 with a random password, that ends with us."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil

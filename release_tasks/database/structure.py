@@ -4,8 +4,6 @@ Left out is what says nothing of what the database does: comments, the order of 
 owners, except those of views and SECURITY DEFINER functions: they decide whose rights are used.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

@@ -7,8 +7,8 @@ from contextlib import suppress
 from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
-from release_tasks.git import Git
-from release_tasks.release import Release, Step, retag_hint, until_published
+from release_tasks.git import Git, retag_hint
+from release_tasks.release import Release, Step, until_published
 
 VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
 

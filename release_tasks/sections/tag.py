@@ -4,7 +4,8 @@ import re
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
-from release_tasks.release import Release, Step, retag_hint, until_published
+from release_tasks.git import retag_hint
+from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 from pydantic import ValidationError
 
 from release_tasks.errors import Problem, refuse
-from release_tasks.files import read_text
 from release_tasks.masks import hide, passwords_in
 from release_tasks.settings import VARIABLE, Settings, unset_problems
 
@@ -27,11 +26,6 @@ def project_root(config: Any) -> Path:
 def settings_of(config: Any) -> Settings:
     """Return the validated settings of Invoke's `config`."""
     return load(config.get("release", {}))
-
-
-def version_here(root: Path) -> str:
-    """Return what VERSION in the working tree says, "" when it is not there."""
-    return read_text(root / "VERSION").strip()
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from release_tasks import screen
-from release_tasks.config import project_root, settings_of, version_here
+from release_tasks import screen, versions
+from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW
@@ -71,7 +71,7 @@ def validate(config: Any, as_json: bool) -> None:
     """Prove the DDL pack as it lies here, over that of the last released version. Raises `Refused`."""
     screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
-    with closing(Release(version_here(root), root, settings)) as release:
+    with closing(Release(versions.version_here(root), root, settings)) as release:
         files = pack.pack_in(root, root, settings)
         problems = pack.pack_problems(files, settings.ddl)
         since = None if problems else release.last
@@ -93,7 +93,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     Raises `Refused`.
     """
     root, settings = project_root(config), settings_of(config)
-    files, version = pack_for(where, root, settings), version_here(root)
+    files, version = pack_for(where, root, settings), versions.version_here(root)
     refuse([*pack.pack_problems(files, settings.ddl), *_uncommitted(where, root, settings)])
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
-from release_tasks.config import REHEARSING, project_root, settings_of, version_here
+from release_tasks.config import REHEARSING, project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment, serve
@@ -39,7 +39,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         what = "A rehearsal runs the application itself, and release.services.web does not say how."
         raise Refused(what, "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.")
     git = Git.open(root, settings.remote)
-    version = version or versions.release_after(version_here(root))
+    version = version or versions.release_after(versions.version_here(root))
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from release_tasks import versions
 from release_tasks.checks.runner import Result
-from release_tasks.config import project_root, settings_of, version_here
+from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
@@ -72,7 +72,7 @@ class Release:
         """
         root = project_root(config)
         if version is None:
-            found = version_here(root)
+            found = versions.version_here(root)
             version = versions.release_after(found) if in_work and versions.is_version(found) else found
             if problems := versions.version_problems(version):
                 what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"

@@ -2,12 +2,19 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from semver import Version
 
 from release_tasks.errors import Problem, again
+from release_tasks.files import read_text
 
 FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?")
+
+
+def version_here(root: Path) -> str:
+    """Return what VERSION in the working tree says, "" when it is not there."""
+    return read_text(root / "VERSION").strip()
 
 
 def version_problems(text: str) -> list[Problem]:

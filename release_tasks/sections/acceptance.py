@@ -7,7 +7,7 @@ from typing import Any
 
 from release_tasks import screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
-from release_tasks.config import project_root, settings_of, version_here
+from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import pack_at
 from release_tasks.embedded import serve
 from release_tasks.environments import Environment
@@ -15,6 +15,7 @@ from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, until_live
 from release_tasks.sections.deployment import deployment_of, stamped_at
+from release_tasks.versions import version_here
 
 
 @until_live

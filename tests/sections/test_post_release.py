@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
+from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import post_release
@@ -77,7 +78,7 @@ def archived(work: Work) -> Callable[[str], Release]:
         work.git("tag", "--annotate", "--message", "x", release.tag)
         work.commit({release.notes_path: "notes\n"}, "notes")
         work.git("push", "--quiet", "origin", release.branch, release.tag)
-        (release.folder / "evidence").mkdir(parents=True)
+        (records_folder(work.root) / release.tag / "evidence").mkdir(parents=True)
         return release
 
     return archived

@@ -93,10 +93,13 @@ class ReleaseExecutor(Executor):
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
-            from release_tasks import temporary
+            from release_tasks import config, files, temporary
 
             with temporary.run_directory():
-                return self._walk(list(sections), _options()) if sections else super().execute(*tasks)
+                if sections:
+                    return self._walk(list(sections), _options())
+                files.records_folder(config.project_root(self.config))  # a look at sections needs none
+                return super().execute(*tasks)
 
     def _read_variables(self) -> None:
         """Let variables such as INVOKE_RELEASE_TITLE set what they name. Raises `Refused` where one cannot."""

@@ -93,9 +93,12 @@ class Environment:
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
+        folder = code / self.settings.folder
+        if not folder.is_dir():
+            what = f"release.folder in invoke.yaml is {self.settings.folder!r}, which is no folder of the repository."
+            raise Refused(what, "Set release.folder to where the application's commands run; by default the root.")
         if not self.settings.install:
             return
-        folder = code / self.settings.folder
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
         marker = folder / "node_modules" / ".installed-for"
         if read_text(marker) != wanted:

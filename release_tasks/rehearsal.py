@@ -15,6 +15,7 @@ from release_tasks.config import REHEARSING, project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment, serve
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.files import point_link, records_folder
 from release_tasks.git import Git
@@ -89,11 +90,16 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
         git.run("clone", "--quiet", "--origin", settings.remote, *who, str(remote), str(clone), timeout=300)
     for name in ("staging", "production"):
         with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
-            code = environment.folder / "releases" / "before"
-            unpack_commit(git, "HEAD", code)
-            environment.install(code)
-            apply.apply(environment, pack_in(code, git.root, settings), code, "before")
-            point_link(environment.current, code)
-            serve(environment)
+            deploy_previous(environment, git)
         screen.say(f"  {name}: {environment.origin}")
     return clone
+
+
+def deploy_previous(environment: Environment, git: Git) -> None:
+    """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
+    code = environment.folder / "releases" / "before"
+    unpack_commit(git, "HEAD", code)
+    environment.install(code)
+    apply.apply(environment, pack_in(code, git.root, environment.settings), code, "before")
+    point_link(environment.current, code)
+    serve(environment)

@@ -24,6 +24,7 @@ from release_tasks import masks, temporary
 from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
+from release_tasks.files import records_folder
 from release_tasks.git import Git
 from release_tasks.outcome import Outcome
 from release_tasks.plan import PlannedStep
@@ -193,6 +194,7 @@ class Work:
 
     def release(self, version: str = "0.1.1", **settings: Any) -> Release:
         release = Release(version, self.root, Settings.model_validate(settings))
+        records_folder(self.root)  # as a run does
         self.opened.append(release.close)
         return release
 

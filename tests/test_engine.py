@@ -653,6 +653,7 @@ def test_a_kill_in_the_middle_loses_nothing(project: Project) -> None:
 def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
     work.write({"tasks.py": TASKS + PLAIN})
     assert project.inv("hello") == "hello\n"
+    assert (project.root / ".release" / ".gitignore").read_text() == "*\n"  # before anything is written there
     said = project.inv("hello", "first", *V, code=1)
     assert "hello cannot be run in one command with sections of the process." in said
     assert project.has("it") == [False]

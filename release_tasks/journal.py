@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from release_tasks.files import naming
 from release_tasks.masks import masked_json
 from release_tasks.process import Finished, listeners
-
-ONE_BY_ONE = Lock()  # checks run programs in threads
 
 
 class Journal:
@@ -29,7 +26,7 @@ class Journal:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"at": at, "event": event, "who": getpass.getuser(), "where": platform.node(), **facts}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with ONE_BY_ONE, naming(self.path), self.path.open("a+b") as file:
+        with naming(self.path), self.path.open("a+b") as file:
             file.seek(max(file.tell() - 1, 0))
             torn = b"\n" if file.read(1) not in (b"", b"\n") else b""
             file.write(torn + masked_json(entry).encode(errors="backslashreplace") + b"\n")

@@ -40,7 +40,6 @@ SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from release_tasks.proce
 # A group of its own is out of reach of the terminal's Ctrl-C. Only Windows has the flag, and it ignores the session.
 OWN_GROUP: dict[str, Any] = {"start_new_session": True}
 OWN_GROUP |= {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-_running: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -108,13 +107,11 @@ def run(
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
         stdout, stderr = (None, None) if show else (out, err)
         process: subprocess.Popen[bytes] = start([program, *words[1:]], folder, env, stdout=stdout, stderr=stderr)
-        _running.append(process)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             failure = f"did not end within {timeout:g} s"
         finally:
-            _running.remove(process)
             end_group(process, signal.SIGTERM)
         code, seconds = process.returncode, time.monotonic() - began
         for file in (out, err):
@@ -127,13 +124,6 @@ def run(
     if failure:
         raise CommandFailed(finished, failure)
     return finished
-
-
-def end_all() -> None:
-    """End all that runs now, in whichever thread: each `run` then returns as if its program had ended by itself."""
-    for process in list(_running):
-        with suppress(OSError):
-            process.terminate()
 
 
 def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,17 +143,6 @@ def test_a_daemon_lives_on_where_that_is_wanted() -> None:
     finished = run(python(daemon), supervised=True, daemons=True)
     assert alive(int(finished.stdout))
     os.kill(int(finished.stdout), signal.SIGKILL)
-
-
-@posix
-def test_what_runs_in_a_thread_is_ended_when_all_is() -> None:
-    ended: list[Finished] = []
-    thread = threading.Thread(target=lambda: ended.append(run(python(SLEEP), check=False, supervised=True)))
-    thread.start()
-    assert until(lambda: len(process._running) == 1)
-    process.end_all()
-    thread.join(120)
-    assert ended and ended[0].code != 0 and process._running == []
 
 
 @posix

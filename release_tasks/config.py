@@ -85,6 +85,8 @@ def _as_problem(error: Any) -> Problem:
     about = fields[key].description if key in fields and error["type"] != "value_error" else ""
     what = re.sub(r"^\w+ should (be |have )?", "expected ", error["msg"].removeprefix("Value error, "))
     what = re.split(", unable to | or instance of ", what)[0] + (about and f" ({about})")
+    if error["type"] == "invalid_key":
+        what = "expected a text as key; put it in quotes"
     if about and error["type"] == "string_pattern_mismatch":  # words say more than a pattern
         what = f"expected {about}"
     return Problem(f"invoke.yaml, {path}: {found}{what}.", "Fix the value in invoke.yaml.")

@@ -409,7 +409,7 @@ def test_the_commands_take_list_and_restore(little: Path, target: str, taken: Ba
     assert "--over target" in inv(little, target, *words).stdout
     ran = inv(little, target, *words, "--over", "target")
     assert ran.returncode == 0 and "Kept what was there before as the database target_before_" in ran.stdout
-    assert left_in(little / ".release") == [".gitignore", "scratch", "tmp"]
+    assert left_in(little / ".release") == [".gitignore", "scratch"]
 
 
 def test_a_dry_restore_refuses_what_the_real_one_does_and_changes_nothing(

@@ -84,7 +84,7 @@ def test_production_s_variables_are_needed_only_by_what_reaches_production(littl
     [
         ("  title: Little", "  titel: Little", "release.titel"),
         ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
-        ("    wait:", "    0: true\n    wait:", "release.acceptance[0]: found 0; keys should be strings"),
+        ("    wait:", "    0: true\n    wait:", "release.acceptance[0]: found 0; expected a text as key"),
         ("    wait:", "    fresh: []\n    wait:", "release.acceptance.fresh: no such setting"),
         ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
         ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),

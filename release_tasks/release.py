@@ -52,7 +52,7 @@ class Release:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = self.quick = False
         self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
-        self.plan: list[Any] = []  # the command line's steps, from which people are told what is ahead
+        self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
         self.folder = root / RECORDS / f"v{version}"

@@ -102,7 +102,7 @@ def add_smoke(name: str, file: Path) -> None:
             print(next(Path(session.virtualenv.location).absolute().glob("[Ll]ib/**/site-packages")))
         inv(session, "smokes", "--only", name, *session.posargs)
 
-    docstring = file.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
+    docstring = document.docstring_of(file)
     run.__doc__ = docstring.partition("\n")[0].rstrip(".") or f"The smoke {name}."
     nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
 

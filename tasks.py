@@ -1,4 +1,4 @@
-"""The written release process: one task a section, in its order; what a section is called with comes before it."""
+"""The written release process: one task a section, in its order. `@section(x)`: the section x runs first."""
 
 from invoke import Collection, task
 
@@ -8,11 +8,11 @@ from release_tasks.engine import HELP, section, steps
 
 ENV = "dev, staging or production"
 JSON = HELP["json"]
-ACCEPT = {"env": ENV, "version": "that should run there", "watch": "seconds that each may take", "json": JSON}
+ACCEPT = {"env": ENV, "version": "the version expected there", "watch": "seconds that each may take", "json": JSON}
 RESTORE = {
     "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
-    "over": "the database's name once more, where it is not empty: it is kept under another name",
+    "over": "the name of a database that is there: it is kept under another name",
 }
 
 
@@ -130,7 +130,7 @@ def release(release):
 
 @section(post_release, only_checks=True)
 def status(release, json=False):
-    """Check only: each step done, planned, pending or refused."""
+    """Check only: each step done, planned, pending, manual or refused."""
     return steps()
 
 
@@ -172,7 +172,7 @@ def ddl_drift(c, env="dev", json=False):
 
 @task(name="take", help={"env": ENV})
 def backup_take(c, env="production"):
-    """Back up a database, and restore the backup to see that it is one."""
+    """Back up a database, and verify the backup by a test restore."""
     layer.backup_tasks.take(c.config, env)
 
 

@@ -183,6 +183,6 @@ def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:
     ahead = next((each.section for each in outcomes if each.state in (PLANNED, PENDING)), None)
     summary = f"{took} {release.version}{to}"
     if ahead:
-        begin = f"Goes on with {ahead}, to" if release.is_under_way else "Ready to"
+        begin = f"Next: {ahead}, to" if release.is_under_way else "Ready to"
         summary = f"{begin} {take} {release.version}{to}"
     return f"{summary}; nothing was changed" if release.only_checks else summary

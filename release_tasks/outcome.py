@@ -1,4 +1,4 @@
-"""The outcome of a step: the state it is in, and a few words about it."""
+"""The states of a step."""
 
 from dataclasses import dataclass
 

@@ -197,7 +197,7 @@ class Release:
         return self.runs_on(self.environment("production"))
 
     def only_in_a_run(self) -> None:
-        """Raise `NotYet` in a status, a dry run and a quick look: they start nothing."""
+        """Raise `NotYet` while `quick` is set: in a status, a dry run, and the first checks of a run (`Plan.check`)."""
         if self.quick:
             raise NotYet(IN_A_RUN)
 

@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from release_tasks.errors import Problem
+from release_tasks.errors import Problem, counted
 from release_tasks.masks import mask, masked_json
 from release_tasks.outcome import Outcome
 
@@ -61,7 +61,7 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
         for problem in seen.problems:
             found.setdefault(problem, seen)  # one cause refuses many steps; say it once
     say()
-    say(f"Refused, {_count(len(found), 'problem')}:", "bold red")
+    say(f"Refused, {counted(len(found), 'problem')}:", "bold red")
     for problem, seen in found.items():
         say()
         say(f"  {seen.section} · {seen.step}", "bold")
@@ -89,7 +89,7 @@ def problems(found: Iterable[Problem]) -> None:
 def finished(outcomes: list[Outcome], summary: str) -> None:
     """Print the last line of a run that nothing stopped."""
     counts = Counter(seen.state for seen in outcomes)
-    say(f"\n{summary}: {_count(len(outcomes), 'step')}, {_counted(counts)}.", "bold green")
+    say(f"\n{summary}: {counted(len(outcomes), 'step')}, {_counted(counts)}.", "bold green")
 
 
 def bug(error: Exception) -> None:
@@ -135,11 +135,7 @@ def handed_over() -> Iterator[None]:
 
 def confirm() -> bool:
     """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
-    return Confirm.ask("           Is it so?", console=_console, default=False)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return Confirm.ask("           Done?", console=_console, default=False)
 
 
 def _counted(counts: Counter[str]) -> str:

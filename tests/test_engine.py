@@ -350,7 +350,7 @@ def test_half_way_a_status_says_what_comes_next(project: Project, work: Work) ->
     """It said "Ready to release"."""
     project.inv("first", *V)
     work.git("branch", "release/v0.1.1")
-    assert "Goes on with 2. Second, to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+    assert "Next: 2. Second, to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
     project.inv("whole", *V)
     assert "Released 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
 
@@ -575,19 +575,19 @@ def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None
 def test_a_manual_step_before_the_tag_waits_for_a_person(project: Project, work: Work) -> None:
     """M21"""
     code, said = project.on_a_terminal("whole", *V, types="y\n")
-    assert code == 0 and said.count("Is it so?") == 1 and "Released 0.1.1" in said
+    assert code == 0 and said.count("Done?") == 1 and "Released 0.1.1" in said
     assert [record["confirmed"] for record in project.journal.records() if record["event"] == "answer"] == [True]
     code, said = project.on_a_terminal("whole", *V, types="\n")
     assert code == 1 and "Tell people: not confirmed." in said
     code, said = project.on_a_terminal("whole", "--sign", *V, types="\x04")
     assert code == 1 and "Tell people: not confirmed, for the input ended before an answer was given." in said
     assert said.rstrip().endswith("inv whole --version 0.1.1 --sign")
-    assert "Is it so?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
-    assert "Is it so?" not in project.inv("whole", *V)
-    assert "Is it so?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]
+    assert "Done?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
+    assert "Done?" not in project.inv("whole", *V)
+    assert "Done?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")
-    assert "Is it so?" not in project.on_a_terminal("whole", *V, types="")[1]
+    assert "Done?" not in project.on_a_terminal("whole", *V, types="")[1]
 
 
 def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None:

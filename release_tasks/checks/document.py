@@ -60,6 +60,13 @@ def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Itera
         yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
 
 
+def docstring_of(file: Path) -> str:
+    """Return the docstring of a smoke's file, "" where it has none, or is no Python."""
+    with suppress(SyntaxError, ValueError):
+        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return ""
+
+
 def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
     """Yield name, reason of a waiver ("" without one) and fixtures of each test; what is no Python, pytest reports."""
     for file in sorted((code / folder).glob("test_*.py")):

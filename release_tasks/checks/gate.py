@@ -87,8 +87,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Record the outcome of a failure, its message and what fixes it; show no secret."""
     gc.disable()  # on Python 3.11 a finalizer could break it (https://github.com/python/cpython/issues/106905)
-    report = yield
-    gc.enable()
+    try:
+        report = yield
+    finally:
+        gc.enable()
     if hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", "It is marked xfail: a failure that is expected is no pass."
         del report.wasxfail

@@ -1,4 +1,4 @@
-"""The sections of the written process: a module a section, named like its task; deployment is two sections' own."""
+"""The sections of the written process: a module each, named like its task; sections 7 and 8 share deployment."""
 
 from importlib import import_module
 from typing import Any

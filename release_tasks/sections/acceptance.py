@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from release_tasks import screen
+from release_tasks import embedded, screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import pack_at
-from release_tasks.embedded import serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import emptied, read_link, records_folder
@@ -75,12 +74,12 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     settings, root = settings_of(config), project_root(config)
-    with closing(Release(version or version_here(root), root, settings)) as release:
+    folder = root / (settings.environments.named(where).folder or embedded.folder_of(where, root))
+    deployed = read_link(folder / "current") if where != "dev" else None
+    version = version or (deployed.name.removeprefix("v") if deployed else version_here(root))
+    with closing(Release(version, root, settings)) as release:
         env = release.environment(where)
-        serve(env)
-        release.only_checks = True
-        if version is None and where != "dev" and (code := read_link(env.current)):
-            release.version = code.name.removeprefix("v")
+        embedded.serve(env)
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
             options = runner.words_after_dashes()

@@ -24,7 +24,7 @@ from release_tasks.git import Git
 from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
 
-UNPACK = 120
+UNPACK, RESTART = 120.0, 120.0  # seconds to unpack the code, and for the command `restart`
 
 
 @until_live
@@ -120,7 +120,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
     embedded.serve(env, again=True)
     if env.restart:
         variables = {**env.variables(release.version), **temporary.original_variables()}
-        process.run(env.restart, cwd=env.folder, env=variables, timeout=UNPACK, supervised=True, daemons=True)
+        process.run(env.restart, cwd=env.folder, env=variables, timeout=RESTART, supervised=True, daemons=True)
     deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
     if not wait_until(lambda: release.runs_on(env), deadline):
         what = f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}."

@@ -93,7 +93,7 @@ def version_in(text: str | None) -> str | None:
 
 
 def is_built(release: Release, commit: str) -> bool:
-    """Tell whether `commit` has the docs pack of this version, and the locked order of its DDL files."""
+    """Tell whether `commit` has the docs pack of this version: VERSION says so, and all listed hashes fit."""
     hashes = release.settings.docs_pack.hashes
     return release.version_at(commit) == release.version and not hash_problems(release.git, commit, hashes)
 

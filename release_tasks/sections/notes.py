@@ -15,7 +15,7 @@ from release_tasks.release import Release, Step
 
 TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
 ADDED, CHANGED, FIXED, DEV = KINDS = "added", "changed", "fixed", "dev"
-TYPES = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": FIXED} | dict.fromkeys(
+TYPES = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": FIXED, "perf": CHANGED} | dict.fromkeys(
     ("docs", "test", "tests", "ci", "build", "chore", "style", "refactor"), DEV
 )
 VERBS = {"add": ADDED, "adds": ADDED, "added": ADDED, "fix": FIXED, "fixes": FIXED, "fixed": FIXED}

@@ -29,10 +29,10 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     git, main = release.git, release.settings.main
     merged = git.run("merge", "--quiet", *options, commit, check=False)
     if merged.code:
-        conflicts = git.run("diff", "--name-only", "--diff-filter=U", check=False).stdout.split()
+        conflicts = git.run("diff", "--name-only", "-z", "--diff-filter=U", check=False).stdout.split("\0")[:-1]
         git.run("merge", "--abort", check=False)
         raise Refused(
-            f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. Nothing was changed.",
+            f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. The merge was taken back.",
             f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
             f"{release.again()}",
         )

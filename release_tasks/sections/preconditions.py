@@ -18,7 +18,7 @@ SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
 def keep_environments_apart(release: Release) -> str:
-    """Dev, staging and production are three: no database, folder or origin is two's."""
+    """Dev, staging and production share no database, folder or origin."""
     problems, unreached = environments.shared_problems(release.root, release.settings)
     refuse(problems)
     unset = [name for name in ("dev", "staging", "production") if release.settings.environments.unset(name)]
@@ -84,7 +84,7 @@ def have_everything_merged(release: Release) -> str:
         name = ref.removeprefix("refs/heads/")
         is_meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
         if is_meant and not git.contains(release.tip, commit):
-            fix = f"git fetch && git merge {remote}/{name}"
+            fix = f"git fetch {remote} && git merge {remote}/{name}"
             problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)
     return ", ".join(patterns)
@@ -197,7 +197,7 @@ def prove_the_ddl_pack(release: Release) -> str:
 
 @until_published
 def validate_the_ddl_pack_on_dev(release: Release) -> Step:
-    """The DDL pack can be applied on dev."""
+    """Apply the DDL pack on dev."""
     return (yield from deployment.apply_the_ddl_pack(release, release.environment("dev")))
 
 

@@ -71,7 +71,7 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
         if not inspect.isgeneratorfunction(step.function):  # a gate, which may take its time
             yield f"- {step.title}"
         elif (outcome := step.run(release, change=False)).state != DONE:
-            yield f"- {step.title}: {outcome.text}"
+            yield f"- {step.title}: {outcome.text or listed(each.what for each in outcome.problems)}"
 
 
 @until_live

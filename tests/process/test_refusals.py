@@ -73,6 +73,9 @@ def test_production_s_variables_are_needed_only_by_what_reaches_production(littl
     ran = little.inv("status", env=without)
     assert ran.code == 0 and "production was not compared" in ran.flat
     assert "pending  Back up the database.  after the variables of production are set" in ran.output
+    for words in (["accept", "--env", "production"], ["smokes", "--env", "production"]):
+        assert little.inv(*words, env=without).refuses("PRODUCTION_DSN is not set")
+    assert little.inv("accept", "--env", "prod").refuses("There is no environment 'prod'; expected dev, staging or")
     for words in (["ddl.drift", "--env", "dev"], ["--dry", "deploy.staging", "--version", "0.1.1"]):
         assert "PRODUCTION_DSN" not in little.inv(*words, env=without).output
     assert little.inv("ddl.drift", "--env", "production", env=without).refuses("PRODUCTION_DSN is not set")
@@ -369,7 +372,7 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 
 
 def test_production_wants_the_version_typed(little: World) -> None:
-    assert _typing(little, "n").refuses("Is it so?", "Announce the freeze: critical fixes only: not confirmed.")
+    assert _typing(little, "n").refuses("Done?", "Announce the freeze: critical fixes only: not confirmed.")
     assert little.on_the_remote("refs/tags/v0.1.1") is None
     assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")
     again = "inv release --version 0.1.1"

@@ -53,7 +53,7 @@ def tagged(work: Work, tag: str) -> None:
         ("hotfix: a hole", "fixed", "a hole"),
         ("docs: say how", "dev", "say how"),
         ("refactor!: move", "dev", "move"),
-        ("perf: faster", "changed", "perf: faster"),
+        ("perf: faster", "changed", "faster"),
         ("sampling: fix the hole", "fixed", "sampling: fix the hole"),
         ("sampling: count faster", "changed", "sampling: count faster"),
         ("Add a view", "added", "Add a view"),

@@ -34,8 +34,8 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
                 stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
-        origin, held = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
-    return Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, held=held)
+        origin, to_close = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
+    return Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, to_close=to_close)
 
 
 def folder_of(name: str, root: Path) -> Path:
@@ -48,10 +48,10 @@ def serve(environment: Environment, again: bool = False) -> None:
 
     Dev runs the working tree, its DDL pack applied, the others what `current` names. `again`: that is another folder.
     """
-    settings, root, held = environment.settings, environment.root, environment.held
-    while again and len(held) > 1:  # the first is the server
-        held.pop()()
-    if not environment.is_embedded or len(held) > 1:
+    settings, root, to_close = environment.settings, environment.root, environment.to_close
+    while again and len(to_close) > 1:  # the first is the server
+        to_close.pop()()
+    if not environment.is_embedded or len(to_close) > 1:
         return
     if environment.name == "dev":
         environment.install(root)
@@ -66,6 +66,6 @@ def serve(environment: Environment, again: bool = False) -> None:
     variables = {**os.environ, **environment.variables("")}
     for service, argv in settings.services.items():
         log = environment.folder / f"{service}.log"
-        held.append(Supervised(argv, code / settings.folder, variables, log).stop)
+        to_close.append(Supervised(argv, code / settings.folder, variables, log).stop)
     if "web" in settings.services:
         environment.wait_until_ready()

@@ -127,7 +127,7 @@ class ReleaseExecutor(Executor):
             needed = [] if is_status else ["dev", *(step.options["env"] for step in steps if "env" in step.options)]
             refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
-            with nullcontext() if release.only_checks else release.held():
+            with nullcontext() if release.only_checks else release.locked():
                 outcomes = walk.check()
                 if not release.only_checks:
                     screen.summary(outcomes)

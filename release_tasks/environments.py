@@ -35,7 +35,7 @@ class Environment:
     folder: Path
     log: Path | None
     restart: list[str] = field(default_factory=list)
-    held: list[Callable[[], None]] = field(default_factory=list)
+    to_close: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def current(self) -> Path:
@@ -109,8 +109,8 @@ class Environment:
 
     def close(self) -> None:
         """Stop what this process brought up; what others own stays."""
-        while self.held:
-            self.held.pop()()
+        while self.to_close:
+            self.to_close.pop()()
 
 
 def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:

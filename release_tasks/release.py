@@ -205,8 +205,8 @@ class Release:
         """Keep what a check has seen as evidence."""
         atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
-    def kept(self, name: str) -> Path:
-        """Return the empty folder for what checks leave beside their results: screenshots, JUnit XML."""
+    def new_evidence_folder(self, name: str) -> Path:
+        """Make and return an empty folder for what checks leave beside their results: screenshots, JUnit XML."""
         return emptied(self.folder / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
@@ -222,7 +222,7 @@ class Release:
         self.__dict__.pop("runs_in_production", None)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep a second run out of this checkout while this one changes things."""
         with locked(records_folder(self.root) / "lock", "release run"), self.journal.listening():
             git = self.git.run("--version").stdout.strip()

@@ -26,7 +26,7 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
     """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
     release.only_in_a_run()
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
-    results = runner.run(target, files_of(Path(target.code)), release.kept(f"smokes-{here.name}"))
+    results = runner.run(target, files_of(Path(target.code)), release.new_evidence_folder(f"smokes-{here.name}"))
     release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)
     return runner.summary(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
 
@@ -39,7 +39,7 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     files = [file for file in document.smokes_in(code).values() if "on_backup" in file.read_text(encoding="utf-8")]
     if not files:
         return "no smoke is marked on_backup"
-    target = runner.target_of(replace(environment, dsn=dsn, held=[]), version, code, is_backup=True)
+    target = runner.target_of(replace(environment, dsn=dsn, to_close=[]), version, code, is_backup=True)
     evidence = emptied(records_folder(environment.root) / "checks" / "restored")
     results = runner.run(target, files, evidence, marked="on_backup")
     again = "It runs with the code deployed there; `target.is_backup` says that rows may be old."

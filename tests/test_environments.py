@@ -247,7 +247,7 @@ def test_an_environment_with_a_dsn_is_as_its_settings_say(tmp_path: Path) -> Non
 
 def test_closing_stops_what_is_held_in_reverse_and_once(environment: Callable[..., Environment]) -> None:
     here, stopped = environment(), []
-    here.held += [lambda: stopped.append("database"), lambda: stopped.append("services")]
+    here.to_close += [lambda: stopped.append("database"), lambda: stopped.append("services")]
     here.close()
     here.close()
     assert stopped == ["services", "database"]
@@ -266,13 +266,13 @@ def test_a_flip_starts_the_services_of_an_embedded_environment_from_the_new_fold
     code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
     settings = Settings(folder="api", services={"jobs": [sys.executable, "-c", code]})
     log, serves = tmp_path / "jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
-    serves.held.append(lambda: None)  # its server
+    serves.to_close.append(lambda: None)  # its server
 
     def starts() -> list[str]:
         return log.read_text().splitlines() if log.exists() else []
 
     serve(serves)
-    assert len(serves.held) == 1  # nothing is deployed yet
+    assert len(serves.to_close) == 1  # nothing is deployed yet
     for number, name in enumerate(("blue", "green"), start=1):
         (tmp_path / name / "api").mkdir(parents=True)
         point_link(serves.current, tmp_path / name)

@@ -91,12 +91,15 @@ def smokes(session: nox.Session) -> None:
 
 def add_smoke(name: str, file: Path) -> None:
     """Add the session of one smoke: it makes an environment if the file names packages (PEP 723), and runs it."""
+    packages, problem = [], ""
     try:
         packages = nox.project.load_toml(file, missing_ok=True).get("dependencies", [])
     except ValueError as error:
-        raise SystemExit(f"The script metadata of {file.name} cannot be read (PEP 723): {error}.") from None
+        problem = f"The script metadata of {file.name} cannot be read (PEP 723): {error}."
 
     def run(session: nox.Session) -> None:
+        if problem:
+            session.error(problem)
         if packages:
             session.install(*packages)
             print(next(Path(session.virtualenv.location).absolute().glob("[Ll]ib/**/site-packages")))

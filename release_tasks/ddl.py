@@ -80,8 +80,9 @@ def validate(config: Any, as_json: bool) -> None:
     if as_json:
         screen.as_json({"over": since, **asdict(proved)})
     elif proved.files:
-        screen.say(f"{proved}; {f'over {since}' if since else 'there is no release before, so no upgrade to prove'}.")
-    for line in (*proved.notes, *(f"{what} Excepted: {reason}" for what, reason in proved.excepted.items())):
+        screen.say(f"{proved}{f' ({since})' if since else '; there is no release before, so no upgrade to prove'}.")
+    done = [f"{path} {each}." for path, does in proved.files.items() for each in does]
+    for line in (*done, *proved.notes, *(f"{what} Excepted: {reason}" for what, reason in proved.excepted.items())):
         screen.say(f"  {line}")
     refuse(proved.problems)
     screen.say("Proved.", "bold green")

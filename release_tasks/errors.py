@@ -66,11 +66,11 @@ def counted(number: int, noun: str) -> str:
 def again(instead: str = "", **options: Any) -> str:
     """Return the command that was typed, with `options` in it, as a hint.
 
-    A status changes nothing: there the task `instead` stands for it, if one is given.
+    A status changes nothing: there the sentence `instead` is the hint, if one is given.
     """
+    if instead and typed[-1][0] == "status":
+        return instead
     words, given = ["inv"], [(task, dict(own)) for task, own in typed]
-    if instead and given[-1][0] == "status":
-        given = [(instead, {name: value for name, value in given[-1][1].items() if name != "json"})]
     for name, value in options.items():
         for own in [own for _, own in given if name in own] or [given[-1][1]]:
             own[name] = value

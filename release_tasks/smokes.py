@@ -6,6 +6,7 @@ from typing import Any
 
 from release_tasks import screen
 from release_tasks.checks import document, runner
+from release_tasks.config import project_root
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
@@ -49,6 +50,8 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
 def report(config: Any, where: str, only: str | None, as_json: bool) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
     screen.for_machines(as_json)
+    if where == "dev":
+        files_of(project_root(config), only)  # before its DDL pack is applied
     with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
         target = runner.target_of(here, version_here(here.root))
         evidence = emptied(records_folder(here.root) / "checks" / f"smokes-{where}")

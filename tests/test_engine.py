@@ -159,7 +159,7 @@ def ask_the_gate(release):
         (release.root / "hangs").touch()
         time.sleep(600)
     if (release.root / "again").exists():
-        raise Refused("A signature is missing.", release.again("notes", sign="…"))
+        raise Refused("A signature is missing.", release.again("Sign it.", sign="…"))
     with (release.root / "asked").open("a") as file:
         file.write("x")
     if (release.root / "closed").exists():
@@ -404,7 +404,7 @@ def test_a_section_takes_the_options_of_those_before_it_and_no_later_ones(projec
     [
         (["second", *V, "--until", "noon"], 'inv second --version 0.1.1 --until noon --sign "…"'),
         (["--dry", "first", "whole", "--yes", *V], 'inv first whole --version 0.1.1 --yes --sign "…"'),
-        (["status", "--json"], 'inv notes --version 0.1.1 --sign "…"'),
+        (["status", "--json"], "Sign it."),
     ],
 )
 def test_a_hint_is_the_command_that_was_typed_with_what_is_missing(

@@ -54,8 +54,10 @@ def test_a_file_whose_packages_cannot_be_read_is_said_in_a_sentence(repo: Path) 
     text = "# /// script\n# dependencies = [\n# ///\n"
     (repo / "smokes" / "test_broken.py").write_text(text)
     listed = nox(repo, "-l")
-    assert listed.returncode == 1 and "The script metadata of test_broken.py cannot be read" in listed.stderr
-    assert "Traceback" not in listed.stderr
+    assert listed.returncode == 0 and "smokes(coins)" in listed.stdout, "the others stay as they are"
+    refused = nox(repo, "-s", "smokes(broken)")
+    assert refused.returncode == 1 and "The script metadata of test_broken.py cannot be read" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_smoke_whose_list_of_packages_is_empty_runs_as_the_others_do(

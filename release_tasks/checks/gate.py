@@ -25,6 +25,7 @@ from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask, short
 
 TARGET = pytest.StashKey[Target]()
+ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
 OTHERS = {"api", "view", "page", "context", "log", "run", "deployed"}  # fixtures that use more than the database
@@ -47,11 +48,11 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     items.sort(key=lambda item: (item.name == "test_this_release_still_runs", "log" in item.fixturenames))
     for item in items:
         for mark in item.iter_markers("waived"):
-            if mark not in getattr(item.obj, "pytestmark", []) or not any(mark.args):
-                what = f"{item.nodeid} is waived without a reason of its own"
-                raise pytest.UsageError(f'{what}; expected @pytest.mark.waived("why") above the test.')
-            item.user_properties += [("outcome", WAIVED), ("message", mark.args[0])]
-            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+            has_reason = mark in getattr(item.obj, "pytestmark", []) and any(mark.args)
+            none = 'It is waived without a reason of its own; expected @pytest.mark.waived("why") above the test.'
+            outcome, reason = (WAIVED, mark.args[0]) if has_reason else (INCONCLUSIVE, none)
+            item.user_properties += [("outcome", outcome), ("message", reason)]
+            item.add_marker(pytest.mark.skip(reason=reason))
         if not OTHERS & set(item.fixturenames):
             item.add_marker("queries")
         if not item.get_closest_marker("timeout"):
@@ -96,7 +97,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         del report.wasxfail
     if report.failed:
         error, text = call.excinfo.value if call.excinfo else None, mask(report.longreprtext)
-        report.longrepr, lines = text, [line[2:].strip() for line in text.splitlines() if line.startswith("E ")]
+        report.longrepr, lines = text, [line[2:].strip() for line in text.splitlines() if ERROR.match(line)]
         message, hint = " ".join(lines) or text, ""
         if isinstance(error, Refused):
             message, hint = str(error), error.problems[0].hint

@@ -113,7 +113,8 @@ def read_junit(report: Path) -> Iterator[Result]:
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
         broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
         is_test = bool(case.get("line"))  # else it is a file that could not be collected
-        said = [f"{each.tag}: {each.get('message') if is_test else each.text}" for each in broken]
+        texts = [each.get("message") if is_test else _last_error(each.text or "") for each in broken]
+        said = [f"{each.tag}: {text}" for each, text in zip(broken, texts, strict=True)]
         judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
         observed = tuple(value for name, value in kept if name not in judged)
         judged |= {name: value for name, value in kept if name in judged}
@@ -121,6 +122,11 @@ def read_junit(report: Path) -> Iterator[Result]:
         file, test = Path(case.get("file", "")).stem, BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""
         name = ": ".join(map(name_of, filter(None, [file, test])))
         yield Result(name, observed=observed, seconds=float(case.get("time") or 0), file=file, test=test, **judged)
+
+
+def _last_error(report: str) -> str:
+    """Return what pytest's report of a file that it could not collect says at last, as: SyntaxError: expected ':'."""
+    return str((re.findall(r"^E +(.+)", report, re.MULTILINE) or [report])[-1])
 
 
 def name_of(test: str, items: Mapping[str, str] | None = None) -> str:

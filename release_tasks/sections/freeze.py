@@ -40,7 +40,7 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
     git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
     before, pack = release.last_pack, release.pack
     lock, (commit, locked) = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings) or ("", pack)
-    moved, reason = changes(locked, pack), (allow_shift or "").strip()
+    moved, reason = changes(locked, pack), (allow_shift or "").strip(" …")
     about = f"{len(pack)} files" + (
         f"; since {release.last}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
     )
@@ -63,7 +63,8 @@ def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: 
     files = f":(glob){release.settings.ddl.folder}/*.sql"
     undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", files])
     yield Problem(f"Since the DDL order was locked: {'; '.join(moved)}.", undo)
-    allow = f"{release.again('freeze', allow_shift='…')}   # why it cannot wait; else undo it"
+    reason = "Undo it, or give `inv freeze` a reason: --allow-shift."
+    allow = release.again(reason, allow_shift="…")
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 

@@ -82,14 +82,15 @@ def find_highlights(release: Release, given: str | None) -> str:
     )
     if not found:
         what = f"{changelog} has no text under a heading {release.version}, and no --highlights were given."
-        fix = f"{release.again('notes', highlights='…')}   # or @file, or the section, before the tag"
-        raise Refused(f"The notes need Highlights: {what}", fix)
+        write = f"Write them below a heading {release.version} of {changelog}, and commit that."
+        again = release.again(write, highlights="…")
+        raise Refused(f"The notes need Highlights: {what}", again if again == write else f"{again}   # or: {write}")
     return found
 
 
 def _written(text: str) -> str:
     """Return what a person wrote in `text`: without the template's comments and placeholders."""
-    return COMMENT.sub("", text).replace("${highlights}", "").strip()
+    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\n")
 
 
 def title_of(version: str) -> str:

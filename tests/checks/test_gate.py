@@ -341,8 +341,14 @@ def test_a_test_is_waived_by_a_mark_of_its_own_with_a_reason(files: Callable[...
     """The notes show the waivers of tests, and would not show others. What is wrong comes first."""
     (result,) = files(text)
     assert result.outcome == INCONCLUSIVE
-    first = result.message.index("is waived without a reason of its own")
-    assert first < result.message.index('expected @pytest.mark.waived("why") above') < result.message.index("No test")
+    reason = 'It is waived without a reason of its own; expected @pytest.mark.waived("why") above the test.'
+    assert result.message == reason
+
+
+def test_one_waiver_without_a_reason_leaves_the_other_tests_as_they_are(files: Callable[..., list[Result]]) -> None:
+    other = "def test_b(record_property): record_property('looked', 1)\n"
+    waived, passed = files(f"import pytest\n@pytest.mark.waived('')\ndef test_a(db): pass\n{other}")
+    assert (waived.outcome, passed.outcome) == (INCONCLUSIVE, PASSED)
 
 
 def test_a_file_that_cannot_be_collected_and_a_skip_are_said_once(files: Callable[..., list[Result]]) -> None:

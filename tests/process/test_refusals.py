@@ -226,8 +226,8 @@ def test_a_repo_that_is_not_ready_is_refused(little: World, arrange: Callable[[W
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("status --version 0.1.1", 'inv notes --version 0.1.1 --highlights "…"'),
-        ("status", 'inv notes --version 0.1.1 --highlights "…"'),
+        ("status --version 0.1.1", "Write them below a heading 0.1.1 of CHANGELOG.md, and commit that."),
+        ("status", "Write them below a heading 0.1.1 of CHANGELOG.md, and commit that."),
         ("deploy.staging --version 0.1.1", 'inv deploy.staging --version 0.1.1 --highlights "…"'),
         ("release --version 0.1.1 --yes --next 0.1.5-dev", "--highlights"),
     ],

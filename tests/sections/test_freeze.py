@@ -92,7 +92,7 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
     undo = f"git restore --source {base:.9} --staged --worktree -- ':(glob)ddl/*.sql'"
     assert refused.problems[0].hint == undo
     assert refused.problems[1].hint.startswith('inv release --version 0.1.1 --allow-shift "')
-    locked.options = {"allow_shift": "  "}
+    locked.options = {"allow_shift": " … "}
     assert take(lock_the_ddl_order, locked).state == REFUSED
     locked.options = {"allow_shift": "a law came\nover night"}
     assert take(lock_the_ddl_order, locked).state == CHANGED

@@ -113,7 +113,7 @@ def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Wor
 
 
 @pytest.mark.parametrize(
-    "begun", ["${highlights}\n", "<!-- write\nhere -->\n", "", "<!-- a --> ${highlights} <!-- b -->"]
+    "begun", ["${highlights}\n", "<!-- write\nhere -->\n", "", "<!-- a --> ${highlights} <!-- b -->", "…"]
 )
 def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
     release = work.release()

@@ -50,7 +50,7 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
 def report(config: Any, where: str, only: str | None, as_json: bool) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
     screen.for_machines(as_json)
-    if where == "dev":
+    if only and where == "dev":
         files_of(project_root(config), only)  # before its DDL pack is applied
     with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
         target = runner.target_of(here, version_here(here.root))

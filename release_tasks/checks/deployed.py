@@ -5,11 +5,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psycopg
+
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Record
+from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.checks.target import Target
 from release_tasks.checks.web import Api, version_in
-from release_tasks.errors import listed
+from release_tasks.errors import Refused, listed
+from release_tasks.masks import short
 
 # Attributes of git whose files are not deployed, or not as they were committed: the last is for what a build writes.
 UNCOMPARED = [f":(exclude,attr:{name})" for name in ("export-ignore", "export-subst", "rewritten")]
@@ -23,11 +26,19 @@ test_this_release_still_runs = test_this_release_runs  # section 7.2 begins with
 
 
 def check_release(target: Target, record: Record) -> None:
-    """Compare what each of the four says with the release, where the target has it; raise `CheckFailed` with all."""
-    sources = (api_problems, stamp_problems, ledger_problems, tree_problems)
-    if wrong := [problem for source in sources for problem in source(target, record)]:
+    """Compare what each of the four says with the release, where the target has it; raise `CheckFailed` with all.
+
+    Raises `Inconclusive` where one cannot be read and no other differs.
+    """
+    wrong, unread = list[str](), list[str]()
+    for source in (api_problems, stamp_problems, ledger_problems, tree_problems):
+        try:
+            wrong += source(target, record)
+        except (Refused, psycopg.Error) as error:
+            unread.append(short(error))
+    if wrong or unread:
         hint = "Restart the web app of dev." if target.name == "dev" else f"inv deploy.{target.name}"
-        raise CheckFailed(" ".join(wrong), hint)
+        raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 
 def api_problems(target: Target, record: Record) -> Iterator[str]:

@@ -72,7 +72,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     again = Retrying(
         stop=stop_after_delay(wait_of(pyfuncitem)),
         wait=wait_fixed(1),
-        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not getattr(error, "final", False)),
+        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not is_final(error)),
         before=lambda _: pyfuncitem.user_properties.clear(),
         reraise=True,
     )
@@ -82,6 +82,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if "failed" in kept or not kept:
         raise Inconclusive(f"A query failed: {kept['failed']}" if kept else NOTHING)
     return result
+
+
+def is_final(error: BaseException) -> bool:
+    """Tell whether waiting changes nothing: an error says so, or it is a mistake in the test or its SQL."""
+    mistaken = type(error) in (NameError, TypeError, ValueError) or isinstance(error, psycopg.ProgrammingError)
+    return getattr(error, "final", mistaken)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -198,3 +198,9 @@ def test_what_cannot_be_asked_is_unknown(staging, checked, web):
     assert shallow.outcome == INCONCLUSIVE and "git" in shallow.message
     other = checked(staging, ledger="ops.nothing")
     assert other.outcome == INCONCLUSIVE and "does not exist" in other.message
+
+
+def test_what_cannot_be_read_does_not_hide_what_is_wrong(staging, checked):
+    (Path(staging.code) / "app.js").write_text("hack;\n")
+    result = checked(staging, origin="http://127.0.0.1:9")
+    assert result.outcome == FAILED and "app.js" in result.message and "could not be reached" in result.message

@@ -88,8 +88,12 @@ def test_is_final():
 def test_is_final_and_inconclusive():
     raise Inconclusive("It cannot be known.", final=True)
 
+tries = []
+
 @pytest.mark.wait(60)
-def test_is_mistaken():
+def test_is_mistaken(record_property):
+    tries.append(1)
+    record_property("tries", len(tries))
     no_such_name
 
 @pytest.mark.timeout(3)
@@ -233,6 +237,7 @@ def test_every_test_has_one_result_with_what_it_observed(checked: tuple[Path, di
     assert results["asks_the_api"].observed[0].startswith("200 in ")
     assert results["runs"].observed == ("OK 0.1.1",)
     assert results["is_final"].hint == "inv again"
+    assert results["is_mistaken"].observed == ("1",), "no waiting gives a name to what has none"
 
 
 def test_the_children_of_a_test_that_hangs_end_with_it(checked: tuple[Path, dict[str, Result]]) -> None:

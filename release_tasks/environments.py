@@ -13,7 +13,7 @@ from release_tasks import node, process
 from release_tasks.checks import NoPass
 from release_tasks.checks.web import Api, version_in
 from release_tasks.database import programs
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
 from release_tasks.masks import mask
 from release_tasks.settings import Settings
@@ -94,9 +94,7 @@ class Environment:
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
         folder = code / self.settings.folder
-        if not folder.is_dir():
-            what = f"release.folder in invoke.yaml is {self.settings.folder!r}, which is no folder of the repository."
-            raise Refused(what, "Set release.folder to where the application's commands run; by default the root.")
+        refuse(folder_problems(code, self.settings))
         if not self.settings.install:
             return
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
@@ -111,6 +109,14 @@ class Environment:
         """Stop what this process brought up; what others own stays."""
         while self.to_close:
             self.to_close.pop()()
+
+
+def folder_problems(code: Path, settings: Settings) -> list[Problem]:
+    """Return that release.folder is no folder of the tree `code`, if it is none."""
+    if (code / settings.folder).is_dir():
+        return []
+    what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
+    return [Problem(what, "Set release.folder to where the application's commands run; by default the root.")]
 
 
 def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:
@@ -133,7 +139,8 @@ def _databases(dsn: str) -> list[str]:
     """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
     parts = programs.variables(dsn)
     host, port = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432"
-    found = [f"the database {parts['PGDATABASE']} on {host.replace('localhost', '127.0.0.1') or '127.0.0.1'}:{port}"]
+    host = "127.0.0.1" if host in ("", "localhost", "::1") else host
+    found = [f"the database {parts['PGDATABASE']} on {host}:{port}"]
     with suppress(Refused), programs.connect(dsn) as connection:
         query = "select current_database(), system_identifier from pg_control_system()"
         for name, server in connection.execute(query):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -28,6 +29,17 @@ def _is_pattern(text: str) -> str:
     return text
 
 
+def _is_an_origin(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:  # no number for a port
+        good = False
+    if text and not good and "${" not in text:
+        raise ValueError("expected http:// or https://, a host, perhaps a port")
+    return text
+
+
 def _is_an_order(order: object) -> object:
     if order not in ("javascript", "bytes") and not isinstance(order, list):
         raise ValueError("expected javascript, bytes, or a command as a list of words")
@@ -37,8 +49,7 @@ def _is_an_order(order: object) -> object:
 Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
 Reason = Annotated[str, Field(min_length=1)]
-HOST = r"([^/\s?#@]+@)?(\[[\da-f:]+\]|[^/\s?#@:\[\]]+)(:([1-9]\d{0,3}|[1-6]\d{4}))?"
-Origin = Annotated[str, Field(pattern=rf"^(https?://{HOST}(/[^?#\s]*)?|.*\$\{{.*)?$")]
+Origin = Annotated[str, AfterValidator(_is_an_origin)]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
 Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]

@@ -237,7 +237,7 @@ def test_settings_never_change_after_loading() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["ftp://app.example", "app.example", "http://", "http://app:http", "http://app:99999"]
+    "origin", ["ftp://app.example", "app.example", "http://", "http://app:http", "http://app:99999", "http://app:66000"]
 )
 def test_an_origin_that_no_browser_can_open_is_refused(origin: str) -> None:
     """C11."""

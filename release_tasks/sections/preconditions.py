@@ -144,10 +144,8 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 @until_published
 def have_what_commands_name(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
-    settings, folder, problems = release.settings, release.root / release.settings.folder, list[Problem]()
-    if not folder.is_dir():
-        what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
-        problems.append(Problem(what, "Set release.folder to where the application's commands run; default: the root."))
+    settings, folder = release.settings, release.root / release.settings.folder
+    problems = environments.folder_problems(release.root, settings)
     commands = {f"services.{name}": command for name, command in settings.services.items()}
     commands |= {"ddl.command": settings.ddl.command, "stamp.command": settings.stamp.command}
     commands = {key: command for key, command in {"install": settings.install, **commands}.items() if command}

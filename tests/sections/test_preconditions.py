@@ -270,6 +270,7 @@ NOWHERE = "postgresql://127.0.0.1:1/"
     [
         ({"dev_dsn": f"{NOWHERE}production"}, "Dev and production have the database production on 127.0.0.1:1 in"),
         ({"staging_dsn": "host=localhost port=1 dbname=production"}, "Staging and production have the database"),
+        ({"staging_dsn": "host=::1 port=1 dbname=production"}, "Staging and production have the database"),
         ({"staging_origin": "http://127.0.0.1:3/"}, "Staging and production have the origin http://127.0.0.1:3 in"),
         ({"staging_folder": "at/./production"}, "Staging and production have the folder "),
     ],

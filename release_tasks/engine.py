@@ -134,13 +134,14 @@ class ReleaseExecutor(Executor):
                     outcomes = outcomes if _refused(outcomes) else walk.change()
                 elif not silent:
                     plan.show(outcomes)
+            refused = _refused(outcomes)
             if silent:
                 screen.as_json(outcomes)
-            elif refused := _refused(outcomes):
+            elif refused:
                 screen.refusals(refused)
             else:
                 screen.finished(outcomes, _summary(sections[-1], release, outcomes))
-            if _refused(outcomes):
+            if refused:
                 raise SystemExit(1)
         return {}
 

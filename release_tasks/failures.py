@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from release_tasks.errors import Problem, Refused
 
 INTERRUPTED = 130
-NO_READER = 128 + 13  # as a shell tells the end by SIGPIPE
+NO_READER = "The output ended early: nobody reads it. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
@@ -45,7 +45,7 @@ def as_sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         _end("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED)
     except BrokenPipeError:
-        _end("The output ended early: nobody reads it. What is done stays done; run it again.", NO_READER)
+        _end(*NO_READER)
     except FORESEEN as error:
         _end(masks.mask(str(problem_of(error))), 1)
     finally:
@@ -91,6 +91,8 @@ def problem_of(error: OSError | EOFError | UnicodeDecodeError) -> Problem:
 
 def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Say in a sentence what is wrong with a file that Invoke reads before any task, as `sys.excepthook`."""
+    if kind is BrokenPipeError:  # of Invoke itself: inv --list | head
+        _end(*NO_READER)
     frames = {Path(frame.filename).name: frame for frame in traceback.extract_tb(trace)}
     mark, reason, where = getattr(error, "problem_mark", None), f"{kind.__name__}: {error}", ""
     if isinstance(error, SyntaxError):

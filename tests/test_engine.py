@@ -550,12 +550,12 @@ def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work
     assert (code, err) == (1, "Something cannot be read or written: No space left on device.\n    df -h\n")
 
 
-@pytest.mark.parametrize("command", [["whole"], ["status"], ["status", "--json"]])
+@pytest.mark.parametrize("command", [["whole", *V], ["status", *V], ["status", "--json", *V], ["--list"]])
 def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Project, command: list[str]) -> None:
     """`inv release | head` ended with exit code 1 and without a word."""
     reader, writer = os.pipe()
     os.close(reader)
-    argv, env = [sys.executable, "-m", "invoke", *command, *V], {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv, env = [sys.executable, "-m", "invoke", *command], {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(argv, cwd=project.root, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(writer)
     said = "The output ended early: nobody reads it. What is done stays done; run it again.\n"

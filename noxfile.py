@@ -110,11 +110,12 @@ def add_smoke(name: str, file: Path) -> None:
     nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
 
 
-for smoke, file in document.smokes_in(HERE).items():
+SMOKES = document.smokes_in(HERE)
+for smoke, file in SMOKES.items():
     add_smoke(smoke, file)
 for word in sys.argv:
-    if word.startswith("smokes(") and word[7:-1] not in (known := document.smokes_in(HERE)):
-        raise SystemExit(f"There is no smoke {word[7:-1]!r}; expected one of {', '.join(known) or 'none'}.")
+    if word.startswith("smokes(") and word[7:-1] not in SMOKES:
+        raise SystemExit(f"There is no smoke {word[7:-1]!r}; expected one of {', '.join(SMOKES) or 'none'}.")
 
 
 @nox.session(default=False, venv_backend="none")

@@ -68,8 +68,15 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     assert second.hint == "apt-get install chromium"
 
 
+def test_what_breaks_several_checks_alike_is_said_once() -> None:
+    results = [Result(name, INCONCLUSIVE, "There is no browser.") for name in ("/", "/coins")]
+    (problem,) = runner.problems_of(results, "Condition", "on staging", "inv accept --env staging")
+    assert problem.what == "Condition /, /coins: inconclusive on staging. There is no browser."
+    assert problem.hint == "inv accept --env staging"
+
+
 def test_a_hint_that_several_have_is_given_once_at_the_last_of_them() -> None:
-    results = [Result(name, FAILED, "It is red.") for name in ("a", "b")]
+    results = [Result(name, FAILED, f"It is red, as {name} is.") for name in ("a", "b")]
     results.insert(1, Result("ui", INCONCLUSIVE, "There is no browser.", "apt-get install chromium"))
     found = runner.problems_of(results, "Smoke", "on dev", "inv smokes --env dev")
     assert [each.hint for each in found] == ["", "apt-get install chromium", "inv smokes --env dev"]

@@ -136,12 +136,19 @@ def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
 
 
 def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
-    """Return a problem for each result that is no pass; a hint that several have stands at the last of them."""
-    wrong = [each for each in results if not each.is_pass]
-    hints = [each.hint or again for each in wrong]
-    hints = ["" if hint in hints[n:] else hint for n, hint in enumerate(hints, 1)]
-    said = [f"{noun} {each.name}: {each.outcome} {where}. {each.message}" for each in wrong]
-    return list(map(Problem, said, hints))
+    """Return a problem for each result that is no pass, one for those of which there is the same to say.
+
+    A hint that several problems have stands at the last of them.
+    """
+    alike = dict[tuple[str, str, str], list[str]]()
+    for each in results:
+        if not each.is_pass:
+            alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
+    last = {hint: message for _, message, hint in alike}
+    return [
+        Problem(f"{noun} {', '.join(names)}: {outcome} {where}. {message}", hint if last[hint] == message else "")
+        for (outcome, message, hint), names in alike.items()
+    ]
 
 
 def summary(results: Sequence[Result], *how: str) -> str:

@@ -1,6 +1,5 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ class Environment:
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
-        if not process.wait_until(lambda: bool(self._probe(self.origin)[0]), time.monotonic() + READY):
+        if not process.wait_until(lambda: bool(self._probe(self.origin)[0]), READY):
             log = self.folder / "web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             said = mask("\n".join([self._probe(self.origin)[1], *last]))

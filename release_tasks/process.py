@@ -126,8 +126,9 @@ def run(
     return finished
 
 
-def wait_until(holds: Callable[[], bool], deadline: float, every: float = 0.5) -> bool:
-    """Call `holds` until it is true or `deadline` (of `time.monotonic`) has passed; return its last answer."""
+def wait_until(holds: Callable[[], bool], timeout: float, every: float = 0.5) -> bool:
+    """Call `holds` until it is true or `timeout` seconds have passed; return its last answer."""
+    deadline = time.monotonic() + timeout
     while not (held := holds()) and time.monotonic() < deadline:
         time.sleep(every)
     return held

@@ -82,7 +82,7 @@ class Log:
         def has_arrived() -> bool:
             return any(f"WARNING:  {mark}" in entry for entry in self._read(pattern, noted))
 
-        if not wait_until(has_arrived, time.monotonic() + ARRIVES, 0.1):
+        if not wait_until(has_arrived, ARRIVES, 0.1):
             said = f"A warning of {name} does not arrive in {pattern}: another server's log, without warnings, or JSON."
             wanted = ("log_min_messages = warning", "lc_messages = 'C'", "log_destination = 'stderr'")
             hint = "".join(f"alter system set {each};\n" for each in wanted) + "select pg_reload_conf();"

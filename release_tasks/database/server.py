@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,7 +65,7 @@ def start(
     services = Supervised(argv, folder, environment, log, stop=signal.SIGINT)
     running = Running(programs, log, port, password, services)
     try:
-        if not wait_until(lambda: _serves(running), time.monotonic() + TIMEOUT, every=0.05):
+        if not wait_until(lambda: _serves(running), TIMEOUT, every=0.05):
             raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s.", f"tail {log}")
         with connect(running.dsn("postgres")) as connection:
             there = {name for (name,) in connection.execute("select datname from pg_database")}

@@ -121,8 +121,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
     if env.restart:
         variables = {**env.variables(release.version), **temporary.original_variables()}
         process.run(env.restart, cwd=env.folder, env=variables, timeout=RESTART, supervised=True, daemons=True)
-    deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
-    if not wait_until(lambda: release.runs_on(env), deadline):
+    if not wait_until(lambda: release.runs_on(env), max(release.settings.acceptance.wait, 1)):
         what = f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}."
         raise Refused(what, f"Look at the logs in {env.folder}, fix it, and run again.")
     env.wait_until_ready()

@@ -3,7 +3,6 @@
 import inspect
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -135,7 +134,7 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
     with ExitStack() as stack:
         for name, log in logs.items():
             stack.callback(Supervised(services[name], folder, variables, log).stop)
-        deadline = time.monotonic() + max(release.settings.acceptance.wait, 1)
-        if not wait_until(lambda: env.running_version(origin) == release.version, deadline):
+        timeout = max(release.settings.acceptance.wait, 1)
+        if not wait_until(lambda: env.running_version(origin) == release.version, timeout):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin

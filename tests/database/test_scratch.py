@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
@@ -60,7 +59,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
         killed.kill()
         killed.wait()
         data = left / "data"
-        assert wait_until(lambda: not (data / "postmaster.pid").exists(), time.monotonic() + 30), "its server ends"
+        assert wait_until(lambda: not (data / "postmaster.pid").exists(), 30), "its server ends"
         with scratch.server(tmp_path) as running:
             assert not left.exists()
             assert left_in(tmp_path) == sorted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -56,23 +55,19 @@ def test_the_version_changes_and_the_rest_of_a_version_file_stays(packed: Releas
     assert work.git("show", "HEAD:package.json") == '{\n  "name": "app",\n  "version": "0.1.1"\n}'
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        '{\n\t"version":"0.1.0",\n\t"name": "app"\n}\n',
-        '{"name": "app", "version": "0.1.0"}\n',
-        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.0"\n}\n',
-        '{\n  "version": "0.1.0",\n  "engine": {\n    "version": "20"\n  }\n}\n',
-        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.1"\n}\n',
-    ],
-    ids=["tabs", "one line", "after another one", "before another one", "has it already"],
-)
-def test_a_version_file_gets_the_version_however_it_is_laid_out(work: Work, layout: str) -> None:
-    work.commit({"package.json": layout})
-    files = docs_pack.version_files(work.release(version_files=["package.json"]), "0.1.1", "HEAD")
-    found = json.loads(files["package.json"])
-    assert found == {**json.loads(layout), "version": "0.1.1"}
-    assert (files["VERSION"], files["SOURCE_TAG"]) == (b"0.1.1\n", b"v0.1.1\n")
+def test_every_version_file_gets_the_version(work: Work) -> None:
+    """R20"""
+    lock = '{"version": "0.1.0", "packages": {"": {"version": "0.1.0"}}}'
+    work.commit({"package-lock.json": lock, "app.py": "VERSION = '0.1.0'\n", "pyproject.toml": "project.version='0'\n"})
+    python = {"path": "app.py", "pattern": "VERSION = '(.*)'"}
+    release = work.release(version_files=["package-lock.json", "pyproject.toml", python])
+    assert docs_pack.version_files(release, "0.1.1", "HEAD") == {
+        "VERSION": b"0.1.1\n",
+        "SOURCE_TAG": b"v0.1.1\n",
+        "package-lock.json": lock.replace("0.1.0", "0.1.1").encode(),
+        "pyproject.toml": b"project.version='0.1.1'\n",
+        "app.py": b"VERSION = '0.1.1'\n",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on."""
 
+from release_tasks.commits import commit_step
 from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, retag_hint
 from release_tasks.release import Release, Step, until_published
+from release_tasks.sections import notes
 from release_tasks.version_files import with_version
 
 
@@ -22,7 +24,7 @@ def write_the_docs_pack(release: Release) -> Step:
     if not stale:
         return f"{len(read_checksums(pack[settings.docs_pack.hashes]))} hashes"
     yield f"git commit {listed(stale)}"
-    git.commit_files(pack, f"docs: update version + hashes for {release.tag}")
+    commit_step(git, pack, f"docs: update version + hashes for {release.tag}", f"{release.tag} docs-pack")
 
 
 @until_published
@@ -54,6 +56,8 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
         files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
     pack = [file.path for file in pack_at(git, commit, settings)]
     hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
+    if (changelog := notes.dated_changelog(release, commit)) is not None:
+        files[settings.changelog] = changelog
     hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 

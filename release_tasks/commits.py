@@ -50,14 +50,13 @@ def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, e
     changed = [path for path, content in files.items() if path in dirty or git.bytes_at("HEAD", path) != content]
     if not changed and (git.commit_named("HEAD") == before or history(git, before, "HEAD", step)):
         return
-    if dirty:
-        git.run("checkout", "--quiet", "HEAD", "--", *dirty)
+    git.run("checkout", "--quiet", "HEAD", "--", *dirty)
     git.run("reset", "--quiet", "--keep", before)
     folder = Path(git.root, git.look("rev-parse", "--git-path", "hooks").stdout.strip())
-    hooks = listed(sorted(str(hook) for hook in folder.glob("*commit*") if not hook.suffix)) or "The hooks"
-    what = f"A git hook changed {listed(changed) or 'the message'} of the commit “{message.splitlines()[0]}”; expected"
-    fix = f"{hooks}: leave what the release commits as it is, and the trailer {TRAILER} in its message."
-    raise Refused(f"{what} files and the trailer {TRAILER} as they were given. The commit was taken back.", fix)
+    hooks = listed(sorted(str(hook) for hook in folder.glob("*commit*") if not hook.suffix))
+    what = f"A git hook changed {listed(changed) or f'the message, which lacks {TRAILER}: {step}'}; expected our commit"
+    fix = f"Let it leave the files of a release, and the trailer {TRAILER} in a message, as they are: {hooks}"
+    raise Refused(f"{what} as it was made: {message.splitlines()[0]}. It was taken back.", fix)
 
 
 def lines_of(commits: Sequence[Commit]) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from release_tasks.settings import VersionFile
 ENTRY = re.compile(r"""(version["']?\s*[:=]\s*["'])([^"'\s\\]+)(?=["'])""")
 JSON = [["version"], ["packages", "", "version"]]  # the second one in package-lock.json
 TOML = [["project", "version"], ["tool", "poetry", "version"], ["package", "version"]]
+MARK = re.compile(r"@(\d+)-(\d+)")
 ANY = "latin-1"  # for bytes of any encoding: all that matters is ASCII
 
 
@@ -36,10 +37,8 @@ def spans(file: VersionFile, content: bytes | None) -> list[tuple[int, int]]:
         raise Refused(f"{file.path} is not committed; expected it with a version.", "Correct release.version_files.")
     text = content.decode(ANY)
     if file.pattern:
-        pattern = re.compile(file.pattern.encode().decode(ANY))
-        group = min(pattern.groups, 1)
-        matches = [match for match in pattern.finditer(text) if match[group]]
-        found = [(it.start(group), it.start(group) + len(it[group].rstrip())) for it in matches]  # without a CR
+        matches = re.finditer(file.pattern.encode().decode(ANY), text.replace("\r", "\n"))  # which `.` does not match
+        found = [match.span(min(match.re.groups, 1)) for match in matches]
     else:
         found = _entries(file, text)
     if not found:
@@ -58,5 +57,4 @@ def _entries(file: VersionFile, text: str) -> list[tuple[int, int]]:
         fix = f"Fix {file.path}, or give it a pattern in release.version_files."
         raise Refused(f"{file.path} is no {name}: {no}.", fix) from None
     values = [reduce(lambda at, key: at.get(key) if isinstance(at, dict) else None, keys, data) for keys in places]
-    found = [re.fullmatch(r"@(\d+)-(\d+)", str(value)) for value in values]
-    return sorted((int(each[1]), int(each[2])) for each in found if each)
+    return sorted((int(it[1]), int(it[2])) for value in values if (it := MARK.fullmatch(str(value))))

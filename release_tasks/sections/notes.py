@@ -88,7 +88,7 @@ def find_highlights(release: Release, given: str | None) -> str:
 
 def _written(text: str) -> str:
     """Return what a person wrote in `text`: without the template's comments and placeholders."""
-    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\n")
+    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\r\n")
 
 
 def title_of(version: str) -> str:

@@ -85,6 +85,7 @@ def test_what_is_unreleased_gets_the_version_s_heading_once(
     ("version", "changelog"),
     [
         ("0.1.1", "## [Unreleased]\n\n<!-- nothing yet -->\n\n## 0.1.0\n"),
+        ("0.1.1", "## [Unreleased]\r\n\r\n## 0.1.0\r\n"),
         ("0.1.1", "## [Unreleased]\n\nlater\n\n## 0.1.1\n\nnow\n"),
         ("0.1.1-rc.1", "## [Unreleased]\n\nnot before the final release\n"),
         ("0.1.1", "### Unreleased\n\nx\n"),

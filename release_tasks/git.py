@@ -154,16 +154,6 @@ class Git:
                 self._folders[key] = {}
         return self._folders[key]
 
-    def subjects(self, since: str | None, until: str) -> list[tuple[str, str]]:
-        """Return (commit id, subject) of the commits after `since` up to `until`, newest first, merges left out."""
-        commits = self.repo.iter_commits(f"{since}..{until}" if since else until, no_merges=True)
-        return [(commit.hexsha, str(commit.summary)) for commit in commits]
-
-    def commits_titled(self, title: str, until: str) -> list[tuple[str, str]]:
-        """Return (commit id, message) of the commits up to `until` whose first line is `title`, newest first."""
-        commits = self.repo.iter_commits(until, fixed_strings=True, grep=title, topo_order=True)
-        return [(commit.hexsha, str(commit.message)) for commit in commits if commit.summary == title]
-
     def _submodule_at(self, commit: str, folder: str) -> str | None:
         """Return which commit of the submodule `folder` is recorded in `commit`, None where it is no submodule."""
         tree = self.repo.commit(commit).tree
@@ -222,8 +212,8 @@ class Git:
         paths = [*own, *submodules]
         self.run("add", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
-            empty = ["--allow-empty"] if even_empty else []
-            self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
+            commit = ["-c", "i18n.commitEncoding=UTF-8", "commit", *(["--allow-empty"] if even_empty else [])]
+            self.run(*commit, "--quiet", "--message", message, "--only", "--", *paths, timeout=NETWORK)
         self._writing.unlink()
 
     @property

@@ -56,6 +56,19 @@ Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
 Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
+class VersionFile(Model):
+    """A file that carries the version: JSON, TOML, or any text with a pattern."""
+
+    path: str = Field(description="such as package.json, pyproject.toml or Cargo.toml")
+    pattern: Pattern = Field("", description="a regular expression whose first group, in (), is the version")
+
+
+PathOrFile = Annotated[
+    VersionFile,
+    BeforeValidator(lambda it: {"path": it} if isinstance(it, str) else it, json_schema_input_type=str | VersionFile),
+]
+
+
 class Ddl(Model):
     """The DDL pack: where it is, in which order it is applied and by what."""
 
@@ -186,7 +199,7 @@ class Settings(Model):
     branch: Template = Field("release/v{version}", description="release branch, may hold {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
-    version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")
+    version_files: list[PathOrFile] = Field([], description="JSON, TOML, or a path and a pattern")
     freeze_days: int = Field(1, ge=0, le=366, description="days the freeze is announced for")
     ddl: Ddl = Field(Ddl(), description="the DDL pack")
     backup: Backup = Field(Backup(), description="backups of production")

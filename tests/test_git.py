@@ -47,7 +47,6 @@ def test_a_full_ref_is_the_tag_though_a_branch_and_a_file_have_its_name(work: Wo
     assert git.commit_named("refs/heads/v0.1.1") == other
     assert git.object_named(TAG) == work.git("rev-parse", TAG) != tagged
     assert git.text_at(TAG, "VERSION") == "0.1.1\n"
-    assert git.subjects(TAG, other) == [(other, "Change")]
     git.push(f"{tagged}:refs/heads/release/v0.1.1", f"{TAG}:{TAG}")
     git.refresh()
     assert git.remote_refs["refs/heads/release/v0.1.1"] == tagged
@@ -169,22 +168,6 @@ def test_files_in_are_those_directly_in_the_folder(work: Work, git: Git) -> None
     assert git.files_in("HEAD", "none") == [] == git.files_in("HEAD", "VERSION")
 
 
-def test_subjects_are_newest_first(work: Work, git: Git) -> None:
-    first, fix = work.git("rev-parse", "HEAD"), work.commit({}, "fix: a thing\n\nwith a body")
-    assert git.subjects(None, "HEAD") == [(fix, "fix: a thing"), (first, "Begin")]
-    assert git.subjects(first, "HEAD") == [(fix, "fix: a thing")]
-    assert git.subjects("HEAD", "HEAD") == []
-
-
-def test_merges_are_no_subjects(work: Work, git: Git) -> None:
-    first = work.git("rev-parse", "HEAD")
-    work.git("switch", "--quiet", "--create", "side")
-    work.commit({}, "On the side")
-    work.git("switch", "--quiet", "main")
-    work.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
-    assert [subject for _, subject in git.subjects(first, "HEAD")] == ["On the side"]
-
-
 def test_the_remote_is_asked_once_until_a_look_afresh(work: Work, git: Git) -> None:
     head = work.git("rev-parse", "HEAD")
     assert git.remote_refs == {"HEAD": head, "refs/heads/main": head}
@@ -251,6 +234,13 @@ def test_files_in_a_submodule_are_committed_there_and_recorded_here(work: Work) 
     assert docs.git("log", "-1", "--format=%s") == "release: both" == work.git("log", "-1", "--format=%s")
     assert git.text_at("HEAD", "manual/GUIDE.md") == "second\n"
     assert git.dirty_paths() == []
+
+
+def test_a_message_is_utf_8_whatever_encoding_commits_have_here(work: Work, git: Git) -> None:
+    """R11"""
+    work.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    git.commit_files({"VERSION": b"0.1.1\n"}, "release: “why”")
+    assert work.git("log", "-1", "--encoding=UTF-8", "--format=%s") == "release: “why”"
 
 
 def test_hashes_are_of_committed_bytes_on_a_crlf_checkout_too(work: Work) -> None:

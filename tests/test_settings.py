@@ -51,6 +51,11 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         ({"freeze_days": -1}, "release.freeze_days", "greater than or equal to 0"),
         ({"app": "two words"}, "release.app", "found 'two words'"),
         ({"version_files": "package.json"}, "release.version_files", "valid list"),
+        (
+            {"version_files": [{"path": "a", "pattern": "("}]},
+            "release.version_files[0].pattern",
+            "no regular expression",
+        ),
         ({"acceptance": {"views": ["/"]}}, "release.acceptance.views", "no such setting"),
         ({"acceptance": {"version": "//other/x"}}, "release.acceptance.version", "a path on ORIGIN"),
         ({"acceptance": {"rewritten": {"x": "why"}}}, "release.acceptance.rewritten", "no such setting"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from release_tasks import node, process
+from release_tasks.commits import TRAILER, history
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import checksum_lines, read_checksums, records_folder, sha256
 from release_tasks.git import Git
@@ -20,7 +21,6 @@ NO_TRANSACTION = re.compile(
     rb"|^\s*(?:begin|start\s+transaction)(?:\s+(?:work|transaction|isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
     re.MULTILINE | re.IGNORECASE,
 )
-TITLE = "release: lock the DDL order for "  # and the tag: by this our own commits are known
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def tag_of(lock: str) -> str:
 
 def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, list[DdlFile]] | None:
     """Return commit and pack of the newest lock in the history of `tip` that section 3 made for `tag`, None before."""
-    for commit, _ in git.commits_titled(TITLE + tag, tip):
+    for commit, *_ in history(git, None, tip, f"{tag} freeze"):
         lock = git.bytes_at(commit, settings.ddl.lock) or b""
         there = git.files_in(commit, settings.ddl.folder)
         paths = [path for path in read_checksums(lock.decode(errors="replace").encode()) if path in there]
@@ -128,8 +128,8 @@ def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, 
 
 def recorded(git: Git, tip: str, tag: str) -> Iterator[str]:
     """Yield what was fixed and shifted while `tag` was frozen, a line for each renewed lock, oldest first."""
-    for _, text in reversed(git.commits_titled(TITLE + tag, tip)):
-        kind, _, lines = text.partition("\n\n")[2].strip().partition("\n")
+    for commit in reversed(history(git, None, tip, f"{tag} freeze")):
+        kind, _, lines = commit.body.rpartition(TRAILER)[0].strip().partition("\n")
         if lines:
             yield f"{kind} {'; '.join(lines.splitlines())}"
 

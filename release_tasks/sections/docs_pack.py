@@ -1,16 +1,13 @@
 """Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on."""
 
-import json
-import re
-from contextlib import suppress
-
+from release_tasks.commits import commit_step
 from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git, retag_hint
 from release_tasks.release import Release, Step, until_published
-
-VERSION_ENTRY = re.compile(r'"version"\s*:\s*"([^"]*)"')
+from release_tasks.sections import notes
+from release_tasks.version_files import with_version
 
 
 @until_published
@@ -27,7 +24,7 @@ def write_the_docs_pack(release: Release) -> Step:
     if not stale:
         return f"{len(read_checksums(pack[settings.docs_pack.hashes]))} hashes"
     yield f"git commit {listed(stale)}"
-    git.commit_files(pack, f"docs: update version + hashes for {release.tag}")
+    commit_step(git, pack, f"docs: update version + hashes for {release.tag}", f"{release.tag} docs-pack")
 
 
 @until_published
@@ -59,6 +56,8 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
         files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
     pack = [file.path for file in pack_at(git, commit, settings)]
     hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
+    if (changelog := notes.dated_changelog(release, commit)) is not None:
+        files[settings.changelog] = changelog
     hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 
@@ -66,30 +65,10 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
 def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
     """Return path → bytes of every file that carries the version, as it is for `version`."""
     files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"v{version}\n".encode()}
-    for path in release.settings.version_files:
-        text = release.git.text_at(commit, path)
-        if text is None:
-            raise Refused(f"{path} is not committed; expected it with a version.", "Correct release.version_files.")
-        files[path] = with_version(path, text, version).encode()
+    for file in release.settings.version_files:
+        content = files.get(file.path) or release.git.bytes_at(commit, file.path)
+        files[file.path] = with_version(file, content, version)
     return files
-
-
-def with_version(path: str, text: str, version: str) -> str:
-    """Return the JSON `text` of the file `path` with `version` as its own version, all else as it was laid out."""
-    with suppress(ValueError, TypeError):
-        wanted = {**json.loads(text), "version": version}
-        for found in VERSION_ENTRY.finditer(text):
-            changed = text[: found.start(1)] + version + text[found.end(1) :]
-            if json.loads(changed) == wanted:
-                return changed
-    raise Refused(f"{path} is no JSON object with a version of its own.", "Fix it, or release.version_files.")
-
-
-def version_in(text: str | None) -> str | None:
-    """Return the version that a JSON file says it has, None when it says none."""
-    with suppress(ValueError, TypeError, KeyError):
-        return str(json.loads(text or "")["version"])
-    return None
 
 
 def is_built(release: Release, commit: str) -> bool:

@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from release_tasks.database.pack import TITLE, changes, last_locked, lock_of
+from release_tasks.commits import commit_step
+from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, listed, refuse
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections.notes import objects_changed
@@ -55,8 +56,8 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
     yield f"git commit {path} ({about}{f', {kind}: {listed(moved)}' if moved else ''})"
     if moved:
         release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
-    text = TITLE + release.tag + (f"\n\n{_body(moved, shifted, reason)}" if moved else "")
-    git.commit_files({path: lock}, text, even_empty=True)  # a hand may have written the very same lock
+    text = f"release: lock the DDL order for {release.tag}{_body(moved, shifted, reason) if moved else ''}"
+    commit_step(git, {path: lock}, text, f"{release.tag} freeze", even_empty=True)  # a hand may have written it already
 
 
 def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: Release) -> Iterator[Problem]:
@@ -75,4 +76,4 @@ def _body(moved: list[str], shifted: list[str], reason: str) -> str:
     lines = [" ".join(line.split()) for line in (kind, *moved, *shifted)]
     if len(lines) > MOST_LINES:
         lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
-    return "\n".join(lines)
+    return "\n".join(["\n", *lines])

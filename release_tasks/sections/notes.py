@@ -2,24 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from string import Template
 
 from release_tasks import ddl
 from release_tasks.checks import document
+from release_tasks.commits import commit_step, harmless, history, lines_of
 from release_tasks.database import drift
 from release_tasks.database.pack import DdlFile, changes, recorded
 from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
 
-TYPED = re.compile(r"^(?P<type>[a-z]+)(\([^)]*\))?!?: +(?P<rest>.+)$")
-ADDED, CHANGED, FIXED, DEV = KINDS = "added", "changed", "fixed", "dev"
-TYPES = {"feat": ADDED, "add": ADDED, "fix": FIXED, "bugfix": FIXED, "hotfix": FIXED, "perf": CHANGED} | dict.fromkeys(
-    ("docs", "test", "tests", "ci", "build", "chore", "style", "refactor"), DEV
-)
-VERBS = {"add": ADDED, "adds": ADDED, "added": ADDED, "fix": FIXED, "fixes": FIXED, "fixed": FIXED}
-OUR_OWN = re.compile(r"^(release: |docs: update version \+ hashes for )")
+UNRELEASED = r"\[?[Uu]nreleased\]?"  # a heading of Keep a Changelog
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 NOTED = {  # of what a file was seen to do: kind → how that begins
     "lock (ACCESS EXCLUSIVE)": "` locks ",
@@ -38,7 +34,8 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     found = find_highlights(release, highlights)
     require(release.published, "after the tag is pushed")
     yield f"git commit {release.notes_path}"
-    release.git.commit_files({release.notes_path: draft(release, found).encode()}, f"release: notes for {release.tag}")
+    files = {release.notes_path: draft(release, found).encode()}
+    commit_step(release.git, files, f"release: notes for {release.tag}", f"{release.tag} notes")
 
 
 def push_the_notes(release: Release) -> Step:
@@ -75,13 +72,14 @@ def find_highlights(release: Release, given: str | None) -> str:
         if not file.exists():
             raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
         given = read_text(file)
+    committed = release.git.text_at(release.commit, changelog) or ""
     found = (
         _written(given or "")
         or _written(_section_of(read_text(release.root / release.notes_path), "Highlights"))
-        or _written(_section_of(release.git.text_at(release.commit, changelog) or "", title_of(release.version)))
+        or _written(_section_of(committed, title_of(release.version), UNRELEASED))
     )
     if not found:
-        what = f"{changelog} has no text under a heading {release.version}, and no --highlights were given."
+        what = f"{changelog} has no text under a heading {release.version} or Unreleased, and no --highlights came."
         write = f"Write them below a heading {release.version} of {changelog}, and commit that."
         again = release.again(write, highlights="…")
         raise Refused(f"The notes need Highlights: {what}", again if again == write else f"{again}   # or: {write}")
@@ -90,7 +88,7 @@ def find_highlights(release: Release, given: str | None) -> str:
 
 def _written(text: str) -> str:
     """Return what a person wrote in `text`: without the template's comments and placeholders."""
-    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\n")
+    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\r\n")
 
 
 def title_of(version: str) -> str:
@@ -98,16 +96,34 @@ def title_of(version: str) -> str:
     return rf"\[?v?{re.escape(version)}\]?(?![-.\w])"
 
 
-def _section_of(text: str, title: str) -> str:
-    """Return what stands under the level-2 heading that begins with the pattern `title`."""
-    found = re.search(rf"^## +{title}[^\n]*\n(?P<body>.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    return found["body"] if found else ""
+def _section(text: str, *titles: str) -> re.Match[str] | None:
+    """Return the level-2 section whose heading begins with the first of the patterns `titles` that is there."""
+    section = r"[^\r\n]*(\r?\n)(.*?)(?=^## |\Z)"
+    found = (re.search(rf"^(## +)({title}){section}", text, re.MULTILINE | re.DOTALL) for title in titles)
+    return next(filter(None, found), None)
+
+
+def _section_of(text: str, *titles: str) -> str:
+    return found[4] if (found := _section(text, *titles)) else ""
+
+
+def dated_changelog(release: Release, commit: str) -> bytes | None:
+    """Return CHANGELOG with what is Unreleased under a heading of this version; None where that is not to be done."""
+    text = release.git.text_at(commit, release.settings.changelog) or ""
+    found = _section(text, title_of(release.version), UNRELEASED)
+    if not found or "nreleased" not in found[2] or not _written(found[4]) or "-" in release.version:
+        return None
+    title, end, at = found[2].lower().replace("unreleased", release.version), found[3], found.start(4)
+    return f"{text[:at]}{end}{found[1]}{title} - {date.today():%Y-%m-%d}{end}{text[at:]}".encode()
 
 
 def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
-    git, commit, since = release.git, release.commit, release.last
-    kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
+    git, commit, since, template = release.git, release.commit, release.last, template_of(release)
+    kinds = lines_of(history(git, since and f"refs/tags/{since}", commit))
+    if kinds["breaking"] and "${breaking}" not in template:
+        before, heading, after = template.partition("\n## ")
+        template = f"{before}\n## Breaking Changes\n\n${{breaking}}\n{heading}{after}"
     path = release.settings.docs_pack.hashes
     hashes = git.bytes_at(commit, path) or b""
     evidence = [
@@ -116,7 +132,7 @@ def draft(release: Release, highlights: str) -> str:
         f"DDL order: `{release.settings.ddl.lock}`",
         *(f"waived on staging: {item}: {reason}" for item, reason in document.waivers(release.root).items()),
     ]
-    return Template(template_of(release)).safe_substitute(
+    return Template(template).safe_substitute(
         title=release.title,
         version=release.version,
         tag=release.tag,
@@ -124,7 +140,7 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
-        database=_bullets(database_changes(release)),
+        database=_bullets([harmless(line) for line in database_changes(release)]),
         evidence=_bullets(evidence),
         deployment=_bullets([*_deployment(release), *_new_variables(release)]),
     )
@@ -137,18 +153,6 @@ def template_of(release: Release) -> str:
     if template is None:
         raise Refused(f"{path} is not committed; the notes are made from it.", f"Add {path} and commit it.")
     return COMMENT.sub("", template).lstrip()
-
-
-def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return kind → lines of commit subjects, by conventional type, by verb, else `changed`; ours left out."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for commit, subject in subjects:
-        typed = TYPED.match(subject)
-        kind, rest = (TYPES.get(typed["type"]), typed["rest"]) if typed else (None, subject)
-        lines = kinds[kind or VERBS.get(rest.split(" ")[0].lower(), CHANGED)]
-        if not OUR_OWN.match(subject):
-            lines.append(f"{rest if kind else subject} ({commit:.9})")
-    return kinds
 
 
 def database_changes(release: Release) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 
 from release_tasks import versions
+from release_tasks.commits import commit_step
 from release_tasks.errors import Refused, require
 from release_tasks.release import Release, Step
 from release_tasks.sections import archive, docs_pack, notes
@@ -52,7 +53,7 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     files, path = docs_pack.version_files(release, upcoming, release.main_ref), release.settings.changelog
     if (changelog := git.text_at(release.main_ref, path)) is not None:
         files[path] = with_heading(changelog, upcoming).encode()
-    git.commit_files(files, f"release: open the cycle of {upcoming}")
+    commit_step(git, files, f"release: open the cycle of {upcoming}", f"{release.tag} post-release")
 
 
 def next_version(release: Release, given: str | None) -> str:
@@ -66,9 +67,9 @@ def next_version(release: Release, given: str | None) -> str:
 
 
 def with_heading(changelog: str, version: str) -> str:
-    """Return `changelog` with an empty section for `version` above the newest one, unless it has one."""
+    """Return `changelog` with an empty section for `version` above the newest one, unless it has one or Unreleased."""
     upcoming = versions.release_after(version)
-    if re.search(rf"^## +{notes.title_of(upcoming)}", changelog, re.MULTILINE):
+    if re.search(rf"^## +({notes.title_of(upcoming)}|{notes.UNRELEASED})", changelog, re.MULTILINE):
         return changelog
     found = re.search(r"^## |\Z", changelog, re.MULTILINE)
     at = found.start() if found else 0

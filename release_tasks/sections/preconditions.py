@@ -12,7 +12,8 @@ from release_tasks.database.pack import pack_problems
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_over, until_published
-from release_tasks.sections import acceptance, deployment, docs_pack, tag
+from release_tasks.sections import acceptance, deployment, tag
+from release_tasks.version_files import version_in
 
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
@@ -113,10 +114,13 @@ def have_versions_in_line(release: Release) -> str:
     git, tip, target = release.git, release.tip, release.version
     version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip().removeprefix("v")
     problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
-    for path in release.settings.version_files:
-        if (found := docs_pack.version_in(git.text_at(tip, path))) not in (version, target):
-            what = f"{path} says version {found!r}; expected {version!r} as in VERSION."
-            problems.append(Problem(what, f"Set the version in {path}, and commit."))
+    for file in release.settings.version_files:
+        try:
+            if (found := version_in(file, git.bytes_at(tip, file.path))) not in (version, target):
+                what = f"{file.path} says version {found!r}; expected {version!r} as in VERSION."
+                problems.append(Problem(what, f"Set the version in {file.path}, and commit."))
+        except Refused as no:
+            problems += no.problems
     refuse(problems)
     return f"{version} now"
 

@@ -237,7 +237,7 @@ def commit_of_ours(work: Work, body: str = "", **files: str) -> str:
     """Commit `files` of the pack, then a lock of them as section 3 does; return the commit."""
     work.commit({f"ddl/{name}.sql": text for name, text in files.items()})
     lock = packs.lock_of(packs.pack_at(work.layer(), "HEAD", Settings()), "v0.1.1")
-    return work.commit({"ddl/ORDER.lock": lock.decode()}, f"release: lock the DDL order for v0.1.1\n\n{body}")
+    return work.commit({"ddl/ORDER.lock": lock.decode()}, f"Lock it\n\n{body}\n\nRelease-Step: v0.1.1 freeze")
 
 
 def test_the_newest_lock_of_ours_is_found_in_the_history(work: Work) -> None:
@@ -245,7 +245,9 @@ def test_the_newest_lock_of_ours_is_found_in_the_history(work: Work) -> None:
     commit_of_ours(work)
     newest = commit_of_ours(work, **{"02_b": "select 1;"})
     work.commit({"ddl/ORDER.lock": "# v0.1.1: by hand\n"}, "Mend the lock")
-    work.commit({"ddl/02_b.sql": "select 2;"}, "release: lock the DDL order for v0.1.10")
+    work.commit({"ddl/02_b.sql": "select 2;"}, "Lock it\n\nRelease-Step: v0.1.10 freeze")
+    work.commit({}, "Lock it\n\nRelease-Step: v0x1.1 freeze")
+    work.commit({}, "Lock it\n\nRelease-Step: v0.1.1 notes")
     found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
     assert found and found[0] == newest
     assert [file.path for file in found[1]] == ["ddl/00_schemas.sql", "ddl/01_tables.sql", "ddl/02_b.sql"]
@@ -256,7 +258,7 @@ def test_the_newest_lock_of_ours_is_found_in_the_history(work: Work) -> None:
 def test_a_lock_that_does_not_fit_its_pack_is_not_ours_whatever_the_message(work: Work, lock: str) -> None:
     ours = commit_of_ours(work)
     (work.root / "ddl" / "ORDER.lock").write_bytes(lock.encode("latin-1"))
-    work.commit({}, "release: lock the DDL order for v0.1.1")
+    work.commit({}, "Lock it\n\nRelease-Step: v0.1.1 freeze")
     found = packs.last_locked(work.layer(), "HEAD", "v0.1.1", Settings())
     assert found and found[0] == ours
 
@@ -265,8 +267,8 @@ def test_fixes_and_shifts_are_read_back_from_the_messages_oldest_first(work: Wor
     commit_of_ours(work)
     commit_of_ours(work, "a fix:\nadded ddl/02_b.sql\nremoved ddl/0.sql", **{"02_b": "1"})
     commit_of_ours(work, "a shift:\ntable b is new\n", **{"02_b": "2"})
-    work.commit({}, "release: lock the DDL order for v0.1.10\n\na fix:\nof another release")
-    work.commit({}, 'Revert "release: lock the DDL order for v0.1.1"\n\na fix:\nof nobody')
+    work.commit({}, "Lock it\n\na fix:\nof another release\n\nRelease-Step: v0.1.10 freeze")
+    work.commit({}, 'Revert "Lock it"\n\na fix:\nof nobody')
     assert list(packs.recorded(work.layer(), "HEAD", "v0.1.1")) == [
         "a fix: added ddl/02_b.sql; removed ddl/0.sql",
         "a shift: table b is new",

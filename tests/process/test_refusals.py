@@ -337,7 +337,7 @@ def test_a_ddl_file_that_fails_on_staging_only_is_fixed_by_the_next_version(litt
 
 
 def test_a_structural_shift_in_the_freeze_is_refused(little: World) -> None:
-    little.kill(KILL_AFTER="commit *ORDER.lock*")
+    little.kill(KILL_AFTER="*commit *ORDER.lock*")
     late = "create table if not exists app.late ();\n"
     little.commit("feat: late", {"ddl/03_late.sql": late, "ddl/02_ops.sql": None})
     before = little.look()
@@ -347,7 +347,7 @@ def test_a_structural_shift_in_the_freeze_is_refused(little: World) -> None:
 
 
 def test_a_shift_that_was_given_a_reason_once_is_released_and_told(little: World) -> None:
-    little.kill(KILL_AFTER="commit *ORDER.lock*")
+    little.kill(KILL_AFTER="*commit *ORDER.lock*")
     little.commit("feat: late", {"ddl/03_late.sql": "create table if not exists app.late ();\n"})
     assert little.inv("freeze", "--version", "0.1.1", "--allow-shift", "a law came").code == 0
     assert little.inv("notes", "--version", "0.1.1").code == 0
@@ -357,7 +357,7 @@ def test_a_shift_that_was_given_a_reason_once_is_released_and_told(little: World
 
 
 def test_a_critical_fix_in_the_freeze_is_taken_in(little: World) -> None:
-    little.kill(KILL_AFTER="commit *update version*")
+    little.kill(KILL_AFTER="*commit *update version*")
     fixed = (little.repo / "ddl/02_ops.sql").read_text() + "-- mended\n"
     little.commit("fix: a critical one", {"ddl/02_ops.sql": fixed})
     assert little.inv("tag", "--version", "0.1.1").code == 0

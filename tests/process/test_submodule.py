@@ -60,15 +60,15 @@ def test_docs_in_a_submodule_are_tagged_hashed_and_pushed_with_the_release(with_
 
 KILLS = [
     "add -- *VERSION*",
-    "commit *update version*",  # in docs/
+    "*commit *update version*",  # in docs/
     "add -- *docs*",
-    "commit *update version*",  # in the parent
+    "*commit *update version*",  # in the parent
     "tag --annotate*",
     "push *HEAD:refs*",
     "add -- releases/v0.1.1.md",
-    "commit *notes for v0.1.1*",
+    "*commit *notes for v0.1.1*",
     "add -- docs",
-    "commit *notes for v0.1.1*",
+    "*commit *notes for v0.1.1*",
     "push *HEAD:refs*",
 ]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import docs_pack, freeze, tag
+from release_tasks.sections import docs_pack, freeze, notes, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 
 if TYPE_CHECKING:
@@ -57,22 +57,60 @@ def test_the_version_changes_and_the_rest_of_a_version_file_stays(packed: Releas
 
 
 @pytest.mark.parametrize(
-    "layout",
+    ("heading", "expected"),
     [
-        '{\n\t"version":"0.1.0",\n\t"name": "app"\n}\n',
-        '{"name": "app", "version": "0.1.0"}\n',
-        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.0"\n}\n',
-        '{\n  "version": "0.1.0",\n  "engine": {\n    "version": "20"\n  }\n}\n',
-        '{\n  "engine": {\n    "version": "20"\n  },\n  "version": "0.1.1"\n}\n',
+        ("## [Unreleased]", "## [Unreleased]\n\n## [0.1.1] - DATE"),
+        ("## Unreleased changes", "## Unreleased changes\n\n## 0.1.1 - DATE"),
+        ("## [unreleased]\r", "## [unreleased]\r\n\r\n## [0.1.1] - DATE\r"),
     ],
-    ids=["tabs", "one line", "after another one", "before another one", "has it already"],
 )
-def test_a_version_file_gets_the_version_however_it_is_laid_out(work: Work, layout: str) -> None:
-    work.commit({"package.json": layout})
-    files = docs_pack.version_files(work.release(version_files=["package.json"]), "0.1.1", "HEAD")
-    found = json.loads(files["package.json"])
-    assert found == {**json.loads(layout), "version": "0.1.1"}
-    assert (files["VERSION"], files["SOURCE_TAG"]) == (b"0.1.1\n", b"v0.1.1\n")
+def test_what_is_unreleased_gets_the_version_s_heading_once(
+    work: Work, take: Callable[..., Outcome], heading: str, expected: str
+) -> None:
+    """R15"""
+    rest = "\n\n- Größer\n\n## [0.1.0] - 2026-01-01\n"
+    work.commit({"CHANGELOG.md": f"# Changes\n\n{heading}{rest}"})
+    release = work.release(branch="")
+    take(freeze.lock_the_ddl_order, release)
+    assert "CHANGELOG.md" in take(write_the_docs_pack, release, change=False).text
+    assert take(write_the_docs_pack, release).state == CHANGED
+    assert take(write_the_docs_pack, release).state == DONE
+    text = (release.git.bytes_at("HEAD", "CHANGELOG.md") or b"").decode()
+    assert text == f"# Changes\n\n{expected.replace('DATE', f'{date.today():%Y-%m-%d}')}{rest}"
+    assert "CHANGELOG" not in work.git("show", f"HEAD:{HASHES}"), "it is not on the include list"
+    assert notes.find_highlights(release, None) == "- Größer"
+
+
+@pytest.mark.parametrize(
+    ("version", "changelog"),
+    [
+        ("0.1.1", "## [Unreleased]\n\n<!-- nothing yet -->\n\n## 0.1.0\n"),
+        ("0.1.1", "## [Unreleased]\r\n\r\n## 0.1.0\r\n"),
+        ("0.1.1", "## [Unreleased]\n\nlater\n\n## 0.1.1\n\nnow\n"),
+        ("0.1.1-rc.1", "## [Unreleased]\n\nnot before the final release\n"),
+        ("0.1.1", "### Unreleased\n\nx\n"),
+    ],
+)
+def test_a_changelog_with_nothing_to_release_stays_as_it_is(work: Work, version: str, changelog: str) -> None:
+    """R15"""
+    work.commit({"CHANGELOG.md": changelog})
+    release = work.release(version, docs_pack={"include": ["CHANGELOG.md"]})
+    assert docs_pack.expected_pack(release, "HEAD").get("CHANGELOG.md", changelog.encode()) == changelog.encode()
+
+
+def test_every_version_file_gets_the_version(work: Work) -> None:
+    """R20"""
+    lock = '{"version": "0.1.0", "packages": {"": {"version": "0.1.0"}}}'
+    work.commit({"package-lock.json": lock, "app.py": "VERSION = '0.1.0'\n", "pyproject.toml": "project.version='0'\n"})
+    python = {"path": "app.py", "pattern": "VERSION = '(.*)'"}
+    release = work.release(version_files=["package-lock.json", "pyproject.toml", python])
+    assert docs_pack.version_files(release, "0.1.1", "HEAD") == {
+        "VERSION": b"0.1.1\n",
+        "SOURCE_TAG": b"v0.1.1\n",
+        "package-lock.json": lock.replace("0.1.0", "0.1.1").encode(),
+        "pyproject.toml": b"project.version='0.1.1'\n",
+        "app.py": b"VERSION = '0.1.1'\n",
+    }
 
 
 @pytest.mark.parametrize(

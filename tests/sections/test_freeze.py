@@ -64,7 +64,8 @@ def test_the_order_is_locked_once_and_a_look_changes_nothing(work: Work, take: T
     assert take(lock_the_ddl_order, release).state == CHANGED
     look = take(lock_the_ddl_order, release)
     assert (look.state, look.text) == (DONE, "2 files")
-    assert work.git("log", "-1", "--format=%B") == "release: lock the DDL order for v0.1.1"
+    title, trailer = "release: lock the DDL order for v0.1.1", "Release-Step: v0.1.1 freeze"
+    assert work.git("log", "-1", "--format=%B") == f"{title}\n\n{trailer}"
     assert journal(release) == []
 
 
@@ -74,7 +75,12 @@ def test_a_reformatted_comment_is_a_fix_and_no_shift(locked: Release, work: Work
     assert (look.state, look.text) == (PLANNED, f"git commit {LOCK} (2 files, critical fix: changed {TABLES})")
     assert take(lock_the_ddl_order, locked).state == CHANGED
     assert take(lock_the_ddl_order, locked).state == DONE
-    assert work.git("log", "-1", "--format=%b").splitlines() == ["critical fix in the freeze:", f"changed {TABLES}"]
+    assert work.git("log", "-1", "--format=%b").splitlines() == [
+        "critical fix in the freeze:",
+        f"changed {TABLES}",
+        "",
+        "Release-Step: v0.1.1 freeze",
+    ]
     assert journal(locked) == ["ddl-fix"]
 
 
@@ -100,6 +106,8 @@ def test_another_column_is_a_shift_that_a_reason_allows_for_good(
         "shift in the freeze, allowed because “a law came over night”:",
         f"changed {TABLES}",
         "table app.things is changed: + born date",
+        "",
+        "Release-Step: v0.1.1 freeze",
     ]
     (record,) = locked.journal.records()
     assert (record["event"], record["reason"]) == ("ddl-shift", "a law came\nover night")
@@ -139,7 +147,7 @@ def test_the_message_of_a_lock_stays_short_enough_for_an_argument(locked: Releas
     work.commit({f"ddl/02_{number}.sql": "select 1;\n" for number in range(150)})
     assert take(lock_the_ddl_order, locked).state == CHANGED
     body = work.git("log", "-1", "--format=%b").splitlines()
-    assert len(body) == 101 and body[-1] == "and 51 more"
+    assert len(body) == 103 and body[-3] == "and 51 more"
 
 
 def test_another_name_and_another_order_that_make_the_same_are_no_shift(work: Work, take: Take) -> None:

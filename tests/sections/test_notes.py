@@ -6,20 +6,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
-from release_tasks.sections import freeze, notes, preconditions
+from release_tasks.sections import docs_pack, freeze, notes, preconditions
 from tests.conftest import APP
 
 if TYPE_CHECKING:
     from tests.conftest import Work
 
-COMMIT = "0123456789abcdef"
 TABLES = APP["ddl/01_tables.sql"]
 SECTIONS = [
+    "Breaking Changes",
     "Highlights",
     "Added",
     "Changed / Improved",
@@ -37,48 +35,16 @@ def sections(text: str) -> dict[str, str]:
     return {heading: body.strip() for heading, _, body in parts}
 
 
+def hook(work: Work, name: str, script: str) -> None:
+    """Make `script` a hook of the repository."""
+    file = work.root / ".git" / "hooks" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
 def tagged(work: Work, tag: str) -> None:
     work.release_before(tag)
-
-
-# Commit subjects
-
-
-@pytest.mark.parametrize(
-    ("subject", "kind", "said"),
-    [
-        ("feat: count faster", "added", "count faster"),
-        ("feat(api)!: count faster", "added", "count faster"),
-        ("fix(db): a hole", "fixed", "a hole"),
-        ("hotfix: a hole", "fixed", "a hole"),
-        ("docs: say how", "dev", "say how"),
-        ("refactor!: move", "dev", "move"),
-        ("perf: faster", "changed", "faster"),
-        ("sampling: fix the hole", "fixed", "sampling: fix the hole"),
-        ("sampling: count faster", "changed", "sampling: count faster"),
-        ("Add a view", "added", "Add a view"),
-        ("Fixes the view", "fixed", "Fixes the view"),
-        ("Address the view", "changed", "Address the view"),
-        ("Note: 12:30 is no type", "changed", "Note: 12:30 is no type"),
-        ("fixture", "changed", "fixture"),
-        ("", "changed", ""),
-    ],
-)
-def test_a_subject_goes_where_its_type_or_its_verb_says(subject: str, kind: str, said: str) -> None:
-    kinds = notes.sorted_subjects([(COMMIT, subject)])
-    assert kinds.pop(kind) == [f"{said} (012345678)"]
-    assert not any(kinds.values())
-
-
-@pytest.mark.parametrize("subject", ["release: notes for v0.1.1", "docs: update version + hashes for v0.1.1"])
-def test_what_the_layer_committed_is_left_out(subject: str) -> None:
-    assert not any(notes.sorted_subjects([(COMMIT, subject)]).values())
-
-
-@given(st.lists(st.text()))
-def test_every_other_commit_is_told_once_whatever_its_subject(subjects: list[str]) -> None:
-    told = notes.sorted_subjects([(f"{number:040}", subject) for number, subject in enumerate(subjects)])
-    assert sum(map(len, told.values())) == len([subject for subject in subjects if not notes.OUR_OWN.match(subject)])
 
 
 # Highlights
@@ -134,9 +100,21 @@ def test_the_changelog_s_section_is_found_by_its_version(work: Work, heading: st
 
 
 @pytest.mark.parametrize(
+    ("heading", "expected"),
+    [("## [Unreleased]", "Soon."), ("## Unreleased", "Soon."), ("## 0.1.1\n\nNow.\n\n## [Unreleased]", "Now.")],
+)
+def test_what_is_unreleased_is_taken_where_the_version_has_no_heading(work: Work, heading: str, expected: str) -> None:
+    """R15"""
+    work.commit({"CHANGELOG.md": f"# Changes\n\n{heading}\n\nSoon.\n\n## [0.1.0] - 2026-01-01\n\nOld.\n"})
+    assert notes.find_highlights(work.release(), None) == expected
+
+
+@pytest.mark.parametrize(
     "changelog",
     [
         "",
+        "## [Unreleased]\n\n## 0.1.0\n\nold\n",
+        "## 0.1.1\n\n## [Unreleased]\n\nlater\n",
         "## 0.1.1\n\n<!-- to be written -->\n\n## 0.1.0\n\nold\n",
         *(f"{heading}\n\nx\n" for heading in ("## 0.1.10", "## 0x1.1", "## 0.1.1-rc1", "## 0.1.1.1", "### 0.1.1")),
     ],
@@ -174,7 +152,7 @@ def test_changes_since_the_last_release_are_told(work: Work) -> None:
     work.commit(files, "feat(ui): $highlights and ${tag} <b>stay</b>")
     found = sections(notes.draft(work.release(), "Both ${version} and $$ stay."))
     assert found["Highlights"] == "Both ${version} and $$ stay."
-    assert found["Added"].startswith("- $highlights and ${tag} <b>stay</b> (")
+    assert found["Added"].startswith("- **ui**: $highlights and ${tag} \\<b>stay\\</b> (")
     assert found["Database Changes"].splitlines() == [
         "- the same objects as before",
         "- files: changed ddl/01_tables.sql",
@@ -182,6 +160,58 @@ def test_changes_since_the_last_release_are_told(work: Work) -> None:
     assert found["Deployment Notes"].splitlines()[-2:] == [
         "- new environment variables: `NEW_ONE`, `OTHER_ONE`",
         "- environment variables that are gone: `GONE`",
+    ]
+
+
+def test_breaking_changes_come_first(work: Work) -> None:
+    """R9: one was under Added, its mark and footer gone."""
+    work.release_before("v0.1.0")
+    work.commit({}, "feat(api)!: count faster")
+    work.commit({}, "Change the units\n\nBREAKING CHANGE: they are\nmilliseconds\nRefs: #1")
+    found = sections(notes.draft(work.release(), "x"))
+    assert next(iter(found)) == "Breaking Changes" and found["Added"] == found["Changed / Improved"] == "- none"
+    units, faster = found["Breaking Changes"].splitlines()
+    assert units.startswith("- Change the units (") and units.endswith("): they are milliseconds")
+    assert faster.startswith("- **api**: count faster (")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            "# ${title}\n\n## Highlights\n\n${highlights}\n\n## Added\n\n${added}\n",
+            ["Breaking Changes", "Highlights", "Added"],
+        ),
+        ("# ${title}\n\n${highlights}\n", ["Breaking Changes"]),
+    ],
+)
+def test_a_template_that_lacks_breaking_changes_loses_none(work: Work, template: str, expected: list[str]) -> None:
+    """R9: the template is the repo's own, and may be an older one."""
+    work.commit({"docs/RELEASE_NOTES_TEMPLATE.md": template}, "docs: begin a template")
+    assert "Breaking" not in notes.draft(work.release(), "x")
+    work.commit({}, "fix!: a hole")
+    text = notes.draft(work.release(), "x")
+    assert list(sections(text)) == expected and sections(text)["Breaking Changes"].startswith("- a hole (")
+
+
+def test_the_layer_s_own_commits_are_left_out_and_a_person_s_that_looks_like_one_is_not(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """R8, R10: ours are known by their trailer, also where a hook has put a ticket before the subject."""
+    work.release_before("v0.1.0")
+    hook(work, "prepare-commit-msg", 'sed -i "1s/^/APP-7 /" "$1"')
+    release = work.release(branch="")
+    for step in (freeze.lock_the_ddl_order, docs_pack.write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+        assert take(step, release).state == DONE, "a commit more each run"
+    work.commit({}, "release: allow partial refunds")
+    release.refresh()
+    found = sections(notes.draft(release, "x"))
+    assert found.pop("Changed / Improved").startswith("- APP-7 release: allow partial refunds (")
+    assert all("APP-7" not in text for text in found.values())
+    assert work.git("log", "-3", "--format=%s").splitlines()[1:] == [
+        "APP-7 docs: update version + hashes for v0.1.1",
+        "APP-7 release: lock the DDL order for v0.1.1",
     ]
 
 

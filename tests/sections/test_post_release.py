@@ -42,6 +42,7 @@ def test_a_heading_is_added_once_and_nothing_is_lost(changelog: str) -> None:
         ("## 0.1.2 (soon)\n", "## 0.1.2 (soon)\n"),
         ("## [0.1.2]\n", "## [0.1.2]\n"),
         ("## v0.1.2\n", "## v0.1.2\n"),
+        ("## [Unreleased]\n\n## [0.1.1]\n", "## [Unreleased]\n\n## [0.1.1]\n"),  # R15
         ("## 0.1.2-rc1\n", "## 0.1.2\n\n## 0.1.2-rc1\n"),
     ],
 )

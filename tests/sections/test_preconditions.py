@@ -230,13 +230,16 @@ def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -
         ({"VERSION": "0.2.0\n"}, ["VERSION says 0.2.0, which is past", "package.json says version '0.1.1-dev'"]),
         ({"SOURCE_TAG": "none\n"}, ["SOURCE_TAG says 'none'"]),
         ({"package.json": '{"version": "0.1.0"}'}, ["package.json says version '0.1.0'; expected '0.1.1-dev'"]),
-        ({"package.json": "no json"}, ["package.json says version None"]),
-        ({"package.json": "[]"}, ["package.json says version None"]),
+        ({"package.json": "no json"}, ["package.json is no JSON: Expecting value"]),  # R21
+        ({"package.json": "[]"}, ["package.json has no version of its own"]),
+        ({"package.json": '\ufeff{"version": "0.1.1"}'}, []),  # R21
     ],
 )
 def test_versions_out_of_line_are_all_named(work: Work, files: dict[str, str], words: list[str]) -> None:
     work.commit(files)
-    found = told(preconditions.have_versions_in_line, work.release(version_files=["package.json"]))
+    release = work.release(version_files=["package.json"])
+    found = told(preconditions.have_versions_in_line, release) if words else []
+    assert words or preconditions.have_versions_in_line(release) == "0.1.1-dev now"
     assert len(found) == len(words)
     assert all(what.startswith(start) for what, start in zip(found, words, strict=True))
 

@@ -1,0 +1,91 @@
+"""Commits: our own, which a trailer tells, and those of people as lines of the notes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from release_tasks.errors import Refused, listed
+from release_tasks.git import Git
+
+TRAILER = "Release-Step"  # of each commit of ours; its value, the step, is a tag and a section
+LOG = ["log", "-z", "--format=%H%n%s%n%b", "--encoding=UTF-8", "--no-show-signature", "--topo-order", "--no-merges"]
+KINDS = {  # of lines in the notes: the types of commits, and the verbs
+    "breaking": "",
+    "added": "feat add adds added",
+    "changed": "perf",
+    "fixed": "fix fixes fixed bugfix hotfix",
+    "dev": "docs test tests ci build chore style refactor",
+}
+TYPED = re.compile(r"^(?:(\w+)(?:\(([^()]*)\))?(!)?: +)?(.*)\Z", re.DOTALL)
+BREAKING = re.compile(r"^BREAKING[ -]CHANGE: +(.+(?:\n(?![\w-]+: |BREAKING CHANGE).+)*)", re.MULTILINE)
+REVERT = re.compile(r"[^\n]*\b(?:revert|reapply).*?\bthis reverts commit ([0-9a-f]{7,})", re.DOTALL | re.IGNORECASE)
+CODE_OR_MARKUP = re.compile(
+    r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|^\d*[-+#>=.)]|[\\`*\[<~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])"
+)
+
+
+class Commit(NamedTuple):
+    """One commit, as `git log` prints it."""
+
+    id: str
+    subject: str
+    body: str
+
+
+def history(git: Git, since: str | None, until: str, step: str = "") -> list[Commit]:
+    """Return the commits of our `step`, by default those of people, after `since` up to `until`, newest first."""
+    ours = f"--grep=^{TRAILER}: "
+    which = [f"{ours}{step.replace('.', '[.]')}$"] if step else ["--invert-grep", ours]
+    span = f"{since}..{until}" if since else until
+    printed = git.run(*LOG, "--basic-regexp", *which, span, "--", changes=False).stdout
+    return [Commit(*each.split("\n", 2)) for each in printed.split("\0") if each]
+
+
+def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, even_empty: bool = False) -> None:
+    """Commit `files` as our `step`. Raises `Refused`, and takes the commit back, where a hook has changed it."""
+    before = git.commit_named("HEAD") or ""
+    git.commit_files(files, f"{message}\n\n{TRAILER}: {step}", even_empty)
+    dirty = [path for path in git.dirty_paths() if path in files]
+    changed = [path for path, content in files.items() if path in dirty or git.bytes_at("HEAD", path) != content]
+    if not changed and (git.commit_named("HEAD") == before or history(git, before, "HEAD", step)):
+        return
+    git.run("checkout", "--quiet", "HEAD", "--", *dirty)
+    git.run("reset", "--quiet", "--keep", before)
+    folder = Path(git.root, git.look("rev-parse", "--git-path", "hooks").stdout.strip())
+    hooks = listed(sorted(str(hook) for hook in folder.glob("*commit*") if not hook.suffix))
+    what = f"A git hook changed {listed(changed) or f'the message, which lacks {TRAILER}: {step}'}; expected our commit"
+    fix = f"Let it leave the files of a release, and the trailer {TRAILER} in a message, as they are: {hooks}"
+    raise Refused(f"{what} as it was made: {message.splitlines()[0]}. It was taken back.", fix)
+
+
+def lines_of(commits: Sequence[Commit]) -> dict[str, list[str]]:
+    """Return kind → lines of the notes, by conventional type, by verb, else `changed`; a breaking one only there."""
+    kind_of = {word: kind for kind, words in KINDS.items() for word in words.split()}
+    lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for commit in without_reverts(commits):
+        [(type_, scope, mark, rest)] = TYPED.findall(commit.subject)
+        kind, verb = kind_of.get(type_.lower()), kind_of.get(rest.split(" ")[0].lower())
+        text = f"{f'**{harmless(scope)}**: ' if kind and scope else ''}{harmless(rest if kind else commit.subject)}"
+        breaks = [harmless(" ".join(each.split())) for each in BREAKING.findall(commit.body)]
+        kind = "breaking" if mark or breaks else kind or (verb if verb in ("added", "fixed") else "changed")
+        lines[kind].append(": ".join([f"{text} ({commit.id:.9})", *breaks]))
+    return lines
+
+
+def without_reverts(commits: Sequence[Commit]) -> list[Commit]:
+    """Return `commits`, newest first, without each revert and what it reverts, where both are there."""
+    left = list(commits)
+    for commit in commits:
+        named, titled = REVERT.match("\n".join(commit[1:])), re.match('Revert "(.+)"', commit.subject)
+        older = left[left.index(commit) + 1 :] if (named or titled) and commit in left else []
+        for each in older:
+            if each.id.startswith(named[1]) if named else titled and each.subject == titled[1]:
+                left = [it for it in left if it not in (commit, each)]
+                break
+    return left
+
+
+def harmless(text: str) -> str:
+    """Return `text` such that Markdown shows it as it is; what stands between backticks stays code."""
+    return CODE_OR_MARKUP.sub(lambda found: found[0] if found[1] else f"{found[0][:-1]}\\{found[0][-1]}", text)

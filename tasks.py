@@ -39,12 +39,14 @@ def preconditions(release):
 
 
 @section(preconditions)
-def freeze(release, until=None, allow_shift=None):
+def freeze(release, take_over=None, until=None, allow_shift=None):
     """3. Freeze Window"""
     return steps(
+        sections.freeze.hold_the_release_lock,
         sections.freeze.announce_the_freeze,
         sections.freeze.cut_the_release_branch,
         sections.freeze.lock_the_ddl_order,
+        take_over=take_over,
         until=until,
         allow_shift=allow_shift,
     )

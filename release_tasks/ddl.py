@@ -114,6 +114,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             fix = "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first"
             raise Refused(what, fix)
         else:
+            environment.lock.hold(version)
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
                 warnings = apply.apply(environment, files, root, version)

@@ -23,6 +23,7 @@ HELP = {
     "highlights": "the Highlights of the notes: a text, or @file",
     "allow_shift": "why the DDL pack may make something else than was locked",
     "until": "when the freeze ends, in words",
+    "take_over": "the commit of another release's lock, as it was shown, to take over",
     "json": "print the outcome as JSON",
 }
 

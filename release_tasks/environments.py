@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,10 +13,12 @@ from release_tasks import node, process
 from release_tasks.checks import NoPass
 from release_tasks.checks.web import Api, version_in
 from release_tasks.database import programs
+from release_tasks.database.environment_lock import EnvironmentLock
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
 from release_tasks.masks import mask
 from release_tasks.settings import Settings
+from release_tasks.versions import is_later_release
 
 INSTALL = 600.0  # seconds for the application's packages
 ANSWER = 10  # seconds to say the version
@@ -35,6 +38,9 @@ class Environment:
     log: Path | None
     restart: list[str] = field(default_factory=list)
     to_close: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lock = EnvironmentLock(self.name, self.dsn, self.folder)
 
     @property
     def current(self) -> Path:
@@ -71,6 +77,24 @@ class Environment:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
         return self._probe(origin or self.origin)[0] or None
 
+    def last_stamp(self) -> tuple[str, datetime] | None:
+        """Return the version that the session was stamped for last, and when; None before any."""
+        log, app = self.settings.stamp.log, self.settings.app
+        with self.connect() as connection:
+            if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
+                return None
+            query = f"select app_version, opened_at from {log} where app_name = %s order by 2 desc limit 1"
+            return connection.execute(query.encode(), [app]).fetchone()
+
+    def later_problems(self, version: str) -> list[Problem]:
+        """Return that a later release than `version` is here: it runs, or is in place, or was stamped last."""
+        code, stamp = getattr(read_link(self.current), "name", ""), self.last_stamp()
+        found = {"runs": self.running_version(), "has the code of": code.removeprefix("v")}
+        found |= {"was stamped for": stamp and stamp[0]}
+        hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
+        later = [f"{what} {each}" for what, each in found.items() if each and is_later_release(each, version)]
+        return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
+
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
         if not process.wait_until(lambda: bool(self._probe(self.origin)[0]), READY):
@@ -105,7 +129,8 @@ class Environment:
                 atomic_write(marker, wanted.encode())
 
     def close(self) -> None:
-        """Stop what this process brought up; what others own stays."""
+        """Give up its lock, and stop what this process brought up; what others own stays."""
+        self.lock.give_up()
         while self.to_close:
             self.to_close.pop()()
 

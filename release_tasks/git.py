@@ -186,9 +186,10 @@ class Git:
 
     # Changes
 
-    def fetch(self) -> None:
+    def fetch(self, *refs: str) -> None:
+        """Fetch `refs`, by default what is configured."""
         self.refresh()
-        self.run("fetch", "--quiet", self.remote, timeout=NETWORK)
+        self.run("fetch", "--quiet", self.remote, *refs, timeout=NETWORK)
 
     def push(self, *refspecs: str) -> None:
         """Push `refspecs` in one atomic push: the remote takes all or none."""

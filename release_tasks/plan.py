@@ -56,6 +56,9 @@ class PlannedStep:
             if not change:
                 running.close()
                 return outcome(PLANNED, planned)
+            if not release.claim(release.environment(self.options["env"]) if "env" in self.options else None):
+                running.close()
+                return self.run(release, change)
             if _advance(running)[0] is not None:
                 raise TypeError(f"{self.function.__name__} yields twice")
             release.refresh()

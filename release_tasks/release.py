@@ -20,6 +20,7 @@ from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_lin
 from release_tasks.git import Git, retag_hint
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
+from release_tasks.release_lock import ReleaseLock
 from release_tasks.settings import Settings
 
 # What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
@@ -55,6 +56,7 @@ class Release:
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
+        self.lock = ReleaseLock(self.git, version)
         self.folder = root / RECORDS / f"v{version}"
         self.journal = Journal(self.folder / "journal.jsonl")
         self._environments: dict[str, Environment] = {}
@@ -200,6 +202,24 @@ class Release:
         """Raise `NotYet` while `quick` is set: in a status, a dry run, and the first checks of a run (`Plan.check`)."""
         if self.quick:
             raise NotYet(IN_A_RUN)
+
+    def claim(self, env: Environment | None) -> bool:
+        """Make sure right before a change, of `env` if it is one there, that this release may make it.
+
+        Return False where `env` is held only now, so that others may have changed it. Raises `Refused` where another
+        release has the lock or the environment, or a later one is there.
+        """
+        self.git.refresh()
+        if self.lock.at:
+            self.lock.check()
+        for other in self._environments.values():
+            if other is not env:
+                other.lock.give_up()
+        if env is None:
+            return True
+        was_ours = env.lock.hold(self.version)
+        refuse(env.later_problems(self.version))
+        return was_ours
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""

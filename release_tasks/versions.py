@@ -48,6 +48,11 @@ def is_past(version: str, target: str) -> bool:
     return found.finalize_version() > wanted.finalize_version() if is_in_work(version) else found > wanted
 
 
+def is_later_release(text: str, version: str) -> bool:
+    """Tell whether `text` names a release, not work in progress, that comes after `version`."""
+    return is_version(text) and not is_in_work(text) and is_past(text, version)
+
+
 def opens_a_cycle_after(text: str, released: str) -> bool:
     """Tell whether main on the version `text` is work after `released`, as on 0.1.1-dev after 0.1.1-rc1."""
     if not is_version(text):

@@ -96,11 +96,18 @@ def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator
 
     Raises `Refused` for what PostgreSQL refuses, also later in the block.
     """
+    how: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "application_name": who()}
+    with as_refusals(where), psycopg.connect(dsn, **how) as connection:
+        if timeout is not None:
+            connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
+        yield connection
+
+
+@contextmanager
+def as_refusals(where: str = "") -> Iterator[None]:
+    """Raise `Refused` for what PostgreSQL says in the block; `where` is the environment whose database it is."""
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=5, application_name=who()) as connection:
-            if timeout is not None:
-                connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
-            yield connection
+        yield
     except psycopg.Error as error:
         reason = mask(error.diag.message_primary or " ".join(str(error).split()))
         reached = error.diag.sqlstate is not None

@@ -7,15 +7,15 @@ import json
 import shlex
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from psycopg.errors import UndefinedTable
-
 from release_tasks import ddl, embedded, process, smokes, temporary
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
+from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse, require
@@ -32,7 +32,8 @@ def reach_the_environment(release: Release, env: Environment) -> str:
     """The environment can be reached and written to."""
     with env.connect() as connection:
         server = connection.info.server_version // 10000
-        refuse(apply.server_problems(connection, env.name))
+        refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])
+    refuse(env.later_problems(release.version))
     env.variables(release.version)
     return f"{'embedded ' if env.is_embedded else ''}PostgreSQL {server}, {env.origin}"
 
@@ -149,14 +150,12 @@ def stamp_the_session(release: Release, env: Environment) -> Step:
 
 def stamped_at(release: Release, env: Environment) -> str | None:
     """Return when this deployment was stamped; None before, and where another version was stamped since."""
-    deployment, log = deployment_of(release, env), release.settings.stamp.log
-    if not deployment["commit"]:
+    deployment, stamp = deployment_of(release, env), env.last_stamp()
+    if not (deployment["commit"] and stamp):
         return None
-    query = f"select app_version, opened_at from {log} where app_name = %s and opened_at >= %s order by 2 desc limit 1"
-    with env.connect() as connection, suppress(UndefinedTable):
-        row = connection.execute(query, [release.settings.app, deployment["began"]]).fetchone()
-        return row[1].isoformat(timespec="seconds") if row and row[0] == release.version else None
-    return None
+    version, at = stamp
+    is_ours = version == release.version and at >= datetime.fromisoformat(deployment["began"])
+    return at.isoformat(timespec="seconds") if is_ours else None
 
 
 def shown(path: Path, release: Release) -> str:

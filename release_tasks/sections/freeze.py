@@ -2,15 +2,30 @@
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from release_tasks.commits import commit_step
 from release_tasks.database.pack import changes, last_locked, lock_of
-from release_tasks.errors import Manual, Problem, listed, refuse
+from release_tasks.errors import Manual, Problem, Refused, listed, refuse
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections.notes import objects_changed
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
+
+
+def hold_the_release_lock(release: Release, take_over: str | None = None) -> Step:
+    """Hold the release lock on the remote."""
+    lock = release.lock
+    with suppress(Refused):  # its tag may not be here, which another step says
+        if release.is_over:
+            return "it was given up: the cycle after it is open"
+    found = lock.check(take_over)
+    if found.holder == lock.holder:
+        lock.at = found.commit
+        return f"since {found.since}"
+    yield f"git push {release.settings.remote} {lock.ref}"
+    lock.push(what="is taken over" if take_over else "is begun", take_over=take_over)
 
 
 @until_published

@@ -50,7 +50,7 @@ def push_the_notes(release: Release) -> Step:
     yield f"git push {release.settings.remote} {release.branch_ref}"
     if submodule := git.submodule(docs.folder):
         submodule.push(f"HEAD:refs/heads/{docs.submodule_branch}")
-    git.push(f"{tip}:{release.branch_ref}")
+    release.lock.push(f"{tip}:{release.branch_ref}", what="has its notes")
 
 
 def notes_problems(text: str, release: Release) -> list[Problem]:

@@ -85,4 +85,4 @@ def push_the_main_branch(release: Release) -> Step:
     is_open = git.contains(ref, release.tip) and release.goes_on_at(ref)
     require(is_open, "after the next cycle is opened")
     yield f"git push {remote} {ref}"
-    git.push(f"{ref}:{ref}")
+    release.lock.push(f"{ref}:{ref}", what="is over", last=True)

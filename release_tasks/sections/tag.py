@@ -79,7 +79,7 @@ def push_branch_and_tag(release: Release) -> Step:
     commit = require(git.commit_named(release.tag_ref), "after the tag")
     refuse(behind_problems(release, release.branch))
     yield f"git push --atomic {release.settings.remote} {release.branch_ref} {release.tag_ref}"
-    git.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}")
+    release.lock.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}", what="is tagged")
 
 
 def _keep_the_branch_at_the_tag(release: Release) -> None:

@@ -1,0 +1,81 @@
+"""Who changes an environment: an advisory lock of one session in its database, gone with it, whatever ends it."""
+
+import getpass
+import platform
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from release_tasks.database.programs import as_refusals
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.files import locked
+
+KEY = (0x72656C65, 0x61736521)  # "rele", "ase!"
+HELD = """select pid from pg_locks where locktype = 'advisory' and classid = %s and objid = %s and granted
+          and database = (select oid from pg_database where datname = current_database())"""
+# A dead line is noticed after a minute; also where an answer was under way on it, for then nobody sends keepalives.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+CLIENT: dict[str, Any] = {**KEEPALIVES, "tcp_user_timeout": 60_000, "connect_timeout": 5}
+SERVER = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, "tcp_user_timeout": 60_000}
+SERVER["idle_session_timeout"] = 0
+
+
+class EnvironmentLock:
+    """The lock of the environment `where`, in its database `dsn`, and on its `folder` where that is here."""
+
+    def __init__(self, where: str, dsn: str, folder: Path) -> None:
+        self.where, self.dsn, self.folder = where, dsn, folder
+        self._session: psycopg.Connection | None = None
+        self._files = ExitStack()
+
+    def hold(self, version: str) -> bool:
+        """Hold it for the release `version`; return True if it was ours all along, False if it is ours only now.
+
+        Raises `Refused` where another has it.
+        """
+        with suppress(psycopg.OperationalError):  # the server was restarted, the line was cut, or we slept for too long
+            if self._session and self._session.execute(f"{HELD} and pid = pg_backend_pid()", KEY).fetchone():
+                return True
+        self.give_up()
+        who = f"{getpass.getuser()[:16]} on {platform.node()[:16]}"
+        name = f"v{version} by {who} since {time.strftime('%d %b %H:%M:%SZ', time.gmtime())}"[:63]
+        try:
+            with as_refusals(self.where):
+                self._session = psycopg.connect(self.dsn, autocommit=True, application_name=name, **CLIENT)
+                self._lock(self._session)
+            if self.folder.is_dir():  # held also where the line was cut, by a process that is stopped
+                self._files.enter_context(locked(self.folder / ".release-lock", f"release to {self.where}"))
+        except BaseException:
+            self.give_up()
+            raise
+        return False
+
+    def _lock(self, session: psycopg.Connection) -> None:
+        refuse(pooler_problems(session, self.where))
+        for name, value in SERVER.items():  # not each version has all
+            session.execute("select set_config(name, %s, false) from pg_settings where name = %s", [str(value), name])
+        if session.execute("select pg_try_advisory_lock(%s, %s)", KEY).fetchone() == (True,):
+            return
+        query = f"select application_name, pid from pg_stat_activity where pid in ({HELD})"
+        holder, pid = session.execute(query, KEY).fetchone() or ("a release that ends just now", 0)
+        what = f"{self.where.capitalize()} is being changed: {holder}."
+        end = f"psql -c 'select pg_terminate_backend({pid})'   # there, only if that process is gone for good"
+        raise Refused(what, f"Wait for it to end, or:\n{end}")
+
+    def give_up(self) -> None:
+        """Let others have it."""
+        self._files.close()
+        if self._session:
+            self._session.close()
+            self._session = None
+
+
+def pooler_problems(connection: psycopg.Connection, where: str) -> list[Problem]:
+    """Return that a pooler is between us and the server: there, the lock of a session is soon somebody else's."""
+    if connection.execute("select pg_backend_pid()").fetchone() == (connection.info.backend_pid,):
+        return []
+    what = f"A pooler is between us and the database of {where}; expected the server itself, for its locks to hold."
+    return [Problem(what, f"Set release.environments.{where}.dsn to the server's own address and port.")]

@@ -1,0 +1,100 @@
+"""Who makes a release: the branch release/lock on the remote says it, and moves with each push of that release.
+
+It is a chain of empty commits that plain pushes move forward: the remote compares and swaps, without force, and keeps
+the story. An atomic push with it gets nothing through for a release that another has taken the lock from.
+"""
+
+import os
+import platform
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from release_tasks.errors import Refused, again
+from release_tasks.files import atomic_write, read_text, sha256
+from release_tasks.git import Git
+from release_tasks.process import CommandFailed
+
+FREE = "free"
+SKIP_CI = " [skip ci]"
+FIELDS = ("%H", "%(trailers:key=Holder,valueonly)", "%(trailers:key=Since,valueonly)", "%s, %an", "%cI")
+
+
+@dataclass(frozen=True)
+class State:
+    """The newest `commit` of the lock ("" for none yet), its holder (`FREE`, or version and clone), and since when."""
+
+    commit: str = ""
+    holder: str = FREE
+    since: str = ""
+    summary: str = ""
+
+
+class ReleaseLock:
+    """The lock of the remote of `git`, for the release `version`; `at` is the commit by which we hold it."""
+
+    def __init__(self, git: Git, version: str, branch: str = "release/lock") -> None:
+        self.git, self.version, self.ref = git, version, f"refs/heads/{branch}"
+        self.at = ""
+
+    @cached_property
+    def holder(self) -> str:
+        """This version in this clone and its worktrees; a copy of the clone is another one.
+
+        CI makes a clone for each job: there RELEASE_HOLDER says what belongs together, such as a pipeline's number.
+        """
+        file = Path(self.git.repo.common_dir, "release-clone").resolve()
+        if not file.exists():
+            atomic_write(file, uuid.uuid4().hex.encode())
+        clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{file}{read_text(file)}".encode())[:12]
+        return f"{self.version} {clone}"
+
+    def state(self) -> State:
+        """Return how the lock stands on the remote."""
+        commit = self.git.remote_refs.get(self.ref)
+        if not commit:
+            return State()
+        if not self.git.commit_named(commit):
+            self.git.fetch(self.ref)
+        fields = self.git.look("show", "--no-patch", f"--format={'%x00'.join(FIELDS)}", commit).stdout.split("\0")
+        commit, holder, since, summary, sign_of_life = (field.strip() for field in fields)
+        summary = summary.replace(SKIP_CI, "")
+        return State(commit, holder, since, f"{summary}, since {since}; last sign of life {sign_of_life}")
+
+    def check(self, take_over: str | None = None) -> State:
+        """Return how it stands where it is free or ours. Raises `Refused` where another release holds it.
+
+        `take_over` is the commit of another's lock that a person was shown, and means to take it over from.
+        """
+        found = self.state()
+        was_overtaken = self.at not in ("", found.commit)
+        is_meant = take_over and not was_overtaken and found.commit.startswith(take_over)
+        if not was_overtaken and (found.holder in (FREE, self.holder) or is_meant):
+            return found
+        begin = "This release was overtaken" if was_overtaken else "Another release is under way"
+        hint = again(version=self.version, take_over=found.commit[:9])
+        raise Refused(f"{begin}: {found.summary}.", f"{hint}   # if that one is over: its next push is then refused")
+
+    def push(self, *refspecs: str, what: str = "goes on", take_over: str | None = None, last: bool = False) -> None:
+        """Push `refspecs` and move the lock on in one atomic push; the `last` one gives it up.
+
+        Raises `Refused` where another release holds it, and then nothing is pushed.
+        """
+        found = self.check(take_over)
+        since = found.since if found.holder == self.holder else f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        text = [f"v{self.version} {what} on {platform.node()}{SKIP_CI}"]
+        text += [f"Holder: {FREE if last else self.holder}\nSince: {since}"]
+        sign = ["-S"] if self.git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
+        words = [*sign, *(["-p", found.commit] if found.commit else []), "-m", text[0], "-m", text[1]]
+        tree = self.git.run("mktree").stdout.strip()
+        commit = self.git.run("commit-tree", tree, *words).stdout.strip()
+        try:
+            self.git.push(f"{commit}:{self.ref}", *refspecs)
+        except CommandFailed:
+            self.git.refresh()
+            self.at = found.commit
+            self.check()
+            raise
+        self.at = commit

@@ -1,0 +1,86 @@
+"""Two people, two clones, one release: the second is refused, may take over, and nothing happens twice."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+from outside import Ran, ended, git, until
+from world import World
+
+IN_PRODUCTION = [
+    "after the stamp on production",
+    "in the smoke writing on production",
+    "before the restart on production",
+]
+
+
+def _take_over(ran: Ran) -> list[str]:
+    """Return the options that a refusal shows to take the release over with."""
+    found = re.search(r"--take-over (\w+)", ran.flat)
+    assert found, ran.output
+    return ["--take-over", found[1]]
+
+
+def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_killed(little: World) -> None:
+    """F2"""
+    colleague = little.colleague()
+    with little.paused("after the stamp on staging") as first:
+        for version in ("0.1.1", "0.2.0"):
+            ran = little.inv("release", "--version", version, "--yes", cwd=colleague)
+            assert ran.refuses("Another release is under way: v0.1.1 ", "Ada, since 20", "last sign of life 20")
+        first.kill()
+    assert little.release(cwd=colleague).refuses("Another release is under way", "--take-over")
+    little.finish()
+    assert little.is_released()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", IN_PRODUCTION)
+def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_twice(little: World, point: str) -> None:
+    """F1, F3"""
+    colleague = little.colleague()
+    with little.paused(point) as asleep:
+        asleep.send_signal(signal.SIGSTOP)
+        git(colleague, "fetch", "--quiet", "--tags")
+        take_over = _take_over(little.release(cwd=colleague))
+        ran = little.release(*take_over, cwd=colleague)
+        assert ran.refuses("Production is being changed: v0.1.1 by ", "pg_terminate_backend"), "it has not woken up yet"
+        little.go_on()
+        asleep.send_signal(signal.SIGCONT)
+        assert ended(asleep).refuses("This release was overtaken: v0.1.1")
+    before = little.look()["stamps"]
+    assert little.release().refuses("Another release is under way")
+    assert little.look()["stamps"] == before
+    little.repo = colleague
+    little.finish()
+    assert little.is_released()
+
+
+def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_clone(little: World) -> None:
+    colleague = little.colleague()
+    with little.paused("after the restart on production") as asleep:
+        asleep.send_signal(signal.SIGSTOP)
+        git(colleague, "fetch", "--quiet", "--tags")
+        assert little.release(*_take_over(little.release(cwd=colleague)), cwd=colleague).code == 0
+        little.go_on()
+        asleep.send_signal(signal.SIGCONT)
+        assert ended(asleep).code == 1
+    little.repo = colleague
+    assert little.is_released()
+
+
+def test_who_was_overtaken_pushes_neither_branch_nor_tag(little: World) -> None:
+    colleague = little.colleague()
+    waiting = little.folder / "waiting"
+    wait = f"touch {waiting}; while test -e {waiting}; do sleep 0.05; done"
+    little.hook("pre-push", f"if grep --quiet refs/tags; then {wait}; fi")
+    with little.inv_begun("release", "--version", "0.1.1", "--yes") as slow:
+        assert until(waiting.exists)
+        ran = little.release(cwd=colleague)
+        assert little.inv("tag", "--version", "0.1.1", *_take_over(ran), cwd=colleague).code == 0
+        theirs = little.on_the_remote("refs/tags/v0.1.1")
+        waiting.unlink()
+        assert ended(slow).refuses("This release was overtaken")
+    assert little.on_the_remote("refs/tags/v0.1.1") == theirs == git(colleague, "rev-parse", "refs/tags/v0.1.1")

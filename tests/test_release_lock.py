@@ -1,0 +1,158 @@
+"""The release lock, on a real remote: one holds it, pushes move it, and whoever was overtaken gets nothing through."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from release_tasks.errors import Refused
+from release_tasks.git import Git
+from release_tasks.process import CommandFailed
+from release_tasks.release_lock import FREE, ReleaseLock
+from tests.conftest import Work
+
+CloneOf = Callable[[str], Git]
+
+
+@pytest.fixture
+def clone(work: Work, tmp_path: Path) -> CloneOf:
+    """Return how to make another clone of the remote."""
+
+    def make(name: str) -> Git:
+        work.git("clone", "--quiet", str(work.remote), str(tmp_path / name))
+        git = Git.open(tmp_path / name, "origin")
+        work.opened.append(git.close)
+        return git
+
+    return make
+
+
+def test_a_lock_that_is_held_says_who_since_when_which_version_and_how_to_take_it_over(
+    work: Work, clone: CloneOf
+) -> None:
+    """F2"""
+    ReleaseLock(work.layer(), "0.1.1").push(what="is begun")
+    other = ReleaseLock(clone("other"), "0.2.0")
+    with pytest.raises(Refused, match=r"v0.1.1 is begun on \S+, Rita Releaser, since 20.*; last sign of life 20") as no:
+        other.push("HEAD:refs/heads/other")
+    shown = other.state().commit[:9]
+    assert f"inv release --version 0.2.0 --take-over {shown}" in no.value.problems[0].hint
+    assert "refs/heads/other" not in other.git.remote_refs
+
+
+def test_the_same_version_in_the_same_clone_goes_on_but_a_copy_of_the_clone_does_not(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ReleaseLock(work.layer(), "0.1.1")
+    first.push(what="is begun")
+    again = ReleaseLock(work.layer(), "0.1.1")
+    assert again.check().holder == first.holder
+    with pytest.raises(Refused):
+        ReleaseLock(work.layer(), "0.1.2").check()
+    shutil.copytree(work.root, tmp_path / "copy")
+    copy = Git.open(tmp_path / "copy", "origin")
+    with pytest.raises(Refused):
+        ReleaseLock(copy, "0.1.1").check()
+    monkeypatch.setenv("RELEASE_HOLDER", "pipeline 4711")
+    ReleaseLock(work.layer(), "0.1.1").push(take_over=first.at)
+    copy.refresh()
+    assert ReleaseLock(copy, "0.1.1").check().holder == "0.1.1 pipeline 4711"
+    copy.close()
+
+
+def test_since_stays_while_it_moves_and_the_last_push_gives_it_up(work: Work, clone: CloneOf) -> None:
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push(what="is begun")
+    since = lock.state().since
+    lock.push("HEAD:refs/heads/release/v0.1.1", what="is tagged")
+    assert (lock.state().since, lock.state().commit) == (since, lock.at)
+    lock.push(what="is over", last=True)
+    assert lock.state().holder == FREE
+    other = ReleaseLock(clone("other"), "0.2.0")
+    other.push()
+    assert other.state().holder == other.holder
+    said = work.git("--git-dir", str(work.remote), "log", "--format=%s", "release/lock")
+    assert [line.split(" on ")[0] for line in said.splitlines()] == [
+        "v0.2.0 goes", "v0.1.1 is over", "v0.1.1 is tagged", "v0.1.1 is begun",
+    ]  # fmt: skip
+
+
+def test_who_was_overtaken_gets_neither_branch_nor_lock_through_also_when_the_other_is_over(
+    work: Work, clone: CloneOf
+) -> None:
+    """F1"""
+    slow = ReleaseLock(work.layer(), "0.1.1")
+    slow.push()
+    other = ReleaseLock(clone("other"), "0.2.0")
+    with pytest.raises(Refused):
+        other.push(take_over="0" * 9)  # what was shown is no longer what is there
+    other.push(take_over=other.state().commit[:9])
+    for last in (False, True):
+        other.push(last=last)
+        slow.git.refresh()
+        with pytest.raises(Refused, match=r"This release was overtaken: v0\.2\.0"):
+            slow.push("HEAD:refs/heads/release/v0.1.1")
+    assert "refs/heads/release/v0.1.1" not in slow.git.remote_refs
+
+
+def test_a_push_that_another_s_came_before_is_refused_with_who_it_was(work: Work, clone: CloneOf) -> None:
+    slow, other = ReleaseLock(work.layer(), "0.1.1"), ReleaseLock(clone("other"), "0.2.0")
+    assert slow.check().holder == other.check().holder == FREE  # both have seen it free
+    other.push()
+    with pytest.raises(Refused, match=r"v0.2.0 goes on") as no:
+        slow.push("HEAD:refs/heads/release/v0.1.1")
+    assert not isinstance(no.value, CommandFailed)
+
+
+def test_a_push_that_the_remote_refuses_for_another_reason_says_so_and_moves_nothing(work: Work) -> None:
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push()
+    hook = work.remote / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\ntest $1 != refs/heads/no || { echo not that one; exit 1; }\n")
+    hook.chmod(0o755)
+    with pytest.raises(CommandFailed, match="not that one"):
+        lock.push("HEAD:refs/heads/no")
+    assert lock.state().commit == lock.at
+
+
+def test_of_many_at_once_one_gets_it(work: Work, clone: CloneOf) -> None:
+    locks = [ReleaseLock(clone(f"clone{number}"), "0.1.1") for number in range(4)]
+    got, start = list[ReleaseLock](), threading.Barrier(len(locks))
+
+    def race(lock: ReleaseLock) -> None:
+        start.wait()
+        try:
+            lock.push()
+            got.append(lock)
+        except Refused:
+            pass
+
+    threads = [threading.Thread(target=race, args=[lock]) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (winner,) = got
+    locks[0].git.refresh()
+    assert ReleaseLock(locks[0].git, "0.9.0").state().holder == winner.holder
+
+
+def test_a_remote_that_forbids_force_and_deletion_takes_it_and_signed_commits_are_signed(work: Work) -> None:
+    for key in ("receive.denyNonFastForwards", "receive.denyDeletes"):
+        work.git("--git-dir", str(work.remote), "config", key, "true")
+    work.git("config", "commit.gpgsign", "true")
+    work.git("config", "gpg.format", "ssh")
+    work.git("config", "user.signingkey", "no such key")
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    with pytest.raises(CommandFailed, match="no such key"):
+        lock.push()
+    work.git("config", "commit.gpgsign", "false")
+    lock.git.refresh()
+    lock.push()
+    lock.push(last=True)
+    assert lock.state().holder == FREE

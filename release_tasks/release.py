@@ -55,13 +55,14 @@ class Release:
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
-        self.folder = root / RECORDS / f"v{version}"
+        self.tag = settings.tag_of(version)
+        self.folder = root / RECORDS / self.tag
         self.journal = Journal(self.folder / "journal.jsonl")
         self._environments: dict[str, Environment] = {}
         self.tag_ref = f"refs/tags/{self.tag}"
         self.title = f"{settings.title or settings.app} {self.tag}"
         self.notes_path = f"{settings.docs_pack.folder}/releases/{self.tag}.md"
-        self.branch = settings.branch.format(version=version) or settings.main
+        self.branch = settings.branch.format(version=version, tag=self.tag) or settings.main
         self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
 
     @classmethod
@@ -79,10 +80,6 @@ class Release:
                 raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
         refuse(versions.version_problems(version))
         return cls(version, root, settings_of(config))
-
-    @property
-    def tag(self) -> str:
-        return f"v{self.version}"
 
     def again(self, instead: str = "", **options: Any) -> str:
         """Return the command that was typed, with this version and `options` in it, as a hint."""

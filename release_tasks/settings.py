@@ -52,7 +52,8 @@ Reason = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
+Template = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag)\})*$")]
+Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\{version\}$")]
 Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
@@ -183,7 +184,8 @@ class Settings(Model):
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = Field("main", description="the main branch")
     remote: str = Field("origin", description="the remote that is pushed to")
-    branch: Template = Field("release/v{version}", description="release branch, may hold {version}; empty: main")
+    tag: Tag = Field("v{version}", description="how tags are named, as web-v{version} in a repo of several products")
+    branch: Template = Field("release/{tag}", description="release branch, may hold {tag} or {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[str] = Field([], description="JSON files with a `version`, such as package.json")
@@ -197,6 +199,13 @@ class Settings(Model):
     acceptance: Acceptance = Field(Acceptance(), description="when a release is accepted")
     environments: Environments = Field(Environments(), description="dev, staging and production")
     archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
+
+    def tag_of(self, version: str) -> str:
+        return self.tag.format(version=version)
+
+    @property
+    def tag_prefix(self) -> str:
+        return self.tag.removesuffix("{version}")
 
     @property
     def uses_node(self) -> bool:

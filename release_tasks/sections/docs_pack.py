@@ -65,7 +65,7 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
 
 def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
     """Return path → bytes of every file that carries the version, as it is for `version`."""
-    files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"v{version}\n".encode()}
+    files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"{release.settings.tag_of(version)}\n".encode()}
     for path in release.settings.version_files:
         text = release.git.text_at(commit, path)
         if text is None:

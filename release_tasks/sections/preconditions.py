@@ -75,7 +75,7 @@ def agree_with_the_remote(release: Release) -> str:
 @until_published
 def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
-    patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
+    patterns = [pattern.format(version=release.version, tag=release.tag) for pattern in release.settings.must_be_merged]
     if not patterns:
         text = f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
         return Manual(text)
@@ -111,7 +111,8 @@ def come_after_the_last_release(release: Release) -> str:
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
-    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip().removeprefix("v")
+    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
+    source_tag = source_tag.removeprefix(release.settings.tag_prefix)
     problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
     for path in release.settings.version_files:
         if (found := docs_pack.version_in(git.text_at(tip, path))) not in (version, target):

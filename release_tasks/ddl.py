@@ -75,7 +75,7 @@ def validate(config: Any, as_json: bool) -> None:
         files = pack.pack_in(root, root, settings)
         problems = pack.pack_problems(files, settings.ddl)
         since = None if problems else release.last
-        last = pack.pack_at(release.git, f"refs/tags/{since}", settings) if since else []
+        last = release.pack_of(since)
     proved = proof.Proof(problems=problems) if problems else proof_of(files, last, root, settings, remembered=False)
     if as_json:
         screen.as_json({"over": since, **asdict(proved)})

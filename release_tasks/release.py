@@ -19,6 +19,7 @@ from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
 from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, records_folder
 from release_tasks.git import Git, retag_hint
 from release_tasks.journal import Journal
+from release_tasks.lines import Line
 from release_tasks.masks import masked_json
 from release_tasks.settings import Settings
 
@@ -61,7 +62,7 @@ class Release:
         self._environments: dict[str, Environment] = {}
         self.tag_ref = f"refs/tags/{self.tag}"
         self.title = f"{settings.title or settings.app} {self.tag}"
-        self.notes_path = f"{settings.docs_pack.folder}/releases/{self.tag}.md"
+        self.notes_path = settings.notes_of(version)
         self.branch = settings.branch.format(version=version, tag=self.tag) or settings.main
         self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
 
@@ -139,25 +140,32 @@ class Release:
         return bool(self.published or (self.settings.branch and self.git.commit_named(self.branch_ref)))
 
     @property
-    def last(self) -> str | None:
-        """The tag of the release before this one; None before any. Refused where it is on the remote, but not here.
+    def line(self) -> Line:
+        """The releases that this one comes after."""
+        return Line(self.git, self.settings, self.commit)
 
-        It need not be in our history: a release branch may be merged squashed.
-        """
-        finals = [each for each in versions.released_by(self.git.remote_refs) if "-" not in each]
-        is_bound = versions.is_version(self.version)  # VERSION may be missing where a pack is only proved
-        last = versions.highest([each for each in finals if not is_bound or versions.is_past(self.version, each)])
-        return f"v{last}" if last and self.tag_there(f"v{last}") else None
+    @property
+    def last(self) -> str | None:
+        """The tag of the release before this one, which may be a candidate: production may run it. None before any."""
+        return self._here(self.line.last(self.version))
+
+    @property
+    def notes_since(self) -> str | None:
+        """The tag that the notes go back to: of a final release the last final one, else the last."""
+        return self._here(self.line.last(self.version, finals="-" not in self.version))
+
+    def _here(self, version: str | None) -> str | None:
+        tag = version and self.settings.tag_of(version)
+        return tag if tag and self.tag_there(tag) else None
 
     @property
     def pack(self) -> list[DdlFile]:
         """The DDL pack of the release commit, in the order in which it is applied."""
         return pack_at(self.git, self.commit, self.settings)
 
-    @property
-    def last_pack(self) -> list[DdlFile]:
-        """The DDL pack of the release before; no file before the first."""
-        return pack_at(self.git, f"refs/tags/{self.last}", self.settings) if self.last else []
+    def pack_of(self, tag: str | None) -> list[DdlFile]:
+        """Return the DDL pack of the release `tag`; no file where there is none."""
+        return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
 
     # What it reaches
 

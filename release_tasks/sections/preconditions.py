@@ -6,7 +6,7 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from release_tasks import ddl, embedded, environments, node, smokes, versions
+from release_tasks import ddl, embedded, environments, lines, node, smokes, versions
 from release_tasks.checks import document, web
 from release_tasks.database.pack import pack_problems
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
@@ -14,6 +14,7 @@ from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import acceptance, deployment, docs_pack, tag
 
+OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
@@ -82,9 +83,9 @@ def have_everything_merged(release: Release) -> str:
     git, remote, problems = release.git, release.settings.remote, list[Problem]()
     for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
-        is_meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
-        if is_meant and not git.contains(release.tip, commit):
-            fix = f"git fetch {remote} && git merge {remote}/{name}"
+        is_meant = name != ref and any(fnmatchcase(name, each) for each in patterns) and not OUR_OWN.fullmatch(name)
+        if is_meant and not lines.contains(git, release.tip, commit):
+            fix = f"git fetch {remote} && git merge --ff {remote}/{name}"
             problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)
     return ", ".join(patterns)
@@ -98,12 +99,9 @@ def have_the_tag_free(release: Release) -> str:
 
 @until_over
 def come_after_the_last_release(release: Release) -> str:
-    """No later version has been released."""
-    tags = release.git.look("tag", "--list").stdout.split()
-    last = versions.highest(versions.released_by([*tags, *release.git.remote_refs]))
-    if last and versions.is_past(last, release.version):
-        what = f"{release.version} is lower than the last release, {last}."
-        raise Refused(what, release.again(version=versions.next_release(last)))
+    """No later version has been released from here, and none before it is left out."""
+    last = release.last
+    refuse(release.line.problems(release.version))
     return f"the last is {last}" if last else "the first"
 
 
@@ -186,7 +184,7 @@ def try_the_browser(root: Path) -> str:
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
-    last, pack = release.last_pack, release.pack
+    last, pack = release.pack_of(release.last), release.pack
     release.only_in_a_run()
     proved = ddl.proof_of(pack, last, release.root, release.settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=release.last, **asdict(proved))

@@ -201,10 +201,10 @@ class Git:
         self.refresh()
         self.run("fetch", "--quiet", self.remote, timeout=NETWORK)
 
-    def push(self, *refspecs: str) -> None:
+    def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
-        self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
+        return self.run("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs, timeout=NETWORK)
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.

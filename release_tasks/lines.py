@@ -1,8 +1,4 @@
-"""Which releases a version comes after: those of its line, as the remote's tags name them.
-
-A release is in the line of a commit when the commit has what was tagged, merged or squashed, or has the release's
-notes. So a line needs no name: what is cut from v0.1.1 never sees 0.2.0.
-"""
+"""Which releases a version comes after: those of its line. What is cut from v0.1.1 never sees 0.2.0."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,10 +8,12 @@ from pathlib import PurePosixPath
 from semver import Version
 
 from release_tasks import versions
-from release_tasks.errors import Problem, again
+from release_tasks.errors import Problem, Refused, again
 from release_tasks.files import RECORDS
-from release_tasks.git import Git
+from release_tasks.git import Git, retag_hint
 from release_tasks.settings import Settings
+
+NOT_HERE = "The tag {} is on the remote, but not here."
 
 
 def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -43,6 +41,23 @@ def contains(git: Git, commit: str, tip: str) -> bool:
     return any(merged(git, each, tip) == git.object_named(f"{each}^{{tree}}") for each in since)
 
 
+def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
+    """Return which commits of the branch at `there` changed `path` since `tip`, newest first; a squash is one."""
+    return git.look("rev-list", "--first-parent", f"{tip}..{there}", "--", path).stdout.split()
+
+
+def tagged(git: Git, tag: str) -> str | None:
+    """Return the commit that `tag` names on the remote, None where it has none; `Refused` unless we have it too."""
+    ref, fetch = f"refs/tags/{tag}", f"git fetch {git.remote} tag {tag}"
+    there, here = git.remote_refs.get(ref), git.object_named(ref)
+    if there and not here:
+        raise Refused(NOT_HERE.format(tag), fetch)
+    if there and here != there:
+        what = f"The tag {tag} is {there:.9} on the remote, but {here:.9} here."
+        raise Refused(what, retag_hint(tag, then=f" && {fetch}"))
+    return git.commit_named(ref) if there else None
+
+
 def merged(git: Git, ours: str, theirs: str) -> str:
     """Return the tree that a merge would make, with its conflicts; "" before git 2.38, which cannot tell."""
     return git.look("merge-tree", "--write-tree", ours, theirs).stdout.partition("\n")[0]
@@ -50,7 +65,7 @@ def merged(git: Git, ours: str, theirs: str) -> str:
 
 @dataclass
 class Line:
-    """The releases that come before `base`, the commit that is released."""
+    """The releases that the commit `base` has: what was tagged, merged or squashed, or the notes of it."""
 
     git: Git
     settings: Settings
@@ -58,8 +73,7 @@ class Line:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """Version → commit of all tags of this product on the remote, rising."""
-        return released(self.git.remote_refs, self.settings.tag_prefix)
+        return released(self.git.remote_refs, self.settings.tag_of(""))
 
     def has(self, version: str) -> bool:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
@@ -80,15 +94,14 @@ class Line:
                 hint += f"\n{fix}   # or this, to fix an older version; then commit the fix, and run again"
             problems.append(Problem(f"{target} comes before {later[-1]}, which this branch has.", hint))
         for version in self._since_last(self.tags, target):
-            tag, what, commit = settings.tag_of(version), "", self.tags[version]
+            tag, commit = settings.tag_of(version), self.tags[version]
             if not self.git.commit_named(commit):
-                what, hint = f"The tag {tag} is on the remote, but not here.", f"git fetch {settings.remote} tag {tag}"
+                problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
-                what = f"{tag} comes before {target}, but this branch lacks it."
                 hint = (
                     f"git merge --no-ff {tag}   # or, where its code is no matter, commit {settings.notes_of(version)}"
                 )
-            problems += [Problem(what, hint)] if what else []
+                problems.append(Problem(f"{tag} comes before {target}, but this branch lacks it.", hint))
         return problems
 
     def lost(self, target: str) -> list[Problem]:
@@ -96,18 +109,16 @@ class Line:
         git, settings = self.git, self.settings
         main = git.commit_named(git.remote_refs.get(f"refs/heads/{settings.main}", "")) or self.base
         now = (git.text_at(main, "VERSION") or "").strip()
-        names = [f"refs/tags/{PurePosixPath(path).stem}" for path in git.files_in(main, settings.notes_folder)]
-        noted = self._since_last(released(dict.fromkeys(names, ""), settings.tag_prefix), target)
-        problems = []
-        for version in [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)][
-            -1:
-        ]:
-            tag, ref = settings.tag_of(version), f"refs/tags/{settings.tag_of(version)}"
-            what = f"{tag} was released, for {settings.main} has {settings.notes_of(version)}"
-            fetch = f"git fetch {RECORDS}/{tag}/evidence/git/{tag}.bundle tag {tag} && "  # the very tag
-            hint = f"{'' if git.commit_named(ref) else fetch}git push {settings.remote} {ref}"
-            problems.append(Problem(f"{what}, but the remote has no such tag.", hint))
-        return problems
+        paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
+        names = [f"refs/tags/{PurePosixPath(path).stem}" for path in paths]
+        noted = self._since_last(released(dict.fromkeys(names, ""), settings.tag_of("")), target)
+        gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
+        if not gone:
+            return []
+        tag, notes = settings.tag_of(gone[-1]), settings.notes_of(gone[-1])
+        fetch = f"git fetch {RECORDS}/{tag}/evidence/git/{tag}.bundle tag {tag} && "  # the very tag
+        hint = f"{'' if git.commit_named(f'refs/tags/{tag}') else fetch}git push {settings.remote} refs/tags/{tag}"
+        return [Problem(f"{tag} was released, for {settings.main} has {notes}, but the remote has no such tag.", hint)]
 
     def _since_last(self, found: Iterable[str], target: str) -> list[str]:
         """Return which of the versions `found` come after the last release, up to `target`."""

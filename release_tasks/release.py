@@ -3,13 +3,13 @@
 import platform
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from release_tasks import versions
+from release_tasks import lines, versions
 from release_tasks.checks.runner import Result
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
@@ -17,9 +17,8 @@ from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
 from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, records_folder
-from release_tasks.git import Git, retag_hint
+from release_tasks.git import Git
 from release_tasks.journal import Journal
-from release_tasks.lines import Line
 from release_tasks.masks import masked_json
 from release_tasks.settings import Settings
 
@@ -63,8 +62,9 @@ class Release:
         self.tag_ref = f"refs/tags/{self.tag}"
         self.title = f"{settings.title or settings.app} {self.tag}"
         self.notes_path = settings.notes_of(version)
-        self.branch = settings.branch.format(version=version, tag=self.tag) or settings.main
-        self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
+        self.main_ref = f"refs/heads/{settings.main}"
+        self.branch = settings.branch.format(version=version, tag=self.tag) or self.base
+        self.branch_ref = f"refs/heads/{self.branch}"
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
@@ -86,23 +86,23 @@ class Release:
         """Return the command that was typed, with this version and `options` in it, as a hint."""
         return again(instead, **{"version": self.version, **options})
 
-    # How far it has come
+    @property
+    def base(self) -> str:
+        """The branch it comes from and goes back to: main, or support/0.1 where the remote has that."""
+        support, refs = self.settings.support_of(self.version), self.git.remote_refs
+        is_on_main = self.published and self.git.contains(refs.get(self.main_ref, ""), self.published)
+        return support if f"refs/heads/{support}" in refs and not is_on_main else self.settings.main
 
-    def tag_there(self, tag: str) -> str | None:
-        """Return the commit that `tag` names on the remote, None where it has none; `Refused` unless we have it too."""
-        ref, fetch = f"refs/tags/{tag}", f"git fetch {self.settings.remote} tag {tag}"
-        there, here = self.git.remote_refs.get(ref), self.git.object_named(ref)
-        if there and not here:
-            raise Refused(f"The tag {tag} is on the remote, but not here.", fetch)
-        if there and here != there:
-            what = f"The tag {tag} is {there:.9} on the remote, but {here:.9} here."
-            raise Refused(what, retag_hint(tag, then=f" && {fetch}"))
-        return self.git.commit_named(ref) if there else None
+    @property
+    def base_ref(self) -> str:
+        return f"refs/heads/{self.base}"
+
+    # How far it has come
 
     @property
     def published(self) -> str | None:
         """The commit this version's tag names on the remote; None before. Refused where it is not the tag we have."""
-        return self.tag_there(self.tag)
+        return lines.tagged(self.git, self.tag)
 
     @property
     def tip(self) -> str:
@@ -120,11 +120,18 @@ class Release:
 
     @property
     def is_over(self) -> bool:
-        """Whether the remote's main branch has tag and notes and is on a later version: our last change."""
-        main = self.git.commit_named(self.git.remote_refs.get(self.main_ref, ""))
-        if not (main and self.published and self.git.contains(main, self.published)):
+        """Whether the remote has all of it, with the notes on the main branch: our last change."""
+        return self.is_in(self.settings.main) and self.is_in(self.base)
+
+    def is_in(self, branch: str) -> bool:
+        """Tell whether the remote's `branch` has what it gets: main the notes, the base all, and a later VERSION."""
+        there = self.git.commit_named(self.git.remote_refs.get(f"refs/heads/{branch}", ""))
+        if not (there and self.published):
             return False
-        return self.git.bytes_at(main, self.notes_path) is not None and self.goes_on_at(main)
+        noted = self.git.bytes_at(there, self.notes_path) is not None
+        brought = noted and lines.brought(self.git, there, self.published, self.settings.ddl.lock)
+        is_all = self.goes_on_at(there) and (self.git.contains(there, self.published) or bool(brought))
+        return (noted or branch != self.settings.main) and (is_all or branch != self.base)
 
     def version_at(self, commit: str) -> str:
         """Return what VERSION says in `commit`, "" where it is not there."""
@@ -140,23 +147,18 @@ class Release:
         return bool(self.published or (self.settings.branch and self.git.commit_named(self.branch_ref)))
 
     @property
-    def line(self) -> Line:
+    def line(self) -> lines.Line:
         """The releases that this one comes after."""
-        return Line(self.git, self.settings, self.commit)
+        return lines.Line(self.git, self.settings, self.commit)
 
-    @property
-    def last(self) -> str | None:
-        """The tag of the release before this one, which may be a candidate: production may run it. None before any."""
-        return self._here(self.line.last(self.version))
+    def last(self, for_notes: bool = False) -> str | None:
+        """Return the tag of the release before, None before any; production may run it, so candidates count.
 
-    @property
-    def notes_since(self) -> str | None:
-        """The tag that the notes go back to: of a final release the last final one, else the last."""
-        return self._here(self.line.last(self.version, finals="-" not in self.version))
-
-    def _here(self, version: str | None) -> str | None:
-        tag = version and self.settings.tag_of(version)
-        return tag if tag and self.tag_there(tag) else None
+        Notes of a final release go back to the last final one. Refused where the tag is not here.
+        """
+        version = self.line.last(self.version, finals=for_notes and "-" not in self.version)
+        tag = self.settings.tag_of(version or "")
+        return tag if version and lines.tagged(self.git, tag) else None
 
     @property
     def pack(self) -> list[DdlFile]:
@@ -238,15 +240,3 @@ class Release:
         self.git.close()
         for environment in self._environments.values():
             environment.close()
-
-
-@contextmanager
-def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
-    """Open the environment `where` of the repo, outside a release, for the length of the block.
-
-    With `services`, an embedded one has its web app and jobs running.
-    """
-    with closing(open_environment(where, project_root(config), settings_of(config))) as environment:
-        if services:
-            serve(environment)
-        yield environment

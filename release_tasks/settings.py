@@ -200,19 +200,11 @@ class Settings(Model):
     environments: Environments = Field(Environments(), description="dev, staging and production")
     archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
 
-    @property
-    def tag_prefix(self) -> str:
-        return self.tag.removesuffix("{version}")
-
-    @property
-    def notes_folder(self) -> str:
-        return f"{self.docs_pack.folder}/releases"
-
     def tag_of(self, version: str) -> str:
-        return f"{self.tag_prefix}{version}"
+        return self.tag.format(version=version)
 
     def notes_of(self, version: str) -> str:
-        return f"{self.notes_folder}/{self.tag_of(version)}.md"
+        return f"{self.docs_pack.folder}/releases/{self.tag_of(version)}.md"
 
     def support_of(self, version: str) -> str:
         """Return the branch on which the older versions of one minor are fixed: support/0.1, support/web-v0.1."""

@@ -206,8 +206,8 @@ def test_a_final_release_goes_back_to_the_last_final_one_and_a_candidate_to_what
     assert world.line().last("0.2.0", finals=True) == "0.1.0"
     assert world.line().last("0.2.0-rc.3") == "0.2.0-rc.2"
     release = world.work.release("0.2.0")
-    assert (release.last, release.notes_since) == ("v0.2.0-rc.2", "v0.1.0")
-    assert world.work.release("0.2.0-rc.3").notes_since == "v0.2.0-rc.2"
+    assert (release.last(), release.last(for_notes=True)) == ("v0.2.0-rc.2", "v0.1.0")
+    assert world.work.release("0.2.0-rc.3").last(for_notes=True) == "v0.2.0-rc.2"
 
 
 def test_a_candidate_of_what_is_released_comes_too_late(world: World) -> None:

@@ -106,7 +106,7 @@ def _section_of(text: str, title: str) -> str:
 
 def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
-    git, commit, since = release.git, release.commit, release.notes_since
+    git, commit, since = release.git, release.commit, release.last(for_notes=True)
     kinds = sorted_subjects(git.subjects(since and f"refs/tags/{since}", commit))
     path = release.settings.docs_pack.hashes
     hashes = git.bytes_at(commit, path) or b""
@@ -153,7 +153,7 @@ def sorted_subjects(subjects: list[tuple[str, str]]) -> dict[str, list[str]]:
 
 def database_changes(release: Release) -> list[str]:
     """Return the objects and files in which the pack differs from the last release's; the first is counted."""
-    last, now = release.pack_of(release.notes_since), release.pack
+    last, now = release.pack_of(release.last(for_notes=True)), release.pack
     moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
     if not last:
         return [f"first release of the pack: {len(now)} files", *fixes]
@@ -171,7 +171,7 @@ def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: 
 
 def _deployment(release: Release) -> list[str]:
     """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
-    last, now = release.pack_of(release.notes_since), release.pack
+    last, now = release.pack_of(release.last(for_notes=True)), release.pack
     if not changes(last, now):
         return []
     files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
@@ -187,7 +187,7 @@ def _deployment(release: Release) -> list[str]:
 def _new_variables(release: Release) -> list[str]:
     """Return which environment variables came and went, as .env.example names them."""
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
-    since = release.notes_since
+    since = release.last(for_notes=True)
     before = release.git.text_at(f"refs/tags/{since}", path) if since else ""
     texts = before, release.git.text_at(release.commit, path)
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)

@@ -29,17 +29,19 @@ def keep_environments_apart(release: Release) -> str:
 
 def stand_on_the_right_branch(release: Release) -> str:
     """The whole history is here, and the main or the release branch is checked out."""
-    git, main, remote = release.git, release.settings.main, release.settings.remote
+    git, base, remote = release.git, release.base, release.settings.remote
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-    wrong_branch = f"Found {found}; expected {' or '.join(sorted({main, release.branch}))}."
+    wrong_branch = f"Found {found}; expected {' or '.join(sorted({base, release.branch}))}."
+    is_support = git.branch == release.settings.support_of(release.version)
     identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
+    switch = f"git push {remote} {git.branch}" if is_support else f"git switch {base}"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
-        (git.branch not in (main, release.branch), wrong_branch, f"git switch {main}"),
+        (git.branch not in (base, release.branch), wrong_branch, switch),
         (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]
     refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)
@@ -68,7 +70,7 @@ def keep_the_tree_clean(release: Release) -> Step:
 @until_published
 def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
-    branches = dict.fromkeys([release.git.branch or release.settings.main, release.branch])
+    branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
     return ""
 
@@ -100,7 +102,7 @@ def have_the_tag_free(release: Release) -> str:
 @until_over
 def come_after_the_last_release(release: Release) -> str:
     """No later version has been released from here, and none before it is left out."""
-    last = release.last
+    last = release.last()
     refuse(release.line.problems(release.version))
     return f"the last is {last}" if last else "the first"
 
@@ -110,7 +112,7 @@ def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
     version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
-    source_tag = source_tag.removeprefix(release.settings.tag_prefix)
+    source_tag = source_tag.removeprefix(release.settings.tag_of(""))
     problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
     for path in release.settings.version_files:
         if (found := docs_pack.version_in(git.text_at(tip, path))) not in (version, target):
@@ -184,10 +186,10 @@ def try_the_browser(root: Path) -> str:
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
-    last, pack = release.pack_of(release.last), release.pack
+    last, pack = release.pack_of(release.last()), release.pack
     release.only_in_a_run()
     proved = ddl.proof_of(pack, last, release.root, release.settings, release.environment("dev").dsn)
-    release.keep_check("ddl-proof", over=release.last, **asdict(proved))
+    release.keep_check("ddl-proof", over=release.last(), **asdict(proved))
     refuse(proved.problems)
     return str(proved)
 

@@ -270,7 +270,7 @@ def test_a_last_release_whose_tag_is_not_here_is_refused_with_the_command_that_f
         (problem,) = take(step, work.release(), change=False).problems
         assert problem.what == "The tag v0.1.0 is on the remote, but not here."
     work.git(*problem.hint.split()[1:])
-    assert work.release().last == "v0.1.0"
+    assert work.release().last() == "v0.1.0"
 
 
 # Committed notes

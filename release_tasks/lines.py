@@ -28,10 +28,7 @@ def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def contains(git: Git, commit: str, tip: str) -> bool:
-    """Tell whether `commit` has what `tip` changed: by a merge, or since a commit that a merge of it would not change.
-
-    The latter finds what was squashed or rebased, also with more in it. False too when either is not here.
-    """
+    """Tell whether `commit` has what `tip` changed: merged, or squashed, so that a merge would have changed nothing."""
     fork = git.look("merge-base", commit, tip).stdout.strip()
     if not fork or git.contains(commit, tip):
         return bool(fork)
@@ -98,9 +95,7 @@ class Line:
             if not self.git.commit_named(commit):
                 problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
-                hint = (
-                    f"git merge --no-ff {tag}   # or, where its code is no matter, commit {settings.notes_of(version)}"
-                )
+                hint = f"git merge --no-ff {tag}   # or commit its notes alone: {settings.notes_of(version)}"
                 problems.append(Problem(f"{tag} comes before {target}, but this branch lacks it.", hint))
         return problems
 

@@ -7,19 +7,14 @@ from release_tasks import lines, process, screen
 from release_tasks.release import Release
 
 # What hosts answer to the push of a protected branch: GitHub (GH006, GH013), GitLab, Bitbucket, Gitea, Azure, Gerrit
-DECLINED = re.compile(
-    r"^!\t\S+\t\[remote rejected\] \((.*(?:declined|TF40\d+|prohibited by|protected).*)\)$", re.MULTILINE
-)
+DECLINED = re.compile(r"(?m)^!\t\S+\t\[remote rejected\] \((.*(?:declined|TF40\d+|prohibited by|protected).*)\)$")
 
 
 def lacking(release: Release, waits: bool = False) -> dict[str, str]:
-    """Return branch → the branch of its pull request, of those on the remote that lack what they get.
-
-    With `waits` the pull request is pushed, else it is not.
-    """
+    """Return branch → the branch of its pull request, of those that lack the release; pushed if it `waits`."""
     backs = {release.base: _back(release)}
     backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
-    lack = {branch: back for branch, back in backs.items() if not (release.is_over or release.is_in(branch))}
+    lack = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
     return {branch: back for branch, back in lack.items() if (f"refs/heads/{back}" in release.git.remote_refs) == waits}
 
 
@@ -28,10 +23,7 @@ def _back(release: Release) -> str:
 
 
 def push(release: Release, branch: str, back: str) -> None:
-    """Push what `branch` gets, or push it as `back` for a pull request where a rule of the host declines that.
-
-    Raises `CommandFailed` for all else, as when others were quicker.
-    """
+    """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request."""
     git, ref = release.git, f"refs/heads/{branch}"
     commit = git.commit_named(ref) if branch == release.base else _notes_on_main(release)
     try:
@@ -39,14 +31,14 @@ def push(release: Release, branch: str, back: str) -> None:
     except process.CommandFailed as no:
         if not (reason := DECLINED.search(no.finished.stdout)):
             raise
+        if branch == release.base:  # it gets all of this by the pull request, perhaps squashed
+            git.run("switch", "--quiet", release.branch)
+            git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
         pushed = git.push(f"{commit}:refs/heads/{back}")
         screen.say(f"{release.settings.remote} declines a push of {branch}: {reason[1]}. {back} was pushed instead.")
         for line in (no.finished.stderr + pushed.stderr).splitlines():
             if line.startswith("remote:"):
                 screen.say(f"  {line.rstrip()}")
-        if branch == release.base:  # it gets all of this by the pull request, perhaps squashed
-            git.run("switch", "--quiet", release.branch)
-            git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
 
 
 def _notes_on_main(release: Release) -> str:
@@ -55,11 +47,8 @@ def _notes_on_main(release: Release) -> str:
     git.fetch()
     main, blob = git.remote_refs[release.main_ref], git.object_named(f"{release.tip}:{path}")
     with TemporaryDirectory() as folder:
-        for words in (
-            ["read-tree", main],
-            ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"],
-            ["write-tree"],
-        ):
+        add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"]
+        for words in (["read-tree", main], add, ["write-tree"]):
             ran = process.run(["git", *words], cwd=git.root, env={"GIT_INDEX_FILE": f"{folder}/index"})
     sign = ["-S"] if git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
     title = f"release: notes for {release.tag}, from {release.base}"

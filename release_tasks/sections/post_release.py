@@ -83,7 +83,7 @@ def push_the_main_branch(release: Release) -> Step:
     """Push: the cycle is open."""
     left = landing.lacking(release)
     if not left:
-        return f"{release.settings.remote} has it"
+        return "pushed"
     is_open = release.git.contains(release.base_ref, release.tip) and release.goes_on_at(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
     yield f"git push {release.settings.remote} {' '.join(left)}"

@@ -75,6 +75,15 @@ def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alon
     assert work.git("show", f"origin/{BACK}:VERSION") == "0.1.2-dev"
 
 
+def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_leaves_nothing_behind(work: Work, take: Take) -> None:
+    release, before = archived(work), work.git("rev-parse", "main")
+    protect(work).write_text("#!/bin/sh\nexit 1\n")
+    assert [take(step, release).state for step in STEPS[:3]] == [CHANGED, CHANGED, REFUSED]
+    assert work.git("rev-parse", "main") == before and f"refs/heads/{BACK}" not in release.git.remote_refs
+    protect(work)
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+
+
 def test_a_race_is_no_rule_and_is_raised(work: Work, take: Take) -> None:
     release = archived(work)
     assert [take(step, release).state for step in STEPS[:2]] == [CHANGED] * 2

@@ -63,8 +63,6 @@ class Release:
         self.title = f"{settings.title or settings.app} {self.tag}"
         self.notes_path = settings.notes_of(version)
         self.main_ref = f"refs/heads/{settings.main}"
-        self.branch = settings.branch.format(version=version, tag=self.tag) or self.base
-        self.branch_ref = f"refs/heads/{self.branch}"
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
@@ -96,6 +94,14 @@ class Release:
     @property
     def base_ref(self) -> str:
         return f"refs/heads/{self.base}"
+
+    @property
+    def branch(self) -> str:
+        return self.settings.branch.format(version=self.version, tag=self.tag) or self.base
+
+    @property
+    def branch_ref(self) -> str:
+        return f"refs/heads/{self.branch}"
 
     # How far it has come
 

@@ -28,10 +28,10 @@ def keep_environments_apart(release: Release) -> str:
 
 
 def stand_on_the_right_branch(release: Release) -> str:
-    """The whole history is here, and the main or the release branch is checked out."""
+    """The whole history is here, and the main, the support or the release branch is checked out."""
     git, base, remote = release.git, release.base, release.settings.remote
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-    wrong_branch = f"Found {found}; expected {' or '.join(sorted({base, release.branch}))}."
+    expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
     is_support = git.branch == release.settings.support_of(release.version)
     identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
@@ -41,7 +41,7 @@ def stand_on_the_right_branch(release: Release) -> str:
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
-        (git.branch not in (base, release.branch), wrong_branch, switch),
+        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
         (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]
     refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)

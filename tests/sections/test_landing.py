@@ -11,7 +11,7 @@ import pytest
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import landing, post_release
+from release_tasks.sections import landing, post_release, preconditions
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -233,6 +233,9 @@ def test_main_gets_the_notes_alone_of_an_older_line_s_release(hotfix: Release, w
     assert (hotfix.base, take(STEPS[2], hotfix, change=False).state) == ("support/0.1", PENDING)
     assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED, DONE]
     assert hotfix.is_over and states(take, hotfix) == [DONE] * 4
+    for branch in ("main", "support/0.1"):
+        work.git("switch", "--quiet", branch)
+        assert take(preconditions.stand_on_the_right_branch, hotfix).text == f"on {branch}"
     assert work.git("show", "origin/support/0.1:VERSION") == "0.1.3-dev"
     assert work.git("rev-parse", "origin/main~1", "main").split() == [main] * 2
     assert work.git("diff", "--name-only", "main", "origin/main") == hotfix.notes_path

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import write_the_docs_pack
@@ -91,6 +91,22 @@ def test_another_branch_and_a_detached_head_are_refused(work: Work) -> None:
     assert told(preconditions.stand_on_the_right_branch, work.release()) == [
         "Found a detached HEAD; expected main or release/v0.1.1."
     ]
+
+
+def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
+    work.git("switch", "--quiet", "--create", "support/0.1")
+    (problem,) = take_problems(work)
+    assert problem.what == "Found the branch support/0.1; expected main or release/v0.1.1."
+    work.git(*problem.hint.split()[1:])
+    assert preconditions.stand_on_the_right_branch(work.release()) == "on support/0.1"
+    work.git("switch", "--quiet", "main")
+    assert take_problems(work)[0].hint == "git switch support/0.1"
+
+
+def take_problems(work: Work) -> tuple[Problem, ...]:
+    with pytest.raises(Refused) as refused:
+        preconditions.stand_on_the_right_branch(work.release())
+    return refused.value.problems
 
 
 def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

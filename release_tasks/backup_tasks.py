@@ -12,9 +12,9 @@ from psycopg import Error, conninfo
 from release_tasks import embedded, screen, smokes
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import backup, restore
+from release_tasks.embedded import environment_of
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask
-from release_tasks.release import environment_of
 from release_tasks.settings import Settings
 from release_tasks.versions import version_here
 

@@ -13,11 +13,12 @@ from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW
+from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import atomic_write
 from release_tasks.git import Git
-from release_tasks.release import Release, environment_of
+from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
@@ -74,8 +75,8 @@ def validate(config: Any, as_json: bool) -> None:
     with closing(Release(versions.version_here(root), root, settings)) as release:
         files = pack.pack_in(root, root, settings)
         problems = pack.pack_problems(files, settings.ddl)
-        since = None if problems else release.last
-        last = pack.pack_at(release.git, f"refs/tags/{since}", settings) if since else []
+        since = None if problems else release.last()
+        last = release.pack_of(since)
     proved = proof.Proof(problems=problems) if problems else proof_of(files, last, root, settings, remembered=False)
     if as_json:
         screen.as_json({"over": since, **asdict(proved)})

@@ -1,10 +1,13 @@
 """Open an environment: as its settings name it, or embedded, with PostgreSQL, web app and jobs that end with us."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from release_tasks import screen
+from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.environments import Environment
@@ -69,3 +72,15 @@ def serve(environment: Environment, again: bool = False) -> None:
         to_close.append(Supervised(argv, code / settings.folder, variables, log).stop)
     if "web" in settings.services:
         environment.wait_until_ready()
+
+
+@contextmanager
+def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
+    """Open the environment `where` of the repo, outside a release, for the length of the block.
+
+    With `services`, an embedded one has its web app and jobs running.
+    """
+    with closing(open_environment(where, project_root(config), settings_of(config))) as environment:
+        if services:
+            serve(environment)
+        yield environment

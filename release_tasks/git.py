@@ -123,9 +123,6 @@ class Git:
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
-        folder, _, inside = path.partition("/")
-        if (recorded := self._submodule_at(commit, folder)) and (submodule := self.submodule(folder)):
-            return submodule.bytes_at(recorded, inside)
         blob = self._files(commit, path.rpartition("/")[0]).get(path)
         return bytes(blob.data_stream.read()) if blob else None
 
@@ -144,6 +141,10 @@ class Git:
 
     def _files(self, commit: str, folder: str) -> dict[str, "gitpython.Blob"]:
         """Return path → blob of the files directly in `folder`, read once: a pack may have a thousand."""
+        top, _, inside = folder.partition("/")
+        if (recorded := self._submodule_at(commit, top)) and (submodule := self.submodule(top)):
+            files = submodule._files(recorded, inside) if submodule.commit_named(recorded) else {}
+            return {f"{top}/{path}": blob for path, blob in files.items()}
         found = self.repo.commit(commit)
         key = found.hexsha, folder
         if key not in self._folders:
@@ -157,7 +158,7 @@ class Git:
     def _submodule_at(self, commit: str, folder: str) -> str | None:
         """Return which commit of the submodule `folder` is recorded in `commit`, None where it is no submodule."""
         tree = self.repo.commit(commit).tree
-        return tree[folder].hexsha if folder in tree and tree[folder].type == "submodule" else None
+        return tree[folder].hexsha if folder and folder in tree and tree[folder].type == "submodule" else None
 
     def submodule(self, folder: str) -> Self | None:
         """Return the repository of the submodule `folder`, directly under the root; None where it is none in HEAD."""
@@ -191,10 +192,10 @@ class Git:
         self.refresh()
         self.run("fetch", "--quiet", self.remote, *refs, timeout=NETWORK)
 
-    def push(self, *refspecs: str) -> None:
+    def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
-        self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
+        return self.run("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs, timeout=NETWORK)
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from release_tasks import screen
-from release_tasks.errors import IN_A_RUN, Manual, NotYet, Problem, Refused
+from release_tasks.environments import Environment
+from release_tasks.errors import IN_A_RUN, Manual, NotYet, Problem, Refused, refuse
 from release_tasks.failures import FORESEEN, problem_of
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
@@ -56,7 +57,7 @@ class PlannedStep:
             if not change:
                 running.close()
                 return outcome(PLANNED, planned)
-            if not release.claim(release.environment(self.options["env"]) if "env" in self.options else None):
+            if not _claim(release, release.environment(self.options["env"]) if "env" in self.options else None):
                 running.close()
                 return self.run(release, change)
             if _advance(running)[0] is not None:
@@ -75,6 +76,25 @@ class PlannedStep:
             return outcome(REFUSED, "", *error.problems)
         except FORESEEN as error:
             return outcome(REFUSED, "", problem_of(error))
+
+
+def _claim(release: Release, env: Environment | None) -> bool:
+    """Make sure right before a change, of `env` if it is one there, that this release may make it.
+
+    Return False where `env` is held only now, so that others may have changed it. Raises `Refused` where another
+    release has the lock or the environment, or a later one is there.
+    """
+    release.git.refresh()
+    if release.lock.at:
+        release.lock.check()
+    for other in release.environments.values():
+        if other is not env:
+            other.lock.give_up()
+    if env is None:
+        return True
+    was_ours = env.lock.hold(release.version)
+    refuse(env.later_problems(release.version))
+    return was_ours
 
 
 def _advance(running: Any) -> tuple[str | None, str | None]:

@@ -56,7 +56,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     screen.say(f"\n$ inv {' '.join(command)}")
     argv = [sys.executable, "-m", "invoke", *command]
     released = process.run(argv, cwd=clone, timeout=WHOLE_RELEASE, check=False, supervised=True, show=True)
-    seconds, records = time.monotonic() - began, records_folder(clone) / f"v{version}"
+    seconds, tag = time.monotonic() - began, settings.tag_of(version)
+    records = records_folder(clone) / tag
     for record in Journal(records / "journal.jsonl").records():
         if record["event"] in ("checked", "step"):  # both passes over a section
             took[record["section"]] = took.get(record["section"], 0.0) + record["seconds"]
@@ -66,7 +67,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if released.code:
         what = f"The rehearsal of {version} stopped with exit code {released.code}; see above."
         raise Refused(what, f"inv rehearse --keep   # then, in its clone: inv status --version {version}")
-    evidence = records_folder(root) / "rehearsals" / f"v{version}-{datetime.now():%Y%m%d-%H%M%S}"
+    evidence = records_folder(root) / "rehearsals" / f"{tag}-{datetime.now():%Y%m%d-%H%M%S}"
     shutil.copytree(records / "evidence", evidence)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
 

@@ -3,13 +3,13 @@
 import platform
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from release_tasks import versions
+from release_tasks import lines, versions
 from release_tasks.checks.runner import Result
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
@@ -17,7 +17,7 @@ from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
 from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, records_folder
-from release_tasks.git import Git, retag_hint
+from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
 from release_tasks.release_lock import ReleaseLock
@@ -56,15 +56,14 @@ class Release:
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.git = Git.open(root, settings.remote)
-        self.lock = ReleaseLock(self.git, version)
-        self.folder = root / RECORDS / f"v{version}"
+        self.tag = settings.tag_of(version)
+        self.folder = root / RECORDS / self.tag
         self.journal = Journal(self.folder / "journal.jsonl")
-        self._environments: dict[str, Environment] = {}
+        self.environments: dict[str, Environment] = {}
         self.tag_ref = f"refs/tags/{self.tag}"
         self.title = f"{settings.title or settings.app} {self.tag}"
-        self.notes_path = f"{settings.docs_pack.folder}/releases/{self.tag}.md"
-        self.branch = settings.branch.format(version=version) or settings.main
-        self.branch_ref, self.main_ref = f"refs/heads/{self.branch}", f"refs/heads/{settings.main}"
+        self.notes_path = settings.notes_of(version)
+        self.main_ref = f"refs/heads/{settings.main}"
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
@@ -82,31 +81,39 @@ class Release:
         refuse(versions.version_problems(version))
         return cls(version, root, settings_of(config))
 
-    @property
-    def tag(self) -> str:
-        return f"v{self.version}"
-
     def again(self, instead: str = "", **options: Any) -> str:
         """Return the command that was typed, with this version and `options` in it, as a hint."""
         return again(instead, **{"version": self.version, **options})
 
-    # How far it has come
+    @property
+    def base(self) -> str:
+        """The branch it comes from and goes back to: main, or support/0.1 where the remote has that."""
+        support, refs = self.settings.support_of(self.version), self.git.remote_refs
+        is_on_main = self.published and self.git.contains(refs.get(self.main_ref, ""), self.published)
+        return support if f"refs/heads/{support}" in refs and not is_on_main else self.settings.main
 
-    def tag_there(self, tag: str) -> str | None:
-        """Return the commit that `tag` names on the remote, None where it has none; `Refused` unless we have it too."""
-        ref, fetch = f"refs/tags/{tag}", f"git fetch {self.settings.remote} tag {tag}"
-        there, here = self.git.remote_refs.get(ref), self.git.object_named(ref)
-        if there and not here:
-            raise Refused(f"The tag {tag} is on the remote, but not here.", fetch)
-        if there and here != there:
-            what = f"The tag {tag} is {there:.9} on the remote, but {here:.9} here."
-            raise Refused(what, retag_hint(tag, then=f" && {fetch}"))
-        return self.git.commit_named(ref) if there else None
+    @property
+    def base_ref(self) -> str:
+        return f"refs/heads/{self.base}"
+
+    @cached_property
+    def lock(self) -> ReleaseLock:
+        return ReleaseLock(self.git, self.version, self.tag, self.settings.lock_of(self.base))
+
+    @property
+    def branch(self) -> str:
+        return self.settings.branch.format(version=self.version, tag=self.tag) or self.base
+
+    @property
+    def branch_ref(self) -> str:
+        return f"refs/heads/{self.branch}"
+
+    # How far it has come
 
     @property
     def published(self) -> str | None:
         """The commit this version's tag names on the remote; None before. Refused where it is not the tag we have."""
-        return self.tag_there(self.tag)
+        return lines.tagged(self.git, self.tag)
 
     @property
     def tip(self) -> str:
@@ -124,11 +131,18 @@ class Release:
 
     @property
     def is_over(self) -> bool:
-        """Whether the remote's main branch has tag and notes and is on a later version: our last change."""
-        main = self.git.commit_named(self.git.remote_refs.get(self.main_ref, ""))
-        if not (main and self.published and self.git.contains(main, self.published)):
+        """Whether the remote has all of it, with the notes on the main branch: our last change."""
+        return self.is_in(self.settings.main) and self.is_in(self.base)
+
+    def is_in(self, branch: str) -> bool:
+        """Tell whether the remote's `branch` has what it gets: main the notes, the base all, and a later VERSION."""
+        there = self.git.commit_named(self.git.remote_refs.get(f"refs/heads/{branch}", ""))
+        if not (there and self.published):
             return False
-        return self.git.bytes_at(main, self.notes_path) is not None and self.goes_on_at(main)
+        noted = self.git.bytes_at(there, self.notes_path) is not None
+        brought = noted and lines.brought(self.git, there, self.published, self.settings.ddl.lock)
+        is_all = self.goes_on_at(there) and (self.git.contains(there, self.published) or bool(brought))
+        return (noted or branch != self.settings.main) and (is_all or branch != self.base)
 
     def version_at(self, commit: str) -> str:
         """Return what VERSION says in `commit`, "" where it is not there."""
@@ -144,25 +158,27 @@ class Release:
         return bool(self.published or (self.settings.branch and self.git.commit_named(self.branch_ref)))
 
     @property
-    def last(self) -> str | None:
-        """The tag of the release before this one; None before any. Refused where it is on the remote, but not here.
+    def line(self) -> lines.Line:
+        """The releases that this one comes after."""
+        return lines.Line(self.git, self.settings, self.commit)
 
-        It need not be in our history: a release branch may be merged squashed.
+    def last(self, for_notes: bool = False) -> str | None:
+        """Return the tag of the release before, None before any; production may run it, so candidates count.
+
+        Notes of a final release go back to the last final one. Refused where the tag is not here.
         """
-        finals = [each for each in versions.released_by(self.git.remote_refs) if "-" not in each]
-        is_bound = versions.is_version(self.version)  # VERSION may be missing where a pack is only proved
-        last = versions.highest([each for each in finals if not is_bound or versions.is_past(self.version, each)])
-        return f"v{last}" if last and self.tag_there(f"v{last}") else None
+        version = self.line.last(self.version, finals=for_notes and "-" not in self.version)
+        tag = self.settings.tag_of(version or "")
+        return tag if version and lines.tagged(self.git, tag) else None
 
     @property
     def pack(self) -> list[DdlFile]:
         """The DDL pack of the release commit, in the order in which it is applied."""
         return pack_at(self.git, self.commit, self.settings)
 
-    @property
-    def last_pack(self) -> list[DdlFile]:
-        """The DDL pack of the release before; no file before the first."""
-        return pack_at(self.git, f"refs/tags/{self.last}", self.settings) if self.last else []
+    def pack_of(self, tag: str | None) -> list[DdlFile]:
+        """Return the DDL pack of the release `tag`; no file where there is none."""
+        return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
 
     # What it reaches
 
@@ -173,13 +189,13 @@ class Release:
         """
         if self.settings.environments.unset(name):
             raise NotYet(f"after the variables of {name} are set")
-        if name not in self._environments:
+        if name not in self.environments:
             if self.settings.environments.named(name).embedded:
                 self.only_in_a_run()
-            self._environments[name] = open_environment(name, self.root, self.settings)
+            self.environments[name] = open_environment(name, self.root, self.settings)
             if name != "dev":  # whose web app needs the DDL pack, which section 2 applies
-                serve(self._environments[name])
-        return self._environments[name]
+                serve(self.environments[name])
+        return self.environments[name]
 
     def runs_on(self, env: Environment) -> bool:
         """Tell whether this release is what `current` names there and what answers at the origin."""
@@ -202,24 +218,6 @@ class Release:
         """Raise `NotYet` while `quick` is set: in a status, a dry run, and the first checks of a run (`Plan.check`)."""
         if self.quick:
             raise NotYet(IN_A_RUN)
-
-    def claim(self, env: Environment | None) -> bool:
-        """Make sure right before a change, of `env` if it is one there, that this release may make it.
-
-        Return False where `env` is held only now, so that others may have changed it. Raises `Refused` where another
-        release has the lock or the environment, or a later one is there.
-        """
-        self.git.refresh()
-        if self.lock.at:
-            self.lock.check()
-        for other in self._environments.values():
-            if other is not env:
-                other.lock.give_up()
-        if env is None:
-            return True
-        was_ours = env.lock.hold(self.version)
-        refuse(env.later_problems(self.version))
-        return was_ours
 
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
@@ -251,17 +249,5 @@ class Release:
 
     def close(self) -> None:
         self.git.close()
-        for environment in self._environments.values():
+        for environment in self.environments.values():
             environment.close()
-
-
-@contextmanager
-def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
-    """Open the environment `where` of the repo, outside a release, for the length of the block.
-
-    With `services`, an embedded one has its web app and jobs running.
-    """
-    with closing(open_environment(where, project_root(config), settings_of(config))) as environment:
-        if services:
-            serve(environment)
-        yield environment

@@ -15,7 +15,7 @@ from pathlib import Path
 from release_tasks.errors import Refused, again
 from release_tasks.files import atomic_write, read_text, sha256
 from release_tasks.git import Git
-from release_tasks.process import CommandFailed
+from release_tasks.process import CommandFailed, Finished
 
 FREE = "free"
 SKIP_CI = " [skip ci]"
@@ -35,8 +35,8 @@ class State:
 class ReleaseLock:
     """The lock of the remote of `git`, for the release `version`; `at` is the commit by which we hold it."""
 
-    def __init__(self, git: Git, version: str, branch: str = "release/lock") -> None:
-        self.git, self.version, self.ref = git, version, f"refs/heads/{branch}"
+    def __init__(self, git: Git, version: str, tag: str = "", branch: str = "release/lock") -> None:
+        self.git, self.version, self.tag, self.ref = git, version, tag or f"v{version}", f"refs/heads/{branch}"
         self.at = ""
 
     @cached_property
@@ -77,24 +77,25 @@ class ReleaseLock:
         hint = again(version=self.version, take_over=found.commit[:9])
         raise Refused(f"{begin}: {found.summary}.", f"{hint}   # if that one is over: its next push is then refused")
 
-    def push(self, *refspecs: str, what: str = "goes on", take_over: str | None = None, last: bool = False) -> None:
+    def push(self, *refspecs: str, what: str = "goes on", take_over: str | None = None, last: bool = False) -> Finished:
         """Push `refspecs` and move the lock on in one atomic push; the `last` one gives it up.
 
-        Raises `Refused` where another release holds it, and then nothing is pushed.
+        Raises `Refused` where another release holds it, and then nothing is pushed; `CommandFailed` for other reasons.
         """
         found = self.check(take_over)
         since = found.since if found.holder == self.holder else f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        text = [f"v{self.version} {what} on {platform.node()}{SKIP_CI}"]
+        text = [f"{self.tag} {what} on {platform.node()}{SKIP_CI}"]
         text += [f"Holder: {FREE if last else self.holder}\nSince: {since}"]
         sign = ["-S"] if self.git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
         words = [*sign, *(["-p", found.commit] if found.commit else []), "-m", text[0], "-m", text[1]]
         tree = self.git.run("mktree").stdout.strip()
         commit = self.git.run("commit-tree", tree, *words).stdout.strip()
         try:
-            self.git.push(f"{commit}:{self.ref}", *refspecs)
+            pushed = self.git.push(f"{commit}:{self.ref}", *refspecs)
         except CommandFailed:
             self.git.refresh()
             self.at = found.commit
             self.check()
             raise
         self.at = commit
+        return pushed

@@ -52,7 +52,8 @@ Reason = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^([^{}]|\{version\})*$")]
+Template = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag)\})*$")]
+Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\{version\}$")]
 Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
@@ -196,7 +197,8 @@ class Settings(Model):
     folder: str = Field(".", description="where package.json and the application's commands live")
     main: str = Field("main", description="the main branch")
     remote: str = Field("origin", description="the remote that is pushed to")
-    branch: Template = Field("release/v{version}", description="release branch, may hold {version}; empty: main")
+    tag: Tag = Field("v{version}", description="how tags are named, as web-v{version} in a repo of several products")
+    branch: Template = Field("release/{tag}", description="release branch, may hold {tag} or {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[PathOrFile] = Field([], description="JSON, TOML, or a path and a pattern")
@@ -210,6 +212,21 @@ class Settings(Model):
     acceptance: Acceptance = Field(Acceptance(), description="when a release is accepted")
     environments: Environments = Field(Environments(), description="dev, staging and production")
     archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
+
+    def tag_of(self, version: str) -> str:
+        return self.tag.format(version=version)
+
+    def notes_of(self, version: str) -> str:
+        return f"{self.docs_pack.folder}/releases/{self.tag_of(version)}.md"
+
+    def lock_of(self, base: str) -> str:
+        """Return the branch of the release lock for the line of `base`: release/lock, release/lock-0.1 of support/0.1."""
+        line = base if base != self.main else self.tag.partition("{")[0].removesuffix("v")
+        return f"release/lock-{line.removeprefix('support/')}".rstrip("-")
+
+    def support_of(self, version: str) -> str:
+        """Return the branch on which the older versions of one minor are fixed: support/0.1, support/web-v0.1."""
+        return f"support/{self.tag_of('.'.join(version.split('.')[:2])).removeprefix('v')}"
 
     @property
     def uses_node(self) -> bool:

@@ -7,10 +7,11 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.config import project_root
+from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, read_link, records_folder
-from release_tasks.release import Release, environment_of
+from release_tasks.release import Release
 from release_tasks.versions import version_here
 
 

@@ -1,7 +1,6 @@
 """What a version may look like, and which one comes next (SemVer 2.0.0)."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from semver import Version
@@ -58,17 +57,6 @@ def opens_a_cycle_after(text: str, released: str) -> bool:
     if not is_version(text):
         return False
     return is_past(text, released) or (is_in_work(text) and is_past(release_after(text), released))
-
-
-def released_by(refs: Iterable[str]) -> list[str]:
-    """Return the versions that the tags among `refs` (names or full refs) stand for; tags in the wild vary."""
-    tags = [ref.removeprefix("refs/tags/") for ref in refs]
-    return [tag[1:] for tag in tags if tag.startswith("v") and is_version(tag[1:]) and not is_in_work(tag[1:])]
-
-
-def highest(versions: list[str]) -> str | None:
-    """Return the highest of `versions`, None when there are none."""
-    return max(versions, key=Version.parse, default=None)
 
 
 def next_release(released: str) -> str:

@@ -34,7 +34,7 @@ def with_dsn(dsn: str, **changed: Any) -> dict[str, Any]:
 
 def test_nothing_set_is_a_whole_set_of_defaults() -> None:
     settings = load({}, {})
-    assert (settings.app, settings.branch, settings.ddl.lock) == ("app", "release/v{version}", "ddl/ORDER.lock")
+    assert (settings.app, settings.branch, settings.ddl.lock) == ("app", "release/{tag}", "ddl/ORDER.lock")
     assert settings.environments.production.embedded
 
 
@@ -228,6 +228,8 @@ def test_a_password_from_a_variable_is_taken_and_hidden(dsn: str, filled: str, m
     [
         ({"ddl": {"must_print": "[a-"}}, "release.ddl.must_print"),
         ({"branch": "release/{number}"}, "release.branch"),
+        ({"tag": "web"}, "release.tag"),
+        ({"tag": "web/v{version}"}, "release.tag"),
         ({"must_be_merged": ["feature/{name}/*"]}, "release.must_be_merged[0]"),
     ],
 )

@@ -76,7 +76,7 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     settings, root = settings_of(config), project_root(config)
     folder = root / (settings.environments.named(where).folder or embedded.folder_of(where, root))
     deployed = read_link(folder / "current") if where != "dev" else None
-    version = version or (deployed.name.removeprefix("v") if deployed else version_here(root))
+    version = version or (deployed.name.removeprefix(settings.tag_of("")) if deployed else version_here(root))
     with closing(Release(version, root, settings)) as release:
         env = release.environment(where)
         embedded.serve(env)

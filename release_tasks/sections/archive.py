@@ -52,8 +52,11 @@ def pack_folder(release: Release) -> Path:
 
 
 def _places(release: Release) -> list[Path]:
-    name = f"{release.settings.app}-{release.version}"
-    return [release.root / place / name for place in release.settings.archive if place]
+    return [release.root / place / _name(release) for place in release.settings.archive if place]
+
+
+def _name(release: Release) -> str:
+    return f"{release.settings.app}-{release.tag.removeprefix('v')}"
 
 
 def _write_whole(folder: Path, release: Release, copied: Path | None) -> None:
@@ -70,7 +73,7 @@ def _write_whole(folder: Path, release: Release, copied: Path | None) -> None:
 def _fill(folder: Path, release: Release) -> None:
     """Write the pack of `release` into `folder`."""
     git, tag, commit, settings = release.git, release.tag, release.commit, release.settings
-    name, bundle = f"{settings.app}-{release.version}", folder / "git" / f"{tag}.bundle"
+    name, bundle = _name(release), folder / "git" / f"{tag}.bundle"
     for part in ("git", "source", "checks"):
         (folder / part).mkdir()
     git.run("bundle", "create", "--quiet", str(bundle), release.tag_ref)

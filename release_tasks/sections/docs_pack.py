@@ -64,7 +64,7 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
 
 def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
     """Return path → bytes of every file that carries the version, as it is for `version`."""
-    files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"v{version}\n".encode()}
+    files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"{release.settings.tag_of(version)}\n".encode()}
     for file in release.settings.version_files:
         content = files.get(file.path) or release.git.bytes_at(commit, file.path)
         files[file.path] = with_version(file, content, version)

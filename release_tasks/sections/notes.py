@@ -119,7 +119,7 @@ def dated_changelog(release: Release, commit: str) -> bytes | None:
 
 def draft(release: Release, highlights: str) -> str:
     """Return the notes, filled in from docs/RELEASE_NOTES_TEMPLATE.md as committed."""
-    git, commit, since, template = release.git, release.commit, release.last, template_of(release)
+    git, commit, since, template = release.git, release.commit, release.last(for_notes=True), template_of(release)
     kinds = lines_of(history(git, since and f"refs/tags/{since}", commit))
     if kinds["breaking"] and "${breaking}" not in template:
         before, heading, after = template.partition("\n## ")
@@ -157,7 +157,7 @@ def template_of(release: Release) -> str:
 
 def database_changes(release: Release) -> list[str]:
     """Return the objects and files in which the pack differs from the last release's; the first is counted."""
-    last, now = release.last_pack, release.pack
+    last, now = release.pack_of(release.last(for_notes=True)), release.pack
     moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
     if not last:
         return [f"first release of the pack: {len(now)} files", *fixes]
@@ -175,7 +175,7 @@ def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: 
 
 def _deployment(release: Release) -> list[str]:
     """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
-    last, now = release.last_pack, release.pack
+    last, now = release.pack_of(release.last(for_notes=True)), release.pack
     if not changes(last, now):
         return []
     files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
@@ -191,7 +191,8 @@ def _deployment(release: Release) -> list[str]:
 def _new_variables(release: Release) -> list[str]:
     """Return which environment variables came and went, as .env.example names them."""
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
-    before = release.git.text_at(f"refs/tags/{release.last}", path) if release.last else ""
+    since = release.last(for_notes=True)
+    before = release.git.text_at(f"refs/tags/{since}", path) if since else ""
     texts = before, release.git.text_at(release.commit, path)
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)
     found = {"new environment variables": now - then, "environment variables that are gone": then - now}

@@ -4,54 +4,57 @@ import re
 
 from release_tasks import versions
 from release_tasks.commits import commit_step
-from release_tasks.errors import Refused, require
+from release_tasks.errors import Manual, Refused, listed, require
 from release_tasks.release import Release, Step
-from release_tasks.sections import archive, docs_pack, notes
+from release_tasks.sections import archive, docs_pack, landing, notes
 
 
 def merge_the_release_branch_back(release: Release) -> Step:
     """Merge the release branch back."""
-    git, settings, main = release.git, release.settings, release.settings.main
-    here, tip = git.commit_named(release.main_ref) or "", release.tip
-    there = git.remote_refs.get(release.main_ref, here)
-    is_archived = archive.pack_folder(release).exists()
-    if release.is_over or (is_archived and git.contains(here, tip) and git.contains(here, there)):
-        return f"{main} has it"
+    git, base, remote = release.git, release.base, release.settings.remote
+    here, there = git.commit_named(release.base_ref) or "", git.remote_refs.get(release.base_ref, "")
+    known = all(map(git.commit_named, filter(None, (there, git.remote_refs.get(release.main_ref)))))
+    is_archived, tip = archive.pack_folder(release).exists(), release.tip
+    is_merged = is_archived and git.contains(here, tip) and git.contains(here, there or here)
+    if is_merged or (known and base not in landing.lacking(release)):
+        return f"{base} has it"
     require(is_archived, "after the evidence pack is archived")
-    yield f"git switch {main}; git merge {settings.remote}/{main}; git merge --no-ff {release.branch}"
+    yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}"
     git.fetch()
-    git.run("switch", "--quiet", main)
-    _merge(release, there, f"{settings.remote}/{main}", "--no-edit")
+    if base not in landing.lacking(release):  # a pull request was merged meanwhile
+        return None
+    git.run("switch", "--quiet", base)
+    _merge(release, there or here, f"{remote}/{base}", "--ff", "--no-edit")
     _merge(release, tip, release.branch, "--no-ff", "--message", f"Merge {release.branch}: {release.title}")
 
 
 def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     """Merge `commit`; on a conflict put everything back and say how a person finishes it."""
-    git, main = release.git, release.settings.main
+    git, base = release.git, release.base
     merged = git.run("merge", "--quiet", *options, commit, check=False)
     if merged.code:
         conflicts = git.run("diff", "--name-only", "-z", "--diff-filter=U", check=False).stdout.split("\0")[:-1]
         git.run("merge", "--abort", check=False)
         raise Refused(
-            f"{name} does not merge into {main}: {', '.join(conflicts) or merged.tail(3)}. The merge was taken back.",
-            f"git switch {main} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
+            f"{name} does not merge into {base}: {', '.join(conflicts) or merged.tail(3)}. The merge was taken back.",
+            f"git switch {base} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
             f"{release.again()}",
         )
 
 
 def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     """Bump VERSION to the next dev number."""
-    git, upcoming, main = release.git, next_version(release, next), release.settings.main
-    if release.is_over:
-        return release.version_at(release.tip)
-    is_merged = git.contains(release.main_ref, release.tip) and archive.pack_folder(release).exists()
+    git, upcoming, base_ref = release.git, next_version(release, next), release.base_ref
+    if release.base not in landing.lacking(release):
+        return release.version_at(git.remote_refs[release.base_ref])
+    is_merged = git.contains(base_ref, release.tip) and archive.pack_folder(release).exists()
     require(is_merged, "after the release branch is merged back")
-    if release.goes_on_at(release.main_ref):
-        return release.version_at(release.main_ref)
+    if release.goes_on_at(base_ref):
+        return release.version_at(base_ref)
     yield f"VERSION {release.version} → {upcoming}"
-    git.run("switch", "--quiet", main)
-    files, path = docs_pack.version_files(release, upcoming, release.main_ref), release.settings.changelog
-    if (changelog := git.text_at(release.main_ref, path)) is not None:
+    git.run("switch", "--quiet", release.base)
+    files, path = docs_pack.version_files(release, upcoming, base_ref), release.settings.changelog
+    if (changelog := git.text_at(base_ref, path)) is not None:
         files[path] = with_heading(changelog, upcoming).encode()
     commit_step(git, files, f"release: open the cycle of {upcoming}", f"{release.tag} post-release")
 
@@ -79,10 +82,20 @@ def with_heading(changelog: str, version: str) -> str:
 
 def push_the_main_branch(release: Release) -> Step:
     """Push: the cycle is open."""
-    git, remote, ref = release.git, release.settings.remote, release.main_ref
-    if release.is_over:
-        return f"{remote} has it"
-    is_open = git.contains(ref, release.tip) and release.goes_on_at(ref)
-    require(is_open, "after the next cycle is opened")
-    yield f"git push {remote} {ref}"
-    release.lock.push(f"{ref}:{ref}", what="is over", last=True)
+    left = landing.lacking(release)
+    if not left:
+        return "pushed"
+    is_open = release.git.contains(release.base_ref, release.tip) and release.goes_on_at(release.base_ref)
+    require(is_open or release.base not in left, "after the next cycle is opened")
+    yield f"git push {release.settings.remote} {' '.join(left)}"
+    for branch, back in left.items():
+        landing.push(release, branch, back, last=branch == list(left)[-1])
+
+
+def see_it_on_the_main_branch(release: Release) -> str:
+    """The main branch has it."""
+    if waiting := landing.lacking(release, waits=True):
+        return Manual("; ".join(f"{branch} waits for the pull request of {back}" for branch, back in waiting.items()))
+    require(release.is_over, "after the main branch is pushed")
+    edited = landing.edited(release)
+    return f"edited in review: {listed(edited)}" if edited else ""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from release_tasks import ddl, embedded, environments, node, smokes, versions
+from release_tasks import ddl, embedded, environments, lines, node, smokes, versions
 from release_tasks.checks import document, web
 from release_tasks.database.pack import pack_problems
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
@@ -15,6 +15,7 @@ from release_tasks.release import Release, Step, until_live, until_over, until_p
 from release_tasks.sections import acceptance, deployment, tag
 from release_tasks.version_files import version_in
 
+OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
@@ -28,18 +29,20 @@ def keep_environments_apart(release: Release) -> str:
 
 
 def stand_on_the_right_branch(release: Release) -> str:
-    """The whole history is here, and the main or the release branch is checked out."""
-    git, main, remote = release.git, release.settings.main, release.settings.remote
+    """The whole history is here, and the main, the support or the release branch is checked out."""
+    git, base, remote = release.git, release.base, release.settings.remote
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-    wrong_branch = f"Found {found}; expected {' or '.join(sorted({main, release.branch}))}."
+    expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
+    is_support = git.branch == release.settings.support_of(release.version)
     identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
+    switch = f"git push {remote} {git.branch}" if is_support else f"git switch {base}"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
-        (git.branch not in (main, release.branch), wrong_branch, f"git switch {main}"),
+        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
         (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]
     refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)
@@ -68,7 +71,7 @@ def keep_the_tree_clean(release: Release) -> Step:
 @until_published
 def agree_with_the_remote(release: Release) -> str:
     """The branch has everything that the remote's has."""
-    branches = dict.fromkeys([release.git.branch or release.settings.main, release.branch])
+    branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
     return ""
 
@@ -76,16 +79,16 @@ def agree_with_the_remote(release: Release) -> str:
 @until_published
 def have_everything_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
-    patterns = [pattern.format(version=release.version) for pattern in release.settings.must_be_merged]
+    patterns = [pattern.format(version=release.version, tag=release.tag) for pattern in release.settings.must_be_merged]
     if not patterns:
         text = f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
         return Manual(text)
     git, remote, problems = release.git, release.settings.remote, list[Problem]()
     for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
-        is_meant = name != ref and any(fnmatchcase(name, pattern) for pattern in patterns)
-        if is_meant and not git.contains(release.tip, commit):
-            fix = f"git fetch {remote} && git merge {remote}/{name}"
+        is_meant = name != ref and any(fnmatchcase(name, each) for each in patterns) and not OUR_OWN.fullmatch(name)
+        if is_meant and not lines.contains(git, release.tip, commit):
+            fix = f"git fetch {remote} && git merge --ff {remote}/{name}"
             problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)
     return ", ".join(patterns)
@@ -99,12 +102,9 @@ def have_the_tag_free(release: Release) -> str:
 
 @until_over
 def come_after_the_last_release(release: Release) -> str:
-    """No later version has been released."""
-    tags = release.git.look("tag", "--list").stdout.split()
-    last = versions.highest(versions.released_by([*tags, *release.git.remote_refs]))
-    if last and versions.is_past(last, release.version):
-        what = f"{release.version} is lower than the last release, {last}."
-        raise Refused(what, release.again(version=versions.next_release(last)))
+    """No later version has been released from here, and none before it is left out."""
+    last = release.last()
+    refuse(release.line.problems(release.version))
     return f"the last is {last}" if last else "the first"
 
 
@@ -112,7 +112,8 @@ def come_after_the_last_release(release: Release) -> str:
 def have_versions_in_line(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
-    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip().removeprefix("v")
+    version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
+    source_tag = source_tag.removeprefix(release.settings.tag_of(""))
     problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
     for file in release.settings.version_files:
         try:
@@ -189,10 +190,10 @@ def try_the_browser(root: Path) -> str:
 @until_published
 def prove_the_ddl_pack(release: Release) -> str:
     """The DDL pack is proved on a scratch server: from empty, again, over the last release, over dev's rows."""
-    last, pack = release.last_pack, release.pack
+    last, pack = release.pack_of(release.last()), release.pack
     release.only_in_a_run()
     proved = ddl.proof_of(pack, last, release.root, release.settings, release.environment("dev").dsn)
-    release.keep_check("ddl-proof", over=release.last, **asdict(proved))
+    release.keep_check("ddl-proof", over=release.last(), **asdict(proved))
     refuse(proved.problems)
     return str(proved)
 

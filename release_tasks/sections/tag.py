@@ -41,6 +41,8 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     """Return why the tag of this version's name, if there is one, is not this release's."""
     git, tag, published = release.git, release.tag, release.published
     there, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
+    if not published and (lost := release.line.lost(release.version)):
+        return lost
     if there is None:
         return []
     problems = [] if text else [f"{tag} is a lightweight tag; expected an annotated one."]

@@ -109,3 +109,57 @@ def test_a_release_candidate_goes_through_and_then_the_release(little: World) ->
         "it was lower than the last release"
     )
     assert little.text_at("main", "VERSION") == "0.1.2-dev"
+
+
+def test_a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little: World) -> None:
+    """R23: 0.1.2 from support/0.1, while 0.2.0 is out and main is on its way to 0.3.0."""
+    little.finish()
+    little.settle("feat: more", {"VERSION": "0.2.0\n", "docs/releases/v0.2.0.md": "# Little v0.2.0\n"})
+    little.git("tag", "--annotate", "--message", "Little v0.2.0", "v0.2.0")
+    main = little.settle("release: open the cycle", {"VERSION": "0.3.0-dev\n", "SOURCE_TAG": "v0.3.0-dev\n"})
+    little.git("push", "--quiet", "origin", "v0.2.0")
+    hotfix = ["release", "--version", "0.1.2", "--yes", "--highlights", "Fixed."]
+    ran = little.inv(*hotfix)
+    assert ran.refuses("0.1.2 comes before 0.2.0, which this branch has")
+    assert shell(little.repo, ran.commands.splitlines()[1], little.variables).code == 0
+    little.commit("fix: the app", {"docs/ARCHITECTURE.md": "Fixed.\n"})
+    ran = little.inv(*hotfix)
+    assert ran.code == 0, ran.output
+    assert little.stamps()["production"] == ["0.1.1", "0.1.2"] and little.runs()["production"] == "0.1.2"
+    assert little.text_at("support/0.1", "VERSION") == "0.1.3-dev"
+    assert little.text_at("support/0.1", "docs/ARCHITECTURE.md") == "Fixed."
+    assert git(little.remote, "rev-parse", "main~1") == main
+    assert git(little.remote, "diff", "--name-only", "main~1", "main") == "docs/releases/v0.1.2.md"
+    notes = little.text_at("main", "docs/releases/v0.1.2.md")
+    assert "the app (" in notes and "more" not in notes
+    before = little.look()
+    assert little.inv(*hotfix).code == little.inv("status", "--version", "0.1.2").code == 0
+    assert little.look() == before
+
+
+def test_a_protected_main_waits_for_a_pull_request_and_a_squash_of_it_ends_the_release(little: World) -> None:
+    """R16"""
+    rule = '[ "$1" != refs/heads/main ] || { echo "GH006: Protected branch update failed" >&2; exit 1; }'
+    hook = little.hook("update", rule, little.remote)
+    ran = little.finish()
+    assert "GH006: Protected branch update failed" in ran.output
+    assert "main waits for the pull request of release/v0.1.1-back" in ran.output
+    before = little.look()
+    little.finish()
+    assert "waits for the pull request" in little.inv("status", "--version", "0.1.1").output
+    assert little.look() == before
+    hook.unlink()
+    host = little.colleague()
+    git(host, "merge", "--quiet", "--squash", "origin/release/v0.1.1-back")
+    git(host, "commit", "--quiet", "--message", "Release 0.1.1 (#8)")
+    git(host, "push", "--quiet", "origin", "main", ":release/v0.1.1-back")
+    ran = little.finish()
+    assert (
+        "waits for the pull request" not in ran.output
+        and "git fetch" not in little.inv("status", "--version", "0.1.1").output
+    )
+    assert little.text_at("main", "VERSION") == "0.1.2-dev"
+    little.git("switch", "--quiet", "main")
+    little.git("pull", "--quiet", "--ff-only", "origin", "main")
+    ran = little.inv("--dry", "release", "--version", "0.1.2", "--yes", "--highlights", "More.")
+    assert ran.code == 0 and "the last is v0.1.1" in ran.output, ran.output

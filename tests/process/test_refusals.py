@@ -169,6 +169,7 @@ def _with_a_version_that_is_none(little: World) -> None:
 
 def _with_a_later_release(little: World) -> None:
     little.git("tag", "--annotate", "--message", "later", "v0.2.0")
+    little.git("push", "--quiet", "origin", "v0.2.0")
 
 
 def _without_ddl(little: World) -> None:
@@ -206,7 +207,7 @@ REFUSED: dict[Callable[[World], None], str] = {
     _with_a_version_file_missing: "package.json",
     _with_a_version_past_the_target: "which is past 0.1.1",
     _with_a_version_that_is_none: "VERSION says 'soon'",
-    _with_a_later_release: "lower than the last release, 0.2.0",
+    _with_a_later_release: "0.1.1 comes before 0.2.0, which this branch has",
     _without_ddl: "No *.sql file is committed in ddl",
     _with_a_ddl_file_that_is_no_text: "ddl/03_broken.sql is not UTF-8 text",
     _with_a_document_missing: "docs/ARCHITECTURE.md",

@@ -11,7 +11,7 @@ import pytest
 
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import docs_pack, freeze, notes, tag
+from release_tasks.sections import docs_pack, freeze, notes, preconditions, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 
 if TYPE_CHECKING:
@@ -196,3 +196,13 @@ def test_a_tag_of_other_docs_in_the_submodule_is_refused(work: Work, take: Calla
 def test_docs_in_a_folder_have_nothing_to_publish(packed: Release, take: Callable[..., Outcome]) -> None:
     look = take(publish_the_docs_submodule, packed)
     assert (look.state, look.text) == (DONE, "they are no submodule")
+
+
+def test_where_a_repo_has_several_products_every_name_follows_the_tag(work: Work, take: Callable[..., Outcome]) -> None:
+    release = work.release(tag="web-v{version}", archive=["vault"], branch="release/{tag}")
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+    assert (release.tag, release.branch) == ("web-v0.1.1", "release/web-v0.1.1")
+    assert (release.folder.name, release.notes_path) == ("web-v0.1.1", "docs/releases/web-v0.1.1.md")
+    assert work.git("show", "HEAD:SOURCE_TAG") == "web-v0.1.1" and work.git("show", "HEAD:VERSION") == "0.1.1"
+    assert preconditions.have_versions_in_line(release) == "0.1.1 now"

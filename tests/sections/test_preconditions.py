@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import write_the_docs_pack
@@ -91,6 +91,22 @@ def test_another_branch_and_a_detached_head_are_refused(work: Work) -> None:
     assert told(preconditions.stand_on_the_right_branch, work.release()) == [
         "Found a detached HEAD; expected main or release/v0.1.1."
     ]
+
+
+def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
+    work.git("switch", "--quiet", "--create", "support/0.1")
+    (problem,) = take_problems(work)
+    assert problem.what == "Found the branch support/0.1; expected main or release/v0.1.1."
+    work.git(*problem.hint.split()[1:])
+    assert preconditions.stand_on_the_right_branch(work.release()) == "on support/0.1"
+    work.git("switch", "--quiet", "main")
+    assert take_problems(work)[0].hint == "git switch support/0.1"
+
+
+def take_problems(work: Work) -> tuple[Problem, ...]:
+    with pytest.raises(Refused) as refused:
+        preconditions.stand_on_the_right_branch(work.release())
+    return refused.value.problems
 
 
 def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,16 +195,45 @@ def test_branches_meant_for_this_version_have_to_be_merged(work: Work) -> None:
     ]
 
 
-@pytest.mark.parametrize("where", ["here", "there"])
-def test_a_later_release_here_or_on_the_remote_is_refused(work: Work, where: str) -> None:
+def test_what_was_squashed_is_merged_and_the_layer_s_own_branches_need_not_be(work: Work) -> None:
+    """R24"""
+    work.git("switch", "--quiet", "--create", "side")
+    work.commit({"side.txt": "x\n"}, "Squashed")
+    work.git("push", "--quiet", "origin", "side:refs/heads/feature/squashed")
+    work.git("commit", "--quiet", "--allow-empty", "--message", "Not merged")
+    for name in ("lock", "lock-0.1", "v0.1.0-back"):
+        work.git("push", "--quiet", "origin", f"side:refs/heads/release/{name}")
+    work.git("switch", "--quiet", "main")
+    work.git("merge", "--quiet", "--squash", "side")
+    work.commit({"side.txt": "x\n"}, "Squash")
+    work.commit({"side.txt": "another\n"}, "Go on")
+    release = work.release(must_be_merged=["feature/*", "release/*"])
+    assert preconditions.have_everything_merged(release) == "feature/*, release/*"
+
+
+def test_a_version_that_comes_before_one_that_this_branch_has_is_refused(work: Work) -> None:
     for name in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
         work.git("tag", name)
-    if where == "there":
-        work.git("push", "--quiet", "--tags", "origin")
-        work.git("tag", "--delete", "v0.1.10")
+    assert preconditions.come_after_the_last_release(work.release()) == "the first", "the remote's tags decide"
+    work.git("push", "--quiet", "--tags", "origin")
     assert told(preconditions.come_after_the_last_release, work.release()) == [
-        "0.1.1 is lower than the last release, 0.1.10."
+        "0.1.1 comes before 0.1.10, which this branch has."
     ]
+    assert preconditions.come_after_the_last_release(work.release("0.1.11")) == "the last is v0.1.10"
+
+
+def test_a_lost_tag_of_a_finished_release_is_neither_deleted_here_nor_made_anew(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """R2"""
+    release = work.release()
+    work.git("tag", "--annotate", "--message", "x", release.tag)
+    work.commit({release.notes_path: "notes\n", "VERSION": "0.1.2-dev\n"})
+    work.git("push", "--quiet", "origin", "main")
+    for step in (preconditions.have_the_tag_free, tag.tag_the_release, preconditions.come_after_the_last_release):
+        (problem,) = take(step, release, change=False).problems
+        assert problem.what.startswith("v0.1.1 was released, for main has docs/releases/v0.1.1.md")
+        assert problem.hint == "git push origin refs/tags/v0.1.1"
 
 
 def test_a_tag_that_is_another_one_on_the_remote_is_shown_before_it_is_replaced(work: Work) -> None:

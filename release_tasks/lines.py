@@ -1,0 +1,121 @@
+"""Which releases a version comes after: those of its line. What is cut from v0.1.1 never sees 0.2.0."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from semver import Version
+
+from release_tasks import versions
+from release_tasks.errors import Problem, Refused, again
+from release_tasks.files import RECORDS
+from release_tasks.git import Git, retag_hint
+from release_tasks.settings import Settings
+
+NOT_HERE = "The tag {} is on the remote, but not here."
+
+
+def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return version → commit of the tags that are `prefix` and a version, rising; tags in the wild vary."""
+    found = {}
+    for ref, commit in refs.items():  # "…^{}", the commit that an annotated tag names, is listed after the tag itself
+        name = ref.removesuffix("^{}")
+        version = name.removeprefix(f"refs/tags/{prefix}")
+        if version != name and not versions.version_problems(version):
+            found[version] = commit
+    return dict(sorted(found.items(), key=lambda each: Version.parse(each[0])))
+
+
+def contains(git: Git, commit: str, tip: str) -> bool:
+    """Tell whether `commit` has what `tip` changed: merged, or squashed, so that a merge would have changed nothing."""
+    fork = git.look("merge-base", commit, tip).stdout.strip()
+    if not fork or git.contains(commit, tip):
+        return bool(fork)
+    changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
+    touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
+    since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
+    return any(merged(git, each, tip) == git.object_named(f"{each}^{{tree}}") for each in since)
+
+
+def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
+    """Return which commits of the branch at `there` changed `path` since `tip`, newest first; a squash is one."""
+    return git.look("rev-list", "--first-parent", f"{tip}..{there}", "--", path).stdout.split()
+
+
+def tagged(git: Git, tag: str) -> str | None:
+    """Return the commit that `tag` names on the remote, None where it has none; `Refused` unless we have it too."""
+    ref, fetch = f"refs/tags/{tag}", f"git fetch {git.remote} tag {tag}"
+    there, here = git.remote_refs.get(ref), git.object_named(ref)
+    if there and not here:
+        raise Refused(NOT_HERE.format(tag), fetch)
+    if there and here != there:
+        what = f"The tag {tag} is {there:.9} on the remote, but {here:.9} here."
+        raise Refused(what, retag_hint(tag, then=f" && {fetch}"))
+    return git.commit_named(ref) if there else None
+
+
+def merged(git: Git, ours: str, theirs: str) -> str:
+    """Return the tree that a merge would make, with its conflicts; "" before git 2.38, which cannot tell."""
+    return git.look("merge-tree", "--write-tree", ours, theirs).stdout.partition("\n")[0]
+
+
+@dataclass
+class Line:
+    """The releases that the commit `base` has: what was tagged, merged or squashed, or the notes of it."""
+
+    git: Git
+    settings: Settings
+    base: str
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        return released(self.git.remote_refs, self.settings.tag_of(""))
+
+    def has(self, version: str) -> bool:
+        noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
+        return noted or contains(self.git, self.base, self.tags[version])
+
+    def last(self, target: str, finals: bool = False) -> str | None:
+        """Return the highest release in the line below `target` (of all where that is no version), or final release."""
+        below = [each for each in self.tags if not versions.is_version(target) or versions.is_past(target, each)]
+        return next((each for each in reversed(below) if not (finals and "-" in each) and self.has(each)), None)
+
+    def problems(self, target: str) -> list[Problem]:
+        """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""
+        last, settings, problems = self.last(target), self.settings, self.lost(target)
+        if later := [each for each in self.tags if versions.is_past(each, target) and self.has(each)]:
+            hint, support = again(version=versions.next_release(later[-1])), settings.support_of(target)
+            if last:
+                fix = f"git switch --create {support} {settings.tag_of(last)} && git push {settings.remote} {support}"
+                hint += f"\n{fix}   # or this, to fix an older version; then commit the fix, and run again"
+            problems.append(Problem(f"{target} comes before {later[-1]}, which this branch has.", hint))
+        for version in self._since_last(self.tags, target):
+            tag, commit = settings.tag_of(version), self.tags[version]
+            if not self.git.commit_named(commit):
+                problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
+            elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
+                hint = f"git merge --no-ff {tag}   # or commit its notes alone: {settings.notes_of(version)}"
+                problems.append(Problem(f"{tag} comes before {target}, but this branch lacks it.", hint))
+        return problems
+
+    def lost(self, target: str) -> list[Problem]:
+        """Return that a release up to `target`, which would be the last, has lost its tag: main has its notes."""
+        git, settings = self.git, self.settings
+        main = git.commit_named(git.remote_refs.get(f"refs/heads/{settings.main}", "")) or self.base
+        now = (git.text_at(main, "VERSION") or "").strip()
+        paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
+        names = [f"refs/tags/{PurePosixPath(path).stem}" for path in paths]
+        noted = self._since_last(released(dict.fromkeys(names, ""), settings.tag_of("")), target)
+        gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
+        if not gone:
+            return []
+        tag, notes = settings.tag_of(gone[-1]), settings.notes_of(gone[-1])
+        fetch = f"git fetch {RECORDS}/{tag}/evidence/git/{tag}.bundle tag {tag} && "  # the very tag
+        hint = f"{'' if git.commit_named(f'refs/tags/{tag}') else fetch}git push {settings.remote} refs/tags/{tag}"
+        return [Problem(f"{tag} was released, for {settings.main} has {notes}, but the remote has no such tag.", hint)]
+
+    def _since_last(self, found: Iterable[str], target: str) -> list[str]:
+        """Return which of the versions `found` come after the last release, up to `target`."""
+        last = self.last(target)
+        return [v for v in found if not versions.is_past(v, target) and (not last or versions.is_past(v, last))]

@@ -1,0 +1,69 @@
+"""How a release gets to its branch and to main: pushed, or by a pull request where the host's rules decline a push."""
+
+import re
+from tempfile import TemporaryDirectory
+
+from release_tasks import lines, process, screen
+from release_tasks.release import Release
+
+# What hosts answer to the push of a protected branch: GitHub (GH006, GH013), GitLab, Bitbucket, Gitea, Azure, Gerrit
+DECLINED = re.compile(r"(?m)^!\t\S+\t\[remote rejected\] \((.*(?:declined|TF40\d+|prohibited by|protected).*)\)$")
+
+
+def lacking(release: Release, waits: bool = False) -> dict[str, str]:
+    """Return branch → the branch of its pull request, of those that lack the release; pushed if it `waits`."""
+    backs = {release.base: _back(release)}
+    backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
+    lack = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
+    return {branch: back for branch, back in lack.items() if (f"refs/heads/{back}" in release.git.remote_refs) == waits}
+
+
+def _back(release: Release) -> str:
+    return f"release/{release.tag}-back"
+
+
+def push(release: Release, branch: str, back: str, last: bool) -> None:
+    """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request.
+
+    The `last` push gives up the release lock: a review may take days.
+    """
+    git, ref = release.git, f"refs/heads/{branch}"
+    commit = git.commit_named(ref) if branch == release.base else _notes_on_main(release)
+    try:
+        release.lock.push(f"{commit}:{ref}", what="is over", last=last)
+    except process.CommandFailed as no:
+        if not (reason := DECLINED.search(no.finished.stdout)):
+            raise
+        if branch == release.base:  # it gets all of this by the pull request, perhaps squashed
+            git.run("switch", "--quiet", release.branch)
+            git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
+        pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
+        screen.say(f"{release.settings.remote} declines a push of {branch}: {reason[1]}. {back} was pushed instead.")
+        for line in (no.finished.stderr + pushed.stderr).splitlines():
+            if line.startswith("remote:"):
+                screen.say(f"  {line.rstrip()}")
+
+
+def _notes_on_main(release: Release) -> str:
+    """Make and return a commit of the notes alone on top of the remote's main; nothing is checked out for it."""
+    git, path = release.git, release.notes_path
+    git.fetch()
+    main, blob = git.remote_refs[release.main_ref], git.object_named(f"{release.tip}:{path}")
+    with TemporaryDirectory() as folder:
+        add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"]
+        for words in (["read-tree", main], add, ["write-tree"]):
+            ran = process.run(["git", *words], cwd=git.root, env={"GIT_INDEX_FILE": f"{folder}/index"})
+    sign = ["-S"] if git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
+    title = f"release: notes for {release.tag}, from {release.base}"
+    return git.run("commit-tree", *sign, "-p", main, "-m", title, ran.stdout.strip()).stdout.strip()
+
+
+def edited(release: Release) -> list[str]:
+    """Return the paths that the base branch got otherwise than they were pushed for its pull request."""
+    git, refs = release.git, (release.base_ref, f"refs/heads/{_back(release)}")
+    there, tip = (git.commit_named(git.remote_refs.get(ref, "")) or "" for ref in refs)
+    brought = lines.brought(git, there, tip, release.settings.ddl.lock)  # each release has its own
+    if not (tip and brought) or lines.contains(git, there, tip):
+        return []
+    trees = lines.merged(git, f"{brought[-1]}^", tip), brought[-1]
+    return git.look("diff-tree", "-r", "-z", "--name-only", *trees).stdout.split("\0")[:-1]

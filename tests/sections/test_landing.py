@@ -1,0 +1,277 @@
+"""How main gets a release: pushed, by a pull request where the host declines a push, or of an older line the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks.files import records_folder
+from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.release import Release
+from release_tasks.sections import landing, post_release, preconditions
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+Take = Callable[..., Outcome]
+NOTES, BACK = "docs/releases/v0.1.1.md", "release/v0.1.1-back"
+STEPS = [
+    post_release.merge_the_release_branch_back,
+    post_release.open_the_next_cycle,
+    post_release.push_the_main_branch,
+    post_release.see_it_on_the_main_branch,
+]
+WORDS = {
+    "update": "error: GH006: Protected branch update failed for refs/heads/main.",
+    "pre-receive": "GitLab: You are not allowed to push code to protected branches on this project.",
+}
+
+
+def protect(work: Work, hook: str = "update", branch: str = "main") -> Path:
+    """Let the remote decline each push of `branch`, as a host does."""
+    path = work.remote / "hooks" / hook
+    is_fine = f'[ "$1" != refs/heads/{branch} ]' if hook == "update" else f"! grep -q refs/heads/{branch}$"
+    path.write_text(f"#!/bin/sh\n{is_fine} || {{ echo '{WORDS[hook]}' >&2; exit 1; }}\n")
+    path.chmod(0o755)
+    return path
+
+
+def archived(work: Work, version: str = "0.1.1") -> Release:
+    """Return a release that has come as far as section 9."""
+    release = work.release(version)
+    work.git("switch", "--quiet", "--create", release.branch)
+    work.commit({"VERSION": f"{version}\n", "ddl/ORDER.lock": f"# {release.tag}: the DDL pack\n"}, "release")
+    work.git("tag", "--annotate", "--message", "x", release.tag)
+    work.commit({release.notes_path: f"# {release.tag}\n"}, "notes")
+    work.git("push", "--quiet", "origin", release.branch, release.tag)
+    (records_folder(work.root) / release.tag / "evidence").mkdir(parents=True)
+    return release
+
+
+def states(take: Take, release: Release, change: bool = True) -> list[str]:
+    return [take(step, release, change).state for step in STEPS]
+
+
+@pytest.mark.parametrize("hook", WORDS)
+def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alone(
+    work: Work, take: Take, hook: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R16: it stopped for ever in section 10."""
+    work.git("config", "merge.ff", "only")  # R24
+    protect(work, hook)
+    release, before = archived(work), work.git("rev-parse", "main")
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    shown = capsys.readouterr().out
+    assert "origin declines a push of main: " in shown and f"remote: {WORDS[hook]}" in shown
+    assert work.git("rev-parse", "main") == before == work.git("rev-parse", "origin/main")
+    there = release.git.remote_refs
+    for change in (False, True):
+        assert states(take, release, change) == [DONE, DONE, DONE, MANUAL]
+    assert take(STEPS[-1], release).text == f"main waits for the pull request of {BACK}"
+    assert release.git.remote_refs == there and not release.is_over
+    assert work.git("show", f"origin/{BACK}:VERSION") == "0.1.2-dev"
+
+
+def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_leaves_nothing_behind(work: Work, take: Take) -> None:
+    release, before = archived(work), work.git("rev-parse", "main")
+    protect(work).write_text("#!/bin/sh\nexit 1\n")
+    assert [take(step, release).state for step in STEPS[:3]] == [CHANGED, CHANGED, REFUSED]
+    assert work.git("rev-parse", "main") == before and f"refs/heads/{BACK}" not in release.git.remote_refs
+    protect(work)
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+
+
+def test_a_race_is_no_rule_and_is_raised(work: Work, take: Take) -> None:
+    release = archived(work)
+    assert [take(step, release).state for step in STEPS[:2]] == [CHANGED] * 2
+    work.git("switch", "--quiet", "--detach", "origin/main")
+    theirs = work.commit({"their.txt": "x"}, "Theirs")
+    work.git("push", "--quiet", "origin", "HEAD:main")
+    (problem,) = take(STEPS[2], release).problems
+    assert "(fetch first)" in problem.what or "(non-fast-forward)" in problem.what
+    assert f"refs/heads/{BACK}" not in release.git.remote_refs
+    assert states(take, release) == [CHANGED, DONE, CHANGED, DONE]
+    assert release.git.contains("refs/remotes/origin/main", theirs)
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_rule"),
+    [
+        ("protected branch hook declined", True),
+        ("push declined due to repository rule violations", True),
+        ("TF402455: Pushes to this branch are not permitted; you must use a pull request.", True),
+        ("prohibited by Gerrit: not permitted: update", True),
+        ("cannot lock ref 'refs/heads/main': is at a but expected b", False),
+        ("failed to update ref", False),
+        ("atomic push failure", False),
+        ("shallow update not allowed", False),
+    ],
+)
+def test_what_hosts_say_of_their_rules(reason: str, is_rule: bool) -> None:
+    found = f"To x\n!\tHEAD:refs/heads/main\t[remote rejected] ({reason})\nDone"
+    assert bool(landing.DECLINED.search(found)) == is_rule
+    assert not landing.DECLINED.search(f"!\tHEAD:refs/heads/main\t[rejected] ({reason})\n")
+
+
+# What became of the pull request. Each takes place on the host's main.
+
+
+def merged(host: Work) -> None:
+    host.git("merge", "--quiet", "--no-ff", "--no-edit", f"origin/{BACK}")
+
+
+def squashed(host: Work) -> None:
+    host.git("merge", "--quiet", "--squash", f"origin/{BACK}")
+    host.commit({}, "Back (#8)")
+
+
+def rebased(host: Work) -> None:
+    commits = host.git("rev-list", "--reverse", "--no-merges", f"main..origin/{BACK}").split()
+    host.git("cherry-pick", "--allow-empty", *commits)
+
+
+def reviewed(host: Work) -> None:
+    """More commits on the branch, then a squash of all."""
+    host.git("merge", "--quiet", "--squash", f"origin/{BACK}")
+    host.commit({"review.txt": "x\n"}, "Back (#8)")
+
+
+def edited(host: Work) -> None:
+    host.git("merge", "--quiet", "--squash", f"origin/{BACK}")
+    host.commit({NOTES: "# v0.1.1, said better\n", "app.txt": "a suggestion\n"}, "Back (#8)")
+
+
+def busy(host: Work) -> None:
+    host.commit({"two.txt": "two\n", "CHANGELOG.md": "# Changes\n\n## 0.1.1\n\n- two\n"}, "Meanwhile")
+
+
+def resolved(host: Work) -> None:
+    host.git("merge", "--quiet", "--squash", "--strategy-option=theirs", f"origin/{BACK}")
+    host.commit({}, "Back (#8)")
+
+
+def later(host: Work) -> None:
+    host.commit({"CHANGELOG.md": "## 0.3.0\n", "VERSION": "0.3.0-dev\n"}, "Later")
+
+
+def reverted(host: Work) -> None:
+    squashed(host)
+    host.git("revert", "--no-edit", "HEAD")
+
+
+def notes_alone(host: Work) -> None:
+    host.git("checkout", f"origin/{BACK}", "--", NOTES)
+    host.commit({}, "Notes")
+
+
+@pytest.mark.parametrize(
+    ("acts", "found"),
+    [
+        ([busy], None),
+        ([merged], ""),
+        ([squashed], ""),
+        ([rebased], ""),
+        ([squashed, later], ""),
+        ([rebased, later], ""),
+        ([reviewed], ""),
+        ([busy, resolved], ""),
+        ([edited], f"edited in review: app.txt, {NOTES}"),
+        ([edited, later], f"edited in review: app.txt, {NOTES}"),
+        ([reverted], None),
+        ([notes_alone], None),
+    ],
+    ids=lambda value: " ".join(act.__name__ for act in value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("deleted", [False, True], ids=["branch kept", "branch deleted"])
+def test_what_came_to_main_by_the_pull_request_is_known(
+    work: Work, take: Take, tmp_path: Path, acts: list[Callable[[Work], None]], found: str | None, deleted: bool
+) -> None:
+    hook = protect(work)
+    release = archived(work)
+    assert states(take, release)[-1] == MANUAL
+    hook.unlink()
+    host = type(work)(tmp_path / "host", work.remote)
+    work.git("clone", "--quiet", str(work.remote), str(host.root))
+    for act in acts:
+        act(host)
+    host.git("push", "--quiet", "origin", "main")
+    release.git.refresh()
+    if found is None:
+        assert states(take, release) == [CHANGED, DONE, DONE, MANUAL]
+        return
+    if deleted:
+        host.git("push", "--quiet", "origin", f":{BACK}")
+        release.git.refresh()
+    protect(work)
+    assert take(STEPS[0], release, change=False).state == PLANNED, "main was not fetched"
+    assert states(take, release) == [CHANGED, DONE, DONE, DONE]
+    assert take(STEPS[-1], release).text == ("" if deleted else found)
+    assert release.is_over
+
+
+# An older line
+
+
+@pytest.fixture
+def hotfix(work: Work) -> Release:
+    """0.1.2 has come from support/0.1 as far as section 9, while main is on 0.3.0-dev."""
+    work.release_before("v0.1.0")
+    work.git("push", "--quiet", "origin", "main:support/0.1")
+    work.git("branch", "--quiet", "support/0.1")
+    work.commit({"VERSION": "0.3.0-dev\n", "CHANGELOG.md": "## 0.3.0\n", "app.txt": "main's\n"}, "Main goes on")
+    work.git("push", "--quiet", "origin", "main")
+    work.git("switch", "--quiet", "support/0.1")
+    work.commit({"app.txt": "fixed\n"}, "fix: it")
+    return archived(work, "0.1.2")
+
+
+def test_main_gets_the_notes_alone_of_an_older_line_s_release(hotfix: Release, work: Work, take: Take) -> None:
+    main = work.git("rev-parse", "main")
+    assert (hotfix.base, take(STEPS[2], hotfix, change=False).state) == ("support/0.1", PENDING)
+    assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED, DONE]
+    assert hotfix.is_over and states(take, hotfix) == [DONE] * 4
+    for branch in ("main", "support/0.1"):
+        work.git("switch", "--quiet", branch)
+        assert take(preconditions.stand_on_the_right_branch, hotfix).text == f"on {branch}"
+    assert work.git("show", "origin/support/0.1:VERSION") == "0.1.3-dev"
+    assert work.git("rev-parse", "origin/main~1", "main").split() == [main] * 2
+    assert work.git("diff", "--name-only", "main", "origin/main") == hotfix.notes_path
+    assert work.git("status", "--porcelain") == "" and work.git("branch", "--show-current") == "support/0.1"
+
+
+def test_each_branch_of_an_older_line_waits_for_its_own_pull_request(hotfix: Release, work: Work, take: Take) -> None:
+    protect(work, branch=r".*").write_text("#!/bin/sh\ncase $1 in refs/heads/release/*) ;; *) exit 1 ;; esac\n")
+    assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    text = "support/0.1 waits for the pull request of release/v0.1.2-back; "
+    assert take(STEPS[-1], hotfix).text == f"{text}main waits for the pull request of release/v0.1.2-notes-back"
+    (work.remote / "hooks" / "update").unlink()
+    work.git("push", "--quiet", "origin", "origin/release/v0.1.2-notes-back:refs/heads/main")
+    hotfix.git.refresh()
+    assert take(STEPS[-1], hotfix).text == text.rstrip("; ") and not hotfix.is_over
+    work.git("push", "--quiet", "origin", "origin/release/v0.1.2-back:refs/heads/support/0.1")
+    hotfix.git.refresh()
+    assert states(take, hotfix)[1:] == [DONE] * 3 and hotfix.is_over
+
+
+def test_a_finished_release_stays_over_when_its_support_branch_is_cut(work: Work, take: Take) -> None:
+    release = archived(work)
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED, DONE]
+    work.git("push", "--quiet", "origin", f"{release.published}:refs/heads/support/0.1")
+    release.git.refresh()
+    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 4
+
+
+def test_notes_that_others_outrun_are_pushed_by_the_same_command(hotfix: Release, work: Work, take: Take) -> None:
+    hook = work.root / ".git" / "hooks" / "pre-push"
+    push = f"git -C {work.root} push --quiet --no-verify origin main~0:refs/heads/main"
+    work.git("switch", "--quiet", "--detach", "main")
+    theirs = work.commit({"their.txt": "x"}, "Theirs")
+    work.git("switch", "--quiet", hotfix.branch)
+    hook.write_text(f"#!/bin/sh\ngrep --quiet refs/heads/main && {push.replace('main~0', theirs)}; exit 0\n")
+    hook.chmod(0o755)
+    assert states(take, hotfix)[2] == REFUSED
+    hook.unlink()
+    assert states(take, hotfix) == [DONE, DONE, CHANGED, DONE] and hotfix.git.contains("origin/main", theirs)

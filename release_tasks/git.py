@@ -1,15 +1,15 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
-import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from release_tasks import process
+from release_tasks import git_setup, process
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, checksum_lines, file_sha256, read_checksums, sha256
+from release_tasks.process import CommandFailed, Finished
 
 if TYPE_CHECKING:
     import git as gitpython
@@ -30,7 +30,7 @@ class Git:
 
     def __init__(self, root: Path, remote: str) -> None:
         self.root, self.remote = root, remote
-        self._seen: dict[tuple[str, ...], process.Finished] = {}
+        self._seen: dict[tuple[str, ...], Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
         self._remote_refs: dict[str, str] = {}
         self._listed_at = -NEWS  # a `time.monotonic`
@@ -39,13 +39,7 @@ class Git:
     def open(cls, root: Path, remote: str) -> Self:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
-        if not (root / ".git").exists():
-            top = git.look("rev-parse", "--show-toplevel").stdout.strip()
-            if not top:
-                raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
-            what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
-            fix = "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder."
-            raise Refused(what, fix)
+        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"))
         if git.commit_named("HEAD") is None:
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return git
@@ -66,18 +60,31 @@ class Git:
         if remote:
             self._listed_at = -NEWS
 
-    def run(self, *args: str, timeout: float = LOCAL, check: bool = True, changes: bool = True) -> process.Finished:
+    def run(
+        self, *args: str, timeout: float = LOCAL, check: bool = True, changes: bool = True, env: Mapping[str, str] = {}
+    ) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        Raises `process.CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
+        Raises `CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
         """
         if changes:
             self._seen.clear()
-        ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
-        env = {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": ssh}
+        env = {"GIT_EDITOR": "true", "LC_ALL": "C", **env}
         return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
 
-    def look(self, *args: str) -> process.Finished:
+    def reach(self, *args: str, changes: bool = True) -> Finished:
+        """Run `git args`, which reaches the remote, with the ssh that git is set up to use, else one that never asks.
+
+        Raises `CommandFailed` when it fails, and `Refused` when git does not trust the owner of a remote folder.
+        """
+        ssh = git_setup.ssh_variables(self.look("config", "core.sshCommand").stdout)
+        try:
+            return self.run(*args, timeout=NETWORK, changes=changes, env=ssh)
+        except CommandFailed as failed:
+            git_setup.trusted(failed.finished)
+            raise
+
+    def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
         if args not in self._seen:
             self._seen[args] = self.run(*args, check=False, changes=False)
@@ -186,8 +193,8 @@ class Git:
             if self.remote not in self.look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
-                listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK, changes=False).stdout
-            except process.CommandFailed as no:
+                listing = self.reach("ls-remote", "--quiet", self.remote, changes=False).stdout
+            except CommandFailed as no:
                 what = f"The remote {self.remote!r} does not answer: {no}"
                 raise Refused(what, f"git ls-remote {self.remote}") from no
             lines = (line.split("\t") for line in listing.splitlines())
@@ -198,12 +205,12 @@ class Git:
 
     def fetch(self) -> None:
         self.refresh()
-        self.run("fetch", "--quiet", self.remote, timeout=NETWORK)
+        self.reach("fetch", "--quiet", self.remote)
 
     def push(self, *refspecs: str) -> None:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
-        self.run("push", "--quiet", "--atomic", self.remote, *refspecs, timeout=NETWORK)
+        self.reach("push", "--quiet", "--atomic", self.remote, *refspecs)
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.

@@ -1,5 +1,6 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
+import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     import git as gitpython
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
-LOCAL = 60
 NEWS = 10.0  # seconds after which the remote is listed again
-MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
@@ -61,7 +60,7 @@ class Git:
             self._listed_at = -NEWS
 
     def run(
-        self, *args: str, timeout: float = LOCAL, check: bool = True, changes: bool = True, env: Mapping[str, str] = {}
+        self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, env: Mapping[str, str] = {}
     ) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
@@ -69,20 +68,18 @@ class Git:
         """
         if changes:
             self._seen.clear()
-        env = {"GIT_EDITOR": "true", "LC_ALL": "C", **env}
-        return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
+        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOKED.get(args[0], timeout)
+        try:
+            return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
+        except CommandFailed as failed:
+            git_setup.explain(failed, self.root / self.look("rev-parse", "--git-path", "hooks").stdout.strip())
+            raise
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
-        """Run `git args`, which reaches the remote, with the ssh that git is set up to use, else one that never asks.
-
-        Raises `CommandFailed` when it fails, and `Refused` when git does not trust the owner of a remote folder.
-        """
-        ssh = git_setup.ssh_variables(self.look("config", "core.sshCommand").stdout)
-        try:
-            return self.run(*args, timeout=NETWORK, changes=changes, env=ssh)
-        except CommandFailed as failed:
-            git_setup.trusted(failed.finished)
-            raise
+        """Run `git args`, which reaches the remote, by the ssh that git is set up to use, or by one without prompts."""
+        chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or self.look("config", "core.sshCommand").stdout
+        ssh = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        return self.run(*args, timeout=NETWORK, changes=changes, env=ssh)
 
     def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
@@ -105,6 +102,10 @@ class Git:
         """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
         return self.look("cat-file", "tag", tag_ref).stdout
 
+    def is_set(self, key: str) -> bool:
+        """Tell whether git's configuration has `key`, as commit.gpgSign, and it is true."""
+        return self.look("config", "--type=bool", key).stdout == "true\n"
+
     @property
     def branch(self) -> str | None:
         """The branch that is checked out, None on a detached HEAD."""
@@ -117,16 +118,17 @@ class Git:
     @property
     def under_way(self) -> str | None:
         """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
-        return next((mark for mark in MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
+        return next((mark for mark in git_setup.MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
         return self.look("merge-base", "--is-ancestor", ancestor, commit).code == 0
 
     def dirty_paths(self) -> list[str]:
-        """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
+        """Return the paths that differ from HEAD or are untracked, sorted; but ignored ones and our incomplete ones."""
         status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
-        return sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
+        paths = sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
+        return [path for path in paths if not path.endswith(".incomplete")]
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
@@ -218,12 +220,12 @@ class Git:
         Files in a submodule are committed there first; the parent then records the submodule's new commit.
         """
         own, submodules = dict(files), list[str]()
+        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in files.items()}))
         for folder in sorted({path.partition("/")[0] for path in files}):
             if submodule := self.submodule(folder):
                 inside = {path.partition("/")[2]: own.pop(path) for path in files if path.startswith(f"{folder}/")}
                 submodule.commit_files(inside, message)
                 submodules.append(folder)
-        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in own.items()}))
         for path, content in own.items():
             atomic_write(self.root / path, content)
         paths = [*own, *submodules]
@@ -239,7 +241,13 @@ class Git:
         return Path(self.repo.git_dir) / "RELEASE_FILES"
 
     def half_committed(self) -> list[str]:
-        """Return the files that are, byte for byte, what a `commit_files` wrote that was stopped."""
+        """Return what is, byte for byte, what a `commit_files` wrote that was stopped: files, and whole submodules."""
         written = read_checksums(self._writing.read_bytes()) if self._writing.exists() else {}
         here = [path for path in written if (self.root / path).is_file()]
-        return [path for path in here if file_sha256(self.root / path) == written[path]]
+        ours = [path for path in here if file_sha256(self.root / path) == written[path]]
+        for folder in {path.partition("/")[0] for path in written}:
+            if recorded := (submodule := self.submodule(folder)) and self._submodule_at("HEAD", folder):
+                diff = submodule.run("diff", "--name-only", "-z", "--no-renames", recorded, changes=False).stdout
+                if all(f"{folder}/{path}" in ours for path in {*diff.split("\0")[:-1], *submodule.dirty_paths()}):
+                    ours.append(folder)
+        return ours

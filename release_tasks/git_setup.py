@@ -1,26 +1,23 @@
-"""How git is set up around us: a hook that calls us, an owner it does not trust, the ssh it is told to use."""
+"""How git is set up around us: a hook that calls us, an owner it does not trust, hooks of its own."""
 
 import os
 import re
 from pathlib import Path
 
-from release_tasks.errors import Refused
-from release_tasks.process import Finished
+from release_tasks import process
+from release_tasks.errors import Problem, Refused, listed
+from release_tasks.process import CommandFailed, Finished
 
-# What makes git work on another repository, as in a hook (git rev-parse --local-env-vars). Its GIT_CONFIG_*, by which
-# containers and CI set safe.directory and the like, stay.
-ELSEWHERE = (
-    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_GRAFT_FILE"),
-    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_INTERNAL_SUPER_PREFIX"),
-    *("GIT_IMPLICIT_WORK_TREE", "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE"),
-)
+HOOKED = {"commit": 900.0, "merge": 900.0, "push": 900.0}  # seconds they may take: a hook may run all tests
+MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 TRUST = re.compile(r"git config --global --add safe\.directory .*")
 
 
 def stay_here() -> None:
     """Let git, GitPython and all that we start work on the repository of their folder, not on a calling hook's."""
-    for name in ELSEWHERE:
-        os.environ.pop(name, None)
+    for name in process.run(["git", "rev-parse", "--local-env-vars"]).stdout.split():
+        if not name.startswith("GIT_CONFIG"):  # by which containers and CI set safe.directory and the like
+            os.environ.pop(name, None)
 
 
 def check_root(root: Path, found: Finished) -> None:
@@ -40,7 +37,16 @@ def trusted(finished: Finished) -> None:
         raise Refused(finished.stderr.strip().partition("\n")[0], fix[0])
 
 
-def ssh_variables(configured: str) -> dict[str, str]:
-    """Return variables for an ssh that never prompts, none where the user or `configured` chose one."""
-    chosen = configured or os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"}
-    return {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+def variables() -> dict[str, str]:
+    """Return variables for git: no editor, messages in English, and LF is no reason to refuse a file of ours."""
+    config = f"{os.environ.get('GIT_CONFIG_PARAMETERS', '')} 'core.safecrlf=false'"
+    return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
+
+
+def explain(failed: CommandFailed, hooks: Path) -> None:
+    """Add to `failed` which hooks ran with the command; raises `Refused` instead where git trusts a folder not."""
+    trusted(failed.finished)
+    command = failed.finished.argv[1]
+    if ran := [str(hook) for hook in hooks.glob(f"*{command}*") if command in HOOKED and hook.suffix != ".sample"]:
+        (problem,) = failed.problems
+        failed.problems = (Problem(f"{problem.what}\nWith it ran {listed(ran)}.", problem.hint),)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from release_tasks import git_setup
 from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
-from release_tasks.git_setup import stay_here
 from tests.conftest import Work
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TAG = "refs/tags/v0.1.1"
 
@@ -245,6 +242,30 @@ def test_what_a_stopped_commit_wrote_is_known_until_a_hand_changes_it(work: Work
     assert git.half_committed() == [] == git.dirty_paths()
 
 
+def test_what_a_stopped_commit_wrote_in_a_submodule_is_known_until_a_hand_changes_it(work: Work) -> None:
+    """R28: whatever was changed in the docs' submodule on the release branch was taken for ours."""
+    docs = work.add_submodule("manual", {"GUIDE.md": "first\n", "OTHER.md": "theirs\n"})
+    git, files = work.layer(), {"VERSION": b"0.1.1\n", "manual/GUIDE.md": b"second\n"}
+    for where in (docs, work):  # stopped in the submodule; then when it is committed there, but not recorded here
+        hook = Path(where.git("rev-parse", "--absolute-git-dir")) / "hooks" / "pre-commit"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+        with pytest.raises(Refused):
+            git.commit_files(files, "release: both")
+        docs.write({".GUIDE.md.4711.incomplete": "seco"})
+        assert set(git.dirty_paths()) <= set(git.half_committed()) and "manual" in git.half_committed()
+        for path, text in (("OTHER.md", "by hand\n"), ("GUIDE.md", "by hand\n"), ("new.md", "")):
+            before = (docs.root / path).read_text() if (docs.root / path).exists() else None
+            docs.write({path: text})
+            assert "manual" not in git.half_committed()
+            (docs.root / path).unlink()
+            docs.write({path: before} if before else {})
+        hook.unlink()
+    docs.commit({"OTHER.md": "by hand\n"})
+    assert "manual" not in git.half_committed()
+
+
 def test_files_in_a_submodule_are_committed_there_and_recorded_here(work: Work) -> None:
     docs = work.add_submodule("manual", {"GUIDE.md": "first\n"})
     git = work.layer()
@@ -266,6 +287,36 @@ def test_hashes_are_of_committed_bytes_on_a_crlf_checkout_too(work: Work) -> Non
     assert git.dirty_paths() == []
 
 
+def test_files_of_ours_are_committed_where_git_refuses_lf(work: Work, git: Git) -> None:
+    """R25: core.safecrlf was found by section 3, after the branch was cut."""
+    work.git("config", "core.autocrlf", "true")
+    work.git("config", "core.safecrlf", "true")
+    git.commit_files({"new.txt": b"one\ntwo\n"}, "release: LF")
+    assert git.bytes_at("HEAD", "new.txt") == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("name", ["pre-commit", "pre-push"])
+def test_a_hook_that_takes_too_long_or_fails_is_named(
+    work: Work, git: Git, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """R25: after 120 s a push failed, and nothing said why."""
+    hook = work.refuse_commits().rename(work.root / ".git" / "hooks" / name)
+
+    def commit_or_push() -> str:
+        with pytest.raises(Refused) as refused:
+            if name == "pre-commit":
+                git.commit_files({"VERSION": b"0.1.1\n"}, "release: x")
+            git.push("main:refs/heads/new")
+        return refused.value.problems[0].what
+
+    assert commit_or_push().endswith(f"With it ran {hook}.")
+    hook.write_text("#!/bin/sh\nexec sleep 600\n")
+    assert git_setup.HOOKED["push"] >= 600
+    monkeypatch.setattr(git_setup, "HOOKED", {"commit": 0.5, "push": 0.5})
+    found = commit_or_push()
+    assert "did not end within 0.5 s" in found and found.endswith(f"With it ran {hook}.")
+
+
 def test_a_long_list_is_cut_and_counted() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed("abcde", most=3) == "a, b, c and 2 more"
@@ -281,12 +332,12 @@ def test_the_variables_of_a_hook_of_another_repository_are_dropped(
     other = Work.make(tmp_path / "other", {"VERSION": "9.9.9\n"})
     theirs, ours = other.git("rev-parse", "HEAD"), work.git("rev-parse", "HEAD")
     for name in work.git("rev-parse", "--local-env-vars").split():
-        if not name.startswith("GIT_CONFIG"):
+        if not name.startswith(("GIT_CONFIG", "GIT_INTERNAL")):
             monkeypatch.setenv(name, "")
     monkeypatch.setenv("GIT_DIR", str(other.root / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(other.root))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other.root / ".git" / "index"))
-    stay_here()
+    git_setup.stay_here()
     git = work.layer()
     assert git.commit_named("HEAD") == ours and git.text_at("HEAD", "VERSION") == "0.1.1-dev\n"
     git.commit_files({"VERSION": b"0.1.1\n"}, "release: here")

@@ -6,6 +6,7 @@ What a deployment leaves in the world for later looks: `releases/<tag>.json` bes
 import json
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.pack import DdlFile
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused, refuse, require
+from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import atomic_write, emptied, point_link, readable_by_all
 from release_tasks.git import Git
 from release_tasks.process import wait_until
@@ -64,6 +65,15 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
     with TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": f"{folder}/index"}
         git.run(*to, "read-tree", "--reset", "-u", commit, timeout=UNPACK, env=index)
+
+
+def submodule_problems(release: Release) -> Iterator[Problem]:
+    """Yield which submodules, but the docs, would be put in place as empty folders."""
+    for line in release.git.look("ls-tree", "-r", "-z", release.tip).stdout.split("\0"):
+        path = line.partition("\t")[2]
+        if line.startswith("160000 ") and path != release.settings.docs_pack.folder:
+            what = f"{path}/ is a submodule, and would be deployed as an empty folder; expected its files right here."
+            yield Problem(what, f"git submodule status {shlex.quote(path)}   # then bring them in by git subtree")
 
 
 def deployment_of(release: Release, env: Environment) -> dict[str, Any]:

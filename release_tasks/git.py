@@ -38,9 +38,7 @@ class Git:
     def open(cls, root: Path, remote: str) -> Self:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
-        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"))
-        if git.commit_named("HEAD") is None:
-            raise Refused("The repository has no commit yet.", "git add -A && git commit")
+        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"), git.commit_named("HEAD"))
         return git
 
     @cached_property
@@ -126,9 +124,8 @@ class Git:
 
     def dirty_paths(self) -> list[str]:
         """Return the paths that differ from HEAD or are untracked, sorted; but ignored ones and our incomplete ones."""
-        status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
-        paths = sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
-        return [path for path in paths if not path.endswith(".incomplete")]
+        found = self.run("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", changes=False)
+        return sorted(entry[3:] for entry in found.stdout.split("\0") if entry and not entry.endswith(".incomplete"))
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
@@ -243,8 +240,7 @@ class Git:
     def half_committed(self) -> list[str]:
         """Return what is, byte for byte, what a `commit_files` wrote that was stopped: files, and whole submodules."""
         written = read_checksums(self._writing.read_bytes()) if self._writing.exists() else {}
-        here = [path for path in written if (self.root / path).is_file()]
-        ours = [path for path in here if file_sha256(self.root / path) == written[path]]
+        ours = [path for path in written if (at := self.root / path).is_file() and file_sha256(at) == written[path]]
         for folder in {path.partition("/")[0] for path in written}:
             if recorded := (submodule := self.submodule(folder)) and self._submodule_at("HEAD", folder):
                 diff = submodule.run("diff", "--name-only", "-z", "--no-renames", recorded, changes=False).stdout

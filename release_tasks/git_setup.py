@@ -20,10 +20,12 @@ def stay_here() -> None:
             os.environ.pop(name, None)
 
 
-def check_root(root: Path, found: Finished) -> None:
-    """Raise `Refused` unless `root` is where git, as `found` by rev-parse, has the root of a repository."""
+def check_root(root: Path, found: Finished, head: str | None) -> None:
+    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
     trusted(found)
     if (root / ".git").exists():
+        if not head:
+            raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return
     if not (top := found.stdout.strip()):
         raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")

@@ -11,14 +11,8 @@ from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
-LAYER = (
-    "invoke.yaml",
-    "tasks.py",
-    "tasks_local.py",
-    "noxfile.py",
-    "noxfile_local.py",
-    "release_tasks/",
-)  # drives, is not deployed
+# What drives a release and is not deployed.
+LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "noxfile_local.py", "release_tasks/")
 
 
 def tag_the_release(release: Release, sign: bool = False) -> Step:

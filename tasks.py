@@ -17,7 +17,7 @@ RESTORE = {
 
 
 @section()
-def preconditions(release):
+def preconditions(release, sign=False):
     """2. Preconditions"""
     return steps(
         sections.preconditions.keep_environments_apart,
@@ -30,11 +30,13 @@ def preconditions(release):
         sections.preconditions.have_versions_in_line,
         sections.preconditions.have_a_ddl_pack_in_order,
         sections.preconditions.have_what_commands_name,
+        sections.preconditions.sign_once,
         sections.preconditions.start_the_browser_once,
         sections.preconditions.prove_the_ddl_pack,
         sections.preconditions.validate_the_ddl_pack_on_dev,
         sections.preconditions.pass_the_smokes_on_dev,
         sections.preconditions.have_a_test_for_each_condition,
+        sign=sign,
     )
 
 
@@ -188,7 +190,7 @@ def backup_restore(c, from_=None, into=None, over=None):
 @task(name="schema", help={"file": "where to write it; default: standard output"})
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
-    layer.settings.write_schema(file)
+    layer.config.write_schema(file)
 
 
 ns = Collection(

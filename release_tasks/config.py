@@ -1,5 +1,6 @@
 """`release:` of invoke.yaml read into `Settings`: variables filled in, every problem named by its key path."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -90,3 +91,12 @@ def _as_problem(error: Any) -> Problem:
     if about and error["type"] == "string_pattern_mismatch":  # words say more than a pattern
         what = f"expected {about}"
     return Problem(f"invoke.yaml, {path}: {found}{what}.", "Fix the value in invoke.yaml.")
+
+
+def write_schema(file: str | None) -> None:
+    """Write the JSON Schema of invoke.yaml to `file`, or print it."""
+    release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
+    schema = json.dumps({"properties": {"release": release}}, indent=2)
+    if file:
+        Path(file).write_text(f"{schema}\n", encoding="utf-8")
+    print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)

@@ -94,8 +94,9 @@ class ReleaseExecutor(Executor):
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
-            from release_tasks import config, files, temporary
+            from release_tasks import config, files, git_setup, temporary
 
+            git_setup.stay_here()
             with temporary.run_directory():
                 if sections:
                     return self._walk(list(sections), _options())

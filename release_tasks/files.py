@@ -20,6 +20,16 @@ def emptied(folder: Path) -> Path:
 
 
 @contextmanager
+def readable_by_all() -> Iterator[None]:
+    """Let others, as the user of a web server, read what the block makes, whatever the umask."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Name `path` in an error of the block that names no file, as one on a full disk."""
     try:

@@ -7,17 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from release_tasks import process
+from release_tasks import git_setup, process
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, checksum_lines, file_sha256, read_checksums, sha256
+from release_tasks.process import CommandFailed, Finished
 
 if TYPE_CHECKING:
     import git as gitpython
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
-LOCAL = 60
 NEWS = 10.0  # seconds after which the remote is listed again
-MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
@@ -30,7 +29,7 @@ class Git:
 
     def __init__(self, root: Path, remote: str) -> None:
         self.root, self.remote = root, remote
-        self._seen: dict[tuple[str, ...], process.Finished] = {}
+        self._seen: dict[tuple[str, ...], Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
         self._remote_refs: dict[str, str] = {}
         self._listed_at = -NEWS  # a `time.monotonic`
@@ -39,15 +38,7 @@ class Git:
     def open(cls, root: Path, remote: str) -> Self:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
-        if not (root / ".git").exists():
-            top = git.look("rev-parse", "--show-toplevel").stdout.strip()
-            if not top:
-                raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
-            what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
-            fix = "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder."
-            raise Refused(what, fix)
-        if git.commit_named("HEAD") is None:
-            raise Refused("The repository has no commit yet.", "git add -A && git commit")
+        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"), git.commit_named("HEAD"))
         return git
 
     @cached_property
@@ -66,18 +57,29 @@ class Git:
         if remote:
             self._listed_at = -NEWS
 
-    def run(self, *args: str, timeout: float = LOCAL, check: bool = True, changes: bool = True) -> process.Finished:
+    def run(
+        self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, env: Mapping[str, str] = {}
+    ) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        Raises `process.CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
+        Raises `CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
         """
         if changes:
             self._seen.clear()
-        ssh = os.environ.get("GIT_SSH_COMMAND", "ssh") + " -o BatchMode=yes"
-        env = {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_SSH_COMMAND": ssh}
-        return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
+        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOKED.get(args[0], timeout)
+        try:
+            return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
+        except CommandFailed as failed:
+            git_setup.explain(failed, self.root / self.look("rev-parse", "--git-path", "hooks").stdout.strip())
+            raise
 
-    def look(self, *args: str) -> process.Finished:
+    def reach(self, *args: str, changes: bool = True) -> Finished:
+        """Run `git args`, which reaches the remote, by the ssh that git is set up to use, or by one without prompts."""
+        chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or self.look("config", "core.sshCommand").stdout
+        ssh = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        return self.run(*args, timeout=NETWORK, changes=changes, env=ssh)
+
+    def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
         if args not in self._seen:
             self._seen[args] = self.run(*args, check=False, changes=False)
@@ -98,6 +100,10 @@ class Git:
         """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
         return self.look("cat-file", "tag", tag_ref).stdout
 
+    def is_set(self, key: str) -> bool:
+        """Tell whether git's configuration has `key`, as commit.gpgSign, and it is true."""
+        return self.look("config", "--type=bool", key).stdout == "true\n"
+
     @property
     def branch(self) -> str | None:
         """The branch that is checked out, None on a detached HEAD."""
@@ -110,16 +116,16 @@ class Git:
     @property
     def under_way(self) -> str | None:
         """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
-        return next((mark for mark in MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
+        return next((mark for mark in git_setup.MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
         return self.look("merge-base", "--is-ancestor", ancestor, commit).code == 0
 
     def dirty_paths(self) -> list[str]:
-        """Return the paths that differ from HEAD or are untracked, sorted; ignored ones left out."""
-        status = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"]
-        return sorted(entry[3:] for entry in self.run(*status, changes=False).stdout.split("\0") if entry)
+        """Return the paths that differ from HEAD or are untracked, sorted; but ignored ones and our incomplete ones."""
+        found = self.run("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", changes=False)
+        return sorted(entry[3:] for entry in found.stdout.split("\0") if entry and not entry.endswith(".incomplete"))
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""
@@ -177,8 +183,8 @@ class Git:
             if self.remote not in self.look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
             try:
-                listing = self.run("ls-remote", "--quiet", self.remote, timeout=NETWORK, changes=False).stdout
-            except process.CommandFailed as no:
+                listing = self.reach("ls-remote", "--quiet", self.remote, changes=False).stdout
+            except CommandFailed as no:
                 what = f"The remote {self.remote!r} does not answer: {no}"
                 raise Refused(what, f"git ls-remote {self.remote}") from no
             lines = (line.split("\t") for line in listing.splitlines())
@@ -190,12 +196,12 @@ class Git:
     def fetch(self, *refs: str) -> None:
         """Fetch `refs`, by default what is configured."""
         self.refresh()
-        self.run("fetch", "--quiet", self.remote, *refs, timeout=NETWORK)
+        self.reach("fetch", "--quiet", self.remote, *refs)
 
     def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
-        return self.run("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs, timeout=NETWORK)
+        return self.reach("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs)
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.
@@ -203,19 +209,19 @@ class Git:
         Files in a submodule are committed there first; the parent then records the submodule's new commit.
         """
         own, submodules = dict(files), list[str]()
+        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in files.items()}))
         for folder in sorted({path.partition("/")[0] for path in files}):
             if submodule := self.submodule(folder):
                 inside = {path.partition("/")[2]: own.pop(path) for path in files if path.startswith(f"{folder}/")}
                 submodule.commit_files(inside, message)
                 submodules.append(folder)
-        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in own.items()}))
         for path, content in own.items():
             atomic_write(self.root / path, content)
         paths = [*own, *submodules]
         self.run("add", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
-            commit = ["-c", "i18n.commitEncoding=UTF-8", "commit", *(["--allow-empty"] if even_empty else [])]
-            self.run(*commit, "--quiet", "--message", message, "--only", "--", *paths, timeout=NETWORK)
+            empty = ["--allow-empty"] if even_empty else []
+            self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
         self._writing.unlink()
 
     @property
@@ -224,7 +230,12 @@ class Git:
         return Path(self.repo.git_dir) / "RELEASE_FILES"
 
     def half_committed(self) -> list[str]:
-        """Return the files that are, byte for byte, what a `commit_files` wrote that was stopped."""
+        """Return what is, byte for byte, what a `commit_files` wrote that was stopped: files, and whole submodules."""
         written = read_checksums(self._writing.read_bytes()) if self._writing.exists() else {}
-        here = [path for path in written if (self.root / path).is_file()]
-        return [path for path in here if file_sha256(self.root / path) == written[path]]
+        ours = [path for path in written if (at := self.root / path).is_file() and file_sha256(at) == written[path]]
+        for folder in {path.partition("/")[0] for path in written}:
+            if recorded := (submodule := self.submodule(folder)) and self._submodule_at("HEAD", folder):
+                diff = submodule.run("diff", "--name-only", "-z", "--no-renames", recorded, changes=False).stdout
+                if all(f"{folder}/{path}" in ours for path in {*diff.split("\0")[:-1], *submodule.dirty_paths()}):
+                    ours.append(folder)
+        return ours

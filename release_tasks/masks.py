@@ -12,6 +12,7 @@ from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
@@ -26,7 +27,11 @@ KEYWORD = re.compile(
     rf"((?:password|token|secret|api_?key)[ \t]*=[ \t]*)({QUOTED}|\S+)|(password[ \t]+)({QUOTED}|(?=\S*\d)\S+)",
     re.IGNORECASE,
 )
-PASSWORD = re.compile(rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)", re.IGNORECASE)
+PASSWORD = re.compile(
+    rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)"
+    r"|[?&][^=&\s]*(?:token|secret|key|pass|auth)[^=&\s]*=([^&#\s]+)",  # of a URL
+    re.IGNORECASE,
+)
 
 SHORTEST = 6
 
@@ -74,6 +79,11 @@ def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
         if not found and "://" not in value and SECRET_NAME.search(name) and not os.access(value, os.F_OK):
             found = [value]
         yield from (each for secret in found for each in {secret, unquote(secret)} if len(each) >= SHORTEST)
+
+
+def mask_file(path: Path) -> None:
+    """Replace what `mask` does in the file that a program has left."""
+    path.write_text(mask(path.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
 
 
 def masked_json(value: Any, indent: int | None = None) -> str:

@@ -16,7 +16,7 @@ from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
-from release_tasks.files import RECORDS, atomic_write, emptied, locked, read_link, records_folder
+from release_tasks.files import RECORDS, atomic_write, locked, read_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -120,9 +120,9 @@ class Release:
         """The newest commit of the release's own branch, here or on the remote; before the freeze, HEAD."""
         if self.is_over:
             return self.git.remote_refs[self.main_ref]
-        here = self.git.commit_named(self.branch_ref)
-        there = self.git.commit_named(self.git.remote_refs.get(self.branch_ref, ""))
-        return here or there or self.published or self.git.commit_named("HEAD") or ""
+        branches = (self.branch_ref, self.git.remote_refs.get(self.branch_ref, ""))
+        newest = next(filter(None, map(self.git.commit_named, branches)), None)
+        return newest or self.published or self.git.commit_named("HEAD") or ""
 
     @property
     def commit(self) -> str:
@@ -222,10 +222,6 @@ class Release:
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
         atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
-
-    def new_evidence_folder(self, name: str) -> Path:
-        """Make and return an empty folder for what checks leave beside their results: screenshots, JUnit XML."""
-        return emptied(self.folder / "checks" / name)
 
     def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
         """Keep the results of checks as evidence: as JSON, and each in the journal."""

@@ -1,9 +1,7 @@
 """The settings of a repo, `release:` in invoke.yaml: what may be set, and the default of what is not."""
 
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -220,7 +218,7 @@ class Settings(Model):
         return f"{self.docs_pack.folder}/releases/{self.tag_of(version)}.md"
 
     def lock_of(self, base: str) -> str:
-        """Return the branch of the release lock for the line of `base`: release/lock, release/lock-0.1 of support/0.1."""
+        """Return the branch of the release lock for the line of `base`: release/lock, or release/lock-0.1."""
         line = base if base != self.main else self.tag.partition("{")[0].removesuffix("v")
         return f"release/lock-{line.removeprefix('support/')}".rstrip("-")
 
@@ -241,12 +239,3 @@ def unset_problems(path: str, text: str) -> Iterator[Problem]:
     for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
         what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
         yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")
-
-
-def write_schema(file: str | None) -> None:
-    """Write the JSON Schema of invoke.yaml to `file`, or print it."""
-    release = Settings.model_json_schema(ref_template="#/properties/release/$defs/{model}")
-    schema = json.dumps({"properties": {"release": release}}, indent=2)
-    if file:
-        Path(file).write_text(f"{schema}\n", encoding="utf-8")
-    print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)

@@ -28,8 +28,9 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
     """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
     release.only_in_a_run()
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
-    results = runner.run(target, files_of(Path(target.code)), release.new_evidence_folder(f"smokes-{here.name}"))
-    release.keep_results(f"smokes-{here.name}", here.name, results, commit=target.commit)
+    name = f"smokes-{here.name}"
+    results = runner.run(target, files_of(Path(target.code)), emptied(release.folder / "checks" / name))
+    release.keep_results(name, here.name, results, commit=target.commit)
     return runner.summary(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from release_tasks import git_setup
 from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conftest import Work
+from tests.conftest import Work
 
 TAG = "refs/tags/v0.1.1"
 
@@ -227,6 +225,30 @@ def test_what_a_stopped_commit_wrote_is_known_until_a_hand_changes_it(work: Work
     assert git.half_committed() == [] == git.dirty_paths()
 
 
+def test_what_a_stopped_commit_wrote_in_a_submodule_is_known_until_a_hand_changes_it(work: Work) -> None:
+    """R28: whatever was changed in the docs' submodule on the release branch was taken for ours."""
+    docs = work.add_submodule("manual", {"GUIDE.md": "first\n", "OTHER.md": "theirs\n"})
+    git, files = work.layer(), {"VERSION": b"0.1.1\n", "manual/GUIDE.md": b"second\n"}
+    for where in (docs, work):  # stopped in the submodule; then when it is committed there, but not recorded here
+        hook = Path(where.git("rev-parse", "--absolute-git-dir")) / "hooks" / "pre-commit"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+        with pytest.raises(Refused):
+            git.commit_files(files, "release: both")
+        docs.write({".GUIDE.md.4711.incomplete": "seco"})
+        assert set(git.dirty_paths()) <= set(git.half_committed()) and "manual" in git.half_committed()
+        for path, text in (("OTHER.md", "by hand\n"), ("GUIDE.md", "by hand\n"), ("new.md", "")):
+            before = (docs.root / path).read_text() if (docs.root / path).exists() else None
+            docs.write({path: text})
+            assert "manual" not in git.half_committed()
+            (docs.root / path).unlink()
+            docs.write({path: before} if before else {})
+        hook.unlink()
+    docs.commit({"OTHER.md": "by hand\n"})
+    assert "manual" not in git.half_committed()
+
+
 def test_files_in_a_submodule_are_committed_there_and_recorded_here(work: Work) -> None:
     docs = work.add_submodule("manual", {"GUIDE.md": "first\n"})
     git = work.layer()
@@ -255,6 +277,114 @@ def test_hashes_are_of_committed_bytes_on_a_crlf_checkout_too(work: Work) -> Non
     assert git.dirty_paths() == []
 
 
+def test_files_of_ours_are_committed_where_git_refuses_lf(work: Work, git: Git) -> None:
+    """R25: core.safecrlf was found by section 3, after the branch was cut."""
+    work.git("config", "core.autocrlf", "true")
+    work.git("config", "core.safecrlf", "true")
+    git.commit_files({"new.txt": b"one\ntwo\n"}, "release: LF")
+    assert git.bytes_at("HEAD", "new.txt") == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("name", ["pre-commit", "pre-push"])
+def test_a_hook_that_takes_too_long_or_fails_is_named(
+    work: Work, git: Git, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """R25: after 120 s a push failed, and nothing said why."""
+    hook = work.refuse_commits().rename(work.root / ".git" / "hooks" / name)
+
+    def commit_or_push() -> str:
+        with pytest.raises(Refused) as refused:
+            if name == "pre-commit":
+                git.commit_files({"VERSION": b"0.1.1\n"}, "release: x")
+            git.push("main:refs/heads/new")
+        return refused.value.problems[0].what
+
+    assert commit_or_push().endswith(f"With it ran {hook}.")
+    hook.write_text("#!/bin/sh\nexec sleep 600\n")
+    assert git_setup.HOOKED["push"] >= 600
+    monkeypatch.setattr(git_setup, "HOOKED", {"commit": 0.5, "push": 0.5})
+    found = commit_or_push()
+    assert "did not end within 0.5 s" in found and found.endswith(f"With it ran {hook}.")
+
+
 def test_a_long_list_is_cut_and_counted() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed("abcde", most=3) == "a, b, c and 2 more"
+
+
+# Another host, another owner, another repository around
+
+
+def test_the_variables_of_a_hook_of_another_repository_are_dropped(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: it committed into that repository, then was a traceback."""
+    other = Work.make(tmp_path / "other", {"VERSION": "9.9.9\n"})
+    theirs, ours = other.git("rev-parse", "HEAD"), work.git("rev-parse", "HEAD")
+    for name in work.git("rev-parse", "--local-env-vars").split():
+        if not name.startswith(("GIT_CONFIG", "GIT_INTERNAL")):
+            monkeypatch.setenv(name, "")
+    monkeypatch.setenv("GIT_DIR", str(other.root / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other.root))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other.root / ".git" / "index"))
+    git_setup.stay_here()
+    git = work.layer()
+    assert git.commit_named("HEAD") == ours and git.text_at("HEAD", "VERSION") == "0.1.1-dev\n"
+    git.commit_files({"VERSION": b"0.1.1\n"}, "release: here")
+    assert work.git("log", "-1", "--format=%s %P") == f"release: here {ours}"
+    assert other.git("rev-parse", "HEAD") == theirs and not other.git("status", "--porcelain")
+
+
+def test_a_checkout_of_another_owner_is_refused_in_git_s_own_words(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4: it was "no commit yet", with a hint that commits everything; below it `git init`."""
+    work.write({"below/tasks.py": ""})
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for root in (work.root, work.root / "below"):
+        with pytest.raises(Refused, match="detected dubious ownership in repository at") as refused:
+            Git.open(root, "origin")
+        assert refused.value.problems[0].hint == f"git config --global --add safe.directory {work.root}"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_remote_folder_of_another_owner_is_refused_with_the_command_that_trusts_it(work: Work) -> None:
+    """R4, the same of a remote that is a folder."""
+    os.chown(work.remote, 4711, 4711)
+    with pytest.raises(Refused, match="detected dubious ownership") as refused:
+        _ = work.layer().remote_refs
+    assert refused.value.problems[0].hint == f"git config --global --add safe.directory {work.remote}"
+
+
+@pytest.mark.parametrize("chosen_by", ["core.sshCommand", "GIT_SSH_COMMAND", "GIT_SSH", "PATH"])
+def test_the_ssh_that_git_is_set_up_to_use_is_used(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen_by: str
+) -> None:
+    """R3: our own overrode core.sshCommand and GIT_SSH, and got options that only OpenSSH knows."""
+    ssh, seen = tmp_path / "bin" / "ssh", tmp_path / "seen"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nwhile [ $# -gt 1 ]; do shift; done\nexec sh -c "$1"\n')
+    ssh.chmod(0o755)
+    if chosen_by == "core.sshCommand":
+        work.git("config", chosen_by, str(ssh))
+    elif chosen_by == "PATH":
+        monkeypatch.setenv("PATH", str(ssh.parent), prepend=os.pathsep)
+    else:
+        monkeypatch.setenv(chosen_by, str(ssh))
+    work.git("remote", "set-url", "origin", f"ssh://git@host.invalid{work.remote}")
+    git = work.layer()
+    assert git.remote_refs["refs/heads/main"] == git.commit_named("HEAD")
+    git.push(f"{work.commit({})}:refs/heads/main")
+    git.fetch()
+    calls = seen.read_text().splitlines()
+    assert len(calls) >= 3 and all("git@host.invalid" in call for call in calls)
+    assert all(call.startswith("-o BatchMode=yes ") == (chosen_by == "PATH") for call in calls)
+
+
+def test_plink_gets_none_of_openssh_s_options(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3, with another ssh than OpenSSH."""
+    plink, seen = tmp_path / "plink", tmp_path / "seen"
+    plink.write_text(f'#!/bin/sh\necho "$@" > {seen}\nwhile [ $# -gt 1 ]; do shift; done\nexec sh -c "$1"\n')
+    plink.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(plink))
+    work.git("remote", "set-url", "origin", f"ssh://git@host.invalid:2222{work.remote}")
+    assert work.layer().remote_refs
+    assert seen.read_text().startswith("-P 2222 git@host.invalid ")

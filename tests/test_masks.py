@@ -42,6 +42,8 @@ from release_tasks import masks
         ("DATABASE_URL", "postgresql://app:a%40bcdef@db/app", {"a%40bcdef", "a@bcdef"}),
         ("REMOTE", "https://ghp_0123456@github.com/x", {"ghp_0123456"}),
         ("APP_DSN", "host=db password='s3cret w' dbname=app", {"s3cret w"}),
+        ("WEBHOOK", "https://h.invalid/x?page=1&access_token=t0ken-1&a=b", {"t0ken-1"}),
+        ("FEED", "https://app:s3cret@h.invalid/x?api_key=k3y%2Babc#top", {"s3cret", "k3y%2Babc", "k3y+abc"}),
         ("APP_DSN", "postgresql://db/app", set()),
         ("DATABASE_URL", "postgresql://cryptopill@db/app", set()),
         ("HOMEPAGE", "https://example.org/a@b", set()),

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from release_tasks import masks
-from release_tasks.config import REHEARSING, load
+from release_tasks.config import REHEARSING, load, write_schema
 from release_tasks.errors import Problem, Refused
-from release_tasks.settings import write_schema
 
 REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
 

@@ -175,3 +175,9 @@ def test_the_schema_of_the_settings_is_written_for_editors(copied: Path) -> None
     (copied / "invoke.yaml").write_text(f"tasks: {{executor_class: {EXECUTOR}}}\nrelease: {{freeze_days: soon}}\n")
     assert inv(copied, "settings.schema").stdout == printed
     assert inv(copied, "settings.schema", "--file", "no/where.json").returncode == 1
+
+
+def test_h_is_help_and_no_option() -> None:
+    """R30: `-h` was short for --highlights, and wanted a text."""
+    ran = inv(ROOT, "release", "-h")
+    assert ran.returncode == 0 and ran.stdout.startswith("Usage: inv") and "--highlights" in ran.stdout

@@ -1,5 +1,6 @@
 """What runs is this release: the API, the newest session stamp, the DDL ledger and the deployed files say the same."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,4 +85,5 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
         record("tree", f"files of {target.commit:.9}")
         if wrong:
             what = f"In {target.code} these are not as in {target.commit:.9}: {listed(wrong)}."
-            yield f"{what} To restore them: git -C {target.root} archive {target.commit} | tar -x -C {target.code}"
+            restore = shlex.join(["git", "-C", target.root, *git[1:], "read-tree", "--reset", "-u", target.commit])
+            yield f"{what} To restore them: GIT_INDEX_FILE=$(mktemp -u) {restore}"

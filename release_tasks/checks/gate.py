@@ -110,6 +110,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
+    report.sections = [(name, mask(printed)) for name, printed in report.sections]  # shown below a failure
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Show no secret that a file says instead of being imported."""
+    report = yield
+    report.longrepr = mask(report.longreprtext) if report.failed else report.longrepr
+    report.sections = [(name, mask(printed)) for name, printed in report.sections]
     return report
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -84,9 +86,13 @@ def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:
 
 
 def pack_problems(pack: Sequence[DdlFile], ddl: Ddl) -> list[Problem]:
-    """Return why a pack cannot be applied anywhere: it has no file, or one that is no UTF-8 text."""
+    """Return why a pack cannot be applied anywhere: no file, one that is no UTF-8 text, twins in NFC and NFD."""
     empty = f"No *.sql file is committed in {ddl.folder}; expected the DDL pack."
     problems = [] if pack else [Problem(empty, "Set release.ddl.folder.")]
+    names = [unicodedata.normalize("NFC", file.name) for file in pack]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        what = f"{ddl.folder} has {name} twice, in composed and in decomposed letters (Unicode NFC and NFD)."
+        problems.append(Problem(what, f"git ls-files {shlex.quote(ddl.folder)}   # git rm the one that is not meant"))
     for file in pack:
         try:
             file.content.decode()

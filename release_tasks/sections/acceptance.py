@@ -32,7 +32,7 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
         require(stamped, f"after the session is stamped on {here.name}")
         release.only_in_a_run()
         name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
-        release.acceptance = check(release, here, release.new_evidence_folder(name))
+        release.acceptance = check(release, here, emptied(release.folder / "checks" / name))
         release.keep_results(name, here.name, release.acceptance, commit=commit)
     found: list[runner.Result] = release.acceptance
     return found
@@ -62,7 +62,7 @@ def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
     """Return which conditions have no test, or queries that cannot be run on dev; their rows there are no matter."""
     release.only_in_a_run()
     files, target = sorted((release.root / "acceptance").glob("test_*.py")), runner.target_of(dev, release.version)
-    results = runner.run(target, files, release.new_evidence_folder("acceptance-dev"), marked="queries")
+    results = runner.run(target, files, emptied(release.folder / "checks" / "acceptance-dev"), marked="queries")
     none = "exit code 5."  # pytest's, where no test only queries the database
     unclear = [each for each in results if each.outcome == INCONCLUSIVE and none not in each.message]
     return runner.problems_of(unclear, "Condition", "on dev", "inv accept --env dev")

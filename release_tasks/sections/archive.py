@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import tarfile
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from release_tasks.database import backup
 from release_tasks.errors import Manual, Problem, Refused, refuse, require
 from release_tasks.files import atomic_write, checksum_lines, emptied, file_hashes, mismatches
 from release_tasks.release import Release, Step
-from release_tasks.sections.deployment import shown
+from release_tasks.sections.deployment import shown, unpack_commit
 
 MANIFEST = "manifest-sha256.txt"
 
@@ -78,8 +80,9 @@ def _fill(folder: Path, release: Release) -> None:
         (folder / part).mkdir()
     git.run("bundle", "create", "--quiet", str(bundle), release.tag_ref)
     git.run("bundle", "verify", "--quiet", str(bundle))
-    source = folder / "source" / f"{name}.tar"
-    git.run("archive", "--format=tar", f"--prefix={name}/", f"--output={source}", commit)
+    with TemporaryDirectory() as temporary, tarfile.open(folder / "source" / f"{name}.tar", "w") as tar:
+        unpack_commit(git, commit, Path(temporary, name))
+        tar.add(Path(temporary, name), name)
     files = {name: name for name in ("VERSION", "SOURCE_TAG")}
     files |= {"HASHES.sha256.txt": settings.docs_pack.hashes, "ddl/ORDER.lock": settings.ddl.lock}
     for there, path in {**files, f"notes/{tag}.md": release.notes_path}.items():

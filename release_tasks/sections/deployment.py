@@ -6,6 +6,7 @@ What a deployment leaves in the world for later looks: `releases/<tag>.json` bes
 import json
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +19,8 @@ from release_tasks.database import apply
 from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused, refuse, require
-from release_tasks.files import atomic_write, emptied, point_link
+from release_tasks.errors import Problem, Refused, refuse, require
+from release_tasks.files import atomic_write, emptied, point_link, readable_by_all
 from release_tasks.git import Git
 from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
@@ -44,22 +45,36 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
     commit, code = require(release.published, "after the tag is pushed"), _folder(release, env)
     if deployment_of(release, env)["commit"] == commit and code.exists():
         return f"{commit:.9}"
-    yield f"git archive {release.tag} | tar --extract --directory {shown(code, release)}"
+    yield f"the tree of {release.tag} → {shown(code, release)}"
     with env.connect() as connection:  # its clock is the one that stamps and rows have
         (now,) = connection.execute("select now()").fetchall()[0]
     logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
     about = {"commit": commit, "began": now.isoformat(), "began_unix": time.time(), "positions": logs}
     unpack_commit(release.git, commit, code)
-    env.install(code)
+    with readable_by_all():
+        env.install(code)
     atomic_write(code.with_name(f"{release.tag}.json"), json.dumps(about).encode())
 
 
+@readable_by_all()
 def unpack_commit(git: Git, commit: str, code: Path) -> None:
-    """Write the tree of `commit` to the new folder `code`; the working tree has no part in it."""
+    """Write the whole tree of `commit` to the new folder `code`; the working tree has no part in it.
+
+    With an index of its own, not `git archive`, which leaves out and rewrites files by `export-…` attributes.
+    """
+    to = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false", f"--work-tree={emptied(code).resolve()}"]
     with TemporaryDirectory() as folder:
-        git.run("archive", "--format=tar", f"--output={folder}/code.tar", commit, timeout=UNPACK)
-        untar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions", "--file=code.tar"]
-        process.run([*untar, f"--directory={emptied(code).resolve()}"], cwd=Path(folder), timeout=UNPACK)
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}
+        git.run(*to, "read-tree", "--reset", "-u", commit, timeout=UNPACK, env=index)
+
+
+def submodule_problems(release: Release) -> Iterator[Problem]:
+    """Yield which submodules, but the docs, would be put in place as empty folders."""
+    for line in release.git.look("ls-tree", "-r", "-z", release.tip).stdout.split("\0"):
+        path = line.partition("\t")[2]
+        if line.startswith("160000 ") and path != release.settings.docs_pack.folder:
+            what = f"{path}/ is a submodule, and would be deployed as an empty folder; expected its files right here."
+            yield Problem(what, f"git submodule status {shlex.quote(path)}   # then bring them in by git subtree")
 
 
 def deployment_of(release: Release, env: Environment) -> dict[str, Any]:

@@ -66,18 +66,14 @@ def notes_problems(text: str, release: Release) -> list[Problem]:
 
 
 def find_highlights(release: Release, given: str | None) -> str:
-    """Return the Highlights: as `given`, from notes begun by hand, or from CHANGELOG; `Refused` where none has them."""
+    """Return the Highlights: as `given`, or from CHANGELOG; raises `Refused` where none has them."""
     changelog, file = release.settings.changelog, Path((given or "").removeprefix("@"))
     if given and given.startswith("@"):
         if not file.exists():
             raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
         given = read_text(file)
     committed = release.git.text_at(release.commit, changelog) or ""
-    found = (
-        _written(given or "")
-        or _written(_section_of(read_text(release.root / release.notes_path), "Highlights"))
-        or _written(_section_of(committed, title_of(release.version), UNRELEASED))
-    )
+    found = _written(given or "") or _written(_section_of(committed, title_of(release.version), UNRELEASED))
     if not found:
         what = f"{changelog} has no text under a heading {release.version} or Unreleased, and no --highlights came."
         write = f"Write them below a heading {release.version} of {changelog}, and commit that."

@@ -34,16 +34,18 @@ def stand_on_the_right_branch(release: Release) -> str:
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
     expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
     is_support = git.branch == release.settings.support_of(release.version)
-    identity = git.run("var", "GIT_COMMITTER_IDENT", check=False, changes=False)
+    is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
     switch = f"git push {remote} {git.branch}" if is_support else f"git switch {base}"
+    whole = "git sparse-checkout disable"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
         (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
-        (identity.code, "Git does not know who commits; expected user.name and user.email.", introduce),
+        (git.is_set("core.sparseCheckout"), "This checkout is sparse; a release needs all files.", whole),
+        (is_unknown, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]
     refuse(Problem(what, fix) for is_so, what, fix in checks if is_so)
     return f"on {git.branch}"
@@ -51,15 +53,13 @@ def stand_on_the_right_branch(release: Release) -> str:
 
 def keep_the_tree_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
-    git = release.git
-    paths, ours = [path for path in git.dirty_paths() if not path.endswith(".incomplete")], git.half_committed()
-    if git.branch == release.branch:  # where the same steps write them again
-        docs = release.settings.docs_pack.folder
-        ours += [release.notes_path, *([docs] if git.submodule(docs) else [])]
+    git, docs = release.git, release.settings.docs_pack.folder
+    paths, ours = git.dirty_paths(), git.half_committed()
     if dirty := [path for path in paths if path not in ours]:
+        inside = f"git -C {docs} status   # if only its commit is another: git submodule update {docs}\n"
         raise Refused(
             f"The working tree has {counted(len(dirty), 'uncommitted change')}: {listed(dirty)}.",
-            "git stash --include-untracked\n"
+            (inside if docs in dirty else "") + "git stash --include-untracked\n"
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
     if paths and git.branch != release.branch:
@@ -70,9 +70,10 @@ def keep_the_tree_clean(release: Release) -> Step:
 
 @until_published
 def agree_with_the_remote(release: Release) -> str:
-    """The branch has everything that the remote's has."""
+    """The branch has everything that the remote's has, and the remote would take it."""
     branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
+    refuse(tag.push_problems(release))
     return ""
 
 
@@ -141,16 +142,19 @@ def version_problems(path: str, found: str, target: str) -> list[Problem]:
 
 def have_a_ddl_pack_in_order(release: Release) -> str:
     """The DDL pack is there, in order, in UTF-8."""
-    pack = release.pack
-    refuse(pack_problems(pack, release.settings.ddl))
-    return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}"
+    pack, ddl = release.pack, release.settings.ddl
+    refuse(pack_problems(pack, ddl))
+    numbers = [re.sub(r"\D.*", "", file.name) for file in pack] if ddl.order != "bytes" else []
+    twins = [file.name for file, number in zip(pack, numbers, strict=False) if number and numbers.count(number) > 1]
+    alike = f"; of one number, ordered by release.ddl.order: {listed(twins)}" if twins else ""
+    return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}{alike}"
 
 
 @until_published
 def have_what_commands_name(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
     settings, folder = release.settings, release.root / release.settings.folder
-    problems = environments.folder_problems(release.root, settings)
+    problems = [*environments.folder_problems(release.root, settings), *deployment.submodule_problems(release)]
     commands = {f"services.{name}": command for name, command in settings.services.items()}
     commands |= {"ddl.command": settings.ddl.command, "stamp.command": settings.stamp.command}
     commands = {key: command for key, command in {"install": settings.install, **commands}.items() if command}
@@ -173,6 +177,16 @@ def have_what_commands_name(release: Release) -> str:
             problems.append(Problem(what, f"which {command[0]}"))
     refuse(problems)
     return ", ".join(commands)
+
+
+@until_over
+def sign_once(release: Release, sign: bool = False) -> str:
+    """Where commits or the tag are signed, a trial signature succeeds."""
+    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)] + ["--sign"] * sign
+    if signed:
+        release.only_in_a_run()  # the key may ask for its passphrase
+        refuse(tag.signing_problems(release))
+    return ", ".join(signed) or "nothing is signed"
 
 
 @until_live

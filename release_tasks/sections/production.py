@@ -16,6 +16,7 @@ from release_tasks.database import backup, programs, proof, restore
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.files import read_link
+from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
 from release_tasks.process import Supervised, free_port, wait_until
 from release_tasks.release import Release, Step, until_live
@@ -133,7 +134,9 @@ def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in names}
     with ExitStack() as stack:
         for name, log in logs.items():
-            stack.callback(Supervised(services[name], folder, variables, log).stop)
+            candidate = Supervised(services[name], folder, variables, log)
+            stack.callback(mask_file, log)  # when it has been stopped
+            stack.callback(candidate.stop)
         timeout = max(release.settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) == release.version, timeout):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")

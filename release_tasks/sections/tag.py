@@ -1,22 +1,18 @@
 """Section 5: the annotated tag, and branch and tag pushed together."""
 
 import re
+from collections.abc import Iterator
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
 from release_tasks.git import retag_hint
+from release_tasks.process import CommandFailed
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import docs_pack
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
-LAYER = (
-    "invoke.yaml",
-    "tasks.py",
-    "tasks_local.py",
-    "noxfile.py",
-    "noxfile_local.py",
-    "release_tasks/",
-)  # drives, is not deployed
+# What drives a release and is not deployed.
+LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "noxfile_local.py", "release_tasks/")
 
 
 def tag_the_release(release: Release, sign: bool = False) -> Step:
@@ -72,6 +68,29 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
     fix = f"{'' if git.branch == branch else f'git switch {branch} && '}git pull --rebase {remote} {branch}"
     hint = retag_hint(release.tag, then=f" && {fix}") if git.commit_named(release.tag_ref) else fix
     return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
+
+
+def push_problems(release: Release) -> Iterator[Problem]:
+    """Yield why the branch and its tag cannot be pushed: a branch is in the way, or the remote says no to a trial."""
+    git, remote, ref = release.git, release.settings.remote, release.branch_ref
+    for other in {*git.remote_refs, *git.look("for-each-ref", "--format=%(refname)", "refs/heads").stdout.split()}:
+        if f"{ref}/".startswith(f"{other}/") != f"{other}/".startswith(f"{ref}/"):
+            what = f"Git cannot have {other} beside {ref}: the name of one would be a folder of the other."
+            yield Problem(what, "git branch --all   # rename the one, or set release.branch, as release-v{version}")
+    try:
+        trial = ["--dry-run", "--no-verify", "--quiet", "--atomic", remote, f"{release.tip}:{ref}"]
+        git.reach("push", *trial, changes=False)
+    except CommandFailed as no:
+        yield Problem(f"{remote} would not take branch and tag in one push: {no}", no.problems[0].hint)
+
+
+def signing_problems(release: Release) -> Iterator[Problem]:
+    """Yield why git cannot sign, by a trial commit that no branch gets; it may leave a signature out in silence."""
+    git = release.git
+    trial = git.run("commit-tree", "-S", "-m", "A trial signature", "HEAD^{tree}", check=False, changes=False)
+    if "\ngpgsig" not in git.look("cat-file", "commit", trial.stdout.strip()).stdout:
+        what = f"Git cannot sign: {trial.tail(3) or 'there is no signature'}"
+        yield Problem(what, "git config --get-regexp 'gpg|sign'")
 
 
 @until_published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -157,7 +158,9 @@ def test_a_file_edited_by_hand_on_the_server_is_caught(staging, checked, change,
     change(Path(staging.code))
     result = checked(staging)
     assert result.outcome == FAILED and said in result.message, result
-    assert "To restore them: git -C" in result.message
+    restore = result.message.partition("To restore them: ")[2].splitlines()[0]
+    subprocess.run(["sh", "-c", restore], check=True)
+    assert checked(staging).outcome == PASSED
 
 
 def test_a_file_that_a_build_rewrites_may_have_the_attribute_rewritten(staging, checked, work):

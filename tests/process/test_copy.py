@@ -166,6 +166,7 @@ def test_a_copy_with_the_settings_of_this_repo_says_which_do_not_fit(repo: Path)
 
 
 def test_a_copy_below_the_root_of_a_repo_says_where_it_belongs(repo: Path) -> None:
+    """R22: the hint was `git init`, below the root."""
     part = repo / "a part"
     write(part, {**APP, "invoke.yaml": ""})
     copy_into(part)

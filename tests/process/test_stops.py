@@ -24,7 +24,7 @@ KILLS = [
     {"KILL_AFTER": "add -- docs/releases/v0.1.1.md"},
     {"KILL_AFTER": "*commit *notes for v0.1.1*"},
     {"KILL_AFTER": "push *refs/heads/release/v0.1.1"},
-    {"KILL_AFTER": "archive --format=tar --output=*"},
+    {"KILL_AFTER": "* read-tree --reset -u *"},
     {"LITTLE_KILL": "before the restart on staging"},
     {"LITTLE_KILL": "after the restart on staging"},
     {"LITTLE_KILL": "in the smoke writing on staging"},

@@ -13,7 +13,14 @@ from release_tasks.database import programs
 
 
 def test_a_release_goes_through_and_the_same_command_again_changes_nothing(little: World) -> None:
+    """R6, R7: also from a hook of another repository, and where git enters no bare one by itself (section 9 did)."""
+    other = little.clone("other")
+    before = git(other, "for-each-ref"), git(other, "status", "--porcelain")
+    little.variables |= {"GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git" / "index")}
+    little.variables |= {"GIT_CONFIG_KEY_0": "safe.bareRepository", "GIT_CONFIG_VALUE_0": "explicit"}
+    little.variables["GIT_CONFIG_COUNT"] = "1"
     little.finish()
+    assert before == (git(other, "for-each-ref"), git(other, "status", "--porcelain"))
     assert little.is_released()
     _has_a_tag_that_verifies(little)
     _has_notes(little)

@@ -43,6 +43,7 @@ def release(work: Work, web: Web) -> Release:
         "SOURCE_TAG": "v0.1.1\n",
         "docs/HASHES.sha256.txt": "# none\n",
         "ddl/ORDER.lock": "# x\n",
+        ".gitattributes": "docs export-ignore\nSOURCE_TAG export-subst\n",
     }
     work.commit(files, "release")
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
@@ -82,6 +83,8 @@ def test_a_pack_is_whole_and_stays_as_it_is(pack: Path, release: Release, take: 
 
 
 def test_a_stranger_verifies_it_with_sha256sum_git_and_tar(pack: Path, release: Release, tmp_path: Path) -> None:
+    """R19: docs with the attribute `export-ignore` were not in the archive, though in the hashes."""
+
     def run(*argv: str, cwd: Path = pack) -> str:
         return subprocess.run(argv, cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -92,7 +95,11 @@ def test_a_stranger_verifies_it_with_sha256sum_git_and_tar(pack: Path, release: 
     for object_id, name in ((ids["tag"], ""), (ids["commit"], "^{commit}"), (ids["tree"], "^{tree}")):
         assert run("git", "rev-parse", f"refs/tags/v0.1.1{name}", cwd=tmp_path / "clone") == object_id
     run("tar", "--extract", "--file", "source/app-0.1.1.tar", "--directory", str(tmp_path))
-    assert (tmp_path / "app-0.1.1" / "VERSION").read_text() == "0.1.1\n" == (pack / "VERSION").read_text()
+    source = tmp_path / "app-0.1.1"
+    run("git", "init", "--quiet", cwd=source)
+    run("git", "add", "--all", "--force", cwd=source)
+    assert run("git", "write-tree", cwd=source) == ids["tree"]
+    assert (source / "VERSION").read_text() == "0.1.1\n" == (pack / "VERSION").read_text()
     assert (pack / "notes" / "v0.1.1.md").read_text() == "# App v0.1.1\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
 import sys
@@ -66,13 +67,19 @@ def test_without_a_command_nothing_is_stamped(release: Release, take: Callable[.
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX")
 def test_the_tag_s_code_is_put_in_place_as_it_was_committed(work: Work, tmp_path: Path) -> None:
-    work.write({"a/run (1).sh": "#!/bin/sh\n"})
+    """R18: under umask 077 no other user could read it. R19: `export-…` left files out, and rewrote them."""
+    work.write({"a/run (1).sh": "#!/bin/sh\n", "docs/$(x)": "$Format:%H$\n"})
+    work.write({".gitattributes": "a export-ignore\ndocs/* export-subst\n", "CRLF": "\r\n", "LF": "\n"})
     (work.root / "a" / "run (1).sh").chmod(0o775)
     (work.root / "link").symlink_to("a/run (1).sh")
     commit, code = work.commit({}), tmp_path / "code"
     (code / "old").mkdir(parents=True)
+    work.git("config", "core.autocrlf", "true")
+    before = os.umask(0o077)
     unpack_commit(work.layer(), commit, code)
+    assert os.umask(before) == 0o077 and work.git("status", "--porcelain") == ""
     committed = {path: digest for path, digest in file_hashes(work.root).items() if not path.startswith(".git/")}
     assert file_hashes(code) == committed and not (code / "old").exists()
     assert (code / "link").readlink() == Path("a/run (1).sh")
     assert stat.S_IMODE((code / "a" / "run (1).sh").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (code, *code.rglob("*"))} == {0o755, 0o644}

@@ -50,11 +50,9 @@ def tagged(work: Work, tag: str) -> None:
 # Highlights
 
 
-def test_highlights_come_from_the_option_then_notes_begun_by_hand_then_changelog(work: Work) -> None:
+def test_highlights_come_from_the_option_then_changelog(work: Work) -> None:
     release = work.release()
     assert notes.find_highlights(release, None) == "It counts faster."
-    work.write({release.notes_path: "# App v0.1.1\n\n## Highlights\n\nBegun by hand.\n\n## Added\n\n- none\n"})
-    assert notes.find_highlights(release, None) == "Begun by hand."
     assert notes.find_highlights(release, "Given now.") == "Given now."
 
 
@@ -66,26 +64,19 @@ def test_highlights_can_be_given_as_a_file(work: Work) -> None:
         notes.find_highlights(release, "@gone.md")
 
 
-@pytest.mark.parametrize("place", ["given", "begun"])
-def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Work, place: str) -> None:
+def test_highlights_in_a_file_that_is_no_utf_8_are_refused_by_its_name(work: Work) -> None:
     """F10"""
-    release = work.release()
-    files = {"given": work.root / "words.md", "begun": work.root / release.notes_path}
-    files[place].parent.mkdir(parents=True, exist_ok=True)
-    files[place].write_bytes(b"\xff")
-    given = f"@{files['given']}" if place == "given" else None
-    with pytest.raises(Refused, match=rf"{files[place].name} cannot be read as UTF-8 text: .*0xff"):
-        notes.find_highlights(release, given)
+    file = work.root / "words.md"
+    file.write_bytes(b"\xff")
+    with pytest.raises(Refused, match=rf"{file.name} cannot be read as UTF-8 text: .*0xff"):
+        notes.find_highlights(work.release(), f"@{file}")
 
 
 @pytest.mark.parametrize(
     "begun", ["${highlights}\n", "<!-- write\nhere -->\n", "", "<!-- a --> ${highlights} <!-- b -->", "…"]
 )
 def test_a_template_that_nobody_filled_in_is_no_highlights(work: Work, begun: str) -> None:
-    release = work.release()
-    work.write({release.notes_path: f"# v0.1.1\n\n## Highlights\n\n{begun}\n\n## Added\n\n- a\n"})
-    assert notes.find_highlights(release, None) == "It counts faster."
-    assert notes.find_highlights(release, begun) == "It counts faster."
+    assert notes.find_highlights(work.release(), begun) == "It counts faster."
 
 
 @pytest.mark.parametrize(

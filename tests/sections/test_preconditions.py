@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import NotYet, Problem, Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import write_the_docs_pack
@@ -122,6 +126,94 @@ def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeyp
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("git sparse-checkout set docs", "This checkout is sparse"),
+        ("git config author.name ' '", "Git does not know who commits"),
+    ],
+)
+def test_a_checkout_that_cannot_commit_is_refused(work: Work, command: str, what: str) -> None:
+    """R25: sparse files could not be added in section 4; an author without a name stopped the first commit."""
+    work.git(*shlex.split(command)[1:])
+    (found,) = told(preconditions.stand_on_the_right_branch, work.release())
+    assert found.startswith(what)
+
+
+@pytest.mark.parametrize("name", ["release", "release/v0.1.1/fix"])
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_branch_whose_name_leaves_no_room_for_the_release_branch_is_refused(
+    work: Work, name: str, where: str
+) -> None:
+    """R17: it was found by the push, after commits and tag."""
+    work.git("branch", name) if where == "here" else work.git("push", "--quiet", "origin", f"main:refs/heads/{name}")
+    (found,) = told(preconditions.agree_with_the_remote, work.release())
+    assert found.startswith(f"Git cannot have refs/heads/{name} beside refs/heads/release/v0.1.1")
+    assert preconditions.agree_with_the_remote(work.release(branch="release-v{version}")) == ""
+
+
+def test_a_remote_without_atomic_pushes_is_refused(work: Work) -> None:
+    """R17: it was found by the push, after commits and tag."""
+    before = work.git("ls-remote", "origin")
+    subprocess.run(["git", "-C", str(work.remote), "config", "receive.advertiseAtomic", "false"], check=True)
+    (found,) = told(preconditions.agree_with_the_remote, work.release())
+    assert found.startswith("origin would not take branch and tag in one push: ")
+    assert "the receiving end does not support --atomic push" in found
+    assert work.git("ls-remote", "origin") == before
+
+
+@pytest.mark.parametrize("signed", ["commit.gpgSign", "tag.gpgSign", "--sign"])
+@pytest.mark.parametrize("kind", ["openpgp", "ssh"])
+def test_a_key_that_does_not_sign_is_found_before_anything_changes(work: Work, signed: str, kind: str) -> None:
+    """R25: it was found by the first commit, or by the tag."""
+    release, option = work.release(), {"sign": True} if signed == "--sign" else {}
+    assert preconditions.sign_once(release) == "nothing is signed"
+    work.git("config", "gpg.format", kind)
+    work.git("config", "user.signingKey", str(work.root / "no-key"))
+    if not option:
+        work.git("config", signed, "true")
+    before = work.git("for-each-ref"), work.git("status", "--porcelain")
+    release.quick = True
+    with pytest.raises(NotYet):
+        release.refresh()
+        preconditions.sign_once(release, **option)
+    release.quick = False
+    (found,) = told(lambda release: preconditions.sign_once(release, **option), release)
+    assert found.startswith("Git cannot sign: ")
+    assert before == (work.git("for-each-ref"), work.git("status", "--porcelain"))
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs OpenSSH")
+def test_a_key_that_signs_is_no_hindrance(work: Work, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    work.git("config", "gpg.format", "ssh")
+    work.git("config", "user.signingKey", str(tmp_path / "key.pub"))
+    work.git("config", "commit.gpgSign", "true")
+    assert preconditions.sign_once(work.release(), sign=True) == "commit.gpgSign, --sign"
+
+
+def test_code_in_a_submodule_is_refused(work: Work) -> None:
+    """R5: it was deployed as an empty folder, in silence."""
+    work.git("rm", "--quiet", "-r", "docs")
+    work.add_submodule("docs", {"RELEASE_NOTES_TEMPLATE.md": "x\n"})
+    work.add_submodule("vendor (1)", {"lib.js": "x\n"})
+    (found,) = told(preconditions.have_what_commands_name, work.release())
+    assert found.startswith("vendor (1)/ is a submodule, and would be deployed as an empty folder")
+
+
+def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:
+    """R26: two names of the same letters; two files of one number, whose order is another's choice."""
+    work.commit({"ddl/02_a.sql": "select 1;\n", "ddl/02_b.sql": "select 1;\n"})
+    text = "4 files, 00_schemas.sql to 02_b.sql"
+    assert preconditions.have_a_ddl_pack_in_order(work.release()) == text
+    runner = work.release(ddl={"order": ["ls", "ddl"]})
+    alike = "; of one number, ordered by release.ddl.order: 02_a.sql, 02_b.sql"
+    assert preconditions.have_a_ddl_pack_in_order(runner) == text + alike
+    work.commit({f"ddl/03_{name}.sql": "select 1;\n" for name in ("Gr\u00fc\u00dfe", "Gru\u0308\u00dfe")})
+    (found,) = told(preconditions.have_a_ddl_pack_in_order, work.release())
+    assert found == "ddl has 03_Gr\u00fc\u00dfe.sql twice, in composed and in decomposed letters (Unicode NFC and NFD)."
+
+
 def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome]) -> None:
     assert take(preconditions.keep_the_tree_clean, work.release()).state == DONE
     work.write({"new (1).txt": "", "VERSION": "0.1.1\n"})
@@ -140,12 +232,28 @@ def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
         assert take(step, release).state == CHANGED
     work.refuse_commits()
     assert take(write_the_docs_pack, release).state == REFUSED
-    work.write({release.notes_path: "a draft\n", ".VERSION.4711.incomplete": "0.1."})
+    work.write({".VERSION.4711.incomplete": "0.1."})
     assert "VERSION" in release.git.dirty_paths()
     assert take(preconditions.keep_the_tree_clean, release).state == DONE
+
+
+def test_what_a_hand_changed_on_the_release_branch_is_refused(work: Work, take: Callable[..., Outcome]) -> None:
+    """R28: package.json, the notes and all in the docs' submodule were taken for ours, and overwritten."""
+    work.git("rm", "--quiet", "-r", "docs")
+    docs = work.add_submodule("docs", {"RELEASE_NOTES_TEMPLATE.md": "x\n"})
+    release = work.release(version_files=["package.json"])
+    assert take(freeze.cut_the_release_branch, release).state == CHANGED
     work.write({"CHANGELOG.md": "by hand\n", "package.json": '{"version": "0.1.1", "by": "hand"}'})
+    docs.write({f"releases/{release.tag}.md": "## Highlights\n\nBegun by hand.\n"})
     (problem,) = take(preconditions.keep_the_tree_clean, release).problems
-    assert problem.what == "The working tree has 2 uncommitted changes: CHANGELOG.md, package.json.", "R28"
+    assert problem.what == "The working tree has 3 uncommitted changes: CHANGELOG.md, docs, package.json."
+    assert problem.hint.startswith("git -C docs status   # if only its commit is another: git submodule update docs\n")
+    work.git("switch", "--quiet", "main")
+    work.git("stash", "--include-untracked")
+    docs.git("stash", "--include-untracked")
+    docs.commit({"GUIDE.md": "by hand\n"})
+    (problem,) = take(preconditions.keep_the_tree_clean, release).problems
+    assert problem.what == "The working tree has 1 uncommitted change: docs."
 
 
 def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:

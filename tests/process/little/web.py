@@ -1,6 +1,6 @@
 """The little app: keeps a sample a second without a gap, and answers over HTTP.
 
-The file LITTLE_FAULTS/<database> names what it does wrong today: unhealthy, broken-view, stale, hole, warning.
+The file LITTLE_FAULTS/<database> names what it does wrong today: unhealthy, broken-view, stale, hole, warning, away.
 """
 
 import json
@@ -42,7 +42,7 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers = {
             "/api/health": (200, json.dumps({"ok": "unhealthy" not in faults()})),
-            "/api/version": (200, json.dumps({"version": VERSION})),
+            "/api/version": (503, "away") if "away" in faults() else (200, json.dumps({"version": VERSION})),
             "/": (200, "<main>Little</main>"),
             "/samples": (500, "no") if "broken-view" in faults() else (200, "<main>Samples</main>"),
         }

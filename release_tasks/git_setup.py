@@ -1,0 +1,55 @@
+"""How git is set up around us: a hook that calls us, an owner it does not trust, hooks of its own."""
+
+import os
+import re
+from pathlib import Path
+
+from release_tasks import process
+from release_tasks.errors import Problem, Refused, listed
+from release_tasks.process import CommandFailed, Finished
+
+HOOKED = {"commit": 900.0, "merge": 900.0, "push": 900.0}  # seconds they may take: a hook may run all tests
+MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
+TRUST = re.compile(r"git config --global --add safe\.directory .*")
+
+
+def stay_here() -> None:
+    """Let git, GitPython and all that we start work on the repository of their folder, not on a calling hook's."""
+    for name in process.run(["git", "rev-parse", "--local-env-vars"]).stdout.split():
+        if not name.startswith("GIT_CONFIG"):  # by which containers and CI set safe.directory and the like
+            os.environ.pop(name, None)
+
+
+def check_root(root: Path, found: Finished, head: str | None) -> None:
+    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
+    trusted(found)
+    if (root / ".git").exists():
+        if not head:
+            raise Refused("The repository has no commit yet.", "git add -A && git commit")
+        return
+    if not (top := found.stdout.strip()):
+        raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
+    what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
+    raise Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
+
+
+def trusted(finished: Finished) -> None:
+    """Raise `Refused` with git's own words and command where it does not trust a folder of another owner."""
+    if fix := TRUST.search(finished.stderr):
+        raise Refused(finished.stderr.strip().partition("\n")[0], fix[0])
+
+
+def variables() -> dict[str, str]:
+    """Return variables for git: no editor, its words in English, our commits in UTF-8, LF no reason to refuse."""
+    ours = "'core.safecrlf=false' 'i18n.commitEncoding=UTF-8'"
+    config = f"{os.environ.get('GIT_CONFIG_PARAMETERS', '')} {ours}"
+    return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
+
+
+def explain(failed: CommandFailed, hooks: Path) -> None:
+    """Add to `failed` which hooks ran with the command; raises `Refused` instead where git trusts a folder not."""
+    trusted(failed.finished)
+    command = failed.finished.argv[1]
+    if ran := [str(hook) for hook in hooks.glob(f"*{command}*") if command in HOOKED and hook.suffix != ".sample"]:
+        (problem,) = failed.problems
+        failed.problems = (Problem(f"{problem.what}\nWith it ran {listed(ran)}.", problem.hint),)

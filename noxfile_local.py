@@ -52,6 +52,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False, venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Let everything go wrong at each step of a release; docs/RELIABILITY.md quotes the result."""
+    install(session, "test")
+    python(session, "-m", "pytest", "-m", "faults", *(session.posargs or ["--numprocesses=2", "-v"]))
+
+
+@nox.session(default=False, venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure against named baselines; docs/PERFORMANCE.md quotes the results."""
     for script in sorted(Path("bench").glob("*.py")):

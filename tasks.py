@@ -127,6 +127,17 @@ def post_release(release, next=None):
     )
 
 
+@section()
+def withdraw(release, take_over=None, reason=None):
+    """Withdraw a release that will not be finished: its tag stays, the notes on main say why."""
+    return steps(
+        sections.freeze.hold_the_release_lock,
+        sections.withdrawal.record_the_withdrawal,
+        take_over=take_over,
+        reason=reason,
+    )
+
+
 @section(post_release)
 def release(release):
     """Take a release through sections 2 to 10; after any stop, the same command goes on."""
@@ -193,9 +204,8 @@ def settings_schema(c, file=None):
     layer.config.write_schema(file)
 
 
-ns = Collection(
-    preconditions, freeze, docs_pack, tag, notes, archive, post_release, release, status, smokes, accept, rehearse
-)
+SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
+ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse)
 ns.add_collection(Collection("deploy", staging, production))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))

@@ -22,6 +22,7 @@ HELP = {
     "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
     "highlights": "the Highlights of the notes: a text, or @file",
     "allow_shift": "why the DDL pack may make something else than was locked",
+    "reason": "why it is withdrawn",
     "until": "when the freeze ends, in words",
     "take_over": "the commit of another release's lock, as it was shown, to take over",
     "json": "print the outcome as JSON",
@@ -185,6 +186,8 @@ def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:
     took, take, to = ("Took", "take", f" to {_heading(last)}") if last.steps(release) else ("Released", "release", "")
     ahead = next((each.section for each in outcomes if each.state in (PLANNED, PENDING)), None)
     summary = f"{took} {release.version}{to}"
+    if to and not _heading(last)[0].isdigit():  # it stands beside the process
+        return f"{last.name.capitalize()} {release.version}"
     if ahead:
         begin = f"Next: {ahead}, to" if release.is_under_way else "Ready to"
         summary = f"{begin} {take} {release.version}{to}"

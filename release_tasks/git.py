@@ -203,6 +203,13 @@ class Git:
         self.refresh()
         return self.reach("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs)
 
+    def commit_tree(self, tree: str, parent: str, *paragraphs: str) -> str:
+        """Make and return a commit of `tree`, which no branch has yet, on `parent` ("": none), signed where all are."""
+        words = [*(["-S"] if self.is_set("commit.gpgsign") else []), *(["-p", parent] if parent else [])]
+        for paragraph in paragraphs:
+            words += ["-m", paragraph]
+        return self.run("commit-tree", *words, tree).stdout.strip()
+
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.
 

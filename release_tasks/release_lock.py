@@ -84,12 +84,9 @@ class ReleaseLock:
         """
         found = self.check(take_over)
         since = found.since if found.holder == self.holder else f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        text = [f"{self.tag} {what} on {platform.node()}{SKIP_CI}"]
-        text += [f"Holder: {FREE if last else self.holder}\nSince: {since}"]
-        sign = ["-S"] if self.git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
-        words = [*sign, *(["-p", found.commit] if found.commit else []), "-m", text[0], "-m", text[1]]
-        tree = self.git.run("mktree").stdout.strip()
-        commit = self.git.run("commit-tree", tree, *words).stdout.strip()
+        title = f"{self.tag} {what} on {platform.node()}{SKIP_CI}"
+        trailers = f"Holder: {FREE if last else self.holder}\nSince: {since}"
+        commit = self.git.commit_tree(self.git.run("mktree").stdout.strip(), found.commit, title, trailers)
         try:
             pushed = self.git.push(f"{commit}:{self.ref}", *refspecs)
         except CommandFailed:

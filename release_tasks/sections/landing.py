@@ -1,6 +1,7 @@
 """How a release gets to its branch and to main: pushed, or by a pull request where the host's rules decline a push."""
 
 import re
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks import lines, process, screen
@@ -22,19 +23,24 @@ def _back(release: Release) -> str:
     return f"release/{release.tag}-back"
 
 
-def push(release: Release, branch: str, back: str, last: bool) -> None:
+def push(release: Release, branch: str, back: str, last: bool, commit: str = "") -> None:
     """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request.
 
+    That is `commit`, or else what the base branch has here, and for another one the notes.
     The `last` push gives up the release lock: a review may take days.
     """
     git, ref = release.git, f"refs/heads/{branch}"
-    commit = git.commit_named(ref) if branch == release.base else _notes_on_main(release)
+    is_base = branch == release.base and not commit
+    if not commit and not is_base:
+        text, title = git.text_at(release.tip, release.notes_path), f"release: notes for {release.tag}"
+        commit = notes_on_main(release, text or "", f"{title}, from {release.base}")
+    commit = commit or git.commit_named(ref) or ""
     try:
         release.lock.push(f"{commit}:{ref}", what="is over", last=last)
     except process.CommandFailed as no:
         if not (reason := DECLINED.search(no.finished.stdout)):
             raise
-        if branch == release.base:  # it gets all of this by the pull request, perhaps squashed
+        if is_base:  # it gets all of this by the pull request, perhaps squashed
             git.run("switch", "--quiet", release.branch)
             git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
         pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
@@ -44,18 +50,18 @@ def push(release: Release, branch: str, back: str, last: bool) -> None:
                 screen.say(f"  {line.rstrip()}")
 
 
-def _notes_on_main(release: Release) -> str:
-    """Make and return a commit of the notes alone on top of the remote's main; nothing is checked out for it."""
-    git, path = release.git, release.notes_path
+def notes_on_main(release: Release, text: str, title: str) -> str:
+    """Make and return a commit of the notes alone, as `text`, on top of the remote's main; nothing is checked out."""
+    git = release.git
     git.fetch()
-    main, blob = git.remote_refs[release.main_ref], git.object_named(f"{release.tip}:{path}")
     with TemporaryDirectory() as folder:
-        add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{path}"]
-        for words in (["read-tree", main], add, ["write-tree"]):
+        file = Path(folder, "notes.md")
+        file.write_bytes(text.encode())
+        blob = git.run("hash-object", "-w", str(file)).stdout.strip()
+        add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{release.notes_path}"]
+        for words in (["read-tree", release.git.remote_refs[release.main_ref]], add, ["write-tree"]):
             ran = process.run(["git", *words], cwd=git.root, env={"GIT_INDEX_FILE": f"{folder}/index"})
-    sign = ["-S"] if git.look("config", "--type=bool", "commit.gpgsign").stdout.strip() == "true" else []
-    title = f"release: notes for {release.tag}, from {release.base}"
-    return git.run("commit-tree", *sign, "-p", main, "-m", title, ran.stdout.strip()).stdout.strip()
+    return git.commit_tree(ran.stdout.strip(), git.remote_refs[release.main_ref], title)
 
 
 def edited(release: Release) -> list[str]:

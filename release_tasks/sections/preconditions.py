@@ -12,7 +12,7 @@ from release_tasks.database.pack import pack_problems
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_over, until_published
-from release_tasks.sections import acceptance, deployment, tag
+from release_tasks.sections import acceptance, deployment, tag, withdrawal
 from release_tasks.version_files import version_in
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -97,6 +97,8 @@ def have_everything_merged(release: Release) -> str:
 
 def have_the_tag_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
+    if found := withdrawal.withdrawn(release):
+        raise Refused(f"{release.tag}: {found}", release.again(version=versions.next_release(release.version)))
     refuse(tag.tag_problems(release))
     return f"{release.tag} is " + (f"ours, {release.published:.9}" if release.published else "free")
 

@@ -43,7 +43,7 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_one_release_killed_at_every_change_is_finished_by_the_same_command(little: World) -> None:
     little.hook("pre-push", PRE_PUSH_KILL)
     for kill in KILLS:

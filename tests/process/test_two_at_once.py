@@ -37,7 +37,9 @@ def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", IN_PRODUCTION)
+@pytest.mark.parametrize(
+    "point", [IN_PRODUCTION[0], *(pytest.param(p, marks=pytest.mark.faults) for p in IN_PRODUCTION[1:])]
+)
 def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_twice(little: World, point: str) -> None:
     """F1, F3"""
     colleague = little.colleague()
@@ -69,6 +71,35 @@ def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_
         assert ended(asleep).code == 1
     little.repo = colleague
     assert little.is_released()
+
+
+def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through(little: World) -> None:
+    """F3: 0.1.1 waits in production, a colleague withdraws it and releases 0.1.2 whole; then 0.1.1 wakes up."""
+    colleague = little.colleague()
+    with little.paused("in the smoke writing on production") as asleep:
+        asleep.send_signal(signal.SIGSTOP)
+        git(colleague, "fetch", "--quiet", "--tags")
+        ran = little.inv("withdraw", "--version", "0.1.1", cwd=colleague)
+        take_over = _take_over(ran)
+        ran = little.inv("withdraw", "--version", "0.1.1", *take_over, cwd=colleague)
+        assert ran.refuses("Why is v0.1.1 withdrawn?", "--reason")
+        withdraw = ("withdraw", "--version", "0.1.1", "--reason", "its smoke hangs", *take_over)
+        ran = little.inv(*withdraw, cwd=colleague)
+        assert ran.code == 0 and "Withdraw 0.1.1: 2 steps" in ran.flat, ran.output
+        assert "v0.1.1 stays; staging runs 0.1.1, stamped for 0.1.1; production runs nothing, stamped" in ran.flat
+        assert little.inv(*withdraw, cwd=colleague).code == 0, "once more is no harm"
+        little.go_on()
+        asleep.send_signal(signal.SIGCONT)
+        assert ended(asleep).refuses("This release was overtaken: v0.1.1 is over")
+    notes = little.text_at("main", "docs/releases/v0.1.1.md").splitlines()
+    assert re.fullmatch(r"> Withdrawn on 20\S+ by Ada: its smoke hangs\. v0\.1\.1 stays; .*", notes[2])
+    assert little.on_the_remote("refs/tags/v0.1.1")
+    git(colleague, "pull", "--quiet", "origin", "main")
+    ran = little.inv("release", "--version", "0.1.2", "--yes", "--highlights", "It goes on.", cwd=colleague)
+    assert ran.code == 0, ran.output
+    assert little.places["production"].stamps() == ["0.1.1", "0.1.2"] and little.runs()["production"] == "0.1.2"
+    ran = little.inv("release", "--version", "0.1.1", "--yes", cwd=colleague)
+    assert ran.refuses("v0.1.1: Withdrawn on ", "--version 0.1.2")
 
 
 def test_who_was_overtaken_pushes_neither_branch_nor_tag(little: World) -> None:

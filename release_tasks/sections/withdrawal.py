@@ -1,0 +1,59 @@
+"""A release that will not be finished: its tag stays, the notes on the main branch and the records tell it."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from release_tasks.errors import Manual, NotYet, Refused
+from release_tasks.release import Release, Step
+from release_tasks.release_lock import FREE
+from release_tasks.sections import landing
+
+WITHDRAWN = re.compile(r"^> (Withdrawn on .*)", re.MULTILINE)
+
+
+def withdrawn(release: Release) -> str:
+    """Return what the notes on the remote's main branch say of a withdrawal, "" where they say nothing."""
+    main = release.git.commit_named(release.git.remote_refs.get(release.main_ref, ""))
+    found = WITHDRAWN.search((main and release.git.text_at(main, release.notes_path)) or "")
+    return found[1] if found else ""
+
+
+def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
+    """Record that it was withdrawn in the notes on the main branch, and give up the release lock."""
+    git, main, back = release.git, release.settings.main, f"release/{release.tag}-withdrawn-back"
+    if found := withdrawn(release):
+        return found
+    if f"refs/heads/{back}" in git.remote_refs:
+        return Manual(f"{main} waits for the pull request of {back}")
+    if release.is_over:
+        raise Refused(f"{release.version} is finished; what is wrong with it, a new version makes good.", "inv status")
+    if not release.published:
+        if release.lock.state().holder == FREE:
+            return f"{release.tag} was never published, and nobody holds its lock"
+        yield f"give up the lock; {release.tag} was never published, and its branch stays"
+        release.lock.push(what="is withdrawn", last=True)
+        return None
+    reason = (reason or "").strip(" …")
+    if not reason:
+        raise Refused(f"Why is {release.tag} withdrawn? The notes tell it.", release.again(reason="…"))
+    left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]
+    yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why"
+    who = git.run("config", "user.name", check=False).stdout.strip()
+    release.keep_check("withdrawn", reason=reason, by=who, left=left)
+    text = git.text_at(release.tip, release.notes_path) or f"# {release.title}\n"
+    title, _, rest = text.partition("\n")
+    says = f"Withdrawn on {datetime.now(UTC):%Y-%m-%d} by {who}: {reason}. {'; '.join(left)}."
+    commit = landing.notes_on_main(release, f"{title}\n\n> {says}\n{rest}", f"release: withdraw {release.tag}")
+    landing.push(release, main, back, last=True, commit=commit)
+
+
+def _left_in(release: Release, name: str) -> Iterator[str]:
+    """Yield what the release leaves in the environment `name`: what runs there, and whether it was stamped."""
+    try:
+        env = release.environment(name)
+        stamp = env.last_stamp()
+        runs = env.running_version() or "nothing"
+        yield f"{name} runs {runs}{f', stamped for {stamp[0]}' if stamp else ''}"
+    except (NotYet, Refused):
+        yield f"{name} could not be reached"

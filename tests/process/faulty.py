@@ -24,7 +24,7 @@ from release_tasks import plan, process
 from release_tasks.release import Release
 
 KIND, _, STEP = os.environ["FAULT"].partition(" ")
-run, claim, advance, command = plan.PlannedStep.run, Release.claim, plan._advance, process.run
+run, claim, advance, command = plan.PlannedStep.run, plan._claim, plan._advance, process.run
 at_the_step = changes = False
 
 
@@ -61,8 +61,8 @@ def run_step(self: plan.PlannedStep, release: Release, change: bool) -> Any:
     return run(self, release, change)
 
 
-def claim_for_a_change(self: Release, env: Any) -> bool:
-    held = claim(self, env)
+def claim_for_a_change(release: Release, env: Any) -> bool:
+    held = claim(release, env)
     if held and at_the_step and KIND in FAULTS:
         FAULTS[KIND]()
     return held
@@ -86,7 +86,7 @@ def run_command(*args: Any, **how: Any) -> Any:
     return finished
 
 
-plan.PlannedStep.run, Release.claim = run_step, claim_for_a_change  # type: ignore[method-assign]
+plan.PlannedStep.run, plan._claim = run_step, claim_for_a_change  # type: ignore[method-assign]
 plan._advance, process.run = advance_step, run_command
 sys.argv[0] = "inv"
 program.run()

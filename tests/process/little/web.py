@@ -3,6 +3,7 @@
 The file LITTLE_FAULTS/<database> names what it does wrong today: unhealthy, broken-view, stale, hole, warning, away.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -30,7 +31,7 @@ def faults() -> set[str]:
 
 def sample() -> None:
     while True:
-        with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(os.environ["DATABASE_URL"]) as connection:
             now = faults()
             connection.execute(SAMPLES, {fault: fault in now for fault in ("hole", "stale")})
             if "warning" in now:

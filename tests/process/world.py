@@ -277,6 +277,11 @@ class World:
         return git(self.remote, "for-each-ref")
 
     @property
+    def published(self) -> str:
+        """The remote's refs without the release lock, which is taken before anything is published."""
+        return "\n".join(line for line in self.remote_refs.splitlines() if "release/lock" not in line)
+
+    @property
     def journal(self) -> Path:
         return self.repo / ".release" / "v0.1.1" / "journal.jsonl"
 

@@ -89,6 +89,7 @@ def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path, tempo
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("program", "end"),
     [(INV, lambda process: process.terminate()), (NOX, lambda process: os.killpg(process.pid, signal.SIGINT))],

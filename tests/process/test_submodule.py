@@ -73,7 +73,7 @@ KILLS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_release_killed_at_every_change_around_the_submodule_is_finished(with_docs: World) -> None:
     for point in KILLS:
         with_docs.kill(KILL_AFTER=point)

@@ -128,6 +128,21 @@ def test_committed_bytes_are_read_and_not_the_working_tree_s(work: Work, git: Gi
         assert git.bytes_at(commit, path) is None
 
 
+def test_a_remote_that_does_not_answer_is_waited_for_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a status's steps reached for it: with a time-out of two minutes that was an hour."""
+    work.git("remote", "set-url", "origin", str(work.root.parent / "gone"))
+    git, reached = work.layer(), list[str]()
+    monkeypatch.setattr(git, "reach", lambda *args, **_: (reached.append(args[0]), type(git).reach(git, *args))[1])
+    for _ in range(3):
+        with pytest.raises(Refused, match="'origin' does not answer"):
+            git.remote_refs  # noqa: B018
+        git.refresh(remote=False)
+    assert reached == ["ls-remote"]
+    git.refresh()
+    work.git("remote", "set-url", "origin", str(work.remote))
+    assert "refs/heads/main" in git.remote_refs
+
+
 def test_a_committed_file_that_is_no_utf_8_is_named(work: Work, git: Git) -> None:
     """F10: it was read with question marks in it, and a CHANGELOG was written back so."""
     (work.root / "CHANGELOG.md").write_bytes(b"# \xc4nderungen\n")

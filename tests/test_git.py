@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from release_tasks import git_setup
 from release_tasks.errors import Refused, listed
@@ -141,6 +143,15 @@ def test_a_remote_that_does_not_answer_is_waited_for_once(work: Work, monkeypatc
     git.refresh()
     work.git("remote", "set-url", "origin", str(work.remote))
     assert "refs/heads/main" in git.remote_refs
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text() | st.lists(st.sampled_from([*"./\\:*?\0 ~^@{}", "docs", "VERSION", "ddl", ".git"])).map("".join))
+def test_any_text_is_a_path_of_a_file_or_of_none(git: Git, path: str) -> None:
+    found = git.bytes_at("HEAD", path)
+    assert (found is not None) == (
+        path in git.look("ls-tree", "-r", "-z", "--name-only", "HEAD").stdout.split("\0")[:-1]
+    )
 
 
 def test_a_committed_file_that_is_no_utf_8_is_named(work: Work, git: Git) -> None:

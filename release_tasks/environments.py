@@ -149,7 +149,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     for name, own in settings.environments:
         if not own.dsn or settings.environments.unset(name):
             continue
-        things = _databases(own.dsn)
+        things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []
         things += [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
         for thing in [*things, f"the origin {own.origin.rstrip('/').lower()}"]:
@@ -159,9 +159,9 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     return problems, unreached
 
 
-def _databases(dsn: str) -> list[str]:
+def _databases(dsn: str, where: str) -> list[str]:
     """Return what tells the database `dsn` from others: its address and, once reached, its server's identity."""
-    parts = programs.variables(dsn)
+    parts = programs.variables(dsn, where)
     host, port = parts["PGHOSTADDR"] or parts["PGHOST"], parts["PGPORT"] or "5432"
     host = "127.0.0.1" if host in ("", "localhost", "::1") else host
     found = [f"the database {parts['PGDATABASE']} on {host}:{port}"]

@@ -25,9 +25,9 @@ NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py ha
 @contextmanager
 def as_sentences() -> Iterator[None]:
     """Turn what ends the block early into sentences and an exit code; end on SIGTERM as on Ctrl-C."""
+    _prepare_streams()
     from release_tasks import masks, screen
 
-    _prepare_streams()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
@@ -96,7 +96,7 @@ def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None
     frames = {Path(frame.filename).name: frame for frame in traceback.extract_tb(trace)}
     mark, reason, where = getattr(error, "problem_mark", None), f"{kind.__name__}: {error}", ""
     if isinstance(error, SyntaxError):
-        where, reason = f"{Path(error.filename or '').name}, line {error.lineno}", error.msg
+        where, reason = f"{Path(error.filename or 'tasks_local.py').name}, line {error.lineno or 1}", error.msg
     elif "tasks_local.py" in frames:
         where = f"tasks_local.py, line {frames['tasks_local.py'].lineno}"
     elif mark:

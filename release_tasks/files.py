@@ -83,7 +83,7 @@ def checksum_lines(hashes: dict[str, str]) -> bytes:
 
 def read_checksums(content: bytes) -> dict[str, str]:
     """Return path → SHA-256 from lines as sha256sum reads them; comment lines are passed over."""
-    lines = [line for line in content.decode().split("\n") if line and not line.startswith("#")]
+    lines = [line for line in content.decode(errors="replace").split("\n") if line and not line.startswith("#")]
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 
@@ -138,9 +138,9 @@ def read_link(link: Path) -> Path | None:
     """Return the folder that `link` names, a symlink or a text file holding a path, or None when there is none."""
     try:
         target = link.readlink() if link.is_symlink() else link.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):
         return None
-    return (link.parent / target).resolve()
+    return (link.parent / target).resolve() if target else None
 
 
 def point_link(link: Path, target: Path) -> None:

@@ -32,6 +32,7 @@ class Git:
         self._seen: dict[tuple[str, ...], Finished] = {}
         self._folders: dict[tuple[str, str], dict[str, gitpython.Blob]] = {}
         self._remote_refs: dict[str, str] = {}
+        self._silence = ""  # what the remote said instead of an answer
         self._listed_at = -NEWS  # a `time.monotonic`
 
     @classmethod
@@ -182,13 +183,15 @@ class Git:
         if time.monotonic() - self._listed_at >= NEWS:
             if self.remote not in self.look("remote").stdout.split():
                 raise Refused(f"There is no remote {self.remote!r}.", f"git remote add {self.remote} <url>")
+            listing, self._silence = "", ""
             try:
                 listing = self.reach("ls-remote", "--quiet", self.remote, changes=False).stdout
             except CommandFailed as no:
-                what = f"The remote {self.remote!r} does not answer: {no}"
-                raise Refused(what, f"git ls-remote {self.remote}") from no
+                self._silence = f"The remote {self.remote!r} does not answer: {no}"
             lines = (line.split("\t") for line in listing.splitlines())
             self._remote_refs, self._listed_at = {ref: object_id for object_id, ref in lines}, time.monotonic()
+        if self._silence:  # one time-out is enough for all steps
+            raise Refused(self._silence, f"git ls-remote {self.remote}")
         return self._remote_refs
 
     # Changes

@@ -24,6 +24,8 @@ def check_root(root: Path, found: Finished, head: str | None) -> None:
     """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
     trusted(found)
     if (root / ".git").exists():
+        if found.code:
+            raise Refused(f"Git cannot use {root.name}/: {found.tail(1)}", "git status")
         if not head:
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return

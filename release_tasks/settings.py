@@ -39,14 +39,16 @@ def _is_an_origin(text: str) -> str:
 
 
 def _is_an_order(order: object) -> object:
-    if order not in ("javascript", "bytes") and not isinstance(order, list):
+    if order not in ("javascript", "bytes") and not (order and isinstance(order, list)):
         raise ValueError("expected javascript, bytes, or a command as a list of words")
     return order
 
 
 Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
 Pattern = Annotated[str, AfterValidator(_is_pattern)]
-Reason = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]  # PostgreSQL takes twice as many
+Folder = Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]
 Origin = Annotated[str, AfterValidator(_is_an_origin)]
 UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
 Command = Annotated[list[str], Field(min_length=1)]
@@ -71,14 +73,14 @@ PathOrFile = Annotated[
 class Ddl(Model):
     """The DDL pack: where it is, in which order it is applied and by what."""
 
-    folder: str = Field("ddl", description="the folder of the *.sql files")
+    folder: Folder = Field("ddl", description="the folder of the *.sql files, from the root, as db/ddl")
     order: Order = Field("bytes", description="how base names are sorted: javascript, bytes, or a command's lines")
     command: list[str] = Field([], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
     ledger: Table = Field("ops.ddl_ledger", description="the table of what was applied, as schema.table")
-    timeout: float = Field(600, gt=0, description="seconds for one statement, and for the whole run")
-    lock_timeout: float = Field(5, gt=0, description="seconds that a statement waits for a lock")
-    exceptions: dict[Pattern, Reason] = Field({}, description="pattern of a problem or difference → why it may be")
+    timeout: Seconds = Field(600, description="seconds for one statement, and for the whole run")
+    lock_timeout: Seconds = Field(5, description="seconds that a statement waits for a lock")
+    exceptions: dict[Pattern, Text] = Field({}, description="pattern of a problem or difference → why it may be")
 
     @model_validator(mode="after")
     def proves_what_it_did(self) -> Self:
@@ -103,7 +105,7 @@ class Backup(Model):
     keep: int = Field(5, ge=1, description="verified backups that are kept of an environment")
     jobs: int = Field(1, ge=1, description="tables that are dumped and restored at once")
     then: list[str] = Field([], description="command that gets a verified backup, as [restic, backup, '{folder}']")
-    timeout: float = Field(3600, gt=0, description="seconds for the dump, for the restore, and for `then`")
+    timeout: Seconds = Field(3600, description="seconds for the dump, for the restore, and for `then`")
 
     @model_validator(mode="after")
     def then_gets_the_backup(self) -> Self:
@@ -116,7 +118,7 @@ class DocsPack(Model):
     """Section 4: the curated list of what is hashed; DDL files, VERSION and SOURCE_TAG are always in it."""
 
     folder: str = Field("docs", description="where hashes, notes template and releases/ are; may be a submodule")
-    include: list[str] = Field([], description="files, beside those that are always in it")
+    include: list[Text] = Field([], description="files, beside those that are always in it")
     submodule_branch: str = Field("main", description="where commits go when the folder is a submodule")
 
     @property
@@ -129,7 +131,7 @@ class Stamp(Model):
 
     command: list[str] = Field([], description="opens all sessions; empty: nothing is stamped")
     log: Table = Field("ops.session_log", description="schema.table in which a stamp is looked for")
-    timeout: float = Field(60, gt=0, description="seconds for the command")
+    timeout: Seconds = Field(60, description="seconds for the command")
 
 
 class Acceptance(Model):
@@ -193,8 +195,8 @@ class Settings(Model):
     app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME: letters, digits, . _ -")
     title: str = Field("", description="the name people know it by; default: app")
     folder: str = Field(".", description="where package.json and the application's commands live")
-    main: str = Field("main", description="the main branch")
-    remote: str = Field("origin", description="the remote that is pushed to")
+    main: Text = Field("main", description="the main branch")
+    remote: Text = Field("origin", description="the remote that is pushed to")
     tag: Tag = Field("v{version}", description="how tags are named, as web-v{version} in a repo of several products")
     branch: Template = Field("release/{tag}", description="release branch, may hold {tag} or {version}; empty: main")
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")

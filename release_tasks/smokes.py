@@ -10,7 +10,7 @@ from release_tasks.config import project_root
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import emptied, read_link, records_folder
+from release_tasks.files import emptied, read_link, read_text, records_folder
 from release_tasks.release import Release
 from release_tasks.versions import version_here
 
@@ -39,7 +39,7 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     code = environment.root if environment.name == "dev" else read_link(environment.current)
     if code is None:
         return "no smoke ran, for nothing has been deployed there yet"
-    files = [file for file in document.smokes_in(code).values() if "on_backup" in file.read_text(encoding="utf-8")]
+    files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
     if not files:
         return "no smoke is marked on_backup"
     target = runner.target_of(replace(environment, dsn=dsn, to_close=[]), version, code, is_backup=True)

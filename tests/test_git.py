@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from release_tasks import git_setup
 from release_tasks.errors import Refused, listed
@@ -126,6 +128,30 @@ def test_committed_bytes_are_read_and_not_the_working_tree_s(work: Work, git: Gi
     assert git.bytes_at("HEAD", "empty") == b""
     for commit, path in ((before, "empty"), ("HEAD", "none"), ("HEAD", "docs"), ("HEAD", "VERSION/none")):
         assert git.bytes_at(commit, path) is None
+
+
+def test_a_remote_that_does_not_answer_is_waited_for_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a status's steps reached for it: with a time-out of two minutes that was an hour."""
+    work.git("remote", "set-url", "origin", str(work.root.parent / "gone"))
+    git, reached = work.layer(), list[str]()
+    monkeypatch.setattr(git, "reach", lambda *args, **_: (reached.append(args[0]), type(git).reach(git, *args))[1])
+    for _ in range(3):
+        with pytest.raises(Refused, match="'origin' does not answer"):
+            git.remote_refs  # noqa: B018
+        git.refresh(remote=False)
+    assert reached == ["ls-remote"]
+    git.refresh()
+    work.git("remote", "set-url", "origin", str(work.remote))
+    assert "refs/heads/main" in git.remote_refs
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text() | st.lists(st.sampled_from([*"./\\:*?\0 ~^@{}", "docs", "VERSION", "ddl", ".git"])).map("".join))
+def test_any_text_is_a_path_of_a_file_or_of_none(git: Git, path: str) -> None:
+    found = git.bytes_at("HEAD", path)
+    assert (found is not None) == (
+        path in git.look("ls-tree", "-r", "-z", "--name-only", "HEAD").stdout.split("\0")[:-1]
+    )
 
 
 def test_a_committed_file_that_is_no_utf_8_is_named(work: Work, git: Git) -> None:

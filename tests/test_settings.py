@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from release_tasks import masks
 from release_tasks.config import REHEARSING, load, write_schema
 from release_tasks.errors import Problem, Refused
+from release_tasks.settings import Settings
 
 REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
 
@@ -260,3 +266,68 @@ def test_the_json_schema_describes_every_setting_and_allows_no_other(tmp_path: P
     assert len(fields) > 40 and [field[:2] for field in fields if not field[2].get("description")] == []
     assert all(group["additionalProperties"] is False for group in groups)
     assert schema["properties"]["ddl"]["$ref"] == "#/properties/release/$defs/Ddl" and "Ddl" in schema["$defs"]
+
+
+def key_paths(model: type[BaseModel] = Settings) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each key, groups included."""
+    for name, field in model.model_fields.items():
+        yield (name,)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from ((name, *rest) for rest in key_paths(field.annotation))
+
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.datetimes() | st.binary()
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | SCALARS, inner, max_size=3)
+)
+
+
+@given(st.sampled_from(list(key_paths())), VALUES, st.booleans())
+def test_any_value_at_any_key_is_taken_or_refused_by_its_path(path: tuple[str, ...], value: Any, more: bool) -> None:
+    """F10"""
+    raw: Any = value
+    for key in reversed(path):
+        raw = {key: raw, **({"no such key": value} if more else {})}
+    try:
+        assert isinstance(load(raw, {}), Settings) and not more
+    except Refused as no:
+        assert all(problem.what.startswith("invoke.yaml, release") and problem.hint for problem in no.problems)
+        assert not more or any("no such key" in problem.what for problem in no.problems)
+
+
+@given(st.lists(st.text() | SCALARS.filter(lambda it: not isinstance(it, bytes))))
+def test_an_include_list_is_one_of_texts_or_each_other_item_is_named(items: list[Any]) -> None:
+    wrong = [index for index, item in enumerate(items) if not (isinstance(item, str) and item)]
+    raw = {"docs_pack": {"include": items}}
+    if any("${" in str(item) for item in items):
+        return
+    if not wrong:
+        assert load(raw, {}).docs_pack.include == items
+    else:
+        paths = {problem.what.partition(": ")[0] for problem in problems(raw)}
+        assert {f"invoke.yaml, release.docs_pack.include[{index}]" for index in wrong} <= paths
+
+
+@given(st.text() | st.text().map("http://{}".format) | st.from_regex(r"https?://[a-z\[\]:@/?#0-9%]*", fullmatch=True))
+@example("http://[::1")
+@example("http://x:٣")
+def test_any_text_is_an_origin_or_refused_by_its_path(origin: str) -> None:
+    """F10"""
+    try:
+        load(with_dsn("dbname=app", origin=origin), {})
+    except Refused as no:
+        assert no.problems[0].what.startswith("invoke.yaml, release.environments")
+    else:
+        assert urlsplit(origin).hostname and urlsplit(origin).port != 0
+
+
+@given(st.text(min_size=6), st.sampled_from(["postgresql://app:${PW}@db/app", "postgresql://db/app?password=${PW}"]))
+@example("a@b:c/d", "postgresql://app:${PW}@db/app")
+def test_the_password_of_a_url_is_shown_neither_as_typed_nor_as_it_is(password: str, dsn: str) -> None:
+    """F13"""
+    masks._hidden.clear()
+    load(with_dsn(dsn), {"PW": quote(password, safe="")})
+    shown = masks.mask(f"<{password}> <{quote(password, safe='')}> {dsn.replace('${PW}', quote(password, safe=''))}")
+    assert password not in shown and quote(password, safe="") not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cmp_to_key
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ NUMBER = st.integers(0, 10**6).map(str)
 CORE = st.tuples(NUMBER, NUMBER, NUMBER).map(".".join)
 PRE = st.sampled_from(["", "-rc1", "-rc.2", "-alpha.1", "-beta", "-0", "-a-b", "-x1.y2"])
 RELEASES = st.tuples(CORE, PRE).map("".join)
+CLOSE = st.tuples(st.from_regex(r"[01]\.[0-2]\.[019]", fullmatch=True), PRE).map("".join)  # so that some are equal
 WILD = st.text() | st.from_regex(r"v?\d+\.\d+\.\d+([-+.]\S{0,6})?", fullmatch=True) | RELEASES
 
 
@@ -119,3 +121,16 @@ def test_versions_are_ordered_as_semver_says_not_as_text() -> None:
 )
 def test_a_version_can_be_proposed_from_whatever_version_says(found: str, proposed: str) -> None:
     assert versions.release_after(found) == proposed
+
+
+@given(st.lists(CLOSE, min_size=3, max_size=3))
+def test_the_order_of_versions_is_total(three: list[str]) -> None:
+    one, two, _ = three
+    assert [one == two, versions.is_past(one, two), versions.is_past(two, one)].count(True) == 1
+    low, middle, high = sorted(three, key=cmp_to_key(lambda a, b: versions.is_past(a, b) - versions.is_past(b, a)))
+    assert not versions.is_past(low, middle) and not versions.is_past(middle, high) and not versions.is_past(low, high)
+
+
+@given(WILD)
+def test_from_any_text_a_version_can_be_proposed(text: str) -> None:
+    assert versions.version_problems(versions.release_after(text)) == []

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from release_tasks.errors import Problem
+from release_tasks.files import read_text
 
 DOCUMENT = Path("docs", "RELEASE_PROCESS.md")
 ITEM = re.compile(r"^ *[-*] (.+(?:\n +[^-* \n].*)*)", re.MULTILINE)
@@ -79,8 +80,8 @@ def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
 
 
 def _section(code: Path, number: str) -> str:
-    text = (code / DOCUMENT).read_text(encoding="utf-8") if (code / DOCUMENT).exists() else ""
-    return "".join(re.findall(rf"(?ms)^#* *{number}\.? [^\n]+$(.*?)(?=^#* *\d+\.[\d.]* |^#+ |\Z)", text)[:1])
+    section = rf"(?ms)^#* *{number}\.? [^\n]+$(.*?)(?=^#* *\d+\.[\d.]* |^#+ |\Z)"
+    return "".join(re.findall(section, read_text(code / DOCUMENT))[:1])
 
 
 def _items(text: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.web import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import records_folder
+from release_tasks.files import read_text, records_folder
 
 HERE = Path(__file__).parent
 THE_RELEASE = HERE / "deployed.py"
@@ -64,7 +64,7 @@ def target_of(here: Environment, version: str, code: Path | None = None, origin:
 
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, marked: str = "") -> list[Result]:
     """Run the tests of `files`, or those `marked` so; with a person's `options` for pytest, that has the terminal."""
-    own = [file for file in files if OWN_PACKAGES in file.read_text(encoding="utf-8")]
+    own = [file for file in files if OWN_PACKAGES in read_text(file)]
     groups = [[file for file in files if file not in own], *([file] for file in own)]
     return [each for group in groups if group for each in _run(target, group, evidence, options, marked)]
 
@@ -78,7 +78,7 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     env, code, said = {**VARIABLES, **node_of_playwright()}, -1, ""
     with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:  # which only its owner can read
         try:
-            if OWN_PACKAGES in files[0].read_text(encoding="utf-8"):
+            if OWN_PACKAGES in read_text(files[0]):
                 nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({files[0].stem[5:]})"]
                 made = process.run(nox, cwd=root, timeout=LIMIT, supervised=True).stdout.splitlines()[-1:]
                 env["PYTHONPATH"] = os.pathsep.join([*made, env["PYTHONPATH"]])  # the layer's come after its own

@@ -125,7 +125,7 @@ def last_locked(git: Git, tip: str, tag: str, settings: Settings) -> tuple[str, 
     for commit, *_ in history(git, None, tip, f"{tag} freeze"):
         lock = git.bytes_at(commit, settings.ddl.lock) or b""
         there = git.files_in(commit, settings.ddl.folder)
-        paths = [path for path in read_checksums(lock.decode(errors="replace").encode()) if path in there]
+        paths = [path for path in read_checksums(lock) if path in there]
         pack = [DdlFile(path, git.bytes_at(commit, path) or b"") for path in paths]
         if lock_of(pack, tag) == lock:
             return commit, pack

@@ -77,10 +77,11 @@ def run(
         raise Refused(str(no), fix) from None
 
 
-def variables(dsn: str) -> dict[str, str]:
-    """Return `dsn` as libpq's environment variables (PostgreSQL, "Environment Variables")."""
+def variables(dsn: str, where: str = "") -> dict[str, str]:
+    """Return `dsn` as libpq's environment variables (PostgreSQL, "Environment Variables"). Raises `Refused`."""
     names = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
-    given = {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items()}
+    with as_refusals(where):
+        given = {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items()}
     return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
 
 

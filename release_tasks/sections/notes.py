@@ -69,7 +69,7 @@ def find_highlights(release: Release, given: str | None) -> str:
     """Return the Highlights: as `given`, or from CHANGELOG; raises `Refused` where none has them."""
     changelog, file = release.settings.changelog, Path((given or "").removeprefix("@"))
     if given and given.startswith("@"):
-        if not file.exists():
+        if not file.is_file():
             raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
         given = read_text(file)
     committed = release.git.text_at(release.commit, changelog) or ""

@@ -1,6 +1,7 @@
 """Section 2: what must be so before a release begins; each gate answers with all the problems it sees."""
 
 import re
+import shlex
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -175,8 +176,9 @@ def have_what_commands_name(release: Release) -> str:
         path = node.runtime(folder, records_folder(release.root))["PATH"]
     for key, command in commands.items():
         if "/" not in command[0] and not shutil.which(command[0], path=path):
-            what = f"release.{key} runs {command[0]}, and there is no such program."
-            problems.append(Problem(what, f"which {command[0]}"))
+            program = shlex.quote(command[0])
+            what = f"release.{key} runs {program}, and there is no such program."
+            problems.append(Problem(what, f"which {program}   # or correct release.{key} in invoke.yaml"))
     refuse(problems)
     return ", ".join(commands)
 

@@ -40,7 +40,8 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     if not published and (lost := release.line.lost(release.version)):
         return lost
     if there is None:
-        return []
+        what = f"{tag} names no commit; expected an annotated tag of one."
+        return [Problem(what, retag_hint(tag))] if git.object_named(release.tag_ref) else []
     problems = [] if text else [f"{tag} is a lightweight tag; expected an annotated one."]
     if published and release.version_at(there) != release.version:
         problems = [

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
@@ -220,3 +222,28 @@ def test_a_client_tool_is_never_older_than_the_server() -> None:
         assert programs.major_of(programs.client(tool, newest)) >= newest
     with pytest.raises(Refused, match=rf"pg_dump 99 or newer is needed, found: .*{newest} \("):
         programs.client("pg_dump", 99)
+
+
+def test_a_connection_that_is_ended_from_outside_is_a_sentence(server: Running) -> None:
+    """F5"""
+    refused = pytest.raises(Refused, match="The database of staging refuses: terminating connection")
+    with refused, programs.connect(server.dsn("app"), "staging") as connection:
+        rows(server, f"select pg_terminate_backend({connection.info.backend_pid}, 10000)")
+        connection.execute("select 1")
+
+
+@given(st.text() | st.text().map("postgresql://{}".format) | st.text().map("dbname={}".format))
+@example("postgresql://app:hunter2@h:port/x")
+@example("mysql://app:hunter2@h/x")
+@example("dbname=app password='hunter2")
+@example("postgresql://app:hunter2@h/%zz")
+@example("postgresql://h/x?colour=red&password=hunter2")
+def test_any_text_is_a_dsn_or_a_sentence_without_its_password(text: str) -> None:
+    """F10, F13"""
+    try:
+        found = programs.variables(text, "dev")
+    except Refused as no:
+        assert str(no).startswith("The database of dev cannot be used: ") and "hunter2" not in str(no)
+        assert no.problems[0].hint == "Check release.environments.dev.dsn in invoke.yaml, and its variable."
+    else:
+        assert all(isinstance(value, str) for value in found.values())

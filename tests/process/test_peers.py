@@ -62,7 +62,7 @@ def test_a_local_tag_that_is_a_mistake_is_fixed_by_the_command_that_is_shown(lit
 
 
 def test_a_colleague_s_release_between_our_commit_and_our_push_is_never_touched(little: World) -> None:
-    """The remote takes branch and tag together or not at all."""
+    """F15: the remote takes branch and tag together or not at all, and the loser is shown what to do."""
     colleague = little.colleague()
     git(colleague, "tag", "--annotate", "--message", "theirs", "v0.1.1")
     hook = little.hook("pre-push", f"env -u GIT_DIR git -C {colleague} push --quiet origin {TAG}")

@@ -209,17 +209,15 @@ class Git:
     def commit_tree(self, tree: str, parent: str, *paragraphs: str) -> str:
         """Make and return a commit of `tree`, which no branch has yet, on `parent` ("": none), signed where all are."""
         words = [*(["-S"] if self.is_set("commit.gpgsign") else []), *(["-p", parent] if parent else [])]
-        for paragraph in paragraphs:
-            words += ["-m", paragraph]
-        return self.run("commit-tree", *words, tree).stdout.strip()
+        return self.run("commit-tree", *words, "-m", "\n\n".join(paragraphs), tree).stdout.strip()
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.
 
         Files in a submodule are committed there first; the parent then records the submodule's new commit.
         """
-        own, submodules = dict(files), list[str]()
-        atomic_write(self._writing, checksum_lines({path: sha256(content) for path, content in files.items()}))
+        own, submodules, hashes = dict(files), list[str](), {path: sha256(files[path]) for path in files}
+        atomic_write(self._writing, checksum_lines(hashes))
         for folder in sorted({path.partition("/")[0] for path in files}):
             if submodule := self.submodule(folder):
                 inside = {path.partition("/")[2]: own.pop(path) for path in files if path.startswith(f"{folder}/")}

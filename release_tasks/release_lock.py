@@ -41,14 +41,14 @@ class ReleaseLock:
 
     @cached_property
     def holder(self) -> str:
-        """This version in this clone and its worktrees; a copy of the clone is another one.
+        """This version in this clone and its worktrees, wherever it is moved to; a copy of the clone is another one.
 
         CI makes a clone for each job: there RELEASE_HOLDER says what belongs together, such as a pipeline's number.
         """
-        file = Path(self.git.repo.common_dir, "release-clone").resolve()
+        file = Path(self.git.repo.common_dir, "release-clone")
         if not file.exists():
             atomic_write(file, uuid.uuid4().hex.encode())
-        clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{file}{read_text(file)}".encode())[:12]
+        clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{read_text(file)} {file.stat().st_ino}".encode())[:12]
         return f"{self.version} {clone}"
 
     def state(self) -> State:
@@ -74,8 +74,11 @@ class ReleaseLock:
         if not was_overtaken and (found.holder in (FREE, self.holder) or is_meant):
             return found
         begin = "This release was overtaken" if was_overtaken else "Another release is under way"
-        hint = again(version=self.version, take_over=found.commit[:9])
-        raise Refused(f"{begin}: {found.summary}.", f"{hint}   # if that one is over: its next push is then refused")
+        over = again(version=self.version, take_over=found.commit[:9])
+        hint = f"Wait for it, or if nobody finishes it:\n{over}   # its next push is then refused"
+        if (theirs := found.holder.split(" ")[0]) not in (FREE, self.version):
+            hint += f'\ninv withdraw --version {theirs} --reason "…"   # or this, where it is tagged: the notes say so'
+        raise Refused(f"{begin}: {found.summary}.", hint)
 
     def push(self, *refspecs: str, what: str = "goes on", take_over: str | None = None, last: bool = False) -> Finished:
         """Push `refspecs` and move the lock on in one atomic push; the `last` one gives it up.

@@ -23,7 +23,7 @@ def _back(release: Release) -> str:
     return f"release/{release.tag}-back"
 
 
-def push(release: Release, branch: str, back: str, last: bool, commit: str = "") -> None:
+def push(release: Release, branch: str, back: str, last: bool, commit: str = "", what: str = "is over") -> None:
     """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request.
 
     That is `commit`, or else what the base branch has here, and for another one the notes.
@@ -36,7 +36,7 @@ def push(release: Release, branch: str, back: str, last: bool, commit: str = "")
         commit = notes_on_main(release, text or "", f"{title}, from {release.base}")
     commit = commit or git.commit_named(ref) or ""
     try:
-        release.lock.push(f"{commit}:{ref}", what="is over", last=last)
+        release.lock.push(f"{commit}:{ref}", what=what, last=last)
     except process.CommandFailed as no:
         if not (reason := DECLINED.search(no.finished.stdout)):
             raise

@@ -82,12 +82,14 @@ def with_heading(changelog: str, version: str) -> str:
 
 def push_the_main_branch(release: Release) -> Step:
     """Push: the cycle is open."""
-    left = landing.lacking(release)
-    if not left:
+    left, lock = landing.lacking(release), release.lock
+    if not left and lock.state().holder != lock.holder:
         return "pushed"
     is_open = release.git.contains(release.base_ref, release.tip) and release.goes_on_at(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
-    yield f"git push {release.settings.remote} {' '.join(left)}"
+    yield f"git push {release.settings.remote} {' '.join(left) or lock.ref}"
+    if not left:  # a pull request was merged meanwhile
+        lock.push(what="is over", last=True)
     for branch, back in left.items():
         landing.push(release, branch, back, last=branch == list(left)[-1])
 

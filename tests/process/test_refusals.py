@@ -332,7 +332,11 @@ def test_a_ddl_file_that_fails_on_staging_only_is_fixed_by_the_next_version(litt
     little.git("switch", "--quiet", "main")
     little.git("merge", "--quiet", "release/v0.1.1")
     little.push()
-    ran = little.inv("deploy.staging", "--version", "0.1.2", "--highlights", "Mended.")
+    fixed = ("deploy.staging", "--version", "0.1.2", "--highlights", "Fixed.")
+    assert little.inv(*fixed).refuses("v0.1.1", 'inv withdraw --version 0.1.1 --reason "…"')
+    assert little.inv("withdraw", "--version", "0.1.1", "--reason", "its DDL fails").code == 0
+    little.git("pull", "--quiet", "origin", "main")
+    ran = little.inv(*fixed)
     assert ran.code == 0, ran.output
     assert little.stamps() == {"staging": ["0.1.2"], "production": []}
 

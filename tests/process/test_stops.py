@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -114,7 +115,10 @@ def test_a_fresh_clone_finishes_what_a_lost_laptop_began(little: World) -> None:
     shutil.rmtree(lost)
     little.let_go_wrong("staging")
     little.repo = little.clone("new laptop")
-    little.finish()
+    ran = little.release()
+    assert ran.refuses("Another release is under way: v0.1.1")
+    shown = re.search(r"inv (release .*) +# its next push", ran.output)
+    assert shown and little.inv(*shown[1].split()).code == 0
     assert little.is_released()
 
 

@@ -27,6 +27,7 @@ def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_
     """F2"""
     colleague = little.colleague()
     with little.paused("after the stamp on staging") as first:
+        git(colleague, "fetch", "--quiet", "--tags")
         for version in ("0.1.1", "0.2.0"):
             ran = little.inv("release", "--version", version, "--yes", cwd=colleague)
             assert ran.refuses("Another release is under way: v0.1.1 ", "Ada, since 20", "last sign of life 20")
@@ -90,7 +91,7 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
         assert little.inv(*withdraw, cwd=colleague).code == 0, "once more is no harm"
         little.go_on()
         asleep.send_signal(signal.SIGCONT)
-        assert ended(asleep).refuses("This release was overtaken: v0.1.1 is over")
+        assert ended(asleep).refuses("This release was overtaken: v0.1.1 is withdrawn")
     notes = little.text_at("main", "docs/releases/v0.1.1.md").splitlines()
     assert re.fullmatch(r"> Withdrawn on 20\S+ by Ada: its smoke hangs\. v0\.1\.1 stays; .*", notes[2])
     assert little.on_the_remote("refs/tags/v0.1.1")

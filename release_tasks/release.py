@@ -39,7 +39,7 @@ def _until(holds: "Callable[[Release], object]", words: str) -> Callable[[Marked
 
 
 until_published = _until(lambda release: release.published, "settled when the tag was published")
-until_live = _until(lambda release: release.runs_in_production, "history: production has it")
+until_live = _until(lambda release: release.runs_in_production, "history: production has it, or had it")
 until_over = _until(lambda release: release.is_over, "history: the cycle after it is open")
 
 

@@ -9,11 +9,6 @@ from release_tasks.engine import HELP, section, steps
 ENV = "dev, staging or production"
 JSON = HELP["json"]
 ACCEPT = {"env": ENV, "version": "the version expected there", "watch": "seconds that each may take", "json": JSON}
-ROLLBACK = {
-    "env": "staging or production",
-    "to": "the version; default: what had the traffic before the newest",
-    "yes": "without a question, for machines",
-}
 RESTORE = {
     "from": "a backup: its name, or its folder",
     "into": "dev, staging, production, or the URL of a database",
@@ -155,7 +150,7 @@ def status(release, json=False):
     return steps()
 
 
-@task(name="rollback", help=ROLLBACK)
+@task(name="rollback", help={"env": ENV, "to": "default: what had the traffic before", "yes": HELP["yes"]})
 def deploy_rollback(c, env="production", to=None, yes=False):
     """Let an earlier release have the traffic again: its code, no DDL."""
     layer.rollback.roll_back(c.config, env, to, yes)

@@ -1,95 +1,61 @@
 """`inv deploy.running`: what runs in each environment, at a glance. Nothing is started for it."""
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from release_tasks import ddl, embedded, screen
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
-from release_tasks.database.pack import DdlFile, pack_at
+from release_tasks.database.pack import pack_at
 from release_tasks.deploy import local
-from release_tasks.environments import Environment
-from release_tasks.errors import Refused, counted
+from release_tasks.errors import Refused
 from release_tasks.files import read_link
 from release_tasks.git import Git
 from release_tasks.settings import Settings
 from release_tasks.versions import is_later_release
 
-
-@dataclass
-class Running:
-    """What was found in one environment; "" and None where it is not known."""
-
-    environment: str
-    answers: str = ""
-    tag: str = ""
-    commit: str = ""
-    since: str = ""
-    by: str = ""
-    stamped: str = ""
-    ddl: str = ""
-    unapplied: int | None = None
-    problem: str = ""
+COLUMNS = "environment", "answers", "in place", "commit", "since", "by", "stamped", "ddl", "unapplied", "problem"
+EMBEDDED = "embedded: runs only with a command"
 
 
 def report(config: Any, as_json: bool) -> None:
     """Print a row for each environment. Raises `SystemExit` where there are some to be reached, and none was."""
     screen.for_machines(as_json)
-    root, settings = project_root(config), settings_of(config)
-    rows, reached = list[Running](), list[bool]()
-    for name in type(settings.environments).model_fields:
-        row = Running(name)
-        rows.append(row)
-        try:
-            if settings.environments.named(name).embedded:
-                row.problem = "embedded: runs only with a command"
-                row.tag = getattr(read_link(embedded.folder_of(name, root) / "current"), "name", "")
-                continue
-            with closing(embedded.open_environment(name, root, settings)) as env:
-                _look(env, row)
-        except Refused as no:
-            row.problem = str(no)
-        reached.append(bool(row.answers or row.ddl or row.stamped or not row.problem))
+    settings = settings_of(config)
+    rows: list[dict[str, Any]] = [{**dict.fromkeys(COLUMNS), "environment": name} for name, _ in settings.environments]
+    with closing(Git.open(project_root(config), settings.remote)) as git:
+        for row in rows:
+            try:
+                _look(row, row["environment"], git, settings)
+            except Refused as no:
+                row["problem"] = str(no)
     if as_json:
-        screen.as_json([asdict(row) for row in rows])
+        screen.as_json(rows)
     else:
-        columns = ["environment", "answers", "commit", "since", "by", "stamped", "DDL", ""]
-        screen.table("", columns, [_cells(row) for row in rows])
-    if reached and not any(reached):
+        short = [row | {"commit": (row["commit"] or "")[:9]} for row in rows]
+        screen.table("", [*COLUMNS], [["–" if cell in ("", None) else cell for cell in row.values()] for row in short])
+    wanted = [row for row in rows if row["problem"] != EMBEDDED]
+    if wanted and not any(row["answers"] or row["ddl"] is not None for row in wanted):
         raise SystemExit(1)
 
 
-def _look(env: Environment, row: Running) -> None:
-    """Fill `row` with what is seen in `env`. Raises `Refused` where its database cannot be reached."""
-    version, said = env.probe()
-    code = None if env.name == "dev" else read_link(env.current)
-    row.answers, row.problem = version, "" if version else said
-    if code:
-        facts, row.tag = local.facts_of(env, code.name), code.name
-        row.commit = facts["commit"] or ""
-        row.since, row.by = facts.get("since") or facts.get("began", ""), facts.get("by") or ""
-        if version and version not in ("any", env.settings.version_of(code.name)):
-            row.problem = f"current names {code.name}"
-    if stamp := env.last_stamp():
-        row.stamped = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
-    with env.connect() as connection:
-        row.ddl = apply.last_version(connection, env.settings.ddl)
-        row.unapplied = len(apply.unapplied(connection, _pack(row, env.root, env.settings), env.settings.ddl))
-
-
-def _pack(row: Running, root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack that should be there: of what is in place, or of what was gone back from, which is not undone."""
-    is_later = row.tag and is_later_release(row.ddl, settings.version_of(row.tag))
-    tag = f"refs/tags/{settings.tag_of(row.ddl) if is_later else row.tag}"
-    with closing(Git.open(root, settings.remote)) as git:
-        if row.tag and git.commit_named(tag):
-            return pack_at(git, tag, settings)
-    return ddl.pack_for(row.environment, root, settings)
-
-
-def _cells(row: Running) -> list[str]:
-    pack = row.ddl + (f", {counted(row.unapplied, 'file')} unapplied" if row.unapplied else "")
-    cells = [row.environment, row.answers or row.tag, row.commit[:9], row.since, row.by, row.stamped, pack]
-    return [*(cell or "–" for cell in cells), row.problem]
+def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
+    """Fill `row` with what is seen in the environment `name`. Raises `Refused` where it cannot be reached."""
+    if settings.environments.named(name).embedded:
+        current = read_link(embedded.folder_of(name, git.root) / "current")
+        row |= {"in place": current and current.name, "problem": EMBEDDED}
+        return
+    with closing(embedded.open_environment(name, git.root, settings)) as env:
+        (version, said), tag = env.probe(), getattr(name != "dev" and read_link(env.current), "name", "")
+        facts = local.facts_of(env, tag)
+        row |= {"answers": version, "in place": tag, "problem": "" if version else said}
+        row |= {key: facts.get(key) for key in ("commit", "since", "by")}
+        if stamp := env.last_stamp():
+            row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
+        with env.connect() as connection:
+            applied = row["ddl"] = apply.last_version(connection, settings.ddl)
+            if tag and is_later_release(applied, settings.version_of(tag)):  # which a rollback does not undo
+                tag = settings.tag_of(applied)
+            at = tag and git.commit_named(f"refs/tags/{tag}")
+            pack = pack_at(git, at, settings) if at else ddl.pack_for(name, git.root, settings)
+            row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))

@@ -18,8 +18,7 @@ from typing import Any
 from release_tasks import embedded, process, temporary
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write, read_link
-from release_tasks.files import point_link as point
+from release_tasks.files import atomic_write, point_link, read_link
 from release_tasks.journal import Journal
 from release_tasks.masks import short
 
@@ -27,7 +26,6 @@ RESTART = 120.0  # seconds for the command `restart`
 
 
 def folder_of(env: Environment, tag: str) -> Path:
-    """Return the folder of the code of the release `tag`."""
     return env.folder / "releases" / tag
 
 
@@ -57,16 +55,11 @@ def releases(env: Environment) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
 
 
-def before(facts: dict[str, Any]) -> Path | None:
-    """Return the folder of what had the traffic before the release with these `facts`, None where nothing is known."""
-    return Path(facts["before"]) if facts.get("before") else None
-
-
-def has_traffic(env: Environment, code: Path) -> bool:
-    """Tell whether `current` names `code`, and its version answers, where a route tells that."""
-    version = env.settings.version_of(code.name)
-    is_current = read_link(env.current) == code.resolve()
-    return is_current and (not env.settings.acceptance.version or env.running_version() == version)
+def has_traffic(env: Environment, tag: str) -> bool:
+    """Tell whether `current` names the release `tag`, and its version answers, where a route tells that."""
+    if getattr(read_link(env.current), "name", "") != tag:
+        return False
+    return not env.settings.acceptance.version or env.running_version() == env.settings.version_of(tag)
 
 
 def flip(env: Environment, tag: str) -> None:
@@ -74,58 +67,53 @@ def flip(env: Environment, tag: str) -> None:
 
     What had the traffic before gets it again then, also where an earlier run was killed before it could see to that.
     """
-    code, facts, current = folder_of(env, tag), facts_of(env, tag), read_link(env.current)
-    old, journal = current if current != code.resolve() else before(facts), Journal(folder_of(env, "journal.jsonl"))
+    facts, old, journal = facts_of(env, tag), read_link(env.current), Journal(folder_of(env, "journal.jsonl"))
+    if old and old.name == tag:
+        old = folder_of(env, facts["before"]) if facts.get("before") else None
     now, who = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()), f"{getpass.getuser()} on {platform.node()}"
-    write_facts(env, tag, before=old and str(old), since=now, by=who)
+    write_facts(env, tag, before=old and old.name, since=now, by=who)
     journal.record("switch", to=tag, before=old and old.name)
     try:
-        _switch(env, code)
+        _switch(env, folder_of(env, tag))
     except Refused as failed:
         if not (old and old.is_dir()):
             raise
-        state = _go_back(env, old)
+        what, state = str(failed), f"{env.name.capitalize()} went back: {old.name} has the traffic again."
+        try:
+            _switch(env, old)
+        except Refused as no:
+            state = f"{env.name.capitalize()} went back to {old.name}, which does not answer either. {no}"
         with suppress(OSError):  # what went wrong matters more than that it cannot be recorded
-            journal.record("back", to=old.name, before=tag, failed=str(failed), state=state)
+            journal.record("back", to=old.name, before=tag, failed=what, state=state)
             write_facts(env, tag, since=facts.get("since"), by=facts.get("by"))
-        raise Refused(f"{failed}\n{state}", failed.problems[0].hint) from None
-
-
-def _go_back(env: Environment, old: Path) -> str:
-    version = env.settings.version_of(old.name) or old.name
-    try:
-        _switch(env, old)
-    except Refused as failed:
-        return f"{env.name.capitalize()} went back to {version}, which does not answer either. {failed}"
-    return f"{env.name.capitalize()} went back: {version} has the traffic again."
+        raise Refused(f"{what}\n{state}", failed.problems[0].hint) from None
 
 
 def _switch(env: Environment, code: Path) -> None:
     """Let `current` name `code`, restart, and wait until it answers. Raises `Refused` where it does not in time."""
     version, wait = env.settings.version_of(code.name), max(env.settings.acceptance.wait, 1)
-    point(env.current, code)
+    point_link(env.current, code)
     embedded.serve(env, again=True)
     if env.restart:
         variables = {**env.variables(version), **temporary.original_variables()}
         process.run(env.restart, cwd=env.folder, env=variables, timeout=RESTART, supervised=True, daemons=True)
-    if version and not process.wait_until(lambda: has_traffic(env, code), wait):
+    if version and not process.wait_until(lambda: has_traffic(env, code.name), wait):
         what = f"{env.name.capitalize()} does not answer as {version} within {wait:g} s: {short(env.probe()[1])}"
         raise Refused(what, f"Look at the logs in {env.folder}, or of what `restart` starts; fix it, and run again.")
     env.wait_until_ready()
 
 
-def stamp(env: Environment, code: Path, version: str) -> None:
-    """Stamp the session for `version`, by the command as it is in `code`."""
-    settings = env.settings.stamp
-    folder, variables = code / env.settings.folder, env.variables(version)
-    process.run(settings.command, cwd=folder, env=variables, timeout=settings.timeout, supervised=True)
+def stamp(env: Environment, tag: str) -> None:
+    """Stamp the session for the release `tag`, by the command as it is in its code."""
+    own, folder = env.settings.stamp, folder_of(env, tag) / env.settings.folder
+    variables = env.variables(env.settings.version_of(tag))
+    process.run(own.command, cwd=folder, env=variables, timeout=own.timeout, supervised=True)
 
 
 def prune(env: Environment) -> None:
     """Remove all but the newest `keep_releases`; what has the traffic, and what had it before, stay in any case."""
-    found, current = releases(env), read_link(env.current)
-    kept = list(found)[: env.settings.keep_releases]
-    kept += [path.name for path in (current, current and before(facts_of(env, current.name))) if path]
+    found, current = releases(env), getattr(read_link(env.current), "name", "")
+    kept = [current, found.get(current, {}).get("before"), *list(found)[: env.settings.keep_releases]]
     for tag in found.keys() - set(kept):
         shutil.rmtree(folder_of(env, tag), ignore_errors=True)
         if not folder_of(env, tag).exists():

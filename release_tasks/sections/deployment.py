@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from release_tasks import ddl, smokes
 from release_tasks.checks.logs import positions
@@ -42,7 +41,7 @@ def reach_the_environment(release: Release, env: Environment) -> str:
 def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the tag's code in place."""
     commit, code = require(release.published, "after the tag is pushed"), local.folder_of(env, release.tag)
-    if deployment_of(release, env)["commit"] == commit and code.exists():
+    if local.facts_of(env, release.tag)["commit"] == commit and code.exists():
         return f"{commit:.9}"
     yield f"the tree of {release.tag} → {shown(code, release)}"
     with env.connect() as connection:  # its clock is the one that stamps and rows have
@@ -76,15 +75,10 @@ def submodule_problems(release: Release) -> Iterator[Problem]:
             yield Problem(what, f"git submodule status {shlex.quote(path)}   # then bring them in by git subtree")
 
 
-def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
-    """Return what `put_the_code_in_place` left in `env`; its `commit` is None when it has not been."""
-    return local.facts_of(env, release.tag)
-
-
 def placed(release: Release, env: Environment) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
     commit = release.published
-    require(commit and deployment_of(release, env)["commit"] == commit, "after the code is in place")
+    require(commit and local.facts_of(env, release.tag)["commit"] == commit, "after the code is in place")
     return local.folder_of(env, release.tag)
 
 
@@ -139,14 +133,14 @@ def stamp_the_session(release: Release, env: Environment) -> Step:
         return "no stamp.command is set"
     if stamped := stamped_at(release, env):
         return f"stamped at {stamped}"
-    code = placed(release, env)
+    placed(release, env)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
-    local.stamp(env, code, release.version)
+    local.stamp(env, release.tag)
 
 
 def stamped_at(release: Release, env: Environment) -> str | None:
     """Return when this deployment was stamped; None before, and where another version was stamped since."""
-    deployment, stamp = deployment_of(release, env), env.last_stamp()
+    deployment, stamp = local.facts_of(env, release.tag), env.last_stamp()
     if not (deployment["commit"] and stamp):
         return None
     version, at = stamp

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 
 import pytest
 from outside import Ran
@@ -33,18 +35,18 @@ def test_a_flip_that_fails_goes_back_by_itself_and_the_same_command_goes_on(rele
     little.let_go_wrong("staging", "away-0.1.2")
     ran = little.inv(*NEXT, env=fast)
     assert ran.refuses("Staging does not answer as 0.1.2 within 3 s", "answers 503: away", "Look at the logs in")
-    assert ran.refuses("Staging went back: 0.1.1 has the traffic again.")
+    assert ran.refuses("Staging went back: v0.1.1 has the traffic again.")
     assert little.runs() == {"staging": "0.1.1", "production": "0.1.1"}
     little.let_go_wrong("staging")
     little.let_go_wrong("production", "away-0.1.2")
     for point in ("after the restart on production", "before the restart of 0.1.1 on production"):
         assert little.inv(*NEXT, env={**fast, "LITTLE_WAIT": "20", "LITTLE_KILL": point}).code == KILLED
     assert little.runs() == {"staging": "0.1.2", "production": None}
-    assert little.inv(*NEXT, env=fast).refuses("Production went back: 0.1.1 has the traffic again.")
+    assert little.inv(*NEXT, env=fast).refuses("Production went back: v0.1.1 has the traffic again.")
     assert little.runs()["production"] == "0.1.1"
     little.let_go_wrong("production", "away-0.1.2", "away-0.1.1")
     ran = little.inv(*NEXT, env=fast)
-    assert ran.refuses("Production went back to 0.1.1, which does not answer either. Production does not answer as")
+    assert ran.refuses("Production went back to v0.1.1, which does not answer either. Production does not answer as")
     little.let_go_wrong("production")
     ran = little.inv(*NEXT)
     assert ran.code == 0 and "Released 0.1.2" in ran.output, ran.output
@@ -60,14 +62,17 @@ def test_a_finished_release_is_gone_back_to_and_a_hotfix_goes_through(released: 
     assert little.inv("deploy.rollback", "--to", "0.1.0").refuses(
         "never had the traffic", "In place are: 0.1.2, 0.1.1."
     )
-    assert little.inv("deploy.rollback", "--env", "dev").refuses("On dev the working tree runs")
     before = little.look()
     assert little.inv("--dry", "deploy.rollback").code == 0
+    person, terminal = pty.openpty()
+    os.write(person, b"yes\n")
+    ran = little.inv("deploy.rollback", stdin=terminal)
+    assert ran.refuses("v0.1.2 → v0.1.1; no DDL is undone", "Not confirmed: found 'yes', expected 0.1.1")
     assert little.look() == before
 
     little.let_go_wrong("production", "away-0.1.1")
     ran = little.inv("deploy.rollback", "--yes", env={"LITTLE_WAIT": "2"})
-    assert ran.refuses("does not answer as 0.1.1", "Production went back: 0.1.2 has the traffic again.")
+    assert ran.refuses("does not answer as 0.1.1", "Production went back: v0.1.2 has the traffic again.")
     little.let_go_wrong("production")
     assert little.runs()["production"] == "0.1.2"
 

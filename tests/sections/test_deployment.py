@@ -18,7 +18,6 @@ from release_tasks.files import file_hashes, point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.deployment import (
-    deployment_of,
     put_the_code_in_place,
     run_the_release,
     stamp_the_session,
@@ -53,7 +52,7 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
     else:
         marker.write_bytes(left if isinstance(left, bytes) else left.encode())
     with pytest.raises(Refused, match=r"v0\.1\.1\.json is not what a deployment leaves there"):
-        deployment_of(release, release.environment("staging"))
+        local.facts_of(release.environment("staging"), release.tag)
     refused = take(run_the_release, release)
     assert refused.state == REFUSED
     words = shlex.split(refused.problems[0].hint.partition("   #")[0])
@@ -86,11 +85,22 @@ def test_what_no_release_has_put_there_is_gone_back_to_also_where_restart_fails(
     env.restart = [restart]
     take(put_the_code_in_place, release)
     said = take(run_the_release, release).problems[0].what
-    assert env.code == by_hand and deployment_of(release, env)["since"] is None
+    assert env.code == by_hand and local.facts_of(env, release.tag)["since"] is None
     if restart == "true":
         assert "Staging went back: by-hand has the traffic again." in said
     else:
         assert "Staging went back to by-hand, which does not answer either. false ended with exit code 1" in said
+
+
+def test_after_a_rollback_the_older_line_goes_on(release: Release, web: Web) -> None:
+    env = release.environment("staging")
+    for version in ("0.1.1", "0.2.0", "0.1.1"):
+        web.be(version)
+        local.folder_of(env, f"v{version}").mkdir(parents=True, exist_ok=True)
+        local.flip(env, f"v{version}")
+        later = [problem.what for problem in env.later_problems("0.1.2")]
+        assert later == (["Staging runs 0.2.0, later than 0.1.2."] if version == "0.2.0" else [])
+    assert local.facts_of(env, "v0.2.0")["before"] == "v0.1.1", "to which a rollback goes by default, also once more"
 
 
 def test_older_releases_are_removed_and_nothing_else(release: Release, take: Callable[..., Outcome], web: Web) -> None:

@@ -150,6 +150,18 @@ def status(release, json=False):
     return steps()
 
 
+@task(name="rollback", help={"env": ENV, "to": "default: what had the traffic before", "yes": HELP["yes"]})
+def deploy_rollback(c, env="production", to=None, yes=False):
+    """Let an earlier release have the traffic again: its code, no DDL."""
+    layer.rollback.roll_back(c.config, env, to, yes)
+
+
+@task(name="running", help={"json": JSON})
+def deploy_running(c, json=False):
+    """Show what runs in each environment, since when, by whom."""
+    layer.running.report(c.config, json)
+
+
 @task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
@@ -206,7 +218,7 @@ def settings_schema(c, file=None):
 
 SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
 ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse)
-ns.add_collection(Collection("deploy", staging, production))
+ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
 ns.add_collection(Collection("settings", settings_schema))

@@ -75,7 +75,7 @@ class Environment:
 
     def running_version(self, origin: str = "") -> str | None:
         """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        return self._probe(origin or self.origin)[0] or None
+        return self.probe(origin)[0] or None
 
     def last_stamp(self) -> tuple[str, datetime] | None:
         """Return the version that the session was stamped for last, and when; None before any."""
@@ -89,7 +89,7 @@ class Environment:
     def later_problems(self, version: str) -> list[Problem]:
         """Return that a later release than `version` is here: it runs, or is in place, or was stamped last."""
         code, stamp = getattr(read_link(self.current), "name", ""), self.last_stamp()
-        found = {"runs": self.running_version(), "has the code of": code.removeprefix("v")}
+        found = {"runs": self.running_version(), "has the code of": self.settings.version_of(code)}
         found |= {"was stamped for": stamp and stamp[0]}
         hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
         later = [f"{what} {each}" for what, each in found.items() if each and is_later_release(each, version)]
@@ -97,15 +97,15 @@ class Environment:
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
-        if not process.wait_until(lambda: bool(self._probe(self.origin)[0]), READY):
+        if not process.wait_until(lambda: bool(self.probe()[0]), READY):
             log = self.folder / "web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            said = mask("\n".join([self._probe(self.origin)[1], *last]))
+            said = mask("\n".join([self.probe()[1], *last]))
             raise Refused(f"The web app of {self.name} is not ready: {said}", f"cat {log}")
 
-    def _probe(self, origin: str) -> tuple[str, str]:
+    def probe(self, origin: str = "") -> tuple[str, str]:
         """Return the version that the web app says it is ("" for none, "any" where no route tells), and the answer."""
-        path = self.settings.acceptance.version
+        path, origin = self.settings.acceptance.version, origin or self.origin
         try:
             with Api(origin) as api:
                 answer = api.get(path or "/", timeout=ANSWER)

@@ -13,6 +13,7 @@ from release_tasks import lines, versions
 from release_tasks.checks.runner import Result
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
+from release_tasks.deploy import local
 from release_tasks.embedded import folder_of, open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
@@ -39,7 +40,7 @@ def _until(holds: "Callable[[Release], object]", words: str) -> Callable[[Marked
 
 
 until_published = _until(lambda release: release.published, "settled when the tag was published")
-until_live = _until(lambda release: release.runs_in_production, "history: production has it")
+until_live = _until(lambda release: release.runs_in_production, "history: production has it, or had it")
 until_over = _until(lambda release: release.is_over, "history: the cycle after it is open")
 
 
@@ -199,10 +200,7 @@ class Release:
 
     def runs_on(self, env: Environment) -> bool:
         """Tell whether this release is what `current` names there and what answers at the origin."""
-        code = read_link(env.current)
-        if code is None or code.name != self.tag:
-            return False
-        return not self.settings.acceptance.version or env.running_version() == self.version
+        return local.has_traffic(env, self.tag)
 
     @cached_property
     def runs_in_production(self) -> bool:

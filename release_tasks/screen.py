@@ -133,6 +133,17 @@ def handed_over() -> Iterator[None]:
         spinner.start()
 
 
+def typed(wanted: str, lines: Iterable[str]) -> str:
+    """Show `lines`, and return what the person at the terminal types where `wanted` lets it go on."""
+    with handed_over():
+        for line in lines:
+            say(f"  {line}")
+        try:
+            return repr(input(f"  Type {wanted} to go on: ").strip())
+        except EOFError:
+            return "the end of the input"
+
+
 def confirm() -> bool:
     """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
     return Confirm.ask("           Done?", console=_console, default=False)

@@ -211,10 +211,16 @@ class Settings(Model):
     stamp: Stamp = Field(Stamp(), description="the session stamp")
     acceptance: Acceptance = Field(Acceptance(), description="when a release is accepted")
     environments: Environments = Field(Environments(), description="dev, staging and production")
+    keep_releases: int = Field(5, ge=1, description="releases that stay in place in staging and in production")
     archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
 
     def tag_of(self, version: str) -> str:
         return self.tag.format(version=version)
+
+    def version_of(self, tag: str) -> str:
+        """Return the version that `tag` names, "" where it is no such tag."""
+        version = tag.removeprefix(self.tag.partition("{")[0])
+        return version if self.tag_of(version) == tag else ""
 
     def notes_of(self, version: str) -> str:
         return f"{self.docs_pack.folder}/releases/{self.tag_of(version)}.md"

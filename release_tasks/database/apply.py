@@ -36,6 +36,14 @@ def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list
     return [file for file in pack if entered.get(file.path) != file.sha256]
 
 
+def last_version(connection: Connection, ddl: Ddl) -> str:
+    """Return the version for which a file was applied last, "" where the ledger has none."""
+    if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
+        return ""
+    found = connection.execute(f"select version from {ddl.ledger} order by applied_at desc limit 1").fetchone()
+    return found[0] or "" if found else ""
+
+
 def server_problems(connection: Connection, where: str) -> list[Problem]:
     """Return why nothing can be applied here: a standby, or a read-only database."""
     query = "select pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool"

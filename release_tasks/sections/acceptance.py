@@ -9,11 +9,12 @@ from release_tasks import embedded, screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import pack_at
+from release_tasks.deploy import local
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse, require
 from release_tasks.files import emptied, read_link, records_folder
 from release_tasks.release import Release, until_live
-from release_tasks.sections.deployment import deployment_of, stamped_at
+from release_tasks.sections.deployment import stamped_at
 from release_tasks.versions import version_here
 
 
@@ -31,7 +32,7 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
         stamped = not release.settings.stamp.command or stamped_at(release, here)
         require(stamped, f"after the session is stamped on {here.name}")
         release.only_in_a_run()
-        name, commit = f"acceptance-{here.name}", deployment_of(release, here)["commit"]
+        name, commit = f"acceptance-{here.name}", local.facts_of(here, release.tag)["commit"]
         release.acceptance = check(release, here, emptied(release.folder / "checks" / name))
         release.keep_results(name, here.name, release.acceptance, commit=commit)
     found: list[runner.Result] = release.acceptance
@@ -40,7 +41,7 @@ def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
 
 def check(release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0) -> list[runner.Result]:
     """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
-    settings, deployment, facts = release.settings, deployment_of(release, here), dict[str, Any]()
+    settings, deployment, facts = release.settings, local.facts_of(here, release.tag), dict[str, Any]()
     if commit := deployment["commit"]:
         facts = {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
         facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}

@@ -7,25 +7,23 @@ import json
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from release_tasks import ddl, embedded, process, smokes, temporary
+from release_tasks import ddl, smokes
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
+from release_tasks.deploy import local
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, refuse, require
-from release_tasks.files import atomic_write, emptied, point_link, readable_by_all
+from release_tasks.errors import Problem, refuse, require
+from release_tasks.files import atomic_write, emptied, readable_by_all
 from release_tasks.git import Git
-from release_tasks.process import wait_until
 from release_tasks.release import Release, Step, until_live
 
-UNPACK, RESTART = 120.0, 120.0  # seconds to unpack the code, and for the command `restart`
+UNPACK = 120.0  # seconds to unpack the code
 
 
 @until_live
@@ -42,8 +40,8 @@ def reach_the_environment(release: Release, env: Environment) -> str:
 @until_live
 def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the tag's code in place."""
-    commit, code = require(release.published, "after the tag is pushed"), _folder(release, env)
-    if deployment_of(release, env)["commit"] == commit and code.exists():
+    commit, code = require(release.published, "after the tag is pushed"), local.folder_of(env, release.tag)
+    if local.facts_of(env, release.tag)["commit"] == commit and code.exists():
         return f"{commit:.9}"
     yield f"the tree of {release.tag} → {shown(code, release)}"
     with env.connect() as connection:  # its clock is the one that stamps and rows have
@@ -77,27 +75,11 @@ def submodule_problems(release: Release) -> Iterator[Problem]:
             yield Problem(what, f"git submodule status {shlex.quote(path)}   # then bring them in by git subtree")
 
 
-def deployment_of(release: Release, env: Environment) -> dict[str, Any]:
-    """Return what `put_the_code_in_place` left in `env`; its `commit` is None when it has not been."""
-    marker = _folder(release, env).with_name(f"{release.tag}.json")
-    if not marker.exists():
-        return {"commit": None}
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(marker.read_bytes())
-        return {"commit": found["commit"], **found}
-    again = f"{shlex.join(['mv', str(marker), f'{marker}.broken'])}   # then the code is put in place once more"
-    raise Refused(f"{marker} is not what a deployment leaves there: it may have been cut short.", again)
-
-
-def _folder(release: Release, env: Environment) -> Path:
-    return env.folder / "releases" / release.tag
-
-
 def placed(release: Release, env: Environment) -> Path:
     """Return the folder of the code that is in place; raises `NotYet` before it is."""
     commit = release.published
-    require(commit and deployment_of(release, env)["commit"] == commit, "after the code is in place")
-    return _folder(release, env)
+    require(commit and local.facts_of(env, release.tag)["commit"] == commit, "after the code is in place")
+    return local.folder_of(env, release.tag)
 
 
 @until_live
@@ -132,15 +114,8 @@ def run_the_release(release: Release, env: Environment) -> Step:
     code = placed(release, env)
     restart = f"; {' '.join(env.restart)}" if env.restart else ""
     yield f"current → {shown(code, release)}{restart}"
-    point_link(env.current, code)
-    embedded.serve(env, again=True)
-    if env.restart:
-        variables = {**env.variables(release.version), **temporary.original_variables()}
-        process.run(env.restart, cwd=env.folder, env=variables, timeout=RESTART, supervised=True, daemons=True)
-    if not wait_until(lambda: release.runs_on(env), max(release.settings.acceptance.wait, 1)):
-        what = f"{env.origin} ({env.name}) answers as {env.running_version()!r}; expected {release.version}."
-        raise Refused(what, f"Look at the logs in {env.folder}, fix it, and run again.")
-    env.wait_until_ready()
+    local.flip(env, release.tag)
+    local.prune(env)
 
 
 @until_live
@@ -158,14 +133,14 @@ def stamp_the_session(release: Release, env: Environment) -> Step:
         return "no stamp.command is set"
     if stamped := stamped_at(release, env):
         return f"stamped at {stamped}"
-    folder, variables = placed(release, env) / release.settings.folder, env.variables(release.version)
+    placed(release, env)
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
-    process.run(stamp.command, cwd=folder, env=variables, timeout=stamp.timeout, supervised=True)
+    local.stamp(env, release.tag)
 
 
 def stamped_at(release: Release, env: Environment) -> str | None:
     """Return when this deployment was stamped; None before, and where another version was stamped since."""
-    deployment, stamp = deployment_of(release, env), env.last_stamp()
+    deployment, stamp = local.facts_of(env, release.tag), env.last_stamp()
     if not (deployment["commit"] and stamp):
         return None
     version, at = stamp

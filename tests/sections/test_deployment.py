@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks.deploy import local
 from release_tasks.errors import Refused
-from release_tasks.files import file_hashes
+from release_tasks.files import file_hashes, point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.deployment import (
-    deployment_of,
     put_the_code_in_place,
     run_the_release,
     stamp_the_session,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def release(work: Work, web: Web, dsn: str) -> Release:
     """Return a release whose tag is pushed, and a staging that it can go to."""
     place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
-    release = work.release(environments={"staging": place}, branch="")
+    release = work.release(environments={"staging": place}, branch="", acceptance={"wait": 1}, keep_releases=2)
     release.options = {"env": "staging"}  # type: ignore[attr-defined]
     work.release_before(release.tag)
     return release
@@ -52,13 +52,77 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
     else:
         marker.write_bytes(left if isinstance(left, bytes) else left.encode())
     with pytest.raises(Refused, match=r"v0\.1\.1\.json is not what a deployment leaves there"):
-        deployment_of(release, release.environment("staging"))
+        local.facts_of(release.environment("staging"), release.tag)
     refused = take(run_the_release, release)
     assert refused.state == REFUSED
     words = shlex.split(refused.problems[0].hint.partition("   #")[0])
     assert words[:2] == ["mv", str(marker)]
     marker.rename(words[2])
     assert take(put_the_code_in_place, release).state == CHANGED
+
+
+def test_a_first_deployment_that_does_not_answer_stays_as_it_is(
+    release: Release, take: Callable[..., Outcome], web: Web
+) -> None:
+    web.be("0.1.0")
+    take(put_the_code_in_place, release)
+    refused = take(run_the_release, release)
+    assert "Staging does not answer as 0.1.1 within 1 s" in refused.problems[0].what
+    assert "0.1.0" in refused.problems[0].what and "went back" not in refused.problems[0].what
+    assert (release.root / "srv" / "current").resolve().name == "v0.1.1"
+    web.be("0.1.1")
+    assert take(run_the_release, release).state == DONE
+
+
+@pytest.mark.parametrize("restart", ["true", "false"])
+def test_what_no_release_has_put_there_is_gone_back_to_also_where_restart_fails(
+    release: Release, take: Callable[..., Outcome], web: Web, restart: str
+) -> None:
+    web.be("an old one")
+    env, by_hand = release.environment("staging"), release.root / "srv" / "by-hand"
+    by_hand.mkdir(parents=True)
+    point_link(env.current, by_hand)
+    env.restart = [restart]
+    take(put_the_code_in_place, release)
+    said = take(run_the_release, release).problems[0].what
+    assert env.code == by_hand and local.facts_of(env, release.tag)["since"] is None
+    if restart == "true":
+        assert "Staging went back: by-hand has the traffic again." in said
+    else:
+        assert "Staging went back to by-hand, which does not answer either. false ended with exit code 1" in said
+
+
+def test_after_a_rollback_the_older_line_goes_on(release: Release, web: Web) -> None:
+    env = release.environment("staging")
+    for version in ("0.1.1", "0.2.0", "0.1.1"):
+        web.be(version)
+        local.folder_of(env, f"v{version}").mkdir(parents=True, exist_ok=True)
+        local.flip(env, f"v{version}")
+        later = [problem.what for problem in env.later_problems("0.1.2")]
+        assert later == (["Staging runs 0.2.0, later than 0.1.2."] if version == "0.2.0" else [])
+    assert local.facts_of(env, "v0.2.0")["before"] == "v0.1.1", "to which a rollback goes by default, also once more"
+
+
+def test_older_releases_are_removed_and_nothing_else(release: Release, take: Callable[..., Outcome], web: Web) -> None:
+    web.be("0.1.1")
+    take(put_the_code_in_place, release)
+    env = release.environment("staging")
+    for number, tag in enumerate(["v0.0.1", "v0.0.2", "v0.0.3", "v0.1.0"]):
+        local.folder_of(env, tag).mkdir()
+        local.write_facts(env, tag, began_unix=number)
+    point_link(env.current, local.folder_of(env, "v0.0.2"))
+    for mine in ("v0.0.0", "mine"):
+        local.folder_of(env, mine).mkdir()
+    local.folder_of(env, "mine.json").write_text("[]")
+    assert take(run_the_release, release).state == CHANGED
+    assert sorted(path.name for path in local.folder_of(env, "").iterdir() if path.is_dir()) == [
+        "mine",
+        "v0.0.0",
+        "v0.0.2",
+        "v0.1.0",
+        "v0.1.1",
+    ], "the newest two, what had the traffic before, and what has no facts"
+    assert list(local.releases(env)) == ["v0.1.1", "v0.1.0", "v0.0.2"]
 
 
 def test_without_a_command_nothing_is_stamped(release: Release, take: Callable[..., Outcome]) -> None:

@@ -1,5 +1,6 @@
 """Restart the web app of the environment whose folder is the working directory, from its `current`."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from point import reach
 
 reach("before the restart")
+reach(f"before the restart of {json.loads(Path('current/package.json').read_text())['version']}")
 pid_file = Path("web.pid")
 if pid_file.exists():
     old = int(pid_file.read_text())

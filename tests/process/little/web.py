@@ -1,6 +1,7 @@
 """The little app: keeps a sample a second without a gap, and answers over HTTP.
 
-The file LITTLE_FAULTS/<database> names what it does wrong today: unhealthy, broken-view, stale, hole, warning, away.
+The file LITTLE_FAULTS/<database> names what it does wrong today: unhealthy, broken-view, stale, hole, warning, away,
+away-<version>.
 """
 
 import contextlib
@@ -29,6 +30,12 @@ def faults() -> set[str]:
     return set(file.read_text().split()) if file.exists() else set()
 
 
+def is_away() -> bool:
+    """Tell whether the whole app is away, or this version where people reach it: beside the old one it answers."""
+    origin = os.environ[f"{os.environ['PGDATABASE'].rpartition('_')[2].upper()}_ORIGIN"]
+    return "away" in faults() or (f"away-{VERSION}" in faults() and os.environ["ORIGIN"] == origin)
+
+
 def sample() -> None:
     while True:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(os.environ["DATABASE_URL"]) as connection:
@@ -43,7 +50,7 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers = {
             "/api/health": (200, json.dumps({"ok": "unhealthy" not in faults()})),
-            "/api/version": (503, "away") if "away" in faults() else (200, json.dumps({"version": VERSION})),
+            "/api/version": (503, "away") if is_away() else (200, json.dumps({"version": VERSION})),
             "/": (200, "<main>Little</main>"),
             "/samples": (500, "no") if "broken-view" in faults() else (200, "<main>Samples</main>"),
         }

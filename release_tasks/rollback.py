@@ -1,0 +1,87 @@
+"""`inv deploy.rollback`: an earlier release gets the traffic again. Only its code: the DDL pack stays as it is."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+from release_tasks import embedded, screen
+from release_tasks.database import drift
+from release_tasks.database.pack import pack_at
+from release_tasks.deploy import local
+from release_tasks.environments import Environment
+from release_tasks.errors import Refused, again
+from release_tasks.files import read_link
+from release_tasks.git import Git
+
+
+def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
+    """Let the version `to` have the traffic of `where`, by default what had it before the newest, and stamp it.
+
+    Raises `Refused` where it does not answer: then what had the traffic has it again.
+    """
+    with embedded.environment_of(config, where) as env:
+        tag, in_place = _target(env, to)
+        version = env.settings.version_of(tag)
+        if not config.run.dry:
+            env.lock.hold(version)
+        with suppress(Refused):  # an embedded one that does not start is what a rollback is for
+            embedded.serve(env)
+        has_traffic = local.has_traffic(env, tag)
+        is_stamped = not env.settings.stamp.command or (env.last_stamp() or ("",))[0] == version
+        if has_traffic and is_stamped:
+            screen.say(f"{where.capitalize()} runs {version} already; nothing was changed. {in_place}")
+            return
+        now = getattr(read_link(env.current), "name", "nothing")
+        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_lost(env, tag)]
+        if config.run.dry or yes:
+            screen.say("\n".join(ahead))
+        else:
+            _confirm(version, ahead)
+        if config.run.dry:
+            return
+        with screen.busy(f"Going back to {version}"):
+            if not has_traffic:
+                local.flip(env, tag)
+            if not is_stamped:
+                local.stamp(env, tag)
+        screen.say(f"{where.capitalize()} runs {version}.", "bold green")
+
+
+def _target(env: Environment, to: str | None) -> tuple[str, str]:
+    """Return the tag of the version `to`, by default of what had the traffic before the newest, and which there are."""
+    found, current = local.releases(env), getattr(read_link(env.current), "name", "")
+    befores = [facts["before"] for facts in found.values() if facts.get("before")]
+    live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
+    in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
+    tag = env.settings.tag_of(to) if to else next(iter(befores), "")
+    if tag not in live:
+        what = f"{to} never had the traffic of {env.name}, or is not in place." if to else "Go back to which?"
+        raise Refused(f"{what} {in_place}", f"inv deploy.rollback --env {env.name} --to VERSION")
+    return tag, in_place
+
+
+def _lost(env: Environment, tag: str) -> Iterator[str]:
+    """Yield what the DDL of the newest release in place took away, which the code of the release `tag` may need."""
+    newest = next(iter(local.releases(env)))
+    with closing(Git.open(env.root, env.settings.remote)) as git, screen.busy("Comparing the DDL packs"):
+        refs = [f"refs/tags/{name}" for name in (tag, newest)]
+        if missing := [ref for ref in refs if not git.commit_named(ref)]:
+            yield f"What the DDL took away is not known: {missing[0]} is not here (git fetch --tags)."
+            return
+        try:
+            old, new = (pack_at(git, ref, env.settings) for ref in refs)
+            for each in drift.shifts(old, new, env.root, env.settings) if old != new else []:
+                if each.how == "dropped" or "- " in each.detail:
+                    yield f"The DDL of {newest} took away what {tag} may need: {each}"
+        except Refused as no:
+            yield f"What the DDL took away is not known: {no}"
+
+
+def _confirm(version: str, ahead: list[str]) -> None:
+    """Let a person at the terminal type `version`. Raises `Refused` where they do not."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        what = "A rollback needs a typed confirmation, and there is no terminal to ask at."
+        raise Refused(what, f"{again(yes=True)}   # when a machine may decide")
+    if (found := screen.typed(version, ahead)) != repr(version):
+        raise Refused(f"Not confirmed: found {found}, expected {version}; nothing was changed.", again())

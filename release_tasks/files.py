@@ -96,7 +96,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[str]:
     """Return the files of `folder`, but `ignored` ones, that are not as its file `sums` says; or `sums` itself."""
     try:
-        listed = read_checksums((folder / sums).read_bytes())
+        listed = read_checksums((folder / sums).read_text(encoding="utf-8").encode())
     except (OSError, ValueError):
         return [sums]
     found = {name: digest for name, digest in file_hashes(folder).items() if name not in (sums, *ignored)}

@@ -108,6 +108,7 @@ def test_a_rehearsal_ended_midway_leaves_nothing(
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.faults
 def test_a_rehearsal_killed_midway_leaves_no_process_and_no_file(clone: Path, temporary: Path) -> None:
     with running(clone, "rehearse") as process:
         assert process.stdout is not None

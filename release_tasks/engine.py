@@ -178,7 +178,7 @@ def _refused(outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def _heading(each: Section) -> str:
-    return (each.__doc__ or each.name).splitlines()[0]
+    return (each.__doc__ or each.name).splitlines()[0].rstrip(".")
 
 
 def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:

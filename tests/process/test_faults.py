@@ -41,6 +41,7 @@ CHANGES = [
     "open_the_next_cycle",
     "push_the_main_branch",
 ]
+FRONT = ("run_the_release staging", "stamp_the_session staging", "run_the_release production")  # a flip would go on
 KINDS = ["before", "inside", "after", "remote", "database", "disk", "front"]
 
 
@@ -85,7 +86,7 @@ def _finish_after(little: World, server: Running, changes: list[str], turn: int)
     little.settle("test: the database is taken away", {str(file): text})
     plain, little.program = little.program, [sys.executable, str(Path(__file__).with_name("faulty.py"))]
     for number, step in enumerate(changes):
-        kinds = KINDS if " " in step else KINDS[:4] + KINDS[5:6]  # without an environment there is none to take away
+        kinds = KINDS if step in FRONT else KINDS[:-1] if " " in step else [*KINDS[:4], "disk"]
         _break_off(little, server, kinds[(number + turn) % len(kinds)], step)
     little.program = plain
     little.finish()

@@ -10,7 +10,9 @@ import inspect
 import os
 import resource
 import signal
+import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,8 @@ def the_database() -> None:
 
 
 def the_disk() -> None:
+    """Let nobody write: programs get an error as on a full disk, and not the signal that this would be by default."""
+    subprocess.Popen.__init__ = partialmethod(subprocess.Popen.__init__, restore_signals=False)  # type: ignore[method-assign]
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 

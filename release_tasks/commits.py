@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from release_tasks.errors import Refused, listed
@@ -52,9 +51,8 @@ def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, e
         return
     git.run("checkout", "--quiet", "HEAD", "--", *dirty)
     git.run("reset", "--quiet", "--keep", before)
-    folder = Path(git.root, git.look("rev-parse", "--git-path", "hooks").stdout.strip())
-    hooks = listed(sorted(str(hook) for hook in folder.glob("*commit*") if not hook.suffix))
     what = f"A git hook changed {listed(changed) or f'the message, which lacks {TRAILER}: {step}'}; expected our commit"
+    hooks = git.hooks("commit")
     fix = f"Let it leave the files of a release, and the trailer {TRAILER} in a message, as they are: {hooks}"
     raise Refused(f"{what} as it was made: {message.splitlines()[0]}. It was taken back.", fix)
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from release_tasks import git_setup, process
-from release_tasks.errors import Refused
+from release_tasks.errors import Refused, listed
 from release_tasks.files import atomic_write, checksum_lines, file_sha256, read_checksums, sha256
 from release_tasks.process import CommandFailed, Finished
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 NEWS = 10.0  # seconds after which the remote is listed again
-
-
-def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
-    """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
-    return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"
 
 
 class Git:
@@ -58,12 +53,10 @@ class Git:
         if remote:
             self._listed_at = -NEWS
 
-    def run(
-        self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, env: Mapping[str, str] = {}
-    ) -> Finished:
+    def run(self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, **env: str) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        Raises `CommandFailed` when it takes longer than `timeout` seconds or, with `check`, fails.
+        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds and, with `check`, where it fails.
         """
         if changes:
             self._seen.clear()
@@ -71,14 +64,19 @@ class Git:
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
-            git_setup.explain(failed, self.root / self.look("rev-parse", "--git-path", "hooks").stdout.strip())
+            git_setup.explain(failed, self.hooks(args[0]) if args[0] in git_setup.HOOKED else "")
             raise
+
+    def hooks(self, command: str) -> str:
+        """Return the hooks that run with `git command`, "" where there is none."""
+        folder = self.root / self.look("rev-parse", "--git-path", "hooks").stdout.strip()
+        return listed(sorted(str(hook) for hook in folder.glob(f"*{command}*") if hook.suffix != ".sample"))
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
         """Run `git args`, which reaches the remote, by the ssh that git is set up to use, or by one without prompts."""
         chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or self.look("config", "core.sshCommand").stdout
-        ssh = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-        return self.run(*args, timeout=NETWORK, changes=changes, env=ssh)
+        ssh: Any = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        return self.run(*args, timeout=NETWORK, changes=changes, **ssh)
 
     def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
@@ -194,6 +192,10 @@ class Git:
             raise Refused(self._silence, f"git ls-remote {self.remote}")
         return self._remote_refs
 
+    def remote_commit(self, ref: str) -> str | None:
+        """Return the commit that `ref` names on the remote, None where it has none, or we lack it."""
+        return self.commit_named(self.remote_refs.get(ref, ""))
+
     # Changes
 
     def fetch(self, *refs: str) -> None:
@@ -228,8 +230,7 @@ class Git:
         paths = [*own, *submodules]
         self.run("add", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
-            empty = ["--allow-empty"] if even_empty else []
-            self.run("commit", "--quiet", *empty, "--message", message, "--only", "--", *paths, timeout=NETWORK)
+            self.run("commit", "--quiet", *["--allow-empty"] * even_empty, "--message", message, "--only", "--", *paths)
         self._writing.unlink()
 
     @property

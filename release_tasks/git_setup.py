@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from release_tasks import process
-from release_tasks.errors import Problem, Refused, listed
+from release_tasks.errors import Problem, Refused
 from release_tasks.process import CommandFailed, Finished
 
 HOOKED = {"commit": 900.0, "merge": 900.0, "push": 900.0}  # seconds they may take: a hook may run all tests
@@ -15,6 +15,8 @@ TRUST = re.compile(r"git config --global --add safe\.directory .*")
 
 def stay_here() -> None:
     """Let git, GitPython and all that we start work on the repository of their folder, not on a calling hook's."""
+    if not any(name.startswith("GIT_") for name in os.environ):
+        return
     for name in process.run(["git", "rev-parse", "--local-env-vars"]).stdout.split():
         if not name.startswith("GIT_CONFIG"):  # by which containers and CI set safe.directory and the like
             os.environ.pop(name, None)
@@ -48,10 +50,9 @@ def variables() -> dict[str, str]:
     return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
 
 
-def explain(failed: CommandFailed, hooks: Path) -> None:
-    """Add to `failed` which hooks ran with the command; raises `Refused` instead where git trusts a folder not."""
+def explain(failed: CommandFailed, hooks: str) -> None:
+    """Add to `failed` which `hooks` ran with the command; raises `Refused` instead where git trusts a folder not."""
     trusted(failed.finished)
-    command = failed.finished.argv[1]
-    if ran := [str(hook) for hook in hooks.glob(f"*{command}*") if command in HOOKED and hook.suffix != ".sample"]:
+    if hooks:
         (problem,) = failed.problems
-        failed.problems = (Problem(f"{problem.what}\nWith it ran {listed(ran)}.", problem.hint),)
+        failed.problems = (Problem(f"{problem.what}\nWith it ran {hooks}.", problem.hint),)

@@ -10,7 +10,7 @@ from semver import Version
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, again
 from release_tasks.files import RECORDS
-from release_tasks.git import Git, retag_hint
+from release_tasks.git import Git
 from release_tasks.settings import Settings
 
 NOT_HERE = "The tag {} is on the remote, but not here."
@@ -41,6 +41,11 @@ def contains(git: Git, commit: str, tip: str) -> bool:
 def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
     """Return which commits of the branch at `there` changed `path` since `tip`, newest first; a squash is one."""
     return git.look("rev-list", "--first-parent", f"{tip}..{there}", "--", path).stdout.split()
+
+
+def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
+    """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
+    return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"
 
 
 def tagged(git: Git, tag: str) -> str | None:
@@ -102,7 +107,7 @@ class Line:
     def lost(self, target: str) -> list[Problem]:
         """Return that a release up to `target`, which would be the last, has lost its tag: main has its notes."""
         git, settings = self.git, self.settings
-        main = git.commit_named(git.remote_refs.get(f"refs/heads/{settings.main}", "")) or self.base
+        main = git.remote_commit(f"refs/heads/{settings.main}") or self.base
         now = (git.text_at(main, "VERSION") or "").strip()
         paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
         names = [f"refs/tags/{PurePosixPath(path).stem}" for path in paths]

@@ -121,8 +121,7 @@ class Release:
         """The newest commit of the release's own branch, here or on the remote; before the freeze, HEAD."""
         if self.is_over:
             return self.git.remote_refs[self.main_ref]
-        branches = (self.branch_ref, self.git.remote_refs.get(self.branch_ref, ""))
-        newest = next(filter(None, map(self.git.commit_named, branches)), None)
+        newest = self.git.commit_named(self.branch_ref) or self.git.remote_commit(self.branch_ref)
         return newest or self.published or self.git.commit_named("HEAD") or ""
 
     @property
@@ -137,7 +136,7 @@ class Release:
 
     def is_in(self, branch: str) -> bool:
         """Tell whether the remote's `branch` has what it gets: main the notes, the base all, and a later VERSION."""
-        there = self.git.commit_named(self.git.remote_refs.get(f"refs/heads/{branch}", ""))
+        there = self.git.remote_commit(f"refs/heads/{branch}")
         if not (there and self.published):
             return False
         noted = self.git.bytes_at(there, self.notes_path) is not None

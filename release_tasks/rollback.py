@@ -1,6 +1,5 @@
 """`inv deploy.rollback`: an earlier release gets the traffic again. Only its code: the DDL pack stays as it is."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
@@ -80,8 +79,6 @@ def _lost(env: Environment, tag: str) -> Iterator[str]:
 
 def _confirm(version: str, ahead: list[str]) -> None:
     """Let a person at the terminal type `version`. Raises `Refused` where they do not."""
-    if not (sys.stdin and sys.stdin.isatty()):
-        what = "A rollback needs a typed confirmation, and there is no terminal to ask at."
-        raise Refused(what, f"{again(yes=True)}   # when a machine may decide")
+    screen.need_a_terminal("A rollback", f"{again(yes=True)}   # when a machine may decide")
     if (found := screen.typed(version, ahead)) != repr(version):
         raise Refused(f"Not confirmed: found {found}, expected {version}; nothing was changed.", again())

@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from release_tasks.errors import Problem, counted
+from release_tasks.errors import Problem, Refused, counted
 from release_tasks.masks import mask, masked_json
 from release_tasks.outcome import Outcome
 
@@ -131,6 +131,12 @@ def handed_over() -> Iterator[None]:
     yield
     for spinner in _spinners:
         spinner.start()
+
+
+def need_a_terminal(what: str, hint: str) -> None:
+    """Raise `Refused` where there is no terminal at which a person could confirm `what`."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise Refused(f"{what} needs a typed confirmation, and there is no terminal to ask at.", hint)
 
 
 def typed(wanted: str, lines: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
-What a deployment leaves in the world for later looks: `releases/<tag>.json` beside the code it put in place.
+What a deployment leaves in the world for later looks is told in deploy/local.py.
 """
 
 import json
@@ -51,7 +51,7 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
     unpack_commit(release.git, commit, code)
     with readable_by_all():
         env.install(code)
-    atomic_write(code.with_name(f"{release.tag}.json"), json.dumps(about).encode())
+    atomic_write(local.folder_of(env, f"{release.tag}.json"), json.dumps(about).encode())
 
 
 @readable_by_all()
@@ -62,8 +62,7 @@ def unpack_commit(git: Git, commit: str, code: Path) -> None:
     """
     to = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false", f"--work-tree={emptied(code).resolve()}"]
     with TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": f"{folder}/index"}
-        git.run(*to, "read-tree", "--reset", "-u", commit, timeout=UNPACK, env=index)
+        git.run(*to, "read-tree", "--reset", "-u", commit, timeout=UNPACK, GIT_INDEX_FILE=f"{folder}/index")
 
 
 def submodule_problems(release: Release) -> Iterator[Problem]:

@@ -4,7 +4,8 @@ from release_tasks.commits import commit_step
 from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
-from release_tasks.git import Git, retag_hint
+from release_tasks.git import Git
+from release_tasks.lines import retag_hint
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import notes
 from release_tasks.version_files import with_version

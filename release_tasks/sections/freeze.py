@@ -56,12 +56,11 @@ def cut_the_release_branch(release: Release) -> Step:
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
     git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
-    before, pack = release.pack_of(release.last()), release.pack
+    last, pack = release.last(), release.pack
+    before = release.pack_of(last)
     lock, (commit, locked) = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings) or ("", pack)
     moved, reason = changes(locked, pack), (allow_shift or "").strip(" …")
-    about = f"{len(pack)} files" + (
-        f"; since {release.last()}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
-    )
+    about = f"{len(pack)} files" + (f"; since {last}: {listed(changes(before, pack)) or 'nothing'}" if before else "")
     if commit and not moved and git.bytes_at(tip, path) == lock:
         return about
     if moved:

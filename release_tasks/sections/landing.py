@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks import lines, process, screen
+from release_tasks import lines, screen
+from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
 # What hosts answer to the push of a protected branch: GitHub (GH006, GH013), GitLab, Bitbucket, Gitea, Azure, Gerrit
@@ -37,7 +38,7 @@ def push(release: Release, branch: str, back: str, last: bool, commit: str = "",
     commit = commit or git.commit_named(ref) or ""
     try:
         release.lock.push(f"{commit}:{ref}", what=what, last=last)
-    except process.CommandFailed as no:
+    except CommandFailed as no:
         if not (reason := DECLINED.search(no.finished.stdout)):
             raise
         if is_base:  # it gets all of this by the pull request, perhaps squashed
@@ -54,20 +55,21 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
     """Make and return a commit of the notes alone, as `text`, on top of the remote's main; nothing is checked out."""
     git = release.git
     git.fetch()
+    main = git.remote_refs[release.main_ref]
     with TemporaryDirectory() as folder:
         file = Path(folder, "notes.md")
         file.write_bytes(text.encode())
         blob = git.run("hash-object", "-w", str(file)).stdout.strip()
         add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{release.notes_path}"]
-        for words in (["read-tree", release.git.remote_refs[release.main_ref]], add, ["write-tree"]):
-            ran = process.run(["git", *words], cwd=git.root, env={"GIT_INDEX_FILE": f"{folder}/index"})
-    return git.commit_tree(ran.stdout.strip(), git.remote_refs[release.main_ref], title)
+        for words in (["read-tree", main], add, ["write-tree"]):
+            tree = git.run(*words, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
+    return git.commit_tree(tree, main, title)
 
 
 def edited(release: Release) -> list[str]:
     """Return the paths that the base branch got otherwise than they were pushed for its pull request."""
     git, refs = release.git, (release.base_ref, f"refs/heads/{_back(release)}")
-    there, tip = (git.commit_named(git.remote_refs.get(ref, "")) or "" for ref in refs)
+    there, tip = (git.remote_commit(ref) or "" for ref in refs)
     brought = lines.brought(git, there, tip, release.settings.ddl.lock)  # each release has its own
     if not (tip and brought) or lines.contains(git, there, tip):
         return []

@@ -136,9 +136,9 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
-        database=_bullets([harmless(line) for line in database_changes(release)]),
+        database=_bullets([harmless(line) for line in database_changes(release, since)]),
         evidence=_bullets(evidence),
-        deployment=_bullets([*_deployment(release), *_new_variables(release)]),
+        deployment=_bullets([*_deployment(release, since), *_new_variables(release, since)]),
     )
 
 
@@ -151,9 +151,9 @@ def template_of(release: Release) -> str:
     return COMMENT.sub("", template).lstrip()
 
 
-def database_changes(release: Release) -> list[str]:
-    """Return the objects and files in which the pack differs from the last release's; the first is counted."""
-    last, now = release.pack_of(release.last(for_notes=True)), release.pack
+def database_changes(release: Release, since: str | None) -> list[str]:
+    """Return the objects and files in which the pack differs from that of the tag `since`; the first is counted."""
+    last, now = release.pack_of(since), release.pack
     moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
     if not last:
         return [f"first release of the pack: {len(now)} files", *fixes]
@@ -169,9 +169,9 @@ def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: 
         return [f"the objects of the two packs cannot be compared: {no}"]
 
 
-def _deployment(release: Release) -> list[str]:
+def _deployment(release: Release, since: str | None) -> list[str]:
     """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
-    last, now = release.pack_of(release.last(for_notes=True)), release.pack
+    last, now = release.pack_of(since), release.pack
     if not changes(last, now):
         return []
     files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
@@ -184,10 +184,9 @@ def _deployment(release: Release) -> list[str]:
     ]
 
 
-def _new_variables(release: Release) -> list[str]:
+def _new_variables(release: Release, since: str | None) -> list[str]:
     """Return which environment variables came and went, as .env.example names them."""
     path = f"{release.settings.folder}/.env.example".removeprefix("./")
-    since = release.last(for_notes=True)
     before = release.git.text_at(f"refs/tags/{since}", path) if since else ""
     texts = before, release.git.text_at(release.commit, path)
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)

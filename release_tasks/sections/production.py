@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,11 +30,8 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
     """A person confirms production."""
     if yes:
         return "--yes"
-    if not release.only_checks and not (sys.stdin and sys.stdin.isatty()):
-        raise Refused(
-            "Production needs a typed confirmation, and there is no terminal to ask at.",
-            f"{release.again(yes=True)}   # when a machine may decide",
-        )
+    if not release.only_checks:
+        screen.need_a_terminal("Production", f"{release.again(yes=True)}   # when a machine may decide")
     accepted = acceptance.acceptance_on(release, release.environment("staging"))
     about = (release.published or "", env.dsn, tuple((each.name, each.outcome) for each in accepted))
     staging = ", ".join(map(str, accepted))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
-from release_tasks.git import retag_hint
+from release_tasks.lines import retag_hint
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import docs_pack

@@ -14,7 +14,7 @@ WITHDRAWN = re.compile(r"^> (Withdrawn on .*)", re.MULTILINE)
 
 def withdrawn(release: Release) -> str:
     """Return what the notes on the remote's main branch say of a withdrawal, "" where they say nothing."""
-    main = release.git.commit_named(release.git.remote_refs.get(release.main_ref, ""))
+    main = release.git.remote_commit(release.main_ref)
     found = WITHDRAWN.search((main and release.git.text_at(main, release.notes_path)) or "")
     return found[1] if found else ""
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from outside import Ran, ended, git, until
@@ -21,6 +25,23 @@ def _take_over(ran: Ran) -> list[str]:
     found = re.search(r"--take-over (\w+)", ran.flat)
     assert found, ran.output
     return ["--take-over", found[1]]
+
+
+@contextmanager
+def _asleep(little: World, point: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Stop the release at `point`; yield its process, and the clone of a colleague who has fetched all."""
+    colleague = little.colleague()
+    with little.paused(point) as asleep:
+        asleep.send_signal(signal.SIGSTOP)
+        git(colleague, "fetch", "--quiet", "--tags")
+        yield asleep, colleague
+
+
+def _woken(little: World, asleep: subprocess.Popen[str]) -> Ran:
+    """Let the release go on, and return how it ended."""
+    little.go_on()
+    asleep.send_signal(signal.SIGCONT)
+    return ended(asleep)
 
 
 def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_killed(little: World) -> None:
@@ -43,16 +64,11 @@ def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_
 )
 def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_twice(little: World, point: str) -> None:
     """F1, F3"""
-    colleague = little.colleague()
-    with little.paused(point) as asleep:
-        asleep.send_signal(signal.SIGSTOP)
-        git(colleague, "fetch", "--quiet", "--tags")
+    with _asleep(little, point) as (asleep, colleague):
         take_over = _take_over(little.release(cwd=colleague))
         ran = little.release(*take_over, cwd=colleague)
         assert ran.refuses("Production is being changed: v0.1.1 by ", "pg_terminate_backend"), "it has not woken up yet"
-        little.go_on()
-        asleep.send_signal(signal.SIGCONT)
-        assert ended(asleep).refuses("This release was overtaken: v0.1.1")
+        assert _woken(little, asleep).refuses("This release was overtaken: v0.1.1")
     before = little.look()["stamps"]
     assert little.release().refuses("Another release is under way")
     assert little.look()["stamps"] == before
@@ -62,24 +78,16 @@ def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_t
 
 
 def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_clone(little: World) -> None:
-    colleague = little.colleague()
-    with little.paused("after the restart on production") as asleep:
-        asleep.send_signal(signal.SIGSTOP)
-        git(colleague, "fetch", "--quiet", "--tags")
+    with _asleep(little, "after the restart on production") as (asleep, colleague):
         assert little.release(*_take_over(little.release(cwd=colleague)), cwd=colleague).code == 0
-        little.go_on()
-        asleep.send_signal(signal.SIGCONT)
-        assert ended(asleep).code == 1
+        assert _woken(little, asleep).code == 1
     little.repo = colleague
     assert little.is_released()
 
 
 def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through(little: World) -> None:
     """F3: 0.1.1 waits in production, a colleague withdraws it and releases 0.1.2 whole; then 0.1.1 wakes up."""
-    colleague = little.colleague()
-    with little.paused("in the smoke writing on production") as asleep:
-        asleep.send_signal(signal.SIGSTOP)
-        git(colleague, "fetch", "--quiet", "--tags")
+    with _asleep(little, "in the smoke writing on production") as (asleep, colleague):
         ran = little.inv("withdraw", "--version", "0.1.1", cwd=colleague)
         take_over = _take_over(ran)
         ran = little.inv("withdraw", "--version", "0.1.1", *take_over, cwd=colleague)
@@ -89,9 +97,7 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
         assert ran.code == 0 and "Withdraw 0.1.1: 2 steps" in ran.flat, ran.output
         assert "v0.1.1 stays; staging runs 0.1.1, stamped for 0.1.1; production runs nothing, stamped" in ran.flat
         assert little.inv(*withdraw, cwd=colleague).code == 0, "once more is no harm"
-        little.go_on()
-        asleep.send_signal(signal.SIGCONT)
-        assert ended(asleep).refuses("This release was overtaken: v0.1.1 is withdrawn")
+        assert _woken(little, asleep).refuses("This release was overtaken: v0.1.1 is withdrawn")
     notes = little.text_at("main", "docs/releases/v0.1.1.md").splitlines()
     assert re.fullmatch(r"> Withdrawn on 20\S+ by Ada: its smoke hangs\. v0\.1\.1 stays; .*", notes[2])
     assert little.on_the_remote("refs/tags/v0.1.1")

@@ -28,7 +28,7 @@ UNPACK = 120.0  # seconds to unpack the code
 
 @until_live
 def reach_the_environment(release: Release, env: Environment) -> str:
-    """The environment can be reached and written to."""
+    """The environment can be reached and written to, and has no later release."""
     with env.connect() as connection:
         server = connection.info.server_version // 10000
         refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])

@@ -1,6 +1,6 @@
 """Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
-What a deployment leaves in the world for later looks is told in deploy/local.py.
+deploy/local.py says what a deployment leaves in the world for later looks.
 """
 
 import json

@@ -194,7 +194,7 @@ class Git:
 
     def remote_commit(self, ref: str) -> str | None:
         """Return the commit that `ref` names on the remote, None where it has none, or we lack it."""
-        return self.commit_named(self.remote_refs.get(ref, ""))
+        return self.commit_named(there) if (there := self.remote_refs.get(ref)) else None
 
     # Changes
 

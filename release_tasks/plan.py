@@ -48,7 +48,8 @@ class PlannedStep:
         def outcome(state: str, text: str = "", *problems: Problem) -> Outcome:
             return Outcome(self.section, self.title, state, text, problems)
 
-        release.git.refresh(remote=False)
+        if change:
+            release.git.refresh(remote=False)
         try:
             running = self.begin(release)
             planned, result = _advance(running)

@@ -1,10 +1,4 @@
-"""Other programs: run within a time limit, ended with all they started, shown without their secrets.
-
-What may not outlive us, however we end, runs under a supervisor, a small program of its own. The first line of its
-standard input says what to run, as arguments could show the environment's secrets to others. When that pipe ends (kill
--9 included), or on SIGTERM, it ends all it started. On Linux it also adopts what loses its parent (prctl(2),
-PR_SET_CHILD_SUBREAPER), so that daemons end as well.
-"""
+"""Other programs: run within a time limit, ended with all they started, shown without their secrets."""
 
 import json
 import os
@@ -16,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,19 +17,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NoReturn
+from typing import Any
 
-import psutil
-
+from release_tasks import supervisor
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of, short
+from release_tasks.supervisor import GRACE, end_group
 
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")  # ECMA-48
-GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
 PORTS = range(20000, 32768)  # below those that connections get on Linux (32768), macOS and Windows (49152; RFC 6335)
-POLL = 0.05  # seconds between two looks of a supervisor at its pipe and its program
-PR_SET_CHILD_SUBREAPER = 36
-SUPERVISOR = "import sys; sys.path.append(sys.argv[1]); from release_tasks.process import supervise; supervise()"
 # A group of its own is out of reach of the terminal's Ctrl-C. Only Windows has the flag, and it ignores the session.
 OWN_GROUP: dict[str, Any] = {"start_new_session": True}
 OWN_GROUP |= {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
@@ -102,17 +91,18 @@ def run(
     program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
     if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    start = partial(Supervised, daemons=daemons) if supervised else begin
+    alone: Any = partial(subprocess.Popen, stdin=subprocess.DEVNULL, **OWN_GROUP)
+    start = partial(Supervised, daemons=daemons) if supervised else alone
     began, failure = time.monotonic(), ""
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
         stdout, stderr = (None, None) if show else (out, err)
-        process: subprocess.Popen[bytes] = start([program, *words[1:]], folder, env, stdout=stdout, stderr=stderr)
+        process = start([program, *words[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             failure = f"did not end within {timeout:g} s"
         finally:
-            end_group(process, signal.SIGTERM)
+            end_group(process, signal.SIGTERM, 2 * GRACE if supervised else GRACE)  # it gives its program GRACE
         code, seconds = process.returncode, time.monotonic() - began
         for file in (out, err):
             file.seek(0)
@@ -147,22 +137,21 @@ def plain(output: bytes) -> str:
     return COLOUR.sub("", output.decode("utf-8", errors="replace")).replace("\r\n", "\n")
 
 
-# What ends with us
-
-
 class Supervised(subprocess.Popen[bytes]):
-    """A supervisor. Its exit code is that of the program it runs, whose outputs go to `log` or to nobody.
+    """A supervisor, for what may not outlive us, however we end. Its exit code is that of the program it runs.
 
-    `stop` is the signal that ends it. With `daemons` what has made itself independent of its parent lives on.
+    The program's outputs go to `log` or to nobody. `stop` is the signal that ends it. With `daemons` what has made
+    itself independent of its parent lives on.
     """
 
     def __init__(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path | None = None, **how: Any
     ) -> None:
-        what = {"argv": argv, "cwd": str(cwd), "env": {**env}}
+        argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
+        what = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
         what |= {"stop": how.pop("stop", signal.SIGTERM), "daemons": how.pop("daemons", False)}
         # Isolated (-I), so that neither the folder nor the environment can change what it imports.
-        own = [sys.executable, "-I", "-c", SUPERVISOR, str(Path(__file__).resolve().parents[1])]
+        own = [sys.executable, "-I", str(Path(supervisor.__file__).resolve())]
         with open(log or os.devnull, "ab", opener=partial(os.open, mode=0o600)) as file:
             super().__init__(own, stdin=subprocess.PIPE, **{"stdout": file, "stderr": file, **OWN_GROUP, **how})
         assert self.stdin
@@ -178,61 +167,4 @@ class Supervised(subprocess.Popen[bytes]):
         try:
             self.wait(2 * GRACE)
         except subprocess.TimeoutExpired:
-            end_group(self, signal.SIGTERM)
-
-
-def begin(argv: Sequence[str], cwd: Path | str, env: Mapping[str, str], **outputs: Any) -> subprocess.Popen[bytes]:
-    """Start a program in a group of its own. Raises `OSError` where it cannot be started."""
-    argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=cwd, env=env, **OWN_GROUP, **outputs)
-
-
-def end_group(leader: subprocess.Popen[bytes], number: int) -> None:
-    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after its time is over."""
-    _signal_group(leader.pid, number)
-    with suppress(subprocess.TimeoutExpired):
-        leader.wait(2 * GRACE if isinstance(leader, Supervised) else GRACE)  # which gives its program GRACE
-    _signal_group(leader.pid)
-    leader.wait()
-
-
-def _signal_group(leader: int, number: int | None = None) -> None:
-    """Send a signal (None: SIGKILL) to a group. Windows has none: there the leader and its descendants are killed."""
-    with suppress(OSError, psutil.Error):  # no such group; macOS says EPERM when only zombies are left
-        if sys.platform != "win32":
-            return os.killpg(leader, number or signal.SIGKILL)
-        for each in (*psutil.Process(leader).children(recursive=True), psutil.Process(leader)):
-            each.kill()
-
-
-def supervise() -> NoReturn:
-    """Run the program that the first line of standard input names until it or the pipe ends; end all it started."""
-    ended: list[object] = []  # no Event: its lock could be held when a signal comes
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.append(True))
-    with open(0, "rb", buffering=0, closefd=False) as pipe:  # a buffer that a thread waits on breaks our exit
-        line = pipe.readline()
-    if not line.endswith(b"\n"):
-        sys.exit("The parent ended before it said what to run.")
-    threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
-    what = json.loads(line)
-    if sys.platform == "linux" and not what["daemons"]:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        process = begin(what["argv"], what["cwd"], what["env"])
-    except OSError as error:
-        print(f"{what['argv'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
-        sys.exit(127)
-    while process.poll() is None and not ended:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(POLL)
-    end_group(process, what["stop"])
-    # After Popen has the exit code, which psutil would take from it.
-    while not what["daemons"] and (left := psutil.Process().children(recursive=True)):
-        for each in left:
-            with suppress(psutil.Error):
-                each.kill()
-        psutil.wait_procs(left, 5)
-    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+            end_group(self, signal.SIGTERM, 2 * GRACE)

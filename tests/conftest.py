@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import json
 import os
@@ -31,7 +32,10 @@ from release_tasks.plan import PlannedStep
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 
+LAYER = Path(__file__).parents[1] / "release_tasks"
+
 os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand programs would compile the layer anew
 hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
 hypothesis.settings.load_profile("layer")
 
@@ -67,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
+    compileall.compile_dir(LAYER, quiet=1)
     memory = Path("/dev/shm")
     roomy = config.option.basetemp is None and _is_roomy(memory)
     folder = Path(tempfile.mkdtemp(prefix="release-tests-", dir=memory if roomy else None))

@@ -78,11 +78,8 @@ class Log:
             about = "select current_setting('log_line_prefix'), current_database()"
             prefix, database = connection.execute(about).fetchall()[0]
             connection.execute(f"do $$ begin raise warning '{mark}'; end $$".encode())
-
-        def has_arrived() -> bool:
-            return any(f"WARNING:  {mark}" in entry for entry in self._read(pattern, noted))
-
-        if not wait_until(has_arrived, ARRIVES, 0.1):
+        its_line = f"WARNING:  {mark}"
+        if not wait_until(lambda: any(its_line in entry for entry in self._read(pattern, noted)), ARRIVES, 0.1):
             said = f"A warning of {name} does not arrive in {pattern}: another server's log, without warnings, or JSON."
             wanted = ("log_min_messages = warning", "lc_messages = 'C'", "log_destination = 'stderr'")
             hint = "".join(f"alter system set {each};\n" for each in wanted) + "select pg_reload_conf();"

@@ -26,6 +26,7 @@ THE_RELEASE = HERE / "deployed.py"
 LIMIT = 1800.0  # seconds for all tests of one process
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
+ERROR = re.compile(r"^E +(.+)", re.MULTILINE)  # what a file that cannot be collected says, as: SyntaxError: …
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
 VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
@@ -113,7 +114,7 @@ def read_junit(report: Path) -> Iterator[Result]:
         kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
         broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
         is_test = bool(case.get("line"))  # else it is a file that could not be collected
-        texts = [each.get("message") if is_test else _last_error(each.text or "") for each in broken]
+        texts = [it.get("message") if is_test else [it.text, *ERROR.findall(it.text or "")][-1] for it in broken]
         said = [f"{each.tag}: {text}" for each, text in zip(broken, texts, strict=True)]
         judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
         observed = tuple(value for name, value in kept if name not in judged)
@@ -122,11 +123,6 @@ def read_junit(report: Path) -> Iterator[Result]:
         file, test = Path(case.get("file", "")).stem, BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""
         name = ": ".join(map(name_of, filter(None, [file, test])))
         yield Result(name, observed=observed, seconds=float(case.get("time") or 0), file=file, test=test, **judged)
-
-
-def _last_error(report: str) -> str:
-    """Return what pytest's report of a file that it could not collect says at last, as: SyntaxError: expected ':'."""
-    return str((re.findall(r"^E +(.+)", report, re.MULTILINE) or [report])[-1])
 
 
 def name_of(test: str, items: Mapping[str, str] | None = None) -> str:

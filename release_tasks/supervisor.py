@@ -1,0 +1,72 @@
+"""A program that runs another one and ends all that it started when its own parent ends, kill -9 included.
+
+The first line of its standard input says what to run, as arguments could show the environment's secrets to others. On
+SIGTERM too it ends all. On Linux it adopts what loses its parent (prctl(2), PR_SET_CHILD_SUBREAPER), so that daemons
+end as well. It imports little, as each of PostgreSQL's tools waits for it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
+
+
+def end_group(leader: subprocess.Popen[bytes], number: int, grace: float = GRACE) -> None:
+    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after `grace` seconds."""
+    for each in (number, None):
+        with suppress(OSError):  # no such group; macOS says EPERM when only zombies are left
+            if sys.platform != "win32":
+                os.killpg(leader.pid, each or signal.SIGKILL)
+            else:  # there are no groups
+                _end_descendants(leader.pid)
+                leader.kill()
+        with suppress(subprocess.TimeoutExpired):
+            leader.wait(grace if each else None)
+
+
+def _end_descendants(of: int) -> bool:
+    """Kill what descends from the process `of`; return False where nothing does."""
+    import psutil  # which takes its time, and is seldom needed
+
+    with suppress(psutil.Error):  # one of them has ended meanwhile
+        left = psutil.Process(of).children(recursive=True)
+        for each in left:
+            each.kill()
+        psutil.wait_procs(left, 5)
+        return bool(left)
+    return True
+
+
+if __name__ == "__main__":
+    ended: list[object] = []  # no Event: its lock could be held when a signal comes
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(True))
+    with open(0, "rb", buffering=0, closefd=False) as pipe:  # a buffer that a thread waits on breaks our exit
+        line = pipe.readline()
+    if not line.endswith(b"\n"):
+        sys.exit("The parent ended before it said what to run.")
+    threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
+    what = json.loads(line)
+    if sys.platform == "linux" and not what["daemons"]:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    try:
+        process = subprocess.Popen(stdin=subprocess.DEVNULL, **what["program"])
+    except OSError as error:
+        print(f"{what['program']['args'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
+        sys.exit(127)
+    while process.poll() is None and not ended:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    end_group(process, what["stop"])
+    with suppress(ChildProcessError):  # there is none; only once Popen has the exit code, which this would take
+        may_have_children = not what["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))
+        while may_have_children and _end_descendants(os.getpid()):
+            pass
+    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)

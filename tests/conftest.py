@@ -21,7 +21,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from release_tasks import masks, temporary
+from release_tasks import errors, masks, temporary
 from release_tasks.checks.target import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
@@ -118,9 +118,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def forget_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide in no test what another one has hidden."""
+def forget_what_others_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide in no test what another one has hidden, and hint at no command that another one has typed."""
     monkeypatch.setattr(masks, "_hidden", set())
+    monkeypatch.setattr(errors, "typed", [("release", {})])
 
 
 @pytest.fixture(scope="session", autouse=True)

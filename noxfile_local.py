@@ -53,7 +53,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def faults(session: nox.Session) -> None:
-    """Let everything go wrong at each step of a release; docs/RELIABILITY.md quotes the result."""
+    """Run the long tests: everything goes wrong at each step of a release; docs/RELIABILITY.md quotes the result."""
     install(session, "test")
     python(session, "-m", "pytest", "-m", "faults", *(session.posargs or ["--numprocesses=2", "-v"]))
 

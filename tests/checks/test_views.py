@@ -207,14 +207,14 @@ def test_words_of_our_own_come_beside_those_of_usual_error_boxes(see: See) -> No
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/hidden", "/hidden does not show main: Locator.wait_for: Timeout 8000ms exceeded."),
-        ("/none", "/none does not show main: Locator.wait_for: Timeout 8000ms exceeded."),
-        ("/silent", "/silent was not answered within 8 s."),
-        ("/slow-image", "/slow-image is not loaded: Page.goto: Timeout 8000ms exceeded."),
+        ("/hidden", "/hidden does not show main: Locator.wait_for: Timeout 5000ms exceeded."),
+        ("/none", "/none does not show main: Locator.wait_for: Timeout 5000ms exceeded."),
+        ("/silent", "/silent was not answered within 5 s."),
+        ("/slow-image", "/slow-image is not loaded: Page.goto: Timeout 5000ms exceeded."),
     ],
 )
 def test_pages_that_never_come_about_fail_at_their_time(see: See, site: Site, path: str, said: str) -> None:
-    result = see(path, timeout=8)
+    result = see(path, timeout=5)
     assert result.outcome == FAILED and said in result.message
 
 

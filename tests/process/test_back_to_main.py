@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from outside import git, shell
 from world import World
 
@@ -26,19 +28,7 @@ def _is_on_main(little: World, commit: str) -> None:
     git(little.remote, "merge-base", "--is-ancestor", commit, "refs/heads/main")
 
 
-def test_main_that_moves_in_the_moment_of_our_push_is_merged_by_the_same_command(little: World) -> None:
-    _stop_after_the_tag(little)
-    theirs = _colleague_commits(little, {"theirs": ""}, push=False)
-    push = f"env -u GIT_DIR git -C {little.folder}/colleague push --quiet origin main"
-    hook = little.hook("pre-push", f"grep --quiet refs/heads/main && {push}; exit 0")
-    assert little.release().refuses("git push")
-    hook.unlink()
-    little.finish()
-    assert little.is_released()
-    _is_on_main(little, theirs)
-
-
-def test_a_conflict_is_put_back_and_fixed_by_the_commands_shown(little: World) -> None:
+def test_a_conflict_is_put_back_and_fixed_by_the_commands_shown_and_then_main_may_move_once_more(little: World) -> None:
     _stop_after_the_tag(little)
     package = (little.repo / "package.json").read_text().replace("0.1.1", "0.1.1-dev", 1)
     theirs = _colleague_commits(little, {"package.json": package.replace('"private": true', '"private": false')})
@@ -54,8 +44,19 @@ def test_a_conflict_is_put_back_and_fixed_by_the_commands_shown(little: World) -
     little.git("checkout", "--theirs", "package.json")
     little.git("add", "--all")
     little.git("commit", "--quiet", "--no-edit")
-    little.finish()
+    _moves_in_the_moment_of_our_push_and_is_merged_by_the_same_command(little)
     assert little.is_released()
+    _is_on_main(little, theirs)
+
+
+def _moves_in_the_moment_of_our_push_and_is_merged_by_the_same_command(little: World) -> None:
+    shutil.rmtree(little.folder / "colleague")
+    theirs = _colleague_commits(little, {"theirs": ""}, push=False)
+    push = f"env -u GIT_DIR git -C {little.folder}/colleague push --quiet origin main"
+    hook = little.hook("pre-push", f"grep --quiet refs/heads/main && {push}; exit 0")
+    assert little.release().refuses("git push")
+    hook.unlink()
+    little.finish()
     _is_on_main(little, theirs)
 
 

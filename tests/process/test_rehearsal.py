@@ -122,6 +122,7 @@ def test_a_rehearsal_killed_midway_leaves_no_process_and_no_file(clone: Path, te
     assert until(lambda: not list(temporary.iterdir()))
 
 
+@pytest.mark.faults
 def test_a_first_release_into_empty_environments_is_finished_after_a_kill(clone: Path, tmp_path: Path) -> None:
     """Nothing was ever deployed, so nothing feeds production; and a killed run takes embedded servers with it."""
     git(tmp_path, "clone", "--quiet", "--bare", str(clone), "origin.git")

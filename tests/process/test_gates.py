@@ -18,13 +18,13 @@ BULLETS = {
 @pytest.mark.parametrize("fault", ["stale", "warning"])
 def test_what_fails_on_staging_stops_before_production_until_it_is_fixed(little: World, fault: str) -> None:
     little.let_go_wrong("staging", fault)
-    ran = little.release(env={"LITTLE_WAIT": "12"})
+    ran = little.release(env={"LITTLE_WAIT": "3"})
     assert ran.refuses("7. Deploy to Staging", BULLETS[fault])
     assert little.runs() == {"staging": "0.1.1", "production": None}
     assert not little.places["production"].folder.joinpath("releases").exists()
     deployed = little.places["staging"].folder.joinpath("current").stat()
     little.let_go_wrong("staging")
-    ran = little.inv("deploy.staging", "--version", "0.1.1", env={"LITTLE_WAIT": "12"})
+    ran = little.inv("deploy.staging", "--version", "0.1.1", env={"LITTLE_WAIT": "3"})
     if fault == "warning":  # it stays in the log, and the test that judges it is part of what was tagged
         assert ran.refuses(BULLETS[fault], "A fix is a new version")
         return
@@ -36,7 +36,7 @@ def test_what_fails_on_staging_stops_before_production_until_it_is_fixed(little:
 def test_all_that_fails_on_staging_is_told_at_once_when_it_is_looked_at_again(little: World) -> None:
     faults = set(BULLETS) - {"stale"}  # which would be a hole as well
     little.let_go_wrong("staging", *faults)
-    assert little.release(env={"LITTLE_WAIT": "12"}).code == 1
+    assert little.release(env={"LITTLE_WAIT": "3"}).code == 1
     assert little.release(env={"LITTLE_WAIT": "0"}).refuses(*(BULLETS[fault] for fault in faults))
 
 
@@ -72,7 +72,7 @@ def test_a_dry_run_does_not_run_smokes_before_the_ddl_pack_is_on_dev(little: Wor
 def test_a_stamp_of_another_version_after_ours_is_stamped_again(little: World) -> None:
     """C10: it was a dead end."""
     little.let_go_wrong("staging", "unhealthy")
-    assert little.release(env={"LITTLE_WAIT": "12"}).refuses("/api/health")
+    assert little.release(env={"LITTLE_WAIT": "3"}).refuses("/api/health")
     insert = "insert into ops.session_log (app_name, app_version) values ('little', '0.1.0')"
     little.places["staging"].rows(insert)
     little.let_go_wrong("staging")

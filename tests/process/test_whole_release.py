@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from outside import files_of, git, journal_records, manifests_pass, sha256sum_passes
+from outside import ended, files_of, git, journal_records, manifests_pass, sha256sum_passes
 from world import World
 
 from release_tasks.database import programs
@@ -19,7 +19,7 @@ def test_a_release_goes_through_and_the_same_command_again_changes_nothing(littl
     little.variables |= {"GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git" / "index")}
     little.variables |= {"GIT_CONFIG_KEY_0": "safe.bareRepository", "GIT_CONFIG_VALUE_0": "explicit"}
     little.variables["GIT_CONFIG_COUNT"] = "1"
-    little.finish()
+    _goes_through_while_a_second_run_is_refused(little)
     assert before == (git(other, "for-each-ref"), git(other, "status", "--porcelain"))
     assert little.is_released()
     _has_a_tag_that_verifies(little)
@@ -29,9 +29,24 @@ def test_a_release_goes_through_and_the_same_command_again_changes_nothing(littl
     _runs_with_a_temporary_folder_that_stays(little)
     before = little.look()
     again = little.finish()
+    _has_a_status_of_nothing_left(little)
     assert little.look() == before
     steps = [line.split()[0] for line in again.output.splitlines() if line.startswith("  ")]
     assert set(steps) - {"checked", "…"} == {"done", "manual"}
+
+
+def _goes_through_while_a_second_run_is_refused(little: World) -> None:
+    with little.paused("after the stamp on staging") as first:
+        assert little.release().refuses("Another release run is under way")
+        little.go_on()
+        ran = ended(first)
+        assert ran.code == 0 and "Released 0.1.1: " in ran.output, ran.output
+
+
+def _has_a_status_of_nothing_left(little: World) -> None:
+    """M15"""
+    told = json.loads(little.inv("status", "--version", "0.1.1", "--json").output)
+    assert {step["state"] for step in told} == {"done", "manual"}
 
 
 def _has_a_tag_that_verifies(little: World) -> None:
@@ -84,10 +99,11 @@ def _has_evidence(little: World) -> None:
     assert {"2.", "3.", "4.", "5.", "6.", "7.", "8.", "9.", "10"} <= sections
 
 
-def test_a_dry_run_changes_nothing_and_tells_in_order_what_would_happen(little: World) -> None:
+def test_a_dry_run_and_a_status_change_nothing_and_the_dry_run_tells_in_order_what_would_happen(little: World) -> None:
     before = little.look()
     ran = little.inv("--dry", "release", "--version", "0.1.1", "--yes")
     assert ran.code == 0, ran.output
+    assert little.inv("status", "--version", "0.1.1").code == 0
     assert little.look() == before
     told = [ran.output.find(words) for words in ("release/v0.1.1", "ddl/ORDER.lock", "Tag the release commit",
             "Push branch and tag", "Write the release notes", "7. Deploy to Staging", "8. Deploy to Production",
@@ -110,13 +126,3 @@ def test_a_dry_run_refuses_what_the_real_run_refuses(little: World) -> None:
 
 def _refusals(output: str) -> str:
     return output.partition("\nRefused")[2]
-
-
-def test_status_follows_the_release_and_changes_nothing(little: World) -> None:
-    """M15"""
-    assert little.inv("status", "--version", "0.1.1").code == 0
-    little.finish()
-    before = little.look()
-    told = json.loads(little.inv("status", "--version", "0.1.1", "--json").output)
-    assert {step["state"] for step in told} == {"done", "manual"}
-    assert little.look() == before

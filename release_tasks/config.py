@@ -36,7 +36,7 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
     names that. Raises `Refused` with every problem at once: key path, found, expected.
     """
     if variables.get(REHEARSING):
-        raw = {**raw, "environments": {}, "archive": [".release/archive"]}
+        raw = {**raw, "environments": {}, "evidence": {"places": [".release/archive"]}}
     problems: list[Problem] = []
     filled = _filled(raw, "release", variables, problems)
     try:

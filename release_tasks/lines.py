@@ -116,7 +116,7 @@ class Line:
         if not gone:
             return []
         tag, notes = settings.tag_of(gone[-1]), settings.notes_of(gone[-1])
-        fetch = f"git fetch {RECORDS}/{tag}/evidence/git/{tag}.bundle tag {tag} && "  # the very tag
+        fetch = f"git fetch {RECORDS}/{tag}/evidence/data/git/{tag}.bundle tag {tag} && "  # the very tag
         hint = f"{'' if git.commit_named(f'refs/tags/{tag}') else fetch}git push {settings.remote} refs/tags/{tag}"
         return [Problem(f"{tag} was released, for {settings.main} has {notes}, but the remote has no such tag.", hint)]
 

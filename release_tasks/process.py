@@ -74,8 +74,9 @@ def run(
     daemons: bool = False,
     show: bool = False,
     record: bool = True,
+    stdin: Path | None = None,
 ) -> Finished:
-    """Run a program that gets no input, and end it with its group when it ends or `timeout` seconds are over.
+    """Run a program on `stdin` or no input, and end it with its group when it ends or `timeout` seconds are over.
 
     `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
     killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
@@ -91,12 +92,14 @@ def run(
     program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
     if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    alone: Any = partial(subprocess.Popen, stdin=subprocess.DEVNULL, **OWN_GROUP)
+    alone: Any = partial(subprocess.Popen, **OWN_GROUP)
     start = partial(Supervised, daemons=daemons) if supervised else alone
     began, failure = time.monotonic(), ""
-    with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
-        stdout, stderr = (None, None) if show else (out, err)
-        process = start([program, *words[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
+    # Files: a pipe could stay open after its program.
+    with TemporaryFile() as out, TemporaryFile() as err, Path(stdin or os.devnull).open("rb") as given:
+        streams: dict[str, Any] = {"stdout": None if show else out, "stderr": None if show else err}
+        streams |= {} if supervised else {"stdin": given}
+        process = start([program, *words[1:]], cwd=folder, env=env, **streams)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.evidence.settings import Evidence
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
@@ -212,7 +213,7 @@ class Settings(Model):
     acceptance: Acceptance = Field(Acceptance(), description="when a release is accepted")
     environments: Environments = Field(Environments(), description="dev, staging and production")
     keep_releases: int = Field(5, ge=1, description="releases that stay in place in staging and in production")
-    archive: list[str] = Field([], description="folders that get a copy of the evidence pack")
+    evidence: Evidence = Field(Evidence(), description="the evidence pack: who signs and stamps it, where it goes")
 
     def tag_of(self, version: str) -> str:
         return self.tag.format(version=version)

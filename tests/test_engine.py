@@ -564,10 +564,10 @@ def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Proje
 
 def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None:
     """F10"""
-    (project.root / "invoke.yaml").write_text(EXECUTOR + "release: {freeze_days: 2, archive: [a]}\n")
+    (project.root / "invoke.yaml").write_text(EXECUTOR + "release: {freeze_days: 2, install: [a]}\n")
     said = project.inv("whole", *V, code=1, INVOKE_RELEASE_FREEZE_DAYS="abc")
     assert "INVOKE_RELEASE_FREEZE_DAYS" in said and "'abc'" in said and "Traceback" not in said
-    assert "INVOKE_RELEASE_ARCHIVE" in project.inv("whole", *V, code=1, INVOKE_RELEASE_ARCHIVE="abc")
+    assert "INVOKE_RELEASE_INSTALL" in project.inv("whole", *V, code=1, INVOKE_RELEASE_INSTALL="abc")
     said = project.inv("whole", *V, code=1, INVOKE_RELEASE_FREEZE_DAYS="1000000000")
     assert "release.freeze_days: found 1000000000" in said
 

@@ -80,7 +80,7 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
         ),
         ({"ddl": "db"}, "release.ddl", "found 'db'; expected a valid dictionary (the DDL pack)"),
         ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),
-        ({"archive": ["ok", "${NOWHERE}"]}, "release.archive[1]", "the environment variable NOWHERE is not set"),
+        ({"install": ["ok", "${NOWHERE}"]}, "release.install[1]", "the environment variable NOWHERE is not set"),
         ("text", "release", "found 'text'"),
     ],
 )
@@ -108,7 +108,7 @@ def test_all_problems_are_found_at_once() -> None:
     raw = {
         "apps": "x",
         "freeze_days": "soon",
-        "archive": ["${NOWHERE}", "${NOR_HERE}"],
+        "install": ["${NOWHERE}", "${NOR_HERE}"],
         **with_dsn("postgresql://app:hunter2@db/app"),
     }
     found = problems(raw)
@@ -141,7 +141,7 @@ def test_an_environment_without_a_dsn_is_embedded_and_takes_nothing_else(name: s
     ],
 )
 def test_variables_are_filled_in(text: str, value: str) -> None:
-    assert load({"archive": [text]}, {"PLACE": "here", "EMPTY": ""}).archive == [value]
+    assert load({"install": [text]}, {"PLACE": "here", "EMPTY": ""}).install == [value]
 
 
 def test_an_empty_variable_never_makes_an_environment_embedded() -> None:
@@ -185,10 +185,10 @@ def test_an_unknown_environment_is_refused_by_its_name() -> None:
 
 
 def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
-    raw = {**with_dsn("${PRODUCTION_DSN}"), "archive": ["/mnt/vault"]}
+    raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
     settings = load(raw, {REHEARSING: "1"})
     assert all(environment.embedded for _, environment in settings.environments)
-    assert settings.archive == [".release/archive"]
+    assert [place.folder for place in settings.evidence.places] == [".release/archive"]
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_docs_in_a_folder_have_nothing_to_publish(packed: Release, take: Callabl
 
 
 def test_where_a_repo_has_several_products_every_name_follows_the_tag(work: Work, take: Callable[..., Outcome]) -> None:
-    release = work.release(tag="web-v{version}", archive=["vault"], branch="release/{tag}")
+    release = work.release(tag="web-v{version}", evidence={"places": ["vault"]}, branch="release/{tag}")
     for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
         assert take(step, release).state == CHANGED
     assert (release.tag, release.branch) == ("web-v0.1.1", "release/web-v0.1.1")

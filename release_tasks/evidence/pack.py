@@ -1,0 +1,109 @@
+"""What is in the pack of a release: each of PARTS fills the folder data/; the same tag and records make the same bytes.
+
+A part is a function `(release, data) -> None`. What was committed it reads by `release.git` from `release.commit` (the
+notes from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote.
+It takes no time, name or random number from the machine, and no secret and no personal data into the pack.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from psycopg.rows import dict_row
+
+from release_tasks.database import backup
+from release_tasks.errors import Refused
+from release_tasks.evidence import bag, seal
+from release_tasks.files import atomic_write
+from release_tasks.release import Release
+
+PACKING = 1800.0  # seconds to write a bundle, or a tar of the source
+RAW = "* -export-subst -export-ignore -text -filter -ident -working-tree-encoding\n"  # as committed, all of it
+HERE = Path(__file__).parent
+
+
+def name_of(release: Release) -> str:
+    """Return the name of the pack, which the one folder of its tar has."""
+    return f"{release.settings.app}-{release.tag.removeprefix('v')}"
+
+
+def build(release: Release, folder: Path) -> None:
+    """Write the pack of `release` into the empty `folder`, signed where a key is set."""
+    data = folder / "data"
+    data.mkdir()
+    for part in PARTS:
+        part(release, data)
+    tag = release.git.object_named(release.tag_ref)
+    bag.close(folder, {"Internal-Sender-Identifier": name_of(release), "External-Identifier": f"swh:1:rel:{tag}"})
+    if key := release.settings.evidence.signing_key:
+        seal.sign(folder / bag.ROOT, release.root, key)
+
+
+def documents(release: Release, data: Path) -> None:
+    """Copy what was committed: VERSION, SOURCE_TAG and the hashes of the docs pack, the DDL order, the notes."""
+    settings, notes = release.settings, release.notes_path
+    files = {"VERSION": "VERSION", "SOURCE_TAG": "SOURCE_TAG", "HASHES.sha256.txt": settings.docs_pack.hashes}
+    for there, path in (files | {"ddl/ORDER.lock": settings.ddl.lock, f"notes/{release.tag}.md": notes}).items():
+        at = release.tip if path == notes else release.commit
+        if not (content := release.git.bytes_at(at, path)):
+            raise Refused(f"The evidence pack needs {path}; it is missing or empty in {at:.9}.", f"git show {at}")
+        atomic_write(data / there, content)
+
+
+def source(release: Release, data: Path) -> None:
+    """Write the tag with its whole history as a bundle, the source as a tar, and their ids, which are SWHIDs too."""
+    git, commit, name = release.git, release.commit, name_of(release)
+    ids = {"rel": git.object_named(release.tag_ref), "rev": commit, "dir": git.object_named(f"{commit}^{{tree}}")}
+    facts = {"version": release.version, "tag": ids["rel"], "commit": ids["rev"], "tree": ids["dir"]}
+    swhids = [f"swh:1:{kind}:{each}" for kind, each in ids.items()]
+    atomic_write(data / "ids.json", json.dumps({**facts, "swhids": swhids}, indent=2).encode() + b"\n")
+    for folder in ("source", "git"):
+        (data / folder).mkdir()
+    with TemporaryDirectory() as clone:  # whose attributes are ours
+        git.run("clone", "--quiet", "--bare", "--shared", str(git.root), clone, timeout=PACKING)
+        atomic_write(Path(clone, "info", "attributes"), RAW.encode())
+        into = (f"--git-dir={clone}", "-c", "tar.umask=0022", "-c", "pack.threads=1")  # else chance has a part in it
+        tar, bundle = data / "source" / f"{name}.tar", data / "git" / f"{release.tag}.bundle"
+        git.run(*into, "archive", f"--prefix={name}/", f"--output={tar}", commit, timeout=PACKING)
+        git.run(*into, "bundle", "create", "--quiet", str(bundle), release.tag_ref, timeout=PACKING)
+
+
+def applied(release: Release, data: Path) -> None:
+    """Write what the ledgers of staging and production say: which DDL file was applied when, by whom, for what."""
+    for name in ("staging", "production"):
+        with release.environment(name).connect() as connection:
+            connection.execute("set timezone to 'UTC'")
+            query = f"select * from {release.settings.ddl.ledger} order by file"
+            rows = connection.cursor(row_factory=dict_row).execute(query.encode()).fetchall()
+        lines = [json.dumps(row, default=str, ensure_ascii=False) for row in rows]
+        atomic_write(data / "ddl" / f"applied-{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+
+def records(release: Release, data: Path) -> None:
+    """Copy the journal, what the checks have seen, and what is known of the backup, without its data."""
+    if (checks := release.folder / "checks").exists():
+        shutil.copytree(checks, data / "checks")
+    if used := backup.made_for(release.environment("production"), release.commit):
+        to = data / "checks" / "backup" / used.name
+        shutil.copytree(used.folder, to, ignore=shutil.ignore_patterns(backup.DUMP))
+    if release.journal.path.exists():
+        shutil.copy(release.journal.path, data)
+
+
+def keys(release: Release, data: Path) -> None:
+    """Write who signs, as ssh-keygen reads it: a copy, for trust comes from outside the pack."""
+    if key := release.settings.evidence.signing_key:
+        atomic_write(data / "keys" / "allowed_signers", seal.allowed_signers(release.settings.app, release.root, key))
+
+
+def instructions(release: Release, data: Path) -> None:
+    """Write how to verify the pack by hand."""
+    text = (HERE / "VERIFY.md").read_text(encoding="utf-8")
+    for name, value in {"name": name_of(release), "tag": release.tag}.items():
+        text = text.replace(f"<{name}>", value)
+    atomic_write(data / "VERIFY.md", text.encode())
+
+
+PARTS: tuple[Callable[[Release, Path], None], ...] = (documents, source, applied, records, keys, instructions)

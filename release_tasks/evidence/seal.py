@@ -1,0 +1,100 @@
+"""Who signed a file, by ssh-keygen, and that it was there at a time, by RFC 3161 tokens and openssl."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from release_tasks import process
+from release_tasks.errors import Refused
+from release_tasks.evidence import bag
+from release_tasks.files import atomic_write
+
+NAMESPACE = "evidence-pack"
+ANSWER = 30.0  # seconds that an authority may take
+MEDIA_TYPE = "application/timestamp-query"  # RFC 3161, section 3.4
+TIME = re.compile(r"^Time stamp: (\w{3} +\d+ [\d:]{8})(?:\.\d+)?( \d{4} GMT)$", re.MULTILINE)
+WEAK = re.compile(r"^Hash Algorithm: (?!sha(256|384|512)$)(.*)", re.MULTILINE)
+
+
+def public_key(root: Path, key: str) -> Path:
+    """Return the public half of the setting `key`, from the repo's `root`; where that is NAME.pub, an agent signs."""
+    private = root / Path(key).expanduser()
+    return private if private.suffix == ".pub" else private.with_name(f"{private.name}.pub")
+
+
+def allowed_signers(who: str, root: Path, key: str) -> bytes:
+    """Return the line by which ssh-keygen knows that `key` signs packs as `who` (ssh-keygen(1), ALLOWED SIGNERS)."""
+    kind, blob = public_key(root, key).read_text(encoding="utf-8").split()[:2]
+    return f'{who} namespaces="{NAMESPACE}" {kind} {blob}\n'.encode()
+
+
+def sign(file: Path, root: Path, key: str) -> None:
+    """Write the signature of `file` beside it. Raises `Refused` where the key does not sign."""
+    signature = file.with_name(f"{file.name}.sig")
+    signature.unlink(missing_ok=True)  # ssh-keygen would ask
+    process.run(["ssh-keygen", "-Y", "sign", "-f", root / Path(key).expanduser(), "-n", NAMESPACE, file])
+
+
+def signer_of(file: Path, allowed: Path, at: datetime) -> str:
+    """Return who of the file `allowed` has signed `file`, by a key that was valid `at`. Raises `Refused`."""
+    ours: list[str | Path] = [
+        "-f",
+        allowed,
+        "-s",
+        file.with_name(f"{file.name}.sig"),
+        f"-Overify-time={at:%Y%m%d%H%M%SZ}",
+    ]
+    found = process.run(["ssh-keygen", "-Y", "find-principals", *ours], check=False)
+    if not (who := found.stdout.splitlines()):
+        raise Refused(f"no key of {allowed.name} that was valid at {at:%Y-%m-%d %H:%M} has signed it")
+    words = ["ssh-keygen", "-Y", "verify", *ours, "-I", who[0], "-n", NAMESPACE]
+    if (verified := process.run(words, check=False, stdin=file)).code:
+        raise Refused(f"it is not what {who[0]} has signed: {verified.tail(1)}")
+    return who[0]
+
+
+def token_name(url: str) -> str:
+    return re.sub(r"\W+", "-", url.partition("://")[2]).strip("-")
+
+
+def stamp(folder: Path, url: str, ca: Path) -> None:
+    """Let the authority at `url` stamp the pack in `folder`: query, reply and `ca` go into its anchors.
+
+    Raises `Refused` or `OSError` where it does not answer, or with what `ca` does not vouch for.
+    """
+    import requests
+
+    name, anchors = token_name(url), folder / bag.ANCHORS
+    with TemporaryDirectory() as temporary:
+        query, reply = Path(temporary, f"{name}.tsq"), Path(temporary, f"{name}.tsr")
+        process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])
+        answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
+        answer.raise_for_status()
+        reply.write_bytes(answer.content)
+        process.run(["openssl", "ts", "-verify", "-queryfile", query, "-in", reply, "-CAfile", ca])
+        for file in (query, ca, reply):  # the reply last: it counts
+            atomic_write(anchors / f"{name}{'.pem' if file == ca else file.suffix}", file.read_bytes())
+
+
+def token_time(token: Path) -> datetime:
+    """Return when the reply `token` says that it was made. Raises `ValueError` where it says nothing."""
+    text = process.run(["openssl", "ts", "-reply", "-in", token, "-text"], check=False).stdout
+    if not (found := TIME.search(text)):
+        raise ValueError("no time can be read in it")
+    if weak := WEAK.search(text):
+        raise ValueError(f"its hash algorithm is {weak[2]}")
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(found[1] + found[2]), UTC)
+
+
+def token_problems(token: Path, file: Path, ca: Path, moments: list[datetime]) -> Iterator[str]:
+    """Yield why the `token` does not prove `file`: certificates have to lead to `ca` and be valid at all `moments`."""
+    for moment in moments:
+        at = ["-attime", f"{moment.timestamp():.0f}"]
+        ran = process.run(["openssl", "ts", "-verify", *at, "-data", file, "-in", token, "-CAfile", ca], check=False)
+        if ran.code:
+            why = re.findall(r"Verify error: ?(.+)|:(message imprint mismatch)|:([^:]+):[^:]*ts_rsp", ran.output)
+            yield f"{token.name}: {''.join((why or [('cannot be read', '', '')])[0])}, as of {moment:%Y-%m-%d %H:%M}"
+            return

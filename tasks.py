@@ -14,6 +14,14 @@ RESTORE = {
     "into": "dev, staging, production, or the URL of a database",
     "over": "the name of a database that is there: it is kept under another name",
 }
+VERIFY = {
+    "pack": "a folder, a .tar, or index.jsonl",
+    "allowed_signers": "who may sign, as ssh-keygen reads it; default: evidence.signing_key",
+    "tsa_ca": "certificates that timestamps lead to; default: those of evidence.authorities",
+    "at": "the time at which certificates have to be valid, such as 2026-11-26; default: now",
+    "unsigned": "it need be neither signed nor stamped",
+    "json": JSON,
+}
 
 
 @section()
@@ -110,7 +118,9 @@ def archive(release):
     """9. Archive and Register Evidence Pack"""
     return steps(
         sections.archive.build_the_evidence_pack,
-        sections.archive.copy_the_pack_to_its_places,
+        sections.archive.have_it_stamped,
+        sections.archive.write_the_files_to_keep,
+        sections.archive.copy_them_to_their_places,
         sections.archive.ask_for_what_people_keep,
     )
 
@@ -210,6 +220,24 @@ def backup_restore(c, from_=None, into=None, over=None):
     layer.backup_tasks.bring_back(c.config, from_, into, over)
 
 
+@task(name="verify", help=VERIFY)
+def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigned=False, json=False):
+    """Verify an evidence pack, wherever it comes from, or an index of packs."""
+    layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
+
+
+@task(name="stamps", help={"version": HELP["version"]})
+def evidence_stamps(c, version=None):
+    """Add the sessions of staging and production to the pack of a release."""
+    layer.evidence_tasks.add_stamps(c.config, version)
+
+
+@task(name="index")
+def evidence_index(c):
+    """Add the packs of sibling repos to index.jsonl: `-- ../a ../b`."""
+    layer.evidence_tasks.add_to_index(c.config)
+
+
 @task(name="schema", help={"file": "where to write it; default: standard output"})
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
@@ -221,6 +249,7 @@ ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse)
 ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
+ns.add_collection(Collection("evidence", evidence_verify, evidence_stamps, evidence_index))
 ns.add_collection(Collection("settings", settings_schema))
 
 try:

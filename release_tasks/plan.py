@@ -64,11 +64,11 @@ class PlannedStep:
             if _advance(running)[0] is not None:
                 raise TypeError(f"{self.function.__name__} yields twice")
             release.refresh()
-            left, _ = _advance(self.begin(release))
+            left, found = _advance(self.begin(release))
             if left is not None:
                 what = f"It was done, but it did not hold. Still planned: {left}."
                 raise Refused(what, "Find what undid it; run again.")
-            return outcome(CHANGED, planned)
+            return outcome(MANUAL, found) if isinstance(found, Manual) else outcome(CHANGED, planned)
         except NotYet as wait:
             if not change:
                 return outcome(PENDING, str(wait))
@@ -168,9 +168,9 @@ class Plan:
         if outcome is None:
             with screen.busy(step.title):
                 outcome = step.run(self.release, change)
-        if outcome.state == CHANGED:
+        if outcome.state == CHANGED or (change and outcome.state == MANUAL and step not in self.known):
             self.known.clear()
-        elif outcome.state in (DONE, MANUAL):
+        if outcome.state in (DONE, MANUAL):
             self.known[step] = outcome
         if not self.release.only_checks:
             seconds = round(time.monotonic() - began, 3)

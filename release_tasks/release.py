@@ -56,6 +56,7 @@ class Release:
         self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
+        self.silent: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
         self.git = Git.open(root, settings.remote)
         self.tag = settings.tag_of(version)
         self.folder = root / RECORDS / self.tag

@@ -188,7 +188,7 @@ def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
     raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
     settings = load(raw, {REHEARSING: "1"})
     assert all(environment.embedded for _, environment in settings.environments)
-    assert [place.folder for place in settings.evidence.places] == [".release/archive"]
+    assert settings.evidence.places == [".release/archive"]
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,25 @@
-"""The form of a pack: a BagIt 1.0 bag (RFC 8493) and a plain tar of it. The same content makes the same bytes."""
+"""The form of a pack: a BagIt 1.0 bag (RFC 8493) and a plain tar of it, always written alike, read with distrust."""
 
 import hashlib
+import os
+import re
+import shutil
+import stat
 import tarfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from unicodedata import category, normalize
 
+from release_tasks.errors import Problem, refuse
 from release_tasks.files import checksum_lines, sha256
 
 ALGORITHMS = ("sha256", "sha512")
-MANIFESTS = {f"manifest-{algorithm}.txt": algorithm for algorithm in ALGORITHMS}
-TAGMANIFESTS = {f"tag{name}": algorithm for name, algorithm in MANIFESTS.items()}
-ROOT = "tagmanifest-sha512.txt"  # its SHA-512 is the pack root: it covers every file of the bag
+TAGS = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt", "manifest-sha512.txt")  # what the tag manifests list
+ROOT = "tagmanifest-sha512.txt"  # its SHA-512 is the pack root: one hash for all of the bag
 SIGNATURE = f"{ROOT}.sig"
-OTHERS = ("bagit.txt", "bag-info.txt", SIGNATURE)  # all that is in the folder beside data/ when the bag is closed
+LATER = re.compile(r"tagmanifest-sha(256|512)\.txt|.*\.sig|anchors/[\w-]+\.(tsq|tsr|pem)|addenda/[\w-]+\.jsonl")
 VERSION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
-ANCHORS, ADDENDA = "anchors", "addenda"  # folders that may grow after the bag is closed
+UNSAFE = re.compile(r"(^|/)(\.{0,2}|~[^/]*)(/|$)|[\\:]")  # nothing, a dot or two, a home, a backslash, a drive
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -29,46 +34,109 @@ def digests(path: Path) -> dict[str, str]:
 
 def close(folder: Path, info: dict[str, str]) -> None:
     """Make `folder`, with its payload in data/, a bag that `info` describes."""
-    payload = sorted((path for path in (folder / "data").rglob("*") if path.is_file()), key=lambda it: it.as_posix())
-    oxum = f"{sum(path.stat().st_size for path in payload)}.{len(payload)}"
+    payload = sorted(path.relative_to(folder).as_posix() for path in folder.glob("data/**/*") if path.is_file())
+    info = info | {"Payload-Oxum": oxum(folder, payload)}
     (folder / "bagit.txt").write_bytes(VERSION)
-    described = "".join(f"{key}: {value}\n" for key, value in (info | {"Payload-Oxum": oxum}).items())
-    (folder / "bag-info.txt").write_bytes(described.encode())
-    _list(folder, payload, MANIFESTS)
-    _list(folder, [folder / name for name in sorted(("bagit.txt", "bag-info.txt", *MANIFESTS))], TAGMANIFESTS)
+    (folder / "bag-info.txt").write_bytes("".join(f"{key}: {value}\n" for key, value in info.items()).encode())
+    for prefix, names in {"manifest": payload, "tagmanifest": TAGS}.items():
+        found = {name: digests(folder / name) for name in names}
+        for algorithm in ALGORITHMS:
+            lines = checksum_lines({name: each[algorithm] for name, each in found.items()})
+            (folder / f"{prefix}-{algorithm}.txt").write_bytes(lines)
 
 
-def _list(folder: Path, files: list[Path], manifests: dict[str, str]) -> None:
-    found = {path.relative_to(folder).as_posix(): digests(path) for path in files}
-    for name, algorithm in manifests.items():
-        (folder / name).write_bytes(checksum_lines({path: each[algorithm] for path, each in found.items()}))
-
-
-def root_of(folder: Path) -> str:
-    """Return the pack root: the one hash that stands for all of the pack."""
-    return digests(folder / ROOT)["sha512"]
+def oxum(folder: Path, names: Iterable[str]) -> str:
+    sizes = [(folder / name).stat().st_size for name in names if name.startswith("data/")]
+    return f"{sum(sizes)}.{len(sizes)}"
 
 
 def info_of(folder: Path) -> dict[str, str]:
-    """Return what bag-info.txt says."""
     lines = (folder / "bag-info.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split(": ", 1) for line in lines)
 
 
 def state_of(folder: Path) -> str:
-    """Return what changes with every file that is added after the bag is closed: signature, anchors, addenda."""
-    after = [folder / SIGNATURE, *folder.glob(f"{ANCHORS}/*"), *folder.glob(f"{ADDENDA}/*")]
-    found = {path.relative_to(folder).as_posix(): digests(path)["sha256"] for path in after if path.is_file()}
-    return sha256(checksum_lines({ROOT: root_of(folder), **dict(sorted(found.items()))}))
+    """Return a hash that changes with what is added to a bag after it is closed: signature, anchors, addenda."""
+    names = [ROOT, *(name for name in files_in(folder) if LATER.fullmatch(name))]
+    return sha256(checksum_lines({name: digests(folder / name)["sha256"] for name in names}))
 
 
-def write_tar(folder: Path, name: str, to: BinaryIO) -> None:
-    """Write the bag in `folder` as the folder `name` of a tar without owners and times."""
+def write_tar(folder: Path, name: str, to: Path) -> None:
+    """Write the bag in `folder` as the folder `name` of the tar `to`, without owners and times."""
 
     def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
         info.uid, info.gid, info.uname, info.gname, info.mtime = 0, 0, "", "", 0
         info.mode = 0o755 if info.isdir() else 0o644
         return info
 
-    with tarfile.open(fileobj=to, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as tar:
         tar.add(folder, name, filter=plain)  # sorted in each folder
+
+
+# Reading what anybody may have made: `Refused` carries all that is wrong
+
+
+def unpack(tar: Path, into: Path) -> Path:
+    """Return the one folder that `tar` holds, unpacked in `into`; nothing is written if it has more than plain files.
+
+    A plain tar unpacks to no more than its own size; a sparse file in it could be a bomb.
+    """
+    with tarfile.open(tar, "r:") as opened:
+        members = opened.getmembers()
+        odd = [each.name for each in members if not (each.isdir() or is_plain(each))]
+        roots = {each.name.partition("/")[0] for each in members}
+        refuse([*(Problem(f"{name} is no plain file") for name in odd), *name_problems(it.name for it in members)])
+        refuse([Problem(f"expected one folder in it, found {sorted(roots)}")] if len(roots) != 1 else [])
+        for each in members:
+            to = into / each.name
+            (to if each.isdir() else to.parent).mkdir(parents=True, exist_ok=True)
+            if content := opened.extractfile(each):
+                with to.open("xb") as out:
+                    shutil.copyfileobj(content, out, 1 << 20)
+    return into / roots.pop()
+
+
+def is_plain(member: tarfile.TarInfo) -> bool:
+    return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the names of all files, sorted. Raises `Refused` for links, devices and names that are not safe."""
+    paths = [Path(at, name) for at, *both in os.walk(folder) for names in both for name in names]
+    modes = {path.relative_to(folder).as_posix(): path.lstat().st_mode for path in sorted(paths)}
+    odd = [name for name, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
+    refuse([*(Problem(f"{name} is no plain file") for name in odd), *name_problems(modes)])
+    return [name for name, mode in modes.items() if stat.S_ISREG(mode)]
+
+
+def name_problems(names: Iterable[str]) -> Iterator[Problem]:
+    """Yield which `names` some system would take for others, or for places outside."""
+    seen = dict[str, str]()
+    for name in names:
+        key = normalize("NFKC", name).casefold()
+        if UNSAFE.search(name) or any(category(letter)[0] == "C" for letter in name):
+            yield Problem(f"{name!r} is an unsafe name")
+        elif normalize("NFC", name) != name:
+            yield Problem(f"{name!r} is not in Unicode's form NFC")
+        elif key in seen:
+            yield Problem(f"{name!r} is there twice" if seen[key] == name else f"{name!r} looks like {seen[key]!r}")
+        seen.setdefault(key, name)
+
+
+def sums(folder: Path) -> dict[str, dict[str, str]]:
+    """Return name → algorithm → hash of all that the manifests list. Raises `Refused` where they are not strict."""
+    found, problems = dict[str, dict[str, str]](), list[Problem]()
+    for prefix, own in {"manifest": "data/.+", "tagmanifest": "|".join(map(re.escape, TAGS))}.items():
+        for algorithm in ALGORITHMS:
+            name, size = f"{prefix}-{algorithm}.txt", hashlib.new(algorithm).digest_size * 2
+            *lines, rest = (folder / name).read_bytes().decode().split("\n")
+            read = [re.fullmatch(rf"([0-9a-f]{{{size}}})  ({own})", line) for line in lines]
+            bad = [line for line, match in zip(lines, read, strict=True) if not match] + [rest] * bool(rest)
+            problems += [Problem(f"{name}: {line[:300]!r} is no line of it") for line in bad]
+            problems += [Problem(f"{name}: {it.what}") for it in name_problems(match[2] for match in read if match)]
+            for match in filter(None, read):
+                found.setdefault(match[2], {})[algorithm] = match[1]
+    problems += [Problem(f"{name} is not in both manifests") for name, each in found.items() if len(each) != 2]
+    problems += [Problem(f"no tag manifest lists {name}") for name in TAGS if name not in found]
+    refuse(problems)
+    return found

@@ -1,16 +1,20 @@
 """Who signed a file, by ssh-keygen, and that it was there at a time, by RFC 3161 tokens and openssl."""
 
+import hashlib
+import json
 import re
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from release_tasks import process
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.evidence import bag
 from release_tasks.files import atomic_write
+from release_tasks.masks import short
 
 NAMESPACE = "evidence-pack"
 ANSWER = 30.0  # seconds that an authority may take
@@ -56,8 +60,9 @@ def signer_of(file: Path, allowed: Path, at: datetime) -> str:
     return who[0]
 
 
-def token_name(url: str) -> str:
-    return re.sub(r"\W+", "-", url.partition("://")[2]).strip("-")
+def token_of(folder: Path, url: str) -> Path:
+    """Return where the reply of the authority at `url` is kept in the pack `folder`."""
+    return folder / "anchors" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
 
 
 def stamp(folder: Path, url: str, ca: Path) -> None:
@@ -67,16 +72,16 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
     """
     import requests
 
-    name, anchors = token_name(url), folder / bag.ANCHORS
+    token = token_of(folder, url)
     with TemporaryDirectory() as temporary:
-        query, reply = Path(temporary, f"{name}.tsq"), Path(temporary, f"{name}.tsr")
+        query, reply = Path(temporary, "query"), Path(temporary, "reply")
         process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])
         answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
         answer.raise_for_status()
         reply.write_bytes(answer.content)
         process.run(["openssl", "ts", "-verify", "-queryfile", query, "-in", reply, "-CAfile", ca])
-        for file in (query, ca, reply):  # the reply last: it counts
-            atomic_write(anchors / f"{name}{'.pem' if file == ca else file.suffix}", file.read_bytes())
+        for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
+            atomic_write(token.with_suffix(suffix), file.read_bytes())
 
 
 def token_time(token: Path) -> datetime:
@@ -89,12 +94,27 @@ def token_time(token: Path) -> datetime:
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(found[1] + found[2]), UTC)
 
 
-def token_problems(token: Path, file: Path, ca: Path, moments: list[datetime]) -> Iterator[str]:
-    """Yield why the `token` does not prove `file`: certificates have to lead to `ca` and be valid at all `moments`."""
-    for moment in moments:
-        at = ["-attime", f"{moment.timestamp():.0f}"]
-        ran = process.run(["openssl", "ts", "-verify", *at, "-data", file, "-in", token, "-CAfile", ca], check=False)
+def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[Problem]:
+    """Yield why `token` is no proof of `file`: its certificates lead to `ca`, and are valid then as well as `at`."""
+    for moment in (token_time(token), at):
+        at_that = ["-attime", f"{moment.timestamp():.0f}"]
+        ran = process.run(
+            ["openssl", "ts", "-verify", *at_that, "-data", file, "-in", token, "-CAfile", ca], check=False
+        )
         if ran.code:
-            why = re.findall(r"Verify error: ?(.+)|:(message imprint mismatch)|:([^:]+):[^:]*ts_rsp", ran.output)
-            yield f"{token.name}: {''.join((why or [('cannot be read', '', '')])[0])}, as of {moment:%Y-%m-%d %H:%M}"
+            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {short(ran.tail(1))}")
             return
+
+
+def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: str) -> int:
+    """Append those of `rows` that `file` has not got, each with the SHA-512 of the line before, and sign it anew."""
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    known = [{name: value for name, value in json.loads(line).items() if name != "previous"} for line in lines]
+    new = [row for row in json.loads(json.dumps(rows, default=str)) if row not in known]
+    for row in new:
+        previous = hashlib.sha512(lines[-1]).hexdigest() if lines else first
+        lines.append(json.dumps({"previous": previous, **row}, ensure_ascii=False).encode())
+    atomic_write(file, b"".join(line + b"\n" for line in lines))
+    if key and (new or not file.with_name(f"{file.name}.sig").exists()):
+        sign(file, root, key)
+    return len(new)

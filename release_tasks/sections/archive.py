@@ -1,81 +1,103 @@
-"""Section 9: the evidence pack, one folder that shows what was released, checked by its own manifest."""
+"""Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
-import json
-import shutil
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from release_tasks.errors import Manual, Problem, refuse, require
-from release_tasks.evidence import bag, pack
-from release_tasks.files import emptied, file_hashes, mismatches
+from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
+from release_tasks.evidence import bag, copies, pack, seal, verify
+from release_tasks.files import emptied
+from release_tasks.masks import short
 from release_tasks.release import Release, Step
 from release_tasks.sections.deployment import shown
 
-MANIFEST = "manifest-sha256.txt"
-
 
 def build_the_evidence_pack(release: Release) -> Step:
-    """Build the evidence pack."""
-    folder = pack_folder(release)
+    """Build the evidence pack, and sign it."""
+    folder, places = pack_folder(release), release.settings.evidence.places
     if folder.exists():
-        refuse(pack_problems(folder, release))
-        return f"{len(file_hashes(folder))} files in {shown(folder, release)}"
+        refuse(pack_problems(verify.Pack(folder, folder), release))
+        return f"{shown(folder, release)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}"
     require(release.runs_in_production, "after production runs it")
-    kept = next((place for place in _places(release) if place.exists() and not pack_problems(place, release)), None)
-    yield f"fetch it back from {kept}" if kept else f"write {shown(folder, release)}"
-    _write_whole(folder, release, kept)
+    folders = [release.root / place for place in places if isinstance(place, str)]
+    tars = [tar for each in folders for tar in sorted(each.glob(f"{pack.name_of(release)}.????????.tar"))]
+    yield f"fetch it back from {tars[0].parent}" if tars else f"write {shown(folder, release)}"
+    incomplete = folder.with_name(f".{folder.name}.incomplete")
+    for tar in tars:
+        found = verify.Pack(tar, emptied(incomplete))
+        if not pack_problems(found, release):
+            found.folder.rename(folder)
+            emptied(incomplete).rmdir()
+            return None
+    pack.build(release, emptied(incomplete))
+    refuse(pack_problems(verify.Pack(incomplete, incomplete), release))
+    incomplete.rename(folder)
 
 
-def copy_the_pack_to_its_places(release: Release) -> Step:
-    """Copy the pack to each configured place, and verify it there."""
-    folder, places = pack_folder(release), _places(release)
-    if not places:
-        return "no places are set in release.evidence.places"
-    require(folder.exists(), "after the evidence pack is built")
-    refuse(problem for place in places if place.exists() for problem in pack_problems(place, release))
-    missing = [place for place in places if not place.exists()]
-    if not missing:
-        return ", ".join(map(str, places))
-    yield f"copy to {', '.join(map(str, missing))}"
-    for place in missing:
-        _write_whole(place, release, folder)
+def have_it_stamped(release: Release) -> Step:
+    """Each timestamp authority stamps the pack."""
+    authorities, folder = release.settings.evidence.authorities, pack_folder(release)
+    require(folder.exists() or not authorities, "after the evidence pack is built")
+    stamps = {url: partial(seal.stamp, folder, url, release.root / ca) for url, ca in authorities.items()}
+    missing = {url: stamp for url, stamp in stamps.items() if not seal.token_of(folder, url).exists()}
+    return (yield from _each(release, missing, listed(authorities) or "no evidence.authorities are set"))
+
+
+def write_the_files_to_keep(release: Release) -> Step:
+    """Write the pack as a tar, and encrypted for its recipients."""
+    recipients, sums = release.settings.evidence.recipients, _sums(release)
+    if sums.exists():
+        copies.check(sums, sums.parent)
+        return f"{shown(sums, release)}{'' if recipients else '; no evidence.recipients are set'}"
+    yield f"write {shown(sums.with_suffix('.tar'), release)}{' and .tar.age' if recipients else ''}"
+    copies.write(pack_folder(release), sums, pack.name_of(release), recipients)
+
+
+def copy_them_to_their_places(release: Release) -> Step:
+    """Copy the files to each place, and verify them there."""
+    root, places, sums = release.root, release.settings.evidence.places, _sums(release)
+    require(sums.exists(), "after the files are written")
+    lacking = [place for place in places if copies.lacking(place, root, sums)]
+    missing = {copies.name_of(place): partial(copies.copy, place, root, sums) for place in lacking}
+    return (yield from _each(release, missing, listed(map(copies.name_of, places)) or "no evidence.places are set"))
+
+
+def _sums(release: Release) -> Path:
+    require(pack_folder(release).exists(), "after the evidence pack is built")
+    return copies.sums_of(release.folder / "archive", pack_folder(release), pack.name_of(release))
+
+
+def _each(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:
+    """Try each that is `missing`. What does not answer stays open, for the next `inv archive`, and holds up nothing."""
+    left = [name for name in missing if name not in release.silent]
+    if left and not release.only_checks:
+        yield listed(left)
+        for name in left:
+            try:
+                missing[name]()
+            except (Refused, OSError) as no:
+                release.silent[name] = short(no)
+    elif missing:
+        why = "; ".join(f"{name}: {release.silent.get(name, 'not yet')}" for name in missing)
+        return Manual(f"inv archive --version {release.version}   # once it answers: {why}")
+    return done
 
 
 def ask_for_what_people_keep(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    keep = f"copy {MANIFEST} of the pack to the offline, encrypted storage"
-    return Manual(f"{keep}; file with INPI if this release needs it")
+    root = pack_folder(release) / bag.ROOT
+    which = f" of {shown(root, release)}, {bag.digests(root)['sha512'][:16]}…," if root.exists() else ""
+    return Manual(f"keep the SHA-512{which} in offline, encrypted storage; file with INPI if this release needs it")
 
 
 def pack_folder(release: Release) -> Path:
     return release.folder / "evidence"
 
 
-def _places(release: Release) -> list[Path]:
-    folders = [place.folder for place in release.settings.evidence.places if place.folder]
-    return [release.root / folder / pack.name_of(release) for folder in folders]
-
-
-def _write_whole(folder: Path, release: Release, copied: Path | None) -> None:
-    """Let `folder` be a verified copy of the pack `copied`, or a new pack; nothing is there before it is whole."""
-    incomplete = emptied(folder.with_name(f".{folder.name}.incomplete"))
-    if copied:
-        shutil.copytree(copied, incomplete, dirs_exist_ok=True)
-    else:
-        pack.build(release, incomplete)
-    refuse(pack_problems(incomplete, release))
-    incomplete.rename(folder)
-
-
-def pack_problems(folder: Path, release: Release) -> list[Problem]:
-    """Return what is wrong with the pack in `folder`: another release's, or not what its manifest lists."""
-    hint, tag = f"Move {folder} away and keep it, then run again.", None
-    if not (folder / MANIFEST).exists():
-        return [Problem(f"{folder} has no {MANIFEST}.", hint)]
-    if wrong := mismatches(folder, MANIFEST, [*bag.MANIFESTS, *bag.TAGMANIFESTS, *bag.OTHERS]):
-        return [Problem(f"{folder / path} is not what {MANIFEST} says.", hint) for path in wrong]
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        tag = json.loads((folder / "data" / "ids.json").read_bytes())["tag"]
-    if tag == release.git.object_named(release.tag_ref):
-        return []
-    return [Problem(f"{folder} is of the tag {tag}, not of {release.tag}.", hint)]
+def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
+    """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
+    hint, tag = f"Move {found.path} away and keep it, then run again.", release.git.object_named(release.tag_ref)
+    checked = [each for each in verify.results(found, verify.BAG) if not each.is_pass]
+    if not checked and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
+        return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]
+    return [Problem(f"{found.path}: {each.message}.", hint) for each in checked]

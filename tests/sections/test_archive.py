@@ -1,10 +1,10 @@
-"""The evidence pack: a stranger can verify it, and whatever is not as it was is named."""
+"""Section 9: the pack is built once, stamped, and kept; whatever is away is done later, what is damaged is named."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,29 +12,15 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from release_tasks.files import checksum_lines, file_hashes, point_link
-from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
+from release_tasks.evidence import authority, bag, verify
+from release_tasks.evidence.settings import Evidence
+from release_tasks.files import point_link
+from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
 from release_tasks.sections import archive
-from release_tasks.sections.archive import MANIFEST, build_the_evidence_pack, copy_the_pack_to_its_places, pack_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
     from tests.conftest import Web, Work
-
-FILES = [
-    "HASHES.sha256.txt",
-    "SOURCE_TAG",
-    "VERIFY.md",
-    "VERSION",
-    "ddl/ORDER.lock",
-    "ddl/applied-production.jsonl",
-    "ddl/applied-staging.jsonl",
-    "git/v0.1.1.bundle",
-    "ids.json",
-    "journal.jsonl",
-    "notes/v0.1.1.md",
-    "source/app-0.1.1.tar",
-]
 
 
 @pytest.fixture
@@ -47,7 +33,7 @@ def release(work: Work, web: Web, dsn: str) -> Release:
         connection.execute("insert into ops.ddl_ledger values ('ddl/00.sql', '00', '0.1.1', '2026-11-26 15:00+01')")
     release = work.release(
         environments={"staging": env, "production": env},
-        evidence={"places": [".release/archive", "../vault"]},
+        evidence={"places": [".release/kept", "../vault"]},
         branch="",
     )
     files = {
@@ -69,109 +55,203 @@ def release(work: Work, web: Web, dsn: str) -> Release:
 
 
 @pytest.fixture
-def pack(release: Release, take: Callable[..., Outcome]) -> Path:
-    assert take(build_the_evidence_pack, release).state == CHANGED
+def packed(release: Release, take: Callable[..., Outcome]) -> Path:
+    assert take(archive.build_the_evidence_pack, release).state == CHANGED
     return archive.pack_folder(release)
 
 
-def what(pack: Path, release: Release) -> list[str]:
-    return [problem.what for problem in pack_problems(pack, release)]
+@pytest.fixture
+def rest(release: Release, take: Callable[..., Outcome]) -> Callable[[], list[Outcome]]:
+    """Return what takes the steps after the pack is built, as a run of `inv archive` does."""
+
+    def rest() -> list[Outcome]:
+        release.silent.clear()
+        return [take(step, release) for step in (*LATER, archive.ask_for_what_people_keep)]
+
+    return rest
+
+
+LATER = (archive.have_it_stamped, archive.write_the_files_to_keep, archive.copy_them_to_their_places)
+
+
+def states(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.state for outcome in outcomes]
+
+
+def what(folder: Path, release: Release) -> str:
+    return " ".join(problem.what for problem in archive.pack_problems(verify.Pack(folder, folder), release))
 
 
 def test_a_pack_is_only_built_of_what_runs_in_production(
     release: Release, web: Web, take: Callable[..., Outcome]
 ) -> None:
     web.be("0.1.0")
-    look = take(build_the_evidence_pack, release, change=False)
+    look = take(archive.build_the_evidence_pack, release, change=False)
     assert (look.state, look.text) == (PENDING, "after production runs it")
-    assert take(copy_the_pack_to_its_places, release, change=False).state == PENDING
+    for step in LATER[1:]:
+        assert take(step, release, change=False).state == PENDING
 
 
-def test_a_pack_is_whole_and_stays_as_it_is(pack: Path, release: Release, take: Callable[..., Outcome]) -> None:
-    assert pack_problems(pack, release) == []
-    look = take(build_the_evidence_pack, release)
-    assert (look.state, look.text) == (DONE, f"{len(FILES) + 6} files in .release/v0.1.1/evidence")
-    assert not list(pack.parent.glob("*incomplete*"))
-
-
-def test_a_stranger_verifies_it_with_sha256sum_git_and_tar(pack: Path, release: Release, tmp_path: Path) -> None:
-    """R19: docs with the attribute `export-ignore` were not in the archive, though in the hashes."""
-
-    def run(*argv: str, cwd: Path = pack) -> str:
-        return subprocess.run(argv, cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
-
-    run("sha256sum", "--check", "--strict", "--quiet", MANIFEST)
-    listed = [line.split("  ")[1] for line in (pack / MANIFEST).read_text().splitlines()]
-    assert listed == [f"data/{name}" for name in FILES]
-    data = pack / "data"
-    ids = json.loads((data / "ids.json").read_text())
-    run("git", "clone", "--quiet", "--bare", "data/git/v0.1.1.bundle", str(tmp_path / "clone"))
-    for object_id, name in ((ids["tag"], ""), (ids["commit"], "^{commit}"), (ids["tree"], "^{tree}")):
-        assert run("git", "rev-parse", f"refs/tags/v0.1.1{name}", cwd=tmp_path / "clone") == object_id
-    run("tar", "--extract", "--file", "data/source/app-0.1.1.tar", "--directory", str(tmp_path))
-    source = tmp_path / "app-0.1.1"
-    run("git", "init", "--quiet", cwd=source)
-    run("git", "add", "--all", "--force", cwd=source)
-    assert run("git", "write-tree", cwd=source) == ids["tree"]
-    assert (source / "VERSION").read_text() == "0.1.1\n" == (data / "VERSION").read_text()
-    assert (data / "notes" / "v0.1.1.md").read_text() == "# App v0.1.1\n"
+def test_a_pack_is_whole_and_stays_as_it_is(packed: Path, release: Release, take: Callable[..., Outcome]) -> None:
+    assert what(packed, release) == ""
+    look = take(archive.build_the_evidence_pack, release)
+    assert (look.state, look.text) == (DONE, ".release/v0.1.1/evidence, unsigned")
+    assert not list(packed.parent.glob("*incomplete*"))
 
 
 @pytest.mark.parametrize("path", ["data/VERSION", "data/git/v0.1.1.bundle", "data/journal.jsonl", "data/ids.json"])
-def test_a_file_that_was_changed_is_named(pack: Path, release: Release, path: str) -> None:
-    with (pack / path).open("ab") as file:
-        file.write(b"x")
-    assert f"{pack / path} is not what {MANIFEST} says." in what(pack, release)
+def test_a_file_that_was_changed_is_named(packed: Path, release: Release, path: str) -> None:
+    content = (packed / path).read_bytes()
+    (packed / path).write_bytes(b"x" + content[1:])
+    assert f"{path} is not as listed" in what(packed, release)
 
 
-def test_files_that_are_missing_or_too_many_are_named(pack: Path, release: Release) -> None:
-    (pack / "data" / "notes" / "v0.1.1.md").unlink()
-    (pack / "data" / "notes" / "extra (1).md").touch()
-    assert what(pack, release) == [
-        f"{pack / 'data' / 'notes' / name} is not what {MANIFEST} says." for name in ("extra (1).md", "v0.1.1.md")
-    ]
-    (pack / MANIFEST).unlink()
-    assert what(pack, release) == [f"{pack} has no {MANIFEST}."]
+def test_files_that_are_missing_or_too_many_are_named(packed: Path, release: Release) -> None:
+    (packed / "data" / "notes" / "v0.1.1.md").unlink()
+    (packed / "data" / "notes" / "extra (1).md").touch()
+    found = what(packed, release)
+    assert "data/notes/v0.1.1.md is missing, data/notes/extra (1).md is not listed" in found
 
 
-def test_a_pack_of_another_tag_is_not_ours(pack: Path, release: Release, work: Work) -> None:
-    theirs = json.loads((pack / "data" / "ids.json").read_text())["tag"]
+def test_a_pack_of_another_tag_is_not_ours(packed: Path, release: Release, work: Work) -> None:
+    theirs = json.loads((packed / "data" / "ids.json").read_text())["tag"]
     work.git("tag", "--force", "--annotate", "--message", "again", "v0.1.1", "v0.1.1^{}")
     release.refresh()
-    assert what(pack, release) == [f"{pack} is of the tag {theirs}, not of v0.1.1."]
-
-
-@pytest.mark.parametrize("ids", ["", "[]", '"tag"', "{}"])
-def test_a_pack_whose_ids_are_none_is_of_no_tag(pack: Path, release: Release, ids: str) -> None:
-    """F8"""
-    (pack / "data" / "ids.json").write_text(ids)
-    (pack / MANIFEST).write_bytes(
-        checksum_lines({name: digest for name, digest in file_hashes(pack).items() if name.startswith("data/")})
-    )
-    assert what(pack, release) == [f"{pack} is of the tag None, not of v0.1.1."]
+    assert f"{packed} is of swh:1:rel:{theirs}, not of v0.1.1" in what(packed, release)
 
 
 def test_a_damaged_pack_is_refused_and_left_as_it_is(
-    pack: Path, release: Release, take: Callable[..., Outcome]
+    packed: Path, release: Release, take: Callable[..., Outcome]
 ) -> None:
-    (pack / "data" / "VERSION").write_text("0.1.2\n")
-    assert take(build_the_evidence_pack, release).state == REFUSED
-    assert (pack / "data" / "VERSION").read_text() == "0.1.2\n"
+    (packed / "data" / "VERSION").write_text("0.1.2\n")
+    assert take(archive.build_the_evidence_pack, release).state == REFUSED
+    assert (packed / "data" / "VERSION").read_text() == "0.1.2\n"
 
 
 def test_copies_are_verified_in_their_places_and_bring_a_lost_pack_back(
-    pack: Path, release: Release, work: Work, take: Callable[..., Outcome]
+    packed: Path, release: Release, work: Work, take: Callable[..., Outcome], rest: Callable[[], list[Outcome]]
 ) -> None:
-    assert take(copy_the_pack_to_its_places, release).state == CHANGED
-    assert take(copy_the_pack_to_its_places, release).state == DONE
-    places = [work.root / ".release" / "archive" / "app-0.1.1", work.root.parent / "vault" / "app-0.1.1"]
-    assert [what(place, release) for place in places] == [[], []]
-    manifest = (pack / MANIFEST).read_bytes()
-    shutil.rmtree(pack)
+    assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
+    assert states(rest()) == [DONE, DONE, DONE, MANUAL]
+    places = [work.root / ".release" / "kept", work.root.parent / "vault"]
+    (first, second) = (sorted(place.iterdir()) for place in places)
+    assert [path.name for path in first] == [path.name for path in second]
+    assert [path.suffix for path in first] == [".sha512", ".tar"]
+    root = bag.digests(packed / bag.ROOT)
+    shutil.rmtree(packed)
     release.journal.record("step", step="Later")
-    (places[0] / "data" / "VERSION").write_text("damaged")
-    look = take(build_the_evidence_pack, release)
-    assert look.state == CHANGED and look.text.startswith("fetch it back from ") and "vault" in look.text
-    assert (pack / MANIFEST).read_bytes() == manifest
-    look = take(copy_the_pack_to_its_places, release)
-    assert look.state == REFUSED and str(places[0] / "data" / "VERSION") in look.problems[0].what
+    (first[1]).write_bytes(b"damaged")
+    look = take(archive.build_the_evidence_pack, release)
+    assert look.state == CHANGED and look.text.startswith("fetch it back from ")
+    assert bag.digests(packed / bag.ROOT) == root
+    look = take(archive.copy_them_to_their_places, release)
+    assert look.state == REFUSED and str(first[1]) in look.problems[0].what
+
+
+def settings(release: Release, **evidence: object) -> None:
+    release.settings = release.settings.model_copy(update={"evidence": Evidence.model_validate(evidence)})
+
+
+def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(
+    packed: Path, release: Release, tmp_path: Path, take: Callable[..., Outcome], rest: Callable[[], list[Outcome]]
+) -> None:
+    (folder := tmp_path / "tsa").mkdir()
+    ca = authority.make(folder)
+    with authority.serving(folder) as url:
+        away = "http://127.0.0.1:9/"
+        settings(release, authorities={url: str(ca), away: str(ca)}, places=[])
+        stamped, written, copied, _ = rest()
+        assert (stamped.state, written.state, copied.state) == (MANUAL, CHANGED, DONE)
+        assert "inv archive --version 0.1.1" in stamped.text and away in stamped.text and url not in stamped.text
+        assert [token.suffix for token in sorted((packed / "anchors").iterdir())] == [".pem", ".tsq", ".tsr"]
+        release.only_checks = True
+        release.silent.clear()
+        look = take(archive.have_it_stamped, release, change=False)
+        assert look.state == MANUAL and f"{away}: not yet" in look.text
+        release.only_checks = False
+        settings(release, authorities={url: str(ca)}, places=[])
+        assert states(rest()) == [DONE, DONE, DONE, MANUAL]
+
+
+def test_an_answer_that_another_authority_has_signed_is_no_stamp(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        authority.make(tmp_path / name)
+    with authority.serving(tmp_path / "one") as url:
+        settings(release, authorities={url: str(tmp_path / "two" / "tsa.pem")})
+        stamped = rest()[0]
+    assert stamped.state == MANUAL and "Verification: FAILED" in stamped.text
+    assert not (packed / "anchors").exists()
+
+
+def test_a_stamp_that_comes_later_makes_new_files_beside_the_old(
+    packed: Path, release: Release, work: Work, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    rest()
+    vault = work.root.parent / "vault"
+    before = {path.name for path in vault.iterdir()}
+    (folder := tmp_path / "tsa").mkdir()
+    ca = authority.make(folder)
+    with authority.serving(folder) as url:
+        settings(release, authorities={url: str(ca)}, places=["../vault"])
+        assert states(rest()) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    after = {path.name for path in vault.iterdir()}
+    assert before < after and len(after) == 4
+
+
+def test_a_place_that_is_away_stays_open_and_gets_the_files_later(
+    packed: Path, release: Release, work: Work, rest: Callable[[], list[Outcome]], take: Callable[..., Outcome]
+) -> None:
+    disk = work.root.parent / "disk"
+    settings(release, places=[str(disk / "evidence"), "../vault"])
+    look = rest()[2]
+    assert look.state == MANUAL and f"{disk / 'evidence'}: " in look.text and "vault" not in look.text
+    assert len(list((work.root.parent / "vault").iterdir())) == 2
+    release.only_checks = True
+    assert take(archive.copy_them_to_their_places, release, change=False).state == MANUAL
+    release.only_checks = False
+    disk.mkdir()
+    assert rest()[2].state == CHANGED and len(list((disk / "evidence").iterdir())) == 2
+
+
+SEND = [sys.executable, "-c", "import shutil, sys; shutil.copy(*sys.argv[1:])"]
+
+
+def test_commands_get_what_is_encrypted_and_bring_it_back_to_be_compared(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    from pyrage import decrypt_file, x25519
+
+    (cloud := tmp_path / "cloud").mkdir()
+    place = ([*SEND, "{file}", f"{cloud}/{{name}}"], [*SEND, f"{cloud}/{{name}}", "{file}"])
+    identity = x25519.Identity.generate()
+    settings(release, recipients=[str(identity.to_public())], places=[place])
+    assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
+    assert states(rest()) == [DONE, DONE, DONE, MANUAL]
+    sums, encrypted = sorted(cloud.iterdir())
+    assert (encrypted.suffix, sums.suffix) == (".age", ".sha512")
+    decrypt_file(str(encrypted), str(tmp_path / "back.tar"), [identity])
+    (tar,) = (release.folder / "archive").glob("*.tar")
+    assert (tmp_path / "back.tar").read_bytes() == tar.read_bytes()
+    assert str(identity) not in "".join(path.read_text(errors="replace") for path in release.folder.rglob("*.*"))
+
+
+def test_what_comes_back_otherwise_is_no_copy(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    wrong = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('x')", "{file}"]
+    settings(release, places=[(["true", "{file}"], wrong)])
+    look = rest()[2]
+    assert look.state == MANUAL and "true {file}: what came back is not app-0.1.1." in look.text
+
+
+def test_what_is_kept_here_and_damaged_is_refused(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], take: Callable[..., Outcome]
+) -> None:
+    rest()
+    (tar,) = (release.folder / "archive").glob("*.tar")
+    tar.write_bytes(b"")
+    look = take(archive.write_the_files_to_keep, release)
+    assert look.state == REFUSED and f"{tar} is not what app-0.1.1." in look.problems[0].what

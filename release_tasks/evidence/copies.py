@@ -1,0 +1,81 @@
+"""The pack as files to keep: a plain tar, one that only the recipients can read, and their hashes; and their copies.
+
+A name holds a hash of what was added to the pack so far, so nothing that was kept is ever written over.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from release_tasks import process
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.evidence import bag
+from release_tasks.evidence.settings import Place
+from release_tasks.files import atomic_write, checksum_lines, emptied, read_checksums, sha256
+
+MOVING = 3600.0  # seconds for a command that moves a file
+
+
+def name_of(place: Place) -> str:
+    return place if isinstance(place, str) else " ".join(place[0])
+
+
+def sums_of(kept: Path, pack: Path, name: str) -> Path:
+    """Return the list of hashes in the folder `kept` of the files made of `pack` as it is now; it is written last."""
+    return kept / f"{name}.{bag.state_of(pack)[:8]}.sha512"
+
+
+def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
+    """Write the tar, what is encrypted for `recipients`, and `sums`, into a folder of which nothing else is left."""
+    files = [emptied(sums.parent) / f"{sums.stem}.tar"]
+    bag.write_tar(pack, name, files[0])
+    if recipients:
+        from pyrage import encrypt_file, x25519
+
+        files.append(sums.with_suffix(".tar.age"))
+        encrypt_file(str(files[0]), str(files[1]), [x25519.Recipient.from_str(each) for each in recipients])
+    atomic_write(sums, checksum_lines({file.name: bag.digests(file)["sha512"] for file in files}))
+
+
+def check(sums: Path, folder: Path) -> None:
+    """Raise `Refused` for files in `folder` that have the names of those in `sums`, but are not as it says."""
+    there = {folder / name: digest for name, digest in read_checksums(sums.read_bytes()).items()}
+    wrong = [file for file, digest in there.items() if file.exists() and bag.digests(file)["sha512"] != digest]
+    fix = "Move {} away and keep it, then run again."
+    refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
+
+
+def lacking(place: Place, root: Path, sums: Path) -> list[Path]:
+    """Return the files that `place` has not got yet. Raises `Refused` where one there is another than ours.
+
+    A folder gets all of them; commands, where something is encrypted, nothing else. What they brought back as it was
+    has a receipt beside `sums`.
+    """
+    files = [*(sums.with_name(name) for name in read_checksums(sums.read_bytes())), sums]
+    if isinstance(place, str):
+        check(sums, root / place)
+        return [file for file in files if not (root / place / file.name).exists()]
+    return [it for it in files if not receipt(it, place).exists() and (len(files) < 3 or it.suffix != ".tar")]
+
+
+def receipt(file: Path, place: Place) -> Path:
+    return file.with_name(f"{file.name}.{sha256(str(place).encode())[:8]}.receipt")
+
+
+def copy(place: Place, root: Path, sums: Path) -> None:
+    """Bring what is `lacking` to `place`, and see that it is there as it is here. Raises `Refused` or `OSError`."""
+    for file in lacking(place, root, sums):
+        with TemporaryDirectory() as folder:
+            if isinstance(place, str):
+                (root / place).mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
+                back, done = root / place / f".{file.name}.incomplete", root / place / file.name
+                shutil.copyfile(file, back)
+            else:
+                back, done = Path(folder, file.name), receipt(file, place)
+                for command, given in zip(place, (file, back), strict=True):
+                    words = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
+                    process.run(words, timeout=MOVING)
+            if not back.is_file() or bag.digests(back) != bag.digests(file):
+                raise Refused(f"what came back is not {file.name}")
+            shutil.move(back, done)

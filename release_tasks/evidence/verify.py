@@ -1,0 +1,236 @@
+"""Verify a pack alone, or an index of packs, whoever made it: nothing in it is trusted. Each check is a row."""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from release_tasks import process
+from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner
+from release_tasks.errors import Problem, Refused, counted, listed, refuse
+from release_tasks.evidence import bag, seal
+from release_tasks.masks import short
+
+SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
+GIT = 1800.0  # seconds for a clone, and for its fsck
+# An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
+LIMITED = ["sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh"] if os.name == "posix" else []
+QUIET = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+
+
+@dataclass
+class Pack:
+    """What is verified, and by what: `allowed` signers, the roots `ca` of authorities, as of `at`. `work` is ours."""
+
+    path: Path
+    work: Path
+    allowed: Path | None = None
+    ca: Path | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    unsigned: bool = False  # it need be neither signed nor stamped
+
+    @cached_property
+    def folder(self) -> Path:
+        return self.path if self.path.is_dir() else bag.unpack(self.path, self.work / "pack")
+
+    @cached_property
+    def sums(self) -> dict[str, dict[str, str]]:
+        return bag.sums(self.folder)
+
+    @cached_property
+    def commit(self) -> str:
+        """The tagged commit by the bundle; what a text of the pack says could be an option of git."""
+        return self.git("rev-parse", f"refs/tags/{self.text('data/SOURCE_TAG')}^{{commit}}")
+
+    @property
+    def tokens(self) -> list[Path]:
+        return sorted(self.folder.glob("anchors/*.tsr"))
+
+    def text(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8").strip()
+
+    def git(self, *args: str | Path) -> str:
+        words = [*LIMITED, "git", "-c", "core.bigFileThreshold=16m", f"--git-dir={self.work / 'clone'}", *args]
+        return process.run(words, env=QUIET, timeout=GIT).stdout.strip("\n\0")
+
+    def without(self, what: str) -> str:
+        """Return that `what` is lacking where that may be. Raises `Refused` where it may not."""
+        if not self.unsigned:
+            raise Refused(what)
+        return f"{what}; --unsigned"
+
+    def signer(self, file: Path, at: datetime) -> str:
+        if not file.with_name(f"{file.name}.sig").exists():
+            return self.without(f"{file.name} is not signed")
+        if not (self.allowed and self.allowed.exists()):
+            raise Refused("whose signature counts is not given: --allowed-signers FILE, from outside the pack")
+        return seal.signer_of(file, self.allowed, at)
+
+
+def plain_files(pack: Pack) -> str:
+    """Only plain files, with names that are safe everywhere."""
+    return counted(len(bag.files_in(pack.folder)), "file")
+
+
+def signature(pack: Pack) -> str:
+    """Signed by who may sign."""
+    return pack.signer(pack.folder / bag.ROOT, min([pack.at, *map(seal.token_time, pack.tokens)]))
+
+
+def manifests(pack: Pack) -> str:
+    """The manifests are strict, and agree."""
+    refuse([Problem("bagit.txt is not of BagIt 1.0")] if pack.text("bagit.txt") != bag.VERSION.decode().strip() else [])
+    return counted(len(pack.sums), "name")
+
+
+def exact_files(pack: Pack) -> str:
+    """Exactly the listed files are there."""
+    found, size = (
+        {name for name in bag.files_in(pack.folder) if not bag.LATER.fullmatch(name)},
+        bag.info_of(pack.folder),
+    )
+    problems = [Problem(f"{name} is missing") for name in sorted(pack.sums.keys() - found)]
+    problems += [Problem(f"{name} is not listed") for name in sorted(found - pack.sums.keys())]
+    if (oxum := bag.oxum(pack.folder, found)) != size.get("Payload-Oxum"):
+        problems.append(Problem(f"Payload-Oxum is {size.get('Payload-Oxum')}, found {oxum}"))
+    refuse(problems)
+    return oxum
+
+
+def hashes(pack: Pack) -> str:
+    """Every file has both its hashes."""
+    there = [name for name in pack.sums if (pack.folder / name).exists()]
+    refuse(Problem(f"{it} is not as listed") for it in there if bag.digests(pack.folder / it) != pack.sums[it])
+    return f"root {bag.digests(pack.folder / bag.ROOT)['sha512']}"
+
+
+def history(pack: Pack) -> str:
+    """The bundle holds the tag and a whole history, in which git finds no fault."""
+    bundle = f"data/git/{(tag := pack.text('data/SOURCE_TAG'))}.bundle"
+    refuse([Problem(f"{bundle} is not in it")] if bundle not in pack.sums else [])
+    pack.git("clone", "--quiet", "--bare", "--template=", pack.folder / bundle, pack.work / "clone")
+    pack.git("fsck", "--full")
+    if (refs := pack.git("for-each-ref", "--format=%(refname)")) != f"refs/tags/{tag}":
+        raise Refused(f"expected refs/tags/{tag} in it, found {refs}")
+    return tag
+
+
+def names(pack: Pack) -> str:
+    """Ids, SWHIDs, version, tag and the pack's name are those of the bundle."""
+    info, tag, version = bag.info_of(pack.folder), pack.text("data/SOURCE_TAG"), pack.text("data/VERSION")
+    found = [pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}")]
+    swhids = [f"swh:1:{kind}:{each}" for kind, each in zip(("rel", "rev", "dir"), found, strict=True)]
+    ids = dict(zip(("tag", "commit", "tree"), found, strict=True))
+    name = info["Internal-Sender-Identifier"]
+    compared = {
+        "ids.json": (json.loads(pack.text("data/ids.json")), {"version": version, **ids, "swhids": swhids}),
+        "VERSION": (version, pack.git("show", f"{ids['commit']}:VERSION").strip()),
+        "External-Identifier": (info["External-Identifier"], swhids[0]),
+        "Internal-Sender-Identifier": (name, f"{name.removesuffix(version)}{version}"),
+    }
+    if pack.path.is_file() or pack.folder.name.startswith(name.removesuffix(version)):
+        compared["the folder"] = (pack.folder.name, name)
+    refuse(
+        Problem(f"{what} is {found}, expected {wanted}")
+        for what, (found, wanted) in compared.items()
+        if found != wanted
+    )
+    return ", ".join(swhids)
+
+
+def source(pack: Pack) -> str:
+    """The source tar holds the tagged tree, byte for byte."""
+    (path,), commit = pack.folder.glob("data/source/*.tar"), pack.commit
+    lines = pack.git("ls-tree", "-r", "-z", commit).split("\0")
+    wanted = Counter(line for line in lines if not line.startswith("160000"))  # a submodule is an empty folder
+    algorithm = "sha1" if len(commit) == 40 else "sha256"
+    with tarfile.open(path, "r:", encoding="utf-8") as tar:
+        found = Counter(_as_git(tar, each, f"{path.stem}/", algorithm) for each in tar if not each.isdir())
+    wrong = sorted({line.partition("\t")[2] for line in (found - wanted) + (wanted - found)})
+    refuse([Problem(f"not as tagged: {listed(wrong)}")] if wrong else [])
+    return counted(found.total(), "file")
+
+
+def _as_git(tar: tarfile.TarFile, member: tarfile.TarInfo, prefix: str, algorithm: str) -> str:
+    """Return a member of the tar as `git ls-tree` shows it: mode, id of the blob, path without `prefix`."""
+    target = member.linkname.encode("utf-8", "surrogateescape") if member.issym() else b""
+    blob = hashlib.new(algorithm, b"blob %d\0%b" % (len(target) or member.size, target), usedforsecurity=False)
+    if bag.is_plain(member) and (file := tar.extractfile(member)):
+        while piece := file.read(1 << 20):
+            blob.update(piece)
+    kind = "100755" if member.mode & 0o100 else "100644"
+    mode = kind if bag.is_plain(member) else "120000" if member.issym() else "odd"
+    path = member.name.removeprefix(prefix) if member.name.startswith(prefix) else f"outside: {member.name}"
+    return f"{mode} blob {blob.hexdigest()}\t{path}"
+
+
+def timestamps(pack: Pack) -> str:
+    """Stamped by a timestamp authority."""
+    if not pack.tokens:
+        return pack.without("no authority has stamped it")
+    if not ((ca := pack.ca) and ca.exists()):
+        raise Refused("whose stamp counts is not given: --tsa-ca FILE, from outside the pack")
+    refuse(each for token in pack.tokens for each in seal.token_problems(token, pack.folder / bag.ROOT, ca, pack.at))
+    return ", ".join(f"{token.stem} at {seal.token_time(token):%Y-%m-%d %H:%M:%S} UTC" for token in pack.tokens)
+
+
+def order_in_time(pack: Pack) -> str:
+    """Committed, then stamped, and all of it is past."""
+    seconds = int(pack.git("show", "--no-patch", "--format=%ct", pack.commit))
+    times = [
+        ("the commit", datetime.fromtimestamp(seconds, UTC)),
+        *((it.stem, seal.token_time(it)) for it in pack.tokens),
+    ]
+    late, (_, commit) = pack.at + SKEW, times[0]
+    refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times if at > late)
+    refuse(Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times if at < commit - SKEW)
+    return f"committed {commit:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def addenda(pack: Pack) -> str:
+    """What was added later is chained to it, and signed."""
+    found, root = sorted(pack.folder.glob("addenda/*.jsonl")), bag.digests(pack.folder / bag.ROOT)["sha512"]
+    return listed(f"{file.name}: {_chain(pack, file, root)}" for file in found)
+
+
+def index(pack: Pack) -> str:
+    """An index: each line follows the one before, and it is signed."""
+    return _chain(pack, pack.path, "")
+
+
+def _chain(pack: Pack, file: Path, previous: str) -> str:
+    problems = []
+    for number, line in enumerate(lines := file.read_bytes().split(b"\n")[:-1], 1):
+        if json.loads(line)["previous"] != previous:
+            problems.append(Problem(f"{file.name}, line {number}, does not follow what is before it"))
+        previous = hashlib.sha512(line).hexdigest()
+    refuse(problems)
+    return f"{counted(len(lines), 'line')}, {pack.signer(file, pack.at)}"
+
+
+BAG = (plain_files, manifests, exact_files, hashes)
+CHECKS = (plain_files, signature, *BAG[1:], history, names, source, timestamps, order_in_time, addenda)
+
+
+def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Result]:
+    """Yield the result of each check; unless the first one passes, nothing else is read."""
+    is_safe = True
+    for check in checks:
+        name, problem, observed = str(check.__doc__).rstrip("."), "it was not read", ""
+        if is_safe:
+            try:
+                observed, problem = check(pack), ""
+            except Refused as no:
+                problem = listed((each.what for each in no.problems), 20)
+            except Exception as error:  # a hostile file may be wrong in any way
+                problem = f"it cannot be read: {short(repr(error))}"
+        outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
+        is_safe = is_safe and (check is not checks[0] or not problem)
+        yield runner.Result(name, outcome, problem, observed=(observed,))

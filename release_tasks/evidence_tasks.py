@@ -1,0 +1,71 @@
+"""`inv evidence.verify`, `.stamps` and `.index`: the commands, and what they print."""
+
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from release_tasks import screen
+from release_tasks.checks import runner
+from release_tasks.config import project_root, settings_of
+from release_tasks.errors import Refused, counted
+from release_tasks.evidence import bag, seal, verify
+from release_tasks.release import Release
+
+INDEX = "index.jsonl"
+
+
+def show(
+    config: Any, what: str, signers: str | None, ca: str | None, at: str | None, unsigned: bool, json: bool
+) -> None:
+    """Verify `what`, a folder, a tar or an index of packs, and show a table.
+
+    Whose word counts is in the files `signers` and `ca`, or the settings of the repo we are in say it.
+    """
+    screen.for_machines(json)
+    root, settings, path = project_root(config), settings_of(config), Path(what)
+    evidence, when = settings.evidence, datetime.fromisoformat(at).astimezone(UTC) if at else datetime.now(UTC)
+    with TemporaryDirectory() as work:
+        ours, theirs = Path(work, "allowed_signers"), Path(work, "roots.pem")
+        if evidence.signing_key:
+            ours.write_bytes(seal.allowed_signers(settings.app, root, evidence.signing_key))
+        if evidence.authorities:
+            theirs.write_bytes(b"\n".join((root / file).read_bytes() for file in evidence.authorities.values()))
+        found = verify.Pack(path, Path(work), Path(signers or ours), Path(ca or theirs), when, unsigned)
+        rows = [*verify.results(found, (verify.index,) if path.suffix == ".jsonl" else verify.CHECKS)]
+    runner.report(f"Evidence in {what}", rows, json, "Check", f"in {what}")
+
+
+def add_stamps(config: Any, version: str | None) -> None:
+    """Add the sessions and flags of staging and production to the pack of `version`, those that it has not got."""
+    with closing(Release.open(config, version, in_work=True)) as release:
+        stamp, pack, rows = release.settings.stamp, release.folder / "evidence", list[dict[str, Any]]()
+        if not (pack / bag.ROOT).exists():
+            raise Refused(f"There is no pack of {release.version}.", f"inv archive --version {release.version}")
+        for name in ("staging", "production"):
+            with release.environment(name).connect() as connection:
+                connection.execute("set timezone to 'UTC'")
+                for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
+                    if connection.execute("select to_regclass(%s)", [table]).fetchone() != (None,):
+                        cursor = connection.cursor(row_factory=dict_row)
+                        found = cursor.execute(f"select * from {table} order by 1".encode())
+                        rows += [{"environment": name, "table": table, **row} for row in found]
+        key, first = release.settings.evidence.signing_key, bag.digests(pack / bag.ROOT)["sha512"]
+        new = seal.append(pack / "addenda" / "stamps.jsonl", rows, first, release.root, key)
+    screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")
+
+
+def add_to_index(config: Any) -> None:
+    """Add the packs of the repos named after `--` to index.jsonl here, those that it has not got."""
+    root, rows = project_root(config), list[dict[str, Any]]()
+    for repo in runner.words_after_dashes() or ["."]:
+        for pack in sorted(Path(repo).glob(".release/*/evidence")):
+            info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
+            project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
+            about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
+            rows.append({**about, "root": bag.digests(pack / bag.ROOT)["sha512"]})
+    new = seal.append(root / INDEX, rows, "", root, settings_of(config).evidence.signing_key)
+    screen.say(f"{INDEX}: {counted(new, 'new pack')}.")

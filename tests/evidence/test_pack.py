@@ -1,0 +1,75 @@
+"""What is in a pack, and that the same tag and records make the same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from release_tasks.evidence import bag, pack
+from release_tasks.release import Release
+from tests.evidence.attacks import Good
+from tests.evidence.conftest import Verify
+
+FILES = [
+    "HASHES.sha256.txt",
+    "SOURCE_TAG",
+    "VERIFY.md",
+    "VERSION",
+    "checks/smokes.json",
+    "ddl/ORDER.lock",
+    "ddl/applied-production.jsonl",
+    "ddl/applied-staging.jsonl",
+    "git/v0.1.1.bundle",
+    "ids.json",
+    "journal.jsonl",
+    "keys/allowed_signers",
+    "notes/v0.1.1.md",
+    "source/app-0.1.1.tar",
+]
+
+
+def test_a_pack_holds_what_was_released_and_what_was_recorded(good: Good) -> None:
+    data = good.folder / "data"
+    assert [name.removeprefix("data/") for name in bag.sums(good.folder) if name.startswith("data/")] == FILES
+    (row,) = map(json.loads, (data / "ddl" / "applied-staging.jsonl").read_text().splitlines())
+    assert (row["file"], row["applied_at"], row["applied_by"]) == (
+        "ddl/00_schemas.sql",
+        "2026-11-26 14:00:00+00:00",
+        "rita",
+    )
+    ids = json.loads((data / "ids.json").read_text())
+    assert bag.info_of(good.folder)["External-Identifier"] == ids["swhids"][0] == f"swh:1:rel:{ids['tag']}"
+    assert good.allowed.read_bytes() == (data / "keys" / "allowed_signers").read_bytes()
+
+
+def test_the_same_tag_and_records_make_the_same_bytes(good: Good, tagged: Release, tmp_path: Path) -> None:
+    """Also where the repository is packed otherwise meanwhile, and whatever the user's git is set to."""
+    subprocess.run(["git", "config", "core.autocrlf", "true"], cwd=tagged.root, check=True)
+    subprocess.run(["git", "config", "tar.umask", "0077"], cwd=tagged.root, check=True)
+    again = tmp_path / "again"
+    again.mkdir()
+    pack.build(tagged, again)
+    wanted = {path.name: path.read_bytes() for path in good.folder.iterdir() if path.is_file()}
+    assert {path.name: path.read_bytes() for path in again.iterdir() if path.is_file()} == wanted
+    for folder in (good.folder, again):
+        bag.write_tar(folder / "data", "x", tmp_path / f"{folder.name}.tar")
+    assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "app-0.1.1.tar").read_bytes()
+
+
+def test_another_set_of_tools_finds_the_same_swhids(good: Good, tmp_path: Path) -> None:
+    """The ids are git's own: GitPython's pure object database reads the same content under them."""
+    import git
+
+    clone = git.Repo.clone_from(str(good.bundle), tmp_path / "clone", bare=True)
+    ids = json.loads((good.folder / "data" / "ids.json").read_text())
+    assert [clone.odb.info(bytes.fromhex(ids[key])).type for key in ("tag", "commit", "tree")] == [
+        b"tag",
+        b"commit",
+        b"tree",
+    ]
+
+
+def test_a_source_with_odd_names_modes_and_links_is_the_tagged_tree(good: Good, verified: Verify) -> None:
+    found = verified(good)["source"]
+    assert found.is_pass and found.observed == ("15 files",)

@@ -1,5 +1,6 @@
 """A rehearsal: the real `inv release` in a throw-away clone, with a bare remote and embedded environments."""
 
+import json
 import os
 import shutil
 import sys
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
+from release_tasks.checks import runner
 from release_tasks.config import REHEARSING, project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, counted, listed, refuse
-from release_tasks.files import point_link, records_folder
+from release_tasks.evidence import authority, seal, verify
+from release_tasks.files import emptied, point_link, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.sections import preconditions
@@ -33,7 +36,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
 
     The evidence pack is copied to .release/rehearsals/. Raises `Refused` when the release did not go through.
     """
-    os.environ[REHEARSING] = "yes"
+    os.environ[REHEARSING] = "{}"
     root, settings = project_root(config), settings_of(config)
     os.environ.setdefault(NOX_FOLDER, str(root / ".nox"))
     if "web" not in settings.services:
@@ -50,6 +53,10 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began, folder = time.monotonic(), _new_folder(keep)
     screen.say(f"Rehearsing in {folder}{', which is kept' if keep else ''}")
+    throw_away = emptied(folder / "evidence")
+    os.environ[REHEARSING] = json.dumps(authority.settings(throw_away))
+    for name in ("no_proxy", "NO_PROXY"):  # the authority is on this machine
+        os.environ[name] = f"127.0.0.1,{os.environ.get(name, '')}"
     clone = stage(git, folder, settings)
     took = {"Bringing up the environments": time.monotonic() - began}
     command = ["release", "--version", version, "--yes"]
@@ -69,7 +76,21 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         raise Refused(what, f"inv rehearse --keep   # then, in its clone: inv status --version {version}")
     evidence = records_folder(root) / "rehearsals" / f"{tag}-{datetime.now():%Y%m%d-%H%M%S}"
     shutil.copytree(records / "evidence", evidence)
+    _verify_what_is_kept(throw_away, settings.app)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
+
+
+def _verify_what_is_kept(throw_away: Path, app: str) -> None:
+    """Decrypt what has come to the place in `throw_away`, and verify it. Raises `Refused`."""
+    from pyrage import decrypt_file, x25519
+
+    identity = x25519.Identity.from_str((throw_away / "identity").read_text(encoding="utf-8"))
+    (encrypted,), restored = (throw_away / "place").glob("*.age"), throw_away / "restored.tar"
+    decrypt_file(str(encrypted), str(restored), [identity])
+    signers = throw_away / "allowed_signers"
+    signers.write_bytes(seal.allowed_signers(app, throw_away, "key"))
+    rows = [*verify.results(verify.Pack(restored, throw_away, signers, throw_away / "tsa.pem"))]
+    runner.report("\nThe evidence pack, decrypted from its copy", rows, False, "Check", "in the pack")
 
 
 def _new_folder(keep: bool) -> Path:

@@ -186,7 +186,7 @@ def test_an_unknown_environment_is_refused_by_its_name() -> None:
 
 def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
     raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
-    settings = load(raw, {REHEARSING: "1"})
+    settings = load(raw, {REHEARSING: '{"places": [".release/archive"]}'})
     assert all(environment.embedded for _, environment in settings.environments)
     assert settings.evidence.places == [".release/archive"]
 

@@ -35,7 +35,6 @@ def digests(path: Path) -> dict[str, str]:
 def close(folder: Path, info: dict[str, str]) -> None:
     """Make `folder`, with its payload in data/, a bag that `info` describes."""
     payload = sorted(path.relative_to(folder).as_posix() for path in folder.glob("data/**/*") if path.is_file())
-    info = info | {"Payload-Oxum": oxum(folder, payload)}
     (folder / "bagit.txt").write_bytes(VERSION)
     (folder / "bag-info.txt").write_bytes("".join(f"{key}: {value}\n" for key, value in info.items()).encode())
     for prefix, names in {"manifest": payload, "tagmanifest": TAGS}.items():
@@ -43,11 +42,6 @@ def close(folder: Path, info: dict[str, str]) -> None:
         for algorithm in ALGORITHMS:
             lines = checksum_lines({name: each[algorithm] for name, each in found.items()})
             (folder / f"{prefix}-{algorithm}.txt").write_bytes(lines)
-
-
-def oxum(folder: Path, names: Iterable[str]) -> str:
-    sizes = [(folder / name).stat().st_size for name in names if name.startswith("data/")]
-    return f"{sum(sizes)}.{len(sizes)}"
 
 
 def info_of(folder: Path) -> dict[str, str]:

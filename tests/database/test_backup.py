@@ -500,7 +500,7 @@ def test_a_command_without_the_folder_is_refused_and_a_rehearsal_has_none() -> N
     with pytest.raises(Refused, match=r"release\.backup: then needs \{folder\}"):
         load({"backup": {"then": ["restic", "backup"]}}, {})
     given = {"backup": {"then": ["restic", "backup", "{folder}"]}}
-    assert load(given, {}).backup.then and load(given, {"RELEASE_REHEARSING": "1"}).backup.then == []
+    assert load(given, {}).backup.then and load(given, {"RELEASE_REHEARSING": "{}"}).backup.then == []
 
 
 # Retention

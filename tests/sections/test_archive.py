@@ -110,7 +110,7 @@ def test_files_that_are_missing_or_too_many_are_named(packed: Path, release: Rel
     (packed / "data" / "notes" / "v0.1.1.md").unlink()
     (packed / "data" / "notes" / "extra (1).md").touch()
     found = what(packed, release)
-    assert "data/notes/v0.1.1.md is missing, data/notes/extra (1).md is not listed" in found
+    assert "data/notes/extra (1).md is not listed, data/notes/v0.1.1.md is missing" in found
 
 
 def test_a_pack_of_another_tag_is_not_ours(packed: Path, release: Release, work: Work) -> None:
@@ -157,20 +157,20 @@ def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(
 ) -> None:
     (folder := tmp_path / "tsa").mkdir()
     ca = authority.make(folder)
-    with authority.serving(folder) as url:
-        away = "http://127.0.0.1:9/"
-        settings(release, authorities={url: str(ca), away: str(ca)}, places=[])
-        stamped, written, copied, _ = rest()
-        assert (stamped.state, written.state, copied.state) == (MANUAL, CHANGED, DONE)
-        assert "inv archive --version 0.1.1" in stamped.text and away in stamped.text and url not in stamped.text
-        assert [token.suffix for token in sorted((packed / "anchors").iterdir())] == [".pem", ".tsq", ".tsr"]
-        release.only_checks = True
-        release.silent.clear()
-        look = take(archive.have_it_stamped, release, change=False)
-        assert look.state == MANUAL and f"{away}: not yet" in look.text
-        release.only_checks = False
-        settings(release, authorities={url: str(ca)}, places=[])
-        assert states(rest()) == [DONE, DONE, DONE, MANUAL]
+    url = authority.serve(folder)
+    away = "http://127.0.0.1:9/"
+    settings(release, authorities={url: str(ca), away: str(ca)}, places=[])
+    stamped, written, copied, _ = rest()
+    assert (stamped.state, written.state, copied.state) == (MANUAL, CHANGED, DONE)
+    assert "inv archive --version 0.1.1" in stamped.text and away in stamped.text and url not in stamped.text
+    assert [token.suffix for token in sorted((packed / "anchors").iterdir())] == [".pem", ".tsq", ".tsr"]
+    release.only_checks = True
+    release.silent.clear()
+    look = take(archive.have_it_stamped, release, change=False)
+    assert look.state == MANUAL and f"{away}: not yet" in look.text
+    release.only_checks = False
+    settings(release, authorities={url: str(ca)}, places=[])
+    assert states(rest()) == [DONE, DONE, DONE, MANUAL]
 
 
 def test_an_answer_that_another_authority_has_signed_is_no_stamp(
@@ -179,9 +179,9 @@ def test_an_answer_that_another_authority_has_signed_is_no_stamp(
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         authority.make(tmp_path / name)
-    with authority.serving(tmp_path / "one") as url:
-        settings(release, authorities={url: str(tmp_path / "two" / "tsa.pem")})
-        stamped = rest()[0]
+    url = authority.serve(tmp_path / "one")
+    settings(release, authorities={url: str(tmp_path / "two" / "tsa.pem")})
+    stamped = rest()[0]
     assert stamped.state == MANUAL and "Verification: FAILED" in stamped.text
     assert not (packed / "anchors").exists()
 
@@ -194,9 +194,9 @@ def test_a_stamp_that_comes_later_makes_new_files_beside_the_old(
     before = {path.name for path in vault.iterdir()}
     (folder := tmp_path / "tsa").mkdir()
     ca = authority.make(folder)
-    with authority.serving(folder) as url:
-        settings(release, authorities={url: str(ca)}, places=["../vault"])
-        assert states(rest()) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    url = authority.serve(folder)
+    settings(release, authorities={url: str(ca)}, places=["../vault"])
+    assert states(rest()) == [CHANGED, CHANGED, CHANGED, MANUAL]
     after = {path.name for path in vault.iterdir()}
     assert before < after and len(after) == 4
 

@@ -39,6 +39,7 @@ def preconditions(release, sign=False):
         sections.preconditions.have_a_ddl_pack_in_order,
         sections.preconditions.have_what_commands_name,
         sections.preconditions.sign_once,
+        sections.archive.have_what_the_evidence_needs,
         sections.preconditions.start_the_browser_once,
         sections.preconditions.prove_the_ddl_pack,
         sections.preconditions.validate_the_ddl_pack_on_dev,

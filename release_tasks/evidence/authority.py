@@ -30,9 +30,9 @@ def make(folder: Path) -> Path:
 
 def reply(folder: Path, query: Path) -> bytes:
     """Return the reply of the authority in `folder` to the file `query`, beside which it is written."""
-    where = ["-config", folder / "tsa.cnf", "-queryfile", query, "-out", query.with_suffix(".tsr")]
-    process.run(["openssl", "ts", "-reply", "-section", "own", *where])
-    return query.with_suffix(".tsr").read_bytes()
+    token, config = query.with_suffix(".tsr"), ["-section", "own", "-config", str(folder / "tsa.cnf")]
+    process.run(["openssl", "ts", "-reply", *config, "-queryfile", query, "-out", token])
+    return token.read_bytes()
 
 
 def serve(folder: Path) -> str:

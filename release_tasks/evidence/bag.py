@@ -17,7 +17,9 @@ ALGORITHMS = ("sha256", "sha512")
 TAGS = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt", "manifest-sha512.txt")  # what the tag manifests list
 ROOT = "tagmanifest-sha512.txt"  # its SHA-512 is the pack root: one hash for all of the bag
 SIGNATURE = f"{ROOT}.sig"
-LATER = re.compile(r"tagmanifest-sha(256|512)\.txt|.*\.sig|anchors/[\w-]+\.(tsq|tsr|pem)|addenda/[\w-]+\.jsonl")
+LATER = re.compile(
+    r"tagmanifest-sha(256\.txt|512\.txt(\.sig)?)|anchors/[\w-]+\.(tsq|tsr|pem)|addenda/[\w-]+\.jsonl(\.sig)?"
+)
 VERSION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 UNSAFE = re.compile(r"(^|/)(\.{0,2}|~[^/]*)(/|$)|[\\:]")  # nothing, a dot or two, a home, a backslash, a drive
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from release_tasks import process
 from release_tasks.errors import Problem, Refused, refuse
@@ -31,11 +32,22 @@ def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
     files = [emptied(sums.parent) / f"{sums.stem}.tar"]
     bag.write_tar(pack, name, files[0])
     if recipients:
-        from pyrage import encrypt_file, x25519
+        from pyrage import encrypt_file
 
         files.append(sums.with_suffix(".tar.age"))
-        encrypt_file(str(files[0]), str(files[1]), [x25519.Recipient.from_str(each) for each in recipients])
+        encrypt_file(str(files[0]), str(files[1]), recipients_of(recipients))
     atomic_write(sums, checksum_lines({file.name: bag.digests(file)["sha512"] for file in files}))
+
+
+def recipients_of(keys: Sequence[str]) -> list[Any]:
+    """Return the recipients that the public `keys` of age or ssh are. Raises `Refused` where one is none."""
+    from pyrage import RecipientError, ssh, x25519
+
+    try:
+        return [(x25519 if key.startswith("age1") else ssh).Recipient.from_str(key) for key in keys]
+    except RecipientError as no:
+        what = f"evidence.recipients holds what is no public key of age: {no}."
+        raise Refused(what, "age-keygen -y IDENTITY   # shows the public key of an identity") from None
 
 
 def check(sums: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from release_tasks.masks import short
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
 GIT = 1800.0  # seconds for a clone, and for its fsck
 # An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
-LIMITED = ["sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh"] if os.name == "posix" else []
+LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
 QUIET = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
 
 
@@ -93,10 +93,8 @@ def manifests(pack: Pack) -> str:
 def exact_files(pack: Pack) -> str:
     """Exactly the listed files are there."""
     found = {name for name in bag.files_in(pack.folder) if not bag.LATER.fullmatch(name)}
-    refuse(
-        Problem(f"{name} is {'not listed' if name in found else 'missing'}")
-        for name in sorted(found ^ pack.sums.keys())
-    )
+    wrong = {name: "not listed" if name in found else "missing" for name in sorted(found ^ pack.sums.keys())}
+    refuse(Problem(f"{name} is {how}") for name, how in wrong.items())
     return counted(len(found), "file")
 
 
@@ -219,7 +217,7 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Res
     """Yield the result of each check; unless the first one passes, nothing else is read."""
     is_safe = True
     for check in checks:
-        name, problem, observed = str(check.__doc__).rstrip("."), "it was not read", ""
+        problem, observed = "it was not read", ""
         if is_safe:
             try:
                 observed, problem = check(pack), ""
@@ -229,4 +227,9 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Res
                 problem = f"it cannot be read: {short(repr(error))}"
         outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
         is_safe = is_safe and (check is not checks[0] or not problem)
-        yield runner.Result(name, outcome, problem, observed=(observed,))
+        yield runner.Result(str(check.__doc__).rstrip("."), outcome, _shown(problem), observed=(_shown(observed),))
+
+
+def _shown(text: str) -> str:
+    """Return a text in one line, without what would control a terminal: some of it is from the pack."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))

@@ -1,15 +1,34 @@
 """Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from release_tasks import process
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
 from release_tasks.files import emptied
 from release_tasks.masks import short
-from release_tasks.release import Release, Step
+from release_tasks.release import Release, Step, until_live
 from release_tasks.sections.deployment import shown
+
+
+@until_live
+def have_what_the_evidence_needs(release: Release) -> str:
+    """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
+    evidence, root = release.settings.evidence, release.root
+    copies.recipients_of(evidence.recipients)
+    release.only_in_a_run()  # the key may be asked for its passphrase
+    for ca in evidence.authorities.values():
+        process.run(["openssl", "x509", "-noout", "-in", root / ca])
+    if evidence.signing_key:
+        with TemporaryDirectory() as folder:
+            (trial := Path(folder, "trial")).write_bytes(seal.allowed_signers("trial", root, evidence.signing_key))
+            seal.sign(trial, root, evidence.signing_key)
+            seal.signer_of(trial, trial, datetime.now(UTC))
+    return ", ".join(key for key, value in evidence if value)
 
 
 def build_the_evidence_pack(release: Release) -> Step:

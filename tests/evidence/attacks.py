@@ -140,6 +140,17 @@ def an_extra_file_beside_the_payload(good: Good) -> None:
     (good.folder / "fetch.txt").write_text("https://example.invalid/x 1 data/x\n")
 
 
+@attack("exact_files", "data/extra.sig is not listed")
+def an_extra_file_that_looks_like_a_signature(good: Good) -> None:
+    (good.folder / "data" / "extra.sig").touch()
+
+
+@attack("names", "\N{REPLACEMENT CHARACTER}")
+def a_text_that_controls_the_terminal(good: Good) -> None:
+    (good.folder / "data" / "VERSION").write_text("0.1.1\x1b[2Jgood\n")
+    good.close()
+
+
 @attack("exact_files", "manifest-md5.txt is not listed")
 def a_weak_manifest_beside_the_strong(good: Good) -> None:
     (good.folder / "manifest-md5.txt").touch()

@@ -223,19 +223,19 @@ def backup_restore(c, from_=None, into=None, over=None):
 
 @task(name="verify", help=VERIFY)
 def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigned=False, json=False):
-    """Verify an evidence pack, wherever it comes from, or an index of packs."""
+    """Verify an evidence pack alone: a folder or a .tar; or an index."""
     layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
 
 
 @task(name="stamps", help={"version": HELP["version"]})
 def evidence_stamps(c, version=None):
-    """Add the sessions of staging and production to the pack of a release."""
+    """Add the sessions of staging and production to a pack."""
     layer.evidence_tasks.add_stamps(c.config, version)
 
 
 @task(name="index")
 def evidence_index(c):
-    """Add the packs of sibling repos to index.jsonl: `-- ../a ../b`."""
+    """Add packs to index.jsonl, those of `-- ../a ../b`."""
     layer.evidence_tasks.add_to_index(c.config)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Res
     """Yield the result of each check; unless the first one passes, nothing else is read."""
     is_safe = True
     for check in checks:
-        problem, observed = "it was not read", ""
+        problem, observed, began = "it was not read", "", time.monotonic()
         if is_safe:
             try:
                 observed, problem = check(pack), ""
@@ -227,7 +228,8 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Res
                 problem = f"it cannot be read: {short(repr(error))}"
         outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
         is_safe = is_safe and (check is not checks[0] or not problem)
-        yield runner.Result(str(check.__doc__).rstrip("."), outcome, _shown(problem), observed=(_shown(observed),))
+        name, seconds = str(check.__doc__).rstrip("."), time.monotonic() - began
+        yield runner.Result(name, outcome, _shown(problem), observed=(_shown(observed),), seconds=seconds)
 
 
 def _shown(text: str) -> str:

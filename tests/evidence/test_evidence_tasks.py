@@ -1,0 +1,83 @@
+"""What is added after a pack is closed: the sessions of its environments, and an index over the packs of siblings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from release_tasks.evidence import bag, verify
+from release_tasks.files import records_folder
+from tests.conftest import Work
+from tests.evidence.attacks import Good
+
+LAYER = Path(__file__).resolve().parents[2]
+SESSIONS = """create schema ops;
+create table ops.session_log (session_id int, app_name text, app_version text, opened_at timestamptz);
+create table ops.session_flags (schema_name text, is_open boolean);
+insert into ops.session_flags values ('market', true);
+insert into ops.session_log values (1, 'app', '0.1.1', '2026-11-26 15:00+01')"""
+
+
+@pytest.fixture
+def repo(work: Work, good: Good, dsn: str) -> Path:
+    """Return a repo whose release 0.1.1 has the good pack, with what `inv` needs."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SESSIONS)
+    own = {"origin": "http://127.0.0.1:9", "folder": "srv", "restart": ["true"], "log": "none"}
+    environments = {name: {"dsn": "${DSN}", **own} for name in ("staging", "production")}
+    settings = {"app": "app", "evidence": {"signing_key": str(good.key)}, "environments": environments}
+    executor = {"executor_class": "release_tasks.engine.ReleaseExecutor"}
+    (work.root / "invoke.yaml").write_text(json.dumps({"tasks": executor, "release": settings}))
+    for name in ("tasks.py", "release_tasks"):
+        (work.root / name).symlink_to(LAYER / name)
+    good.copy(records_folder(work.root) / "v0.1.1").folder.rename(work.root / ".release/v0.1.1/evidence")
+    return work.root
+
+
+def inv(repo: Path, dsn: str, *words: str) -> str:
+    argv = [sys.executable, "-m", "invoke", *words]
+    variables = {**os.environ, "DSN": dsn, "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(argv, cwd=repo, env=variables, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_sessions_are_added_chained_and_signed_and_only_new_ones_later(
+    repo: Path,
+    good: Good,
+    dsn: str,
+    tmp_path: Path,
+) -> None:
+    pack = repo / ".release/v0.1.1/evidence"
+    before = bag.state_of(pack)
+    assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("4 new lines. ")
+    assert bag.state_of(pack) != before, "so that inv archive copies it"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("insert into ops.session_log values (2, 'app', '0.1.1', '2026-11-26 16:00+01')")
+    assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("2 new lines. ")
+    assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("0 new lines. ")
+    rows = [json.loads(line) for line in (pack / "addenda" / "stamps.jsonl").read_text().splitlines()]
+    assert [(row["environment"], row["table"], row.get("session_id")) for row in rows[:2]] == [
+        ("staging", "ops.session_log", 1),
+        ("staging", "ops.session_flags", None),
+    ]
+    assert rows[0]["opened_at"] == "2026-11-26 14:00:00+00:00"
+    results = list(verify.results(verify.Pack(pack, tmp_path, good.allowed, good.ca)))
+    assert [each.message for each in results if not each.is_pass] == []
+    assert results[-1].observed == ("stamps.jsonl: 6 lines, app",)
+
+
+def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, dsn: str) -> None:
+    assert inv(repo, dsn, "evidence.index", "--", ".", str(repo)) == "index.jsonl: 2 new packs.\n"
+    row = json.loads((repo / "index.jsonl").read_text().splitlines()[0])
+    root = bag.digests(repo / ".release/v0.1.1/evidence" / bag.ROOT)["sha512"]
+    assert (row["project"], row["version"], row["root"], row["previous"]) == ("app", "0.1.1", root, "")
+    assert row["swhid"].startswith("swh:1:rel:")
+    assert inv(repo, dsn, "evidence.index") == "index.jsonl: 0 new packs.\n"
+    assert "1 of 1 pass" in inv(repo, dsn, "evidence.verify", "index.jsonl")

@@ -14,11 +14,10 @@ RESTORE = {
     "into": "dev, staging, production, or the URL of a database",
     "over": "the name of a database that is there: it is kept under another name",
 }
-VERIFY = {
-    "pack": "a folder, a .tar, or index.jsonl",
+TRUST = {
     "allowed_signers": "who may sign, as ssh-keygen reads it; default: evidence.signing_key",
     "tsa_ca": "certificates that timestamps lead to; default: those of evidence.authorities",
-    "at": "the time at which certificates have to be valid, such as 2026-11-26; default: now",
+    "at": "when certificates have to be valid, such as 2026-11-26; default: now",
     "unsigned": "it need be neither signed nor stamped",
     "json": JSON,
 }
@@ -221,7 +220,7 @@ def backup_restore(c, from_=None, into=None, over=None):
     layer.backup_tasks.bring_back(c.config, from_, into, over)
 
 
-@task(name="verify", help=VERIFY)
+@task(name="verify", help=TRUST)
 def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigned=False, json=False):
     """Verify an evidence pack alone: a folder or a .tar; or an index."""
     layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)

@@ -27,13 +27,12 @@ def show(
     """
     screen.for_machines(json)
     root, settings, path = project_root(config), settings_of(config), Path(what)
-    evidence = settings.evidence
-    try:
-        when = datetime.fromisoformat(at).astimezone(UTC) if at else datetime.now(UTC)
-    except ValueError:
-        raise Refused(
-            f"--at says {at!r}; expected a time.", f"inv evidence.verify {what} --at 2026-11-26T15:00"
-        ) from None
+    evidence, when = settings.evidence, datetime.now(UTC)
+    if at:
+        try:
+            when = datetime.fromisoformat(at).astimezone(UTC)
+        except ValueError:
+            raise Refused(f"--at says {at!r}; expected a time.", "--at 2026-11-26T15:00") from None
     with TemporaryDirectory() as work:
         ours, theirs = Path(work, "allowed_signers"), Path(work, "roots.pem")
         if evidence.signing_key:

@@ -17,6 +17,7 @@ ALGORITHMS = ("sha256", "sha512")
 TAGS = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt", "manifest-sha512.txt")  # what the tag manifests list
 ROOT = "tagmanifest-sha512.txt"  # its SHA-512 is the pack root: one hash for all of the bag
 SIGNATURE = f"{ROOT}.sig"
+# What no tag manifest lists: those themselves, and what is added after the bag is closed.
 LATER = re.compile(
     r"tagmanifest-sha(256\.txt|512\.txt(\.sig)?)|anchors/[\w-]+\.(tsq|tsr|pem)|addenda/[\w-]+\.jsonl(\.sig)?"
 )
@@ -53,7 +54,7 @@ def info_of(folder: Path) -> dict[str, str]:
 
 def state_of(folder: Path) -> str:
     """Return a hash that changes with what is added to a bag after it is closed: signature, anchors, addenda."""
-    names = [ROOT, *(name for name in files_in(folder) if LATER.fullmatch(name))]
+    names = [name for name in files_in(folder) if LATER.fullmatch(name)]
     return sha256(checksum_lines({name: digests(folder / name)["sha256"] for name in names}))
 
 

@@ -21,7 +21,6 @@ from release_tasks.release import Release
 
 PACKING = 1800.0  # seconds to write a bundle, or a tar of the source
 RAW = "* -export-subst -export-ignore -text -filter -ident -working-tree-encoding\n"  # as committed, all of it
-HERE = Path(__file__).parent
 
 
 def name_of(release: Release) -> str:
@@ -100,10 +99,8 @@ def keys(release: Release, data: Path) -> None:
 
 def instructions(release: Release, data: Path) -> None:
     """Write how to verify the pack by hand."""
-    text = (HERE / "VERIFY.md").read_text(encoding="utf-8")
-    for name, value in {"name": name_of(release), "tag": release.tag}.items():
-        text = text.replace(f"<{name}>", value)
-    atomic_write(data / "VERIFY.md", text.encode())
+    text = Path(__file__).with_name("VERIFY.md").read_text(encoding="utf-8")
+    atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
 PARTS: tuple[Callable[[Release, Path], None], ...] = (documents, source, applied, records, keys, instructions)

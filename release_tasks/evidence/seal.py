@@ -23,34 +23,28 @@ TIME = re.compile(r"^Time stamp: (\w{3} +\d+ [\d:]{8})(?:\.\d+)?( \d{4} GMT)$", 
 WEAK = re.compile(r"^Hash Algorithm: (?!sha(256|384|512)$)(.*)", re.MULTILINE)
 
 
-def public_key(root: Path, key: str) -> Path:
-    """Return the public half of the setting `key`, from the repo's `root`; where that is NAME.pub, an agent signs."""
-    private = root / Path(key).expanduser()
-    return private if private.suffix == ".pub" else private.with_name(f"{private.name}.pub")
-
-
 def allowed_signers(who: str, root: Path, key: str) -> bytes:
-    """Return the line by which ssh-keygen knows that `key` signs packs as `who` (ssh-keygen(1), ALLOWED SIGNERS)."""
-    kind, blob = public_key(root, key).read_text(encoding="utf-8").split()[:2]
+    """Return the line by which ssh-keygen(1) knows that the setting `key`, from `root`, signs packs as `who`.
+
+    The public half stands beside it; where `key` is itself NAME.pub, an agent has the other half.
+    """
+    kind, blob = (root / Path(f"{key.removesuffix('.pub')}.pub").expanduser()).read_text(encoding="utf-8").split()[:2]
     return f'{who} namespaces="{NAMESPACE}" {kind} {blob}\n'.encode()
 
 
 def sign(file: Path, root: Path, key: str) -> None:
     """Write the signature of `file` beside it. Raises `Refused` where the key does not sign."""
-    signature = file.with_name(f"{file.name}.sig")
-    signature.unlink(missing_ok=True)  # ssh-keygen would ask
+    signature_of(file).unlink(missing_ok=True)  # ssh-keygen would ask
     process.run(["ssh-keygen", "-Y", "sign", "-f", root / Path(key).expanduser(), "-n", NAMESPACE, file])
+
+
+def signature_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sig")
 
 
 def signer_of(file: Path, allowed: Path, at: datetime) -> str:
     """Return who of the file `allowed` has signed `file`, by a key that was valid `at`. Raises `Refused`."""
-    ours: list[str | Path] = [
-        "-f",
-        allowed,
-        "-s",
-        file.with_name(f"{file.name}.sig"),
-        f"-Overify-time={at:%Y%m%d%H%M%SZ}",
-    ]
+    ours = ["-f", str(allowed), "-s", str(signature_of(file)), f"-Overify-time={at:%Y%m%d%H%M%SZ}"]
     found = process.run(["ssh-keygen", "-Y", "find-principals", *ours], check=False)
     if not (who := found.stdout.splitlines()):
         raise Refused(f"no key of {allowed.name} that was valid at {at:%Y-%m-%d %H:%M} has signed it")
@@ -115,6 +109,6 @@ def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: 
         previous = hashlib.sha512(lines[-1]).hexdigest() if lines else first
         lines.append(json.dumps({"previous": previous, **row}, ensure_ascii=False).encode())
     atomic_write(file, b"".join(line + b"\n" for line in lines))
-    if key and (new or not file.with_name(f"{file.name}.sig").exists()):
+    if key and (new or not signature_of(file).exists()):
         sign(file, root, key)
     return len(new)

@@ -68,7 +68,7 @@ class Pack:
         return f"{what}; --unsigned"
 
     def signer(self, file: Path, at: datetime) -> str:
-        if not file.with_name(f"{file.name}.sig").exists():
+        if not seal.signature_of(file).exists():
             return self.without(f"{file.name} is not signed")
         if not (self.allowed and self.allowed.exists()):
             raise Refused("whose signature counts is not given: --allowed-signers FILE, from outside the pack")

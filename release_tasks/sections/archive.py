@@ -83,7 +83,8 @@ def copy_them_to_their_places(release: Release) -> Step:
 
 def _sums(release: Release) -> Path:
     require(pack_folder(release).exists(), "after the evidence pack is built")
-    return copies.sums_of(release.folder / "archive", pack_folder(release), pack.name_of(release))
+    name, recipients = pack.name_of(release), release.settings.evidence.recipients
+    return copies.sums_of(release.folder / "archive", pack_folder(release), name, recipients)
 
 
 def _each(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:

@@ -35,8 +35,9 @@ def test_a_pack_restored_from_the_encrypted_copy_passes(copied: Good, verified: 
     from pyrage import decrypt_file, x25519
 
     identity = x25519.Identity.generate()
-    sums = copies.sums_of(tmp_path / "kept", copied.folder, "app-0.1.1")
-    copies.write(copied.folder, sums, "app-0.1.1", [str(identity.to_public())])
+    recipients = [str(identity.to_public())]
+    sums = copies.sums_of(tmp_path / "kept", copied.folder, "app-0.1.1", recipients)
+    copies.write(copied.folder, sums, "app-0.1.1", recipients)
     decrypt_file(str(sums.with_suffix(".tar.age")), str(tmp_path / "restored.tar"), [identity])
     assert subprocess.run(["sha512sum", "--check", "--strict", sums.name], cwd=sums.parent).returncode == 0
     assert failures(verified(copied, tmp_path / "restored.tar")) == {}

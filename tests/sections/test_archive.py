@@ -235,7 +235,19 @@ def test_commands_get_what_is_encrypted_and_bring_it_back_to_be_compared(
     decrypt_file(str(encrypted), str(tmp_path / "back.tar"), [identity])
     (tar,) = (release.folder / "archive").glob("*.tar")
     assert (tmp_path / "back.tar").read_bytes() == tar.read_bytes()
+    assert not [file for file in tar.parent.glob("*.receipt") if file.stat().st_size]
     assert str(identity) not in "".join(path.read_text(errors="replace") for path in release.folder.rglob("*.*"))
+
+
+def test_who_may_read_it_may_be_said_later(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], work: Work
+) -> None:
+    from pyrage import x25519
+
+    rest()
+    settings(release, recipients=[str(x25519.Identity.generate().to_public())], places=["../vault"])
+    assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
+    assert len(list((work.root.parent / "vault").glob("*.tar.age"))) == 1
 
 
 def test_what_comes_back_otherwise_is_no_copy(

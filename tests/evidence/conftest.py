@@ -44,9 +44,10 @@ def key_in(folder: Path, name: str) -> Path:
 def tagged(own_git: None, server: Running, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """Return a release that is tagged, has its notes, and ledgers that tell of it."""
     folder = tmp_path_factory.mktemp("evidence")
-    work, dsn = Work.make(folder, {**APP, **FILES}), server.dsn("app")
+    work, dsn = Work.make(folder, {**APP, **FILES}), server.dsn("evidence")  # others empty the one of `dsn`
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("create database evidence")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("drop schema if exists ops cascade")
         connection.execute(LEDGER)
     (work.root / "bin" / "run me (1).sh").chmod(0o755)
     (work.root / "a link").symlink_to("docs/HASHES.sha256.txt")

@@ -238,6 +238,12 @@ def evidence_index(c):
     layer.evidence_tasks.add_to_index(c.config)
 
 
+@task(help={"version": HELP["version"]})
+def report(c, version=None):
+    """Write the report of a release: one page for a browser, a phone, or paper."""
+    layer.evidence_tasks.write_report(c.config, version)
+
+
 @task(name="schema", help={"file": "where to write it; default: standard output"})
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
@@ -245,7 +251,7 @@ def settings_schema(c, file=None):
 
 
 SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
-ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse)
+ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse, report)
 ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))

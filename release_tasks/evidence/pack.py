@@ -7,7 +7,6 @@ It takes no time, name or random number from the machine, and no secret and no p
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +14,7 @@ from psycopg.rows import dict_row
 
 from release_tasks.database import backup
 from release_tasks.errors import Refused
-from release_tasks.evidence import bag, seal
+from release_tasks.evidence import bag, report, seal
 from release_tasks.files import atomic_write
 from release_tasks.release import Release
 
@@ -103,4 +102,4 @@ def instructions(release: Release, data: Path) -> None:
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
-PARTS: tuple[Callable[[Release, Path], None], ...] = (documents, source, applied, records, keys, instructions)
+PARTS = (documents, source, applied, records, keys, instructions, report.part)

@@ -25,6 +25,7 @@ FILES = [
     "journal.jsonl",
     "keys/allowed_signers",
     "notes/v0.1.1.md",
+    "report.html",
     "source/app-0.1.1.tar",
 ]
 

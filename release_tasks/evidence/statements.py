@@ -1,0 +1,72 @@
+"""What the release is made of, as CycloneDX 1.6, and what it is and comes from, as in-toto statements.
+
+Names and versions are those of the tag's lock files and requirements; nothing is installed or looked up.
+"""
+
+import json
+import re
+import tomllib
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from release_tasks.evidence import bag
+from release_tasks.files import atomic_write
+from release_tasks.release import Release
+
+FILES = {"npm": r"(pnpm-lock\.yaml|package-lock\.json)$", "pypi": r"(requirements[^/]*\.txt|pyproject\.toml|uv\.lock)$"}
+# name@version as pnpm writes it, below it the resolution, which has a hash unless it is a folder or a repository
+PNPM = re.compile(r"(?m)^  '?/?(@?[^@\s']+)@([^'(\s]+?)'?(?:\(.*)?:\n    resolution: \{(?:integrity: ([^,}]+))?")
+# A name, its version where it is pinned, and else what is required; a URL or an option is not read.
+REQUIRED = re.compile(r"(?m)^(?![\w+]+:)([A-Za-z0-9][\w.-]*)(?:\[.*?\])? *(?:== *([\w.!+]+) *(?=[;#\\]|$))?(.*)$")
+
+
+def part(release: Release, data: Path) -> None:
+    """Write sbom/ and attest/ into a pack, after the source."""
+    git, commit, name = release.git, release.commit, release.settings.app
+    folders = dict.fromkeys((".", release.settings.folder, Path(__file__).parents[1].name))
+    paths = [path for folder in folders for path in git.files_in(commit, folder)]
+    about = {"component": {"type": "application", "name": name, "version": release.version}}
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": about}
+    for kind, pattern in FILES.items():
+        if files := [path for path in paths if re.match(pattern, path.rpartition("/")[2])]:
+            found = {each for path in files for each in _packages(path, git.text_at(commit, path) or "")}
+            file = data / "sbom" / ("node.cdx.json" if kind == "npm" else "python.cdx.json")
+            _write(file, {**head, "components": [_component(kind, *each) for each in sorted(found)]})
+    files_made = [*data.glob("source/*.tar"), *data.glob("git/*.bundle")]
+    subject: list[Any] = [{"name": it.name, "digest": {"sha256": bag.digests(it)["sha256"]}} for it in files_made]
+    subject.append(source := {"name": release.tag_ref, "digest": {"gitCommit": commit}})
+    built = {"buildType": "https://git-scm.com/docs/git-archive", "externalParameters": {"ref": release.tag_ref}}
+    run = {"builder": {"id": f"swh:1:rev:{commit};path=/tasks.py"}}
+    for kind, predicate in {
+        "in-toto.io/attestation/release/v0.1": {"purl": f"pkg:generic/{name}@{quote(release.version)}"},
+        "slsa.dev/provenance/v1": {"buildDefinition": {**built, "resolvedDependencies": [source]}, "runDetails": run},
+    }.items():
+        head = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": f"https://{kind}"}
+        _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**head, "predicate": predicate})
+
+
+def _packages(path: str, text: str) -> list[tuple[str, str, str]]:
+    """Return name, version and hash of each package that a lock file names; of requirements, what was required."""
+    if path.endswith("pnpm-lock.yaml"):
+        return PNPM.findall(text)
+    if path.endswith(".json"):
+        found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text).get("packages", {}).items()]
+        return [(it.get("name", name), it.get("version", ""), it.get("integrity", "")) for name, it in found if name]
+    if path.endswith("uv.lock"):
+        return [(it["name"], it.get("version", ""), "") for it in tomllib.loads(text).get("package", ())]
+    written = tomllib.loads(text).get("project", {}).get("dependencies", ()) if path.endswith(".toml") else [text]
+    return REQUIRED.findall("\n".join(written))
+
+
+def _component(kind: str, name: str, version: str, more: str) -> dict[str, Any]:
+    purl = f"pkg:{kind}/{quote(name)}{'@' if version else ''}{quote(version)}"
+    about = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": f"{purl}#{more}"}
+    if sha512 := re.match(r"sha512-([\w+/]{86}==)", more):
+        return {**about, "hashes": [{"alg": "SHA-512", "content": b64decode(sha512[1]).hex()}]}
+    return {**about, "description": more.strip()}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")

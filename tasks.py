@@ -244,6 +244,12 @@ def report(c, version=None):
     layer.evidence_tasks.write_report(c.config, version)
 
 
+@task(help={"office": "inpi-br or inpi-fr", "version": HELP["version"]})
+def filing(c, office="inpi-br", version=None):
+    """Prepare the filing of a release: the deposit, the form, a checklist."""
+    layer.evidence_tasks.prepare_filing(c.config, office, version)
+
+
 @task(name="schema", help={"file": "where to write it; default: standard output"})
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
@@ -251,7 +257,7 @@ def settings_schema(c, file=None):
 
 
 SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
-ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse, report)
+ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse, report, filing)
 ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))

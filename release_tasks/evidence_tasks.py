@@ -1,4 +1,4 @@
-"""`inv evidence.verify`, `.stamps`, `.index` and `inv report`: the commands, and what they print."""
+"""`inv evidence.verify`, `.stamps`, `.index`, `inv report` and `inv filing`: the commands, and what they print."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from release_tasks import screen
 from release_tasks.checks import runner
 from release_tasks.config import project_root, settings_of
 from release_tasks.errors import Refused, counted
-from release_tasks.evidence import bag, copies, report, seal, verify
+from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.files import atomic_write, read_checksums
 from release_tasks.release import Release
 
@@ -80,13 +80,20 @@ def add_to_index(config: Any) -> None:
 def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
-        pack, to = release.folder / "evidence", release.folder / "report.html"
-        stamps = {token.stem: seal.token_time(token) for token in sorted(pack.glob("anchors/*.tsr"))}
-        files = [read_checksums(sums.read_bytes()) for sums in sorted(release.folder.glob("archive/*.sha512"))]
-        kept = {"stamped": stamps, "files, SHA-512": files} if (is_packed := (pack / bag.ROOT).exists()) else {}
-        kept |= {"root, SHA-512": bag.digests(pack / bag.ROOT)["sha512"]} if is_packed else {}
-        kept["copies go to"] = [*map(copies.name_of, release.settings.evidence.places)]
-        about = {"title": release.title, "tag": release.tag, "commit": release.commit, "kept": kept}
-        data = pack / "data" if is_packed else release.folder
+        sealed, to = release.folder / "evidence", release.folder / "report.html"
+        about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": release.commit}
+        if (root := sealed / bag.ROOT).exists():
+            stamps = {token.stem: seal.token_time(token) for token in sorted(sealed.glob("anchors/*.tsr"))}
+            files = [read_checksums(sums.read_bytes()) for sums in release.folder.glob("archive/*.sha512")]
+            places = [*map(copies.name_of, release.settings.evidence.places)]
+            about["kept"] = {"root": bag.digests(root), "stamped": stamps, "files": files, "copies in": places}
+        data = sealed / "data" if root.exists() else release.folder
         atomic_write(to, report.page(data, release.journal.records(), **about))
         screen.say(to.relative_to(release.root).as_posix())
+
+
+def prepare_filing(config: Any, office: str, version: str | None) -> None:
+    """Prepare the filing of `version` with `office`, and say what is left to do."""
+    with closing(Release.open(config, version, in_work=True)) as release:
+        screen.say("\n".join(filing.prepare(release, office)))
+        screen.say(f"inv archive --version {release.version}   # encrypts it, and copies it to each place")

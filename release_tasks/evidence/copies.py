@@ -13,7 +13,7 @@ from release_tasks import process
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.evidence import bag
 from release_tasks.evidence.settings import Place
-from release_tasks.files import atomic_write, checksum_lines, emptied, read_checksums, sha256
+from release_tasks.files import atomic_write, checksum_lines, emptied, file_hashes, read_checksums, sha256
 
 MOVING = 3600.0  # seconds for a command that moves a file
 
@@ -24,7 +24,8 @@ def name_of(place: Place) -> str:
 
 def sums_of(kept: Path, pack: Path, name: str, recipients: Sequence[str]) -> Path:
     """Return the list of hashes in the folder `kept` of the files made of `pack` as it is now; it is written last."""
-    return kept / f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients]).encode())[:8]}.sha512"
+    filings = [str(file_hashes(folder)) for folder in sorted(pack.parent.glob("filing-*"))]
+    return kept / f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}.sha512"
 
 
 def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
@@ -36,6 +37,11 @@ def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
 
         files.append(sums.with_suffix(".tar.age"))
         encrypt_file(str(files[0]), str(files[1]), recipients_of(recipients))
+        for filing in sorted(pack.parent.glob("filing-*")):  # which is about persons: nobody gets it as it is
+            files.append(sums.with_suffix(f".{filing.name}.tar.age"))
+            bag.write_tar(filing, filing.name, plain := sums.with_suffix(".incomplete"))
+            encrypt_file(str(plain), str(files[-1]), recipients_of(recipients))
+            plain.unlink()
     atomic_write(sums, checksum_lines({file.name: bag.digests(file)["sha512"] for file in files}))
 
 

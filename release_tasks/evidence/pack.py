@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from release_tasks.database import backup
 from release_tasks.errors import Refused
-from release_tasks.evidence import bag, report, seal, statements
+from release_tasks.evidence import bag, filing, report, seal, statements
 from release_tasks.files import atomic_write
 from release_tasks.release import Release
 
@@ -102,4 +102,4 @@ def instructions(release: Release, data: Path) -> None:
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
-PARTS = (documents, source, applied, records, keys, instructions, statements.part, report.part)
+PARTS = (documents, source, applied, records, keys, instructions, statements.part, filing.part, report.part)

@@ -20,26 +20,23 @@ def page(data: Path, records: list[dict[str, Any]], **facts: Any) -> bytes:
     """Return the page about the payload `data` of a pack, or what there is of it, and the `records` of a journal."""
     from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
-    def rows(name: str) -> dict[str, Any]:
-        return {row["file"]: row for row in map(json.loads, read_text(data / name).splitlines())}
-
     how: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     engine = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=ChainableUndefined, **how)
-    engine.globals["text"] = lambda name: read_text(data / name)
-    engine.globals["json"] = engine.filters["read"] = lambda name: json.loads(read_text(data / name) or "{}")
-    engine.globals["sums"] = lambda name: read_checksums(read_text(data / name).encode())
-    engine.globals["names"] = lambda pattern: sorted(path.relative_to(data).as_posix() for path in data.glob(pattern))
-    engine.globals["picture"] = lambda name: b64encode((data / name).read_bytes()).decode()
-    facts |= {"applied": {where: rows(f"ddl/applied-{where}.jsonl") for where in ("staging", "production")}}
+    engine.globals |= {
+        "text": lambda name: read_text(data / name),
+        "json": lambda name: json.loads(read_text(data / name) or "{}"),
+        "lines": lambda name: [*map(json.loads, read_text(data / name).splitlines())],
+        "sums": lambda name: read_checksums(read_text(data / name).encode()),
+        "names": lambda pattern: sorted(path.relative_to(data).as_posix() for path in data.glob(pattern)),
+        "picture": lambda name: b64encode((data / name).read_bytes()).decode(),
+    }
+    engine.filters["read"] = engine.globals["json"]
     template = engine.get_template("report.html.j2")
     return template.render(records=records, lanes=lanes(records), **facts).encode() + b"\n"
 
 
 def lanes(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return section → its steps, each with `x` and `width` in per cent of the time that all of them took.
-
-    What lies between them, as a night, has no width.
-    """
+    """Return section → its steps, each with `x` and `width` in per cent of the time that all took, without pauses."""
     steps = [each for each in records if each.keys() >= {"section", "step", "state", "seconds"}]
     whole, x, found = sum(each["seconds"] for each in steps) or 1.0, 0.0, dict[str, list[dict[str, Any]]]()
     for each in steps:

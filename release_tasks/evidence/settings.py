@@ -12,7 +12,16 @@ def _names_the_file(command: list[str]) -> list[str]:
 
 
 Command = Annotated[list[str], AfterValidator(_names_the_file)]
+Code = Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]
 Place = str | tuple[Command, Command]  # a folder; or what sends a file away, and what brings it back
+
+
+class Filing(BaseModel, extra="forbid", frozen=True):
+    """A filing with an office such as INPI; what is about persons stands in a file that git does not have."""
+
+    include: list[str] = Field([], description="patterns of the source that is deposited, such as src/**/*.ts")
+    codes: list[Code] = Field([], description="INPI's codes of field and type: two letters, two digits, as FN01, AP01")
+    private: str = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
 
 
 class Evidence(BaseModel, extra="forbid", frozen=True):
@@ -22,3 +31,4 @@ class Evidence(BaseModel, extra="forbid", frozen=True):
     authorities: dict[str, str] = Field({}, description="URL of an RFC 3161 timestamp authority → its CA's PEM file")
     recipients: list[str] = Field([], description="public keys of age, as age1…: who may decrypt the copy")
     places: list[Place] = Field([], description="folders, or pairs of commands, that copies of the pack go to")
+    filing: Filing = Field(Filing(), description="what is deposited at an office, and what its form is filled from")

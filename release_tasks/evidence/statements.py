@@ -1,7 +1,4 @@
-"""What the release is made of, as CycloneDX 1.6, and what it is and comes from, as in-toto statements.
-
-Names and versions are those of the tag's lock files and requirements; nothing is installed or looked up.
-"""
+"""What the tag's lock files say it is made of, as CycloneDX 1.6; what it is and comes from, as in-toto statements."""
 
 import json
 import re
@@ -27,16 +24,17 @@ def part(release: Release, data: Path) -> None:
     git, commit, name = release.git, release.commit, release.settings.app
     folders = dict.fromkeys((".", release.settings.folder, Path(__file__).parents[1].name))
     paths = [path for folder in folders for path in git.files_in(commit, folder)]
-    about = {"component": {"type": "application", "name": name, "version": release.version}}
-    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": about}
+    app = {"component": {"type": "application", "name": name, "version": release.version}}
     for kind, pattern in FILES.items():
         if files := [path for path in paths if re.match(pattern, path.rpartition("/")[2])]:
             found = {each for path in files for each in _packages(path, git.text_at(commit, path) or "")}
             file = data / "sbom" / ("node.cdx.json" if kind == "npm" else "python.cdx.json")
-            _write(file, {**head, "components": [_component(kind, *each) for each in sorted(found)]})
-    files_made = [*data.glob("source/*.tar"), *data.glob("git/*.bundle")]
-    subject: list[Any] = [{"name": it.name, "digest": {"sha256": bag.digests(it)["sha256"]}} for it in files_made]
-    subject.append(source := {"name": release.tag_ref, "digest": {"gitCommit": commit}})
+            about = {"specVersion": "1.6", "version": 1, "metadata": app}
+            components = [_component(kind, *each) for each in sorted(found)]
+            _write(file, {"bomFormat": "CycloneDX", **about, "components": components})
+    made = [*data.glob("source/*.tar"), *data.glob("git/*.bundle")]
+    source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": commit}}
+    subject = [{"name": it.name, "digest": {"sha256": bag.digests(it)["sha256"]}} for it in made] + [source]
     built = {"buildType": "https://git-scm.com/docs/git-archive", "externalParameters": {"ref": release.tag_ref}}
     run = {"builder": {"id": f"swh:1:rev:{commit};path=/tasks.py"}}
     for kind, predicate in {

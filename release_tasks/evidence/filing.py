@@ -1,0 +1,92 @@
+"""The folder of a filing with an office: one deposit, made once and kept byte for byte, the form, a checklist."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile, ZipInfo
+
+from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.evidence import bag, copies
+from release_tasks.files import RECORDS, atomic_write, checksum_lines
+from release_tasks.journal import Journal
+from release_tasks.masks import secrets_of
+from release_tasks.release import Release
+
+ASKED = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
+KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
+# Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
+SECRET = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[A-Z0-9]{16}\b|\b(gh[pousr]|npm|sk_live|glpat|xox[abprs])[_-][\w-]{16}"
+    r"|\bAIza[\w-]{35}|AGE-SECRET-KEY-1|\beyJ[\w-]{10,}\.eyJ|://[^\s/:@${}]*:[^\s/@${}]+@"
+    r"""|(?i:(password|passwd|secret|token|api_?key)\w*["']?\s*[:=]\s*["'][^"'\s${}<]{6,}["'])"""
+)
+
+
+def part(release: Release, data: Path) -> None:
+    """Copy what was deposited, and the checklist, into a pack; nothing that is about persons."""
+    for folder in sorted(release.folder.glob("filing-*")):
+        (to := data / "inpi" / folder.name.removeprefix("filing-")).mkdir(parents=True)
+        for name in ("deposit.zip", "deposit.zip.sha512", "CHECKLIST.md"):
+            shutil.copyfile(folder / name, to / name)
+
+
+def prepare(release: Release, office: str) -> Iterator[str]:
+    """Make the deposit, unless it is there, the form and the checklist; yield what a person needs to know."""
+    refuse([] if office in ASKED else [Problem(f"There is no office {office!r}; expected {listed(ASKED)}.")])
+    if not release.published:
+        raise Refused(f"{release.tag} is not published: file a release.", f"inv tag --version {release.version}")
+    folder, filing = release.folder / f"filing-{office}", release.settings.evidence.filing
+    deposit, sums = folder / "deposit.zip", folder / "deposit.zip.sha512"
+    private = _private(release.root, Path(filing.private).expanduser()) if filing.private else {}
+    if not sums.exists():
+        atomic_write(deposit, _excerpts(release, filing.include))
+        atomic_write(sums, checksum_lines({deposit.name: bag.digests(deposit)["sha512"]}))
+    copies.check(sums, folder)
+    digest, date = bag.digests(deposit)["sha512"], ("show", "--no-patch", "--format=%cs", release.commit)
+    languages = sorted({Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()})
+    form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
+    form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}
+    missing = [name for name in ASKED[office].split() if not form.get(name)]
+    form |= dict.fromkeys(missing, "MISSING")
+    checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
+    lines = "".join(f"- {name}: {value}\n" for name, value in form.items())
+    texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "form.md": lines, "CHECKLIST.md": checklist}
+    for name, text in texts.items():
+        atomic_write(folder / name, text.encode())
+    Journal(release.folder.parent / "filings.jsonl").record("filing", office=office, tag=release.tag, sha512=digest)
+    yield f"{folder.relative_to(release.root).as_posix()}; missing in its form: {listed(missing) or 'nothing'}"
+    yield from (f"{code} is not known here; compare with INPI's list" for code in filing.codes if not KNOWN.match(code))
+
+
+def _private(root: Path, file: Path) -> dict[str, Any]:
+    """Return what the form needs about persons, from a file that git does not have. Raises `Refused` for another."""
+    found, root = (root / file).resolve(), root.resolve()
+    if found.is_relative_to(root) and not found.is_relative_to(root / RECORDS):
+        raise Refused(f"{file} is about persons, and in the repository.", f"mv {file} {RECORDS}/   # and name it so")
+    try:
+        return dict(json.loads(found.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as no:
+        raise Refused(f"{file} is no JSON object: {no}.", f"python3 -m json.tool {file}") from None
+
+
+def _excerpts(release: Release, include: list[str]) -> bytes:
+    """Return a zip of the tag's texts that `include` names, always the same. Raises `Refused` for secrets in them."""
+    argv = ("grep", "-z", "-l", "-I", "-e", "", release.commit, "--", *(f":(glob){each}" for each in include))
+    found = release.git.run(*argv, check=False, changes=False).stdout.split("\0")[:-1] if include else []
+    problems = [] if found else [Problem("evidence.filing.include names no text of the tag.", "git ls-files")]
+    zipped, own = BytesIO(), [*secrets_of(os.environ)]
+    with ZipFile(zipped, "w") as archive:
+        for path in (each.partition(":")[2] for each in found):
+            text, about = release.git.bytes_at(release.commit, path) or b"", ZipInfo(path)
+            about.create_system, about.external_attr = 3, 0o644 << 16  # else the machine has a part in it
+            archive.writestr(about, text)
+            for number, line in enumerate(text.decode(errors="replace").splitlines(), 1):
+                if SECRET.search(line) or any(secret in line for secret in own):
+                    problems.append(Problem(f"{path}, line {number}, looks like a secret; nothing is deposited."))
+    refuse(problems)
+    return zipped.getvalue()

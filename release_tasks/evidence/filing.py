@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -30,9 +29,8 @@ SECRET = re.compile(
 def part(release: Release, data: Path) -> None:
     """Copy what was deposited, and the checklist, into a pack; nothing that is about persons."""
     for folder in sorted(release.folder.glob("filing-*")):
-        (to := data / "inpi" / folder.name.removeprefix("filing-")).mkdir(parents=True)
         for name in ("deposit.zip", "deposit.zip.sha512", "CHECKLIST.md"):
-            shutil.copyfile(folder / name, to / name)
+            atomic_write(data / folder.name.replace("filing-", "inpi/") / name, (folder / name).read_bytes())
 
 
 def prepare(release: Release, office: str) -> Iterator[str]:

@@ -24,8 +24,8 @@ def page(data: Path, records: list[dict[str, Any]], **facts: Any) -> bytes:
     engine = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=ChainableUndefined, **how)
     engine.globals |= {
         "text": lambda name: read_text(data / name),
-        "json": lambda name: json.loads(read_text(data / name) or "{}"),
-        "lines": lambda name: [*map(json.loads, read_text(data / name).splitlines())],
+        "json": lambda name: _read(read_text(data / name) or "{}"),
+        "lines": lambda name: [*map(_read, read_text(data / name).splitlines())],
         "sums": lambda name: read_checksums(read_text(data / name).encode()),
         "names": lambda pattern: sorted(path.relative_to(data).as_posix() for path in data.glob(pattern)),
         "picture": lambda name: b64encode((data / name).read_bytes()).decode(),
@@ -33,6 +33,13 @@ def page(data: Path, records: list[dict[str, Any]], **facts: Any) -> bytes:
     engine.filters["read"] = engine.globals["json"]
     template = engine.get_template("report.html.j2")
     return template.render(records=records, lanes=lanes(records), **facts).encode() + b"\n"
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"this is no JSON": text}
 
 
 def lanes(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -12,7 +12,6 @@ def _names_the_file(command: list[str]) -> list[str]:
 
 
 Command = Annotated[list[str], AfterValidator(_names_the_file)]
-Code = Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]
 Place = str | tuple[Command, Command]  # a folder; or what sends a file away, and what brings it back
 
 
@@ -20,7 +19,7 @@ class Filing(BaseModel, extra="forbid", frozen=True):
     """A filing with an office such as INPI; what is about persons stands in a file that git does not have."""
 
     include: list[str] = Field([], description="patterns of the source that is deposited, such as src/**/*.ts")
-    codes: list[Code] = Field([], description="INPI's codes of field and type: two letters, two digits, as FN01, AP01")
+    codes: list[Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]] = Field([], description="INPI's, as FN01 and AP01")
     private: str = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
 
 

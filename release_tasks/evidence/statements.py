@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from release_tasks.evidence import bag
 from release_tasks.files import atomic_write
+from release_tasks.masks import short
 from release_tasks.release import Release
 
 FILES = {"npm": r"(pnpm-lock\.yaml|package-lock\.json)$", "pypi": r"(requirements[^/]*\.txt|pyproject\.toml|uv\.lock)$"}
@@ -27,7 +28,7 @@ def part(release: Release, data: Path) -> None:
     app = {"component": {"type": "application", "name": name, "version": release.version}}
     for kind, pattern in FILES.items():
         if files := [path for path in paths if re.match(pattern, path.rpartition("/")[2])]:
-            found = {each for path in files for each in _packages(path, git.text_at(commit, path) or "")}
+            found = {each for path in files for each in _packages(path, git.bytes_at(commit, path) or b"")}
             file = data / "sbom" / ("node.cdx.json" if kind == "npm" else "python.cdx.json")
             about = {"specVersion": "1.6", "version": 1, "metadata": app}
             components = [_component(kind, *each) for each in sorted(found)]
@@ -45,17 +46,21 @@ def part(release: Release, data: Path) -> None:
         _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**head, "predicate": predicate})
 
 
-def _packages(path: str, text: str) -> list[tuple[str, str, str]]:
+def _packages(path: str, content: bytes) -> list[tuple[str, str, str]]:
     """Return name, version and hash of each package that a lock file names; of requirements, what was required."""
-    if path.endswith("pnpm-lock.yaml"):
-        return PNPM.findall(text)
-    if path.endswith(".json"):
-        found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text).get("packages", {}).items()]
-        return [(it.get("name", name), it.get("version", ""), it.get("integrity", "")) for name, it in found if name]
-    if path.endswith("uv.lock"):
-        return [(it["name"], it.get("version", ""), "") for it in tomllib.loads(text).get("package", ())]
-    written = tomllib.loads(text).get("project", {}).get("dependencies", ()) if path.endswith(".toml") else [text]
-    return REQUIRED.findall("\n".join(written))
+    text = content.decode(errors="replace")
+    try:
+        if path.endswith("pnpm-lock.yaml"):
+            return PNPM.findall(text)
+        if path.endswith(".json"):
+            found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text)["packages"].items()]
+            return [(it.get("name", at), it.get("version", ""), it.get("integrity", "")) for at, it in found if at]
+        if path.endswith("uv.lock"):
+            return [(it["name"], it.get("version", ""), "") for it in tomllib.loads(text)["package"]]
+        written = tomllib.loads(text).get("project", {}).get("dependencies", ()) if path.endswith(".toml") else [text]
+        return REQUIRED.findall("\n".join(written))
+    except (ValueError, KeyError, TypeError, AttributeError) as no:  # it was released all the same
+        return [(path, "", f"it cannot be read: {short(repr(no))}")]
 
 
 def _component(kind: str, name: str, version: str, more: str) -> dict[str, Any]:

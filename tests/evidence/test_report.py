@@ -149,6 +149,14 @@ def test_a_report_is_made_of_the_data_alone(data: Path) -> None:
     assert b"1 of 2 checks pass" in first
 
 
+def test_what_is_torn_is_shown_and_holds_up_nothing(data: Path) -> None:
+    (data / "checks" / "smokes-dev.json").write_text('{"results": [')
+    (data / "checks" / "list.json").write_text('["a", {"b": null}]')
+    (data / "ddl" / "applied-staging.jsonl").write_text('{"file": "a.sql"}\n{"file"')
+    text = report.page(data, [], title="App", tag="v0.1.1").decode()
+    assert "this is no JSON" in text and "{&#34;results&#34;: [" in text and "a.sql" in text
+
+
 def test_bars_follow_each_other_and_fill_the_line() -> None:
     found = report.lanes([*RECORDS, {"event": "step", "step": "torn"}])
     bars = sorted((bar["x"], bar["width"]) for lane in found.values() for bar in lane)

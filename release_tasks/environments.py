@@ -1,9 +1,10 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,8 +15,12 @@ from release_tasks.checks import NoPass
 from release_tasks.checks.web import Api, version_in
 from release_tasks.database import programs
 from release_tasks.database.environment_lock import EnvironmentLock
+from release_tasks.deploy import code
+from release_tasks.deploy.drivers import hosts_of
+from release_tasks.deploy.hosts import Hosts
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import atomic_write, read_link, read_text, records_folder, sha256
+from release_tasks.files import atomic_write, read_text, records_folder, sha256
+from release_tasks.git import Git
 from release_tasks.masks import mask
 from release_tasks.settings import Settings
 from release_tasks.versions import is_later_release
@@ -27,7 +32,7 @@ READY = 90.0  # seconds for a fresh environment to answer
 
 @dataclass
 class Environment:
-    """One environment: `folder` holds `releases/` and the link `current`, `log` is PostgreSQL's server log."""
+    """One environment: `folder` has its locks and logs on this machine, `log` is PostgreSQL's server log."""
 
     name: str
     settings: Settings
@@ -36,15 +41,15 @@ class Environment:
     origin: str
     folder: Path
     log: Path | None
-    restart: list[str] = field(default_factory=list)
     to_close: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.lock = EnvironmentLock(self.name, self.dsn, self.folder)
 
-    @property
-    def current(self) -> Path:
-        return self.folder / "current"
+    @cached_property
+    def hosts(self) -> Hosts:
+        """What its web app and jobs run on; an embedded one gets another on opening."""
+        return hosts_of(self.name, self.root, self.settings, self.variables)
 
     @property
     def is_embedded(self) -> bool:
@@ -53,13 +58,18 @@ class Environment:
 
     @property
     def code(self) -> Path:
-        """The folder of the code that runs here: the working tree on dev, elsewhere what `current` names."""
+        """The code that runs here, unpacked on this machine: the working tree on dev, else what has the traffic."""
         if self.name == "dev":
             return self.root
-        code = read_link(self.current)
-        if code is None:
+        tag = self.hosts.tag()
+        commit = self.hosts.facts(tag).get("commit") if tag else None
+        if not commit:
             raise Refused(f"Nothing has been deployed to {self.name} yet.", f"inv deploy.{self.name}")
-        return code
+        with closing(Git.open(self.root, self.settings.remote)) as git:
+            if not git.commit_named(commit):
+                what = f"{self.name.capitalize()} runs {tag}, whose commit {commit:.9} is not here."
+                raise Refused(what, "git fetch --tags")
+            return code.make_ready(git, tag, commit, self.install)
 
     def variables(self, version: str, origin: str = "") -> dict[str, str]:
         """Return the variables that the application's commands read, all from the one DSN, and Node's PATH."""
@@ -79,21 +89,36 @@ class Environment:
 
     def last_stamp(self) -> tuple[str, datetime] | None:
         """Return the version that the session was stamped for last, and when; None before any."""
+        return next(iter(self.stamps(1)), None)
+
+    def stamps(self, most: int) -> list[tuple[str, datetime]]:
+        """Return the newest stamps of the session, at most so many: the version, and when."""
         log, app = self.settings.stamp.log, self.settings.app
         with self.connect() as connection:
             if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
-                return None
-            query = f"select app_version, opened_at from {log} where app_name = %s order by 2 desc limit 1"
-            return connection.execute(query.encode(), [app]).fetchone()
+                return []
+            query = f"select app_version, opened_at from {log} where app_name = %s order by 2 desc limit %s"
+            return connection.execute(query.encode(), [app, most]).fetchall()
 
     def later_problems(self, version: str) -> list[Problem]:
         """Return that a later release than `version` is here: it runs, or is in place, or was stamped last."""
-        code, stamp = getattr(read_link(self.current), "name", ""), self.last_stamp()
-        found = {"runs": self.running_version(), "has the code of": self.settings.version_of(code)}
+        stamp = self.last_stamp()
+        found = {"runs": self.running_version(), "has the code of": self.settings.version_of(self.hosts.tag())}
         found |= {"was stamped for": stamp and stamp[0]}
         hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
         later = [f"{what} {each}" for what, each in found.items() if each and is_later_release(each, version)]
         return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
+
+    def runs(self, version: str) -> bool:
+        """Tell whether every host has finished its switch to this version, which is what people get."""
+        if not self.hosts.has_traffic(self.settings.tag_of(version), version):
+            return False
+        return not self.settings.acceptance.version or self.running_version() == version
+
+    def stamp(self, version: str, code: Path) -> None:
+        """Stamp the session for `version`, by the command as it is in its `code`."""
+        own, folder = self.settings.stamp, code / self.settings.folder
+        process.run(own.command, cwd=folder, env=self.variables(version), timeout=own.timeout, supervised=True)
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""

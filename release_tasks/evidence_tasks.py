@@ -50,7 +50,13 @@ def add_stamps(config: Any, version: str | None) -> None:
     with closing(Release.open(config, version, in_work=True)) as release:
         stamp, pack, rows = release.settings.stamp, release.folder / "evidence", list[dict[str, Any]]()
         if not (pack / bag.ROOT).exists():
-            raise Refused(f"There is no pack of {release.version}.", f"inv archive --version {release.version}")
+            raise Refused(
+                f"There is no pack of {release.version}.", "inv evidence.stamps --version VERSION   # that has"
+            )
+        key, first = release.settings.evidence.signing_key, bag.digests(pack / bag.ROOT)["sha512"]
+        if seal.signature_of(pack / bag.ROOT).exists() and not key:
+            what = f"The pack of {release.version} is signed, and no key is set that signs what is added to it."
+            raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was built.")
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
                 connection.execute("set timezone to 'UTC'")
@@ -59,7 +65,6 @@ def add_stamps(config: Any, version: str | None) -> None:
                         cursor = connection.cursor(row_factory=dict_row)
                         found = cursor.execute(f"select * from {table} order by 1".encode())
                         rows += [{"environment": name, "table": table, **row} for row in found]
-        key, first = release.settings.evidence.signing_key, bag.digests(pack / bag.ROOT)["sha512"]
         new = seal.append(pack / "addenda" / "stamps.jsonl", rows, first, release.root, key)
     screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")
 
@@ -80,6 +85,9 @@ def add_to_index(config: Any) -> None:
 def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
+        if not release.journal.path.exists():
+            what = f"There is no record of {release.version} here."
+            raise Refused(what, "inv report --version VERSION   # one that was released from this clone")
         sealed, to = release.folder / "evidence", release.folder / "report.html"
         commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
         about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": commit}

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 from release_tasks import supervisor
 from release_tasks.errors import Refused
@@ -74,9 +74,9 @@ def run(
     daemons: bool = False,
     show: bool = False,
     record: bool = True,
-    stdin: Path | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
 ) -> Finished:
-    """Run a program on `stdin` or no input, and end it with its group when it ends or `timeout` seconds are over.
+    """Run a program, and end it with its group when it ends or `timeout` seconds are over.
 
     `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
     killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
@@ -92,14 +92,12 @@ def run(
     program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
     if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    alone: Any = partial(subprocess.Popen, **OWN_GROUP)
+    alone: Any = partial(subprocess.Popen, stdin=stdin, **OWN_GROUP)
     start = partial(Supervised, daemons=daemons) if supervised else alone
     began, failure = time.monotonic(), ""
-    # Files: a pipe could stay open after its program.
-    with TemporaryFile() as out, TemporaryFile() as err, Path(stdin or os.devnull).open("rb") as given:
-        streams: dict[str, Any] = {"stdout": None if show else out, "stderr": None if show else err}
-        streams |= {} if supervised else {"stdin": given}
-        process = start([program, *words[1:]], cwd=folder, env=env, **streams)
+    with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
+        stdout, stderr = (None, None) if show else (out, err)
+        process = start([program, *words[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:

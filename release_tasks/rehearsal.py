@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
-from release_tasks.checks import runner
+from release_tasks.checks import document, runner, web
 from release_tasks.config import REHEARSING, project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
+from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.evidence import authority, seal, verify
-from release_tasks.files import emptied, point_link, records_folder
+from release_tasks.files import emptied, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
-from release_tasks.sections import preconditions
-from release_tasks.sections.deployment import unpack_commit
 from release_tasks.settings import Settings
 
 WHOLE_RELEASE = 1800.0  # seconds
@@ -48,7 +47,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
     with screen.busy("Starting the browser"):
-        preconditions.try_the_browser(root)  # section 2 does it as well, but after the environments
+        web.start_once() if document.uses_a_browser(root) else None  # section 2 does it after the environments
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began, folder = time.monotonic(), _new_folder(keep)
@@ -119,9 +118,11 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
 
 def deploy_previous(environment: Environment, git: Git) -> None:
     """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
-    code = environment.folder / "releases" / "before"
-    unpack_commit(git, "HEAD", code)
-    environment.install(code)
-    apply.apply(environment, pack_in(code, git.root, environment.settings), code, "before")
-    point_link(environment.current, code)
+    commit = git.commit_named("HEAD") or ""
+    before = code.make_ready(git, "before", commit, environment.install, environment.root)
+    tree = before.with_suffix(".tar")
+    code.pack(git, commit, before, tree)
     serve(environment)
+    environment.hosts.place("before", {"commit": commit, "version": versions.version_here(before)}, tree)
+    apply.apply(environment, pack_in(before, git.root, environment.settings), before, "before")
+    environment.hosts.switch("before")

@@ -13,11 +13,11 @@ from release_tasks import lines, versions
 from release_tasks.checks.runner import Result
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
-from release_tasks.deploy import local
-from release_tasks.embedded import folder_of, open_environment, serve
+from release_tasks.deploy import code
+from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse
-from release_tasks.files import RECORDS, atomic_write, locked, read_link, records_folder
+from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse, require
+from release_tasks.files import RECORDS, atomic_write, locked, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
@@ -198,9 +198,12 @@ class Release:
                 serve(self.environments[name])
         return self.environments[name]
 
-    def runs_on(self, env: Environment) -> bool:
-        """Tell whether this release is what `current` names there and what answers at the origin."""
-        return local.has_traffic(env, self.tag)
+    @property
+    def code(self) -> Path:
+        """The tag's code, unpacked and installed on this machine. Raises `NotYet` before it is."""
+        commit = self.published
+        require(commit and code.is_ready(self.root, self.tag, commit), "after the code is unpacked")
+        return code.folder_of(self.root, self.tag)
 
     @cached_property
     def runs_in_production(self) -> bool:
@@ -208,9 +211,8 @@ class Release:
         if self.is_over or not self.published or self.settings.environments.unset("production"):
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
-            code = read_link(folder_of("production", self.root) / "current")
-            return code is not None and code.name == self.tag
-        return self.runs_on(self.environment("production"))
+            return recorded("production", self.root) == self.tag
+        return self.environment("production").runs(self.version)
 
     def only_in_a_run(self) -> None:
         """Raise `NotYet` while `quick` is set: in a status, a dry run, and the first checks of a run (`Plan.check`)."""

@@ -7,10 +7,9 @@ from typing import Any
 from release_tasks import embedded, screen
 from release_tasks.database import drift
 from release_tasks.database.pack import pack_at
-from release_tasks.deploy import local
+from release_tasks.deploy import code
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, again
-from release_tasks.files import read_link
 from release_tasks.git import Git
 
 
@@ -19,20 +18,20 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
 
     Raises `Refused` where it does not answer: then what had the traffic has it again.
     """
-    with embedded.environment_of(config, where) as env:
+    with embedded.environment_of(config, where) as env, closing(Git.open(env.root, env.settings.remote)) as git:
         tag, in_place = _target(env, to)
         version = env.settings.version_of(tag)
         if not config.run.dry:
             env.lock.hold(version)
         with suppress(Refused):  # an embedded one that does not start is what a rollback is for
             embedded.serve(env)
-        has_traffic = local.has_traffic(env, tag)
+        runs = env.runs(version)
         is_stamped = not env.settings.stamp.command or (env.last_stamp() or ("",))[0] == version
-        if has_traffic and is_stamped:
+        if runs and is_stamped:
             screen.say(f"{where.capitalize()} runs {version} already; nothing was changed. {in_place}")
             return
-        now = getattr(read_link(env.current), "name", "nothing")
-        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_lost(env, tag)]
+        now, commit = env.hosts.tag() or "nothing", env.hosts.facts(tag)["commit"]
+        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_lost(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
         else:
@@ -40,18 +39,19 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         if config.run.dry:
             return
         with screen.busy(f"Going back to {version}"):
-            if not has_traffic:
-                local.flip(env, tag)
+            if not runs:
+                env.hosts.switch(tag)
             if not is_stamped:
-                local.stamp(env, tag)
+                env.stamp(version, code.make_ready(git, tag, commit, env.install))
         screen.say(f"{where.capitalize()} runs {version}.", "bold green")
 
 
 def _target(env: Environment, to: str | None) -> tuple[str, str]:
     """Return the tag of the version `to`, by default of what had the traffic before the newest, and which there are."""
-    found, current = local.releases(env), getattr(read_link(env.current), "name", "")
-    befores = [facts["before"] for facts in found.values() if facts.get("before")]
+    found, current = env.hosts.releases(), env.hosts.tag()
+    befores = [facts["before"] for facts in found.values() if env.settings.version_of(facts.get("before") or "")]
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
+    live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
     tag = env.settings.tag_of(to) if to else next(iter(befores), "")
     if tag not in live:
@@ -60,10 +60,10 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     return tag, in_place
 
 
-def _lost(env: Environment, tag: str) -> Iterator[str]:
+def _lost(env: Environment, git: Git, tag: str) -> Iterator[str]:
     """Yield what the DDL of the newest release in place took away, which the code of the release `tag` may need."""
-    newest = next(iter(local.releases(env)))
-    with closing(Git.open(env.root, env.settings.remote)) as git, screen.busy("Comparing the DDL packs"):
+    newest = next(iter(env.hosts.releases()))
+    with screen.busy("Comparing the DDL packs"):
         refs = [f"refs/tags/{name}" for name in (tag, newest)]
         if missing := [ref for ref in refs if not git.commit_named(ref)]:
             yield f"What the DDL took away is not known: {missing[0]} is not here (git fetch --tags)."

@@ -1,28 +1,30 @@
-"""`inv deploy.running`: what runs in each environment, at a glance. Nothing is started for it."""
+"""`inv deploy.running`: what runs in each environment, at a glance; `inv deploy.history`: what happened to one."""
 
 from contextlib import closing
+from operator import itemgetter
 from typing import Any
 
 from release_tasks import ddl, embedded, screen
 from release_tasks.config import project_root, settings_of
-from release_tasks.database import apply
+from release_tasks.database import apply, drift
 from release_tasks.database.pack import pack_at
-from release_tasks.deploy import local
 from release_tasks.errors import Refused
-from release_tasks.files import read_link
 from release_tasks.git import Git
 from release_tasks.settings import Settings
 from release_tasks.versions import is_later_release
 
-COLUMNS = "environment", "answers", "in place", "commit", "since", "by", "stamped", "ddl", "unapplied", "problem"
+FACTS = ["answers", "tag", "colour", "commit", "since", "by", "stamped", "ddl", "unapplied", "drift", "problem"]
 EMBEDDED = "embedded: runs only with a command"
 
 
-def report(config: Any, as_json: bool) -> None:
-    """Print a row for each environment. Raises `SystemExit` where there are some to be reached, and none was."""
+def report(config: Any, as_json: bool, ahead: str) -> None:
+    """Print a row for each environment, and the step that is `ahead` of a release under way.
+
+    Raises `SystemExit` where there are environments to be reached, and none was.
+    """
     screen.for_machines(as_json)
     settings = settings_of(config)
-    rows: list[dict[str, Any]] = [{**dict.fromkeys(COLUMNS), "environment": name} for name, _ in settings.environments]
+    rows: list[dict[str, Any]] = [{"environment": name, **dict.fromkeys(FACTS)} for name, _ in settings.environments]
     with closing(Git.open(project_root(config), settings.remote)) as git:
         for row in rows:
             try:
@@ -30,10 +32,12 @@ def report(config: Any, as_json: bool) -> None:
             except Refused as no:
                 row["problem"] = str(no)
     if as_json:
-        screen.as_json(rows)
+        screen.as_json({"environments": rows, "next": ahead})
     else:
         short = [row | {"commit": (row["commit"] or "")[:9]} for row in rows]
-        screen.table("", [*COLUMNS], [["–" if cell in ("", None) else cell for cell in row.values()] for row in short])
+        cells = [[fact, *("–" if row[fact] in ("", None) else row[fact] for row in short)] for fact in FACTS]
+        screen.table("", ["", *(row["environment"] for row in rows)], cells)
+        screen.say(f"Next: {ahead}   (inv status)" if ahead else "No release is under way.")
     wanted = [row for row in rows if row["problem"] != EMBEDDED]
     if wanted and not any(row["answers"] or row["ddl"] is not None for row in wanted):
         raise SystemExit(1)
@@ -42,14 +46,19 @@ def report(config: Any, as_json: bool) -> None:
 def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
     """Fill `row` with what is seen in the environment `name`. Raises `Refused` where it cannot be reached."""
     if settings.environments.named(name).embedded:
-        current = read_link(embedded.folder_of(name, git.root) / "current")
-        row |= {"in place": current and current.name, "problem": EMBEDDED}
+        row |= {"tag": embedded.recorded(name, git.root), "problem": EMBEDDED}
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
-        (version, said), tag = env.probe(), getattr(name != "dev" and read_link(env.current), "name", "")
-        facts = local.facts_of(env, tag)
-        row |= {"answers": version, "in place": tag, "problem": "" if version else said}
+        version, said = env.probe()
+        looks = {} if name == "dev" else env.hosts.looks()
+        tags = dict.fromkeys(seen.tag for seen in looks.values() if seen.tag)
+        problems = [] if version else [said]
+        problems += [seen.problem for seen in looks.values() if seen.problem]
+        row |= {"answers": version, "tag": ", ".join(tags), "problem": " ".join(problems)}
+        tag = next(iter(tags), "")
+        facts = next(((seen.releases or {}).get(tag, {}) for seen in looks.values() if seen.tag), {})
         row |= {key: facts.get(key) for key in ("commit", "since", "by")}
+        row["colour"] = ", ".join(dict.fromkeys(seen.colour for seen in looks.values() if seen.colour))
         if stamp := env.last_stamp():
             row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
         with env.connect() as connection:
@@ -59,3 +68,21 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
             at = tag and git.commit_named(f"refs/tags/{tag}")
             pack = pack_at(git, at, settings) if at else ddl.pack_for(name, git.root, settings)
             row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
+        with screen.busy(f"Comparing {name} with a scratch server"):
+            found = drift.drift_of(env.dsn, name, pack, git.root, settings)
+        row["drift"] = "yes" if any(not settings.ddl.excepts(str(each)) for each in found) else "no"
+
+
+def history(config: Any, where: str, as_json: bool) -> None:
+    """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps."""
+    screen.for_machines(as_json)
+    with embedded.environment_of(config, where) as env:
+        looks = {} if where == "dev" else env.hosts.looks()
+        rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]
+        rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in env.stamps(50)]
+    rows = sorted(rows, key=itemgetter("at")) + [{"what": each.problem} for each in looks.values() if each.problem]
+    rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]
+    if as_json:
+        screen.as_json(rows)
+    else:
+        screen.table(f"History of {where}", ["at", "where", "by", "what"], [[*row.values()] for row in rows])

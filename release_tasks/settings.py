@@ -1,61 +1,15 @@
 """The settings of a repo, `release:` in invoke.yaml: what may be set, and the default of what is not."""
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.deploy.settings import Environments
 from release_tasks.evidence.settings import Evidence
+from release_tasks.values import Command, Folder, Model, Order, Pattern, Seconds, Table, Tag, Template, Text, UrlPath
 
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
-
-
-class Model(BaseModel):
-    """A group of settings: unknown keys are refused, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _is_pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
-    return text
-
-
-def _is_an_origin(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
-    except ValueError:  # no number for a port
-        good = False
-    if text and not good and "${" not in text:
-        raise ValueError("expected http:// or https://, a host, perhaps a port")
-    return text
-
-
-def _is_an_order(order: object) -> object:
-    if order not in ("javascript", "bytes") and not (order and isinstance(order, list)):
-        raise ValueError("expected javascript, bytes, or a command as a list of words")
-    return order
-
-
-Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
-Pattern = Annotated[str, AfterValidator(_is_pattern)]
-Text = Annotated[str, Field(min_length=1)]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000)]  # PostgreSQL takes twice as many
-Folder = Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]
-Origin = Annotated[str, AfterValidator(_is_an_origin)]
-UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
-Command = Annotated[list[str], Field(min_length=1)]
-Template = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag)\})*$")]
-Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\{version\}$")]
-Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
 
 
 class VersionFile(Model):
@@ -143,53 +97,6 @@ class Acceptance(Model):
     logs: list[str] = Field([], description="patterns of log files that tests read, beside the server log")
 
 
-class Environment(Model):
-    """A database, a web app and jobs. Without `dsn` it is embedded: all of it runs in .release/."""
-
-    dsn: str = Field("", description="the database, as a URL or words of libpq; its password as ${NAME}")
-    origin: Origin = Field("", description="http:// or https://, a host, perhaps a port")
-    folder: str = Field("", description="where releases are unpacked and `current` points to one of them")
-    restart: list[str] = Field([], description="the command that restarts web app and jobs from `current`")
-    log: str = Field("", description="PostgreSQL's server log, for the check on SQL warnings")
-
-    @property
-    def embedded(self) -> bool:
-        return not self.dsn
-
-
-class Environments(Model):
-    """The three environments of a release."""
-
-    dev: Environment = Field(Environment(), description="where section 2 tries everything first")
-    staging: Environment = Field(Environment(), description="gets the release in section 7")
-    production: Environment = Field(Environment(), description="gets the release in section 8")
-
-    @model_validator(mode="after")
-    def complete(self) -> Self:
-        for name, environment in self:
-            given = [key for key in Environment.model_fields if key != "dsn" and getattr(environment, key)]
-            needed = ["origin"] if name == "dev" else ["origin", "folder", "restart", "log"]
-            missing = [key for key in needed if key not in given]
-            if environment.dsn and missing:
-                raise ValueError(f"{name} has a dsn, but no {', '.join(missing)}")
-            if given and not environment.dsn:
-                raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
-        return self
-
-    def unset(self, name: str) -> list[Problem]:
-        """Return the variables of the environment `name` that are not set, as problems."""
-        path, environment = f"release.environments.{name}", getattr(self, name)
-        return [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
-
-    def named(self, name: str) -> Environment:
-        """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
-        if name not in type(self).model_fields:
-            raise Refused(f"There is no environment {name!r}; expected dev, staging or production.")
-        refuse(self.unset(name))
-        found: Environment = getattr(self, name)
-        return found
-
-
 class Settings(Model):
     """All that a repo may set; what it leaves out has the default given here."""
 
@@ -241,10 +148,3 @@ class Settings(Model):
         order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
         commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values()]
         return any(command[:1] in NODES for command in commands)
-
-
-def unset_problems(path: str, text: str) -> Iterator[Problem]:
-    """Yield the variables that are left in `text`, the value of the key `path`: nobody has set them."""
-    for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
-        what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
-        yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")

@@ -10,7 +10,7 @@ from release_tasks.config import project_root
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
-from release_tasks.files import emptied, read_link, read_text, records_folder
+from release_tasks.files import emptied, read_text, records_folder
 from release_tasks.release import Release
 from release_tasks.versions import version_here
 
@@ -36,9 +36,9 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     """Run the tests marked `on_backup` on `dsn`, a restored copy; return what ran, or why nothing did."""
-    code = environment.root if environment.name == "dev" else read_link(environment.current)
-    if code is None:
+    if environment.name != "dev" and not environment.hosts.tag():
         return "no smoke ran, for nothing has been deployed there yet"
+    code = environment.code
     files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
     if not files:
         return "no smoke is marked on_backup"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import embedded, process
+from release_tasks.deploy.hosts import Hosts
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -216,17 +218,20 @@ def test_what_is_no_json_object_with_a_version_is_none(
 def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(
     environment: Callable[..., Environment], work: Work, web: Web
 ) -> None:
-    here, release = environment(origin=web.origin), work.release()
-    assert not release.runs_on(here)
+    here = environment(origin=web.origin)
+    here.hosts = Hosts("staging", embedded.host_of(here))
+    assert not here.runs("0.1.1")
     web.be("0.1.1")
+    facts = {"commit": work.git("rev-parse", "HEAD"), "version": "0.1.1", "since": "now"}
     (here.folder / "releases" / "v0.1.0").mkdir(parents=True)
     (here.folder / "releases" / "v0.1.1").mkdir()
-    point_link(here.current, here.folder / "releases" / "v0.1.0")
-    assert not release.runs_on(here)
-    point_link(here.current, here.folder / "releases" / "v0.1.1")
-    assert release.runs_on(here) and here.code.name == "v0.1.1"
+    (here.folder / "releases" / "v0.1.1.json").write_text(json.dumps(facts))
+    point_link(here.folder / "current", here.folder / "releases" / "v0.1.0")
+    assert not here.runs("0.1.1")
+    point_link(here.folder / "current", here.folder / "releases" / "v0.1.1")
+    assert here.runs("0.1.1")
     web.be("0.1.0")
-    assert not release.runs_on(here)
+    assert not here.runs("0.1.1")
 
 
 def test_the_code_of_dev_is_the_working_tree_and_elsewhere_what_was_deployed(
@@ -242,7 +247,8 @@ def test_an_environment_with_a_dsn_is_as_its_settings_say(tmp_path: Path) -> Non
     settings = Settings.model_validate({"environments": {"production": {**own, "log": "/var/log/pg.log"}}})
     here = open_environment("production", tmp_path, settings)
     assert (here.name, here.dsn, here.origin) == ("production", own["dsn"], "https://pill.example.org")
-    assert (here.folder, here.log, here.restart) == (tmp_path / "srv", Path("/var/log/pg.log"), ["true"])
+    assert (here.folder, here.log) == (tmp_path / "srv", Path("/var/log/pg.log"))
+    assert (here.hosts.host.folder, here.hosts.host.restart) == (tmp_path / "srv", ["true"])
 
 
 def test_closing_stops_what_is_held_in_reverse_and_once(environment: Callable[..., Environment]) -> None:
@@ -262,24 +268,25 @@ def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no(
     assert wait_until(lambda: True, -1)
 
 
-def test_a_flip_starts_the_services_of_an_embedded_environment_from_the_new_folder(tmp_path: Path) -> None:
+def test_a_switch_starts_the_services_of_an_embedded_environment_from_the_new_folder(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
     settings = Settings(folder="api", services={"jobs": [sys.executable, "-c", code]})
     log, serves = tmp_path / "jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
-    serves.to_close.append(lambda: None)  # its server
+    host = embedded.host_of(serves)
+    serves.hosts, host.version_path, host.answers = Hosts("staging", host), "", lambda *_, **__: True
 
     def starts() -> list[str]:
         return log.read_text().splitlines() if log.exists() else []
 
     serve(serves)
-    assert len(serves.to_close) == 1  # nothing is deployed yet
-    for number, name in enumerate(("blue", "green"), start=1):
-        (tmp_path / name / "api").mkdir(parents=True)
-        point_link(serves.current, tmp_path / name)
-        serve(serves, again=True)
+    assert not host.running  # nothing is deployed yet
+    for number, tag in enumerate(("v0.1.0", "v0.1.1"), start=1):
+        (host.code_of(tag) / "api").mkdir(parents=True)
+        host.code_of(f"{tag}.json").write_text('{"commit": "c0ffee"}')
+        serves.hosts.switch(tag)
         serve(serves)
         assert until(lambda number=number: len(starts()) == number)
-        assert starts()[-1].endswith(str(tmp_path / name / "api"))
+        assert starts()[-1].endswith(str(host.code_of(tag) / "api"))
     (old, new) = (int(line.split()[0]) for line in starts())
     assert not alive(old) and alive(new)
     serves.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_a_problem_is_named_by_its_key_path(raw: Any, path: str, told: str) -> N
     [
         ({"apps": "x"}, "app, title, folder, main, ", "Did you mean app?"),
         ({"ddl": {"foldr": "x"}}, "folder, order, command, ", "Did you mean folder?"),
-        ({"environments": {"dev": {"url": "x"}}}, "dsn, origin, folder, restart, log.", "Remove it"),
+        ({"environments": {"dev": {"url": "x"}}}, "dsn, origin, log, folder, restart, ", "Remove it"),
     ],
 )
 def test_a_wrong_key_is_answered_with_the_right_ones(raw: Any, keys: str, hint: str) -> None:
@@ -331,3 +332,26 @@ def test_the_password_of_a_url_is_shown_neither_as_typed_nor_as_it_is(password: 
     load(with_dsn(dsn), {"PW": quote(password, safe="")})
     shown = masks.mask(f"<{password}> <{quote(password, safe='')}> {dsn.replace('${PW}', quote(password, safe=''))}")
     assert password not in shown and quote(password, safe="") not in shown
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"colours": {"blue": 3001}, "stop": ["x"]}, "expected|has to name two"),
+        ({"colours": {"blue": 3001, "green": 3001}, "stop": ["x"]}, "has to name two, each with a port of its own"),
+        ({"hosts": ["app1"], "inventory": "hosts.yml"}, "hosts and inventory cannot be set with another way"),
+        ({"tool": {"deploy": ["d"], "running": ["r"]}}, "tool cannot be set with another way to deploy"),
+        ({"hosts": ["app1"], "folder": "srv"}, "expected an absolute path, as it is on other hosts"),
+    ],
+)
+def test_one_way_to_deploy_is_set_and_whole(own: dict[str, Any], said: str) -> None:
+    about = {"dsn": "dbname=x", "origin": "http://x", "log": "l", "folder": "/srv/x", "restart": ["r"], **own}
+    (problem,) = problems({"environments": {"production": about}})
+    assert re.search(said, problem.what), problem.what
+
+
+def test_an_image_that_a_command_has_is_set() -> None:
+    tool = {"deploy": ["set", "{image}"], "running": ["get"]}
+    about = {"dsn": "dbname=x", "origin": "http://x", "log": "l", "tool": tool}
+    (problem,) = problems({"environments": {"production": about}})
+    assert "a command has {image}, and image does not say which" in problem.what

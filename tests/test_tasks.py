@@ -76,7 +76,8 @@ def test_release_takes_every_option_that_a_section_takes() -> None:
 def test_no_task_takes_an_argument_that_help_would_fill() -> None:
     for name in tasks.ns.task_names:
         task = tasks.ns[name]
-        assert not [argument for argument in task.get_arguments() if argument.positional], name
+        given = ["pack"] if name == "evidence.verify" else []  # the one thing that it is about
+        assert [argument.name for argument in task.get_arguments() if argument.positional] == given, name
 
 
 def test_every_task_is_in_the_list_under_its_name() -> None:
@@ -89,7 +90,9 @@ def test_a_list_loads_invoke_and_the_standard_library_only() -> None:
     argv = [sys.executable, "-c", LISTED]
     said = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "2. Preconditions" in said
-    assert said.splitlines()[-1] == "loaded: invoke"
+    loaded = said.splitlines()[-1].removeprefix("loaded: ").split()
+    theirs = [each for each in loaded if not re.match("_?(yaml|cython)", each)]  # Invoke takes PyYAML where it is there
+    assert theirs == ["invoke"]
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def ledger_problems(target: Target, record: Record) -> Iterator[str]:
 def tree_problems(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree."""
     if target.commit:
-        git = ["git", f"--work-tree={target.code}"]
+        tree = target.placed or target.code
+        git = ["git", f"--work-tree={tree}"]
         with TemporaryDirectory() as folder:
             how: dict[str, Any] = {"cwd": Path(target.root), "env": {"GIT_INDEX_FILE": f"{folder}/index"}}
             process.run([*git, "read-tree", target.commit], record=False, **how)
@@ -84,6 +85,6 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
             wrong = process.run(diff, record=False, **how).stdout.split("\0")[:-1]
         record("tree", f"files of {target.commit:.9}")
         if wrong:
-            what = f"In {target.code} these are not as in {target.commit:.9}: {listed(wrong)}."
+            what = f"In {tree} these are not as in {target.commit:.9}: {listed(wrong)}."
             restore = shlex.join(["git", "-C", target.root, *git[1:], "read-tree", "--reset", "-u", target.commit])
             yield f"{what} To restore them: GIT_INDEX_FILE=$(mktemp -u) {restore}"

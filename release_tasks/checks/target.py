@@ -26,10 +26,11 @@ class Target:
     dsn: str = field(repr=False)
     origin: str
     root: str  # of the repository
-    code: str  # the tree that runs there
+    code: str  # of what runs there
     folder: str  # in it, where commands run
     env: Mapping[str, str] = field(default_factory=dict, repr=False)  # of the application's commands
     version_path: str = "/api/version"
+    placed: str = ""  # the tree that runs there, where it is on this machine
     commit: str = ""  # that should be deployed; empty on dev, which runs the working tree
     deployed_at: str = ""  # ISO 8601, by the database's clock
     settled_by: float = 0.0  # Unix time until which every check may come to pass

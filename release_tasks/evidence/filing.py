@@ -16,7 +16,7 @@ from release_tasks.journal import Journal
 from release_tasks.masks import secrets_of
 from release_tasks.release import Release
 
-ASKED = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
+FIELDS = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
 KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
 # Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
 SECRET = re.compile(
@@ -35,9 +35,11 @@ def part(release: Release, data: Path) -> None:
 
 def prepare(release: Release, office: str) -> Iterator[str]:
     """Make the deposit, unless it is there, the form and the checklist; yield what a person needs to know."""
-    refuse([] if office in ASKED else [Problem(f"There is no office {office!r}; expected {listed(ASKED)}.")])
+    refuse([] if office in FIELDS else [Problem(f"There is no office {office!r}; expected {listed(FIELDS)}.")])
     if not release.published:
-        raise Refused(f"{release.tag} is not published: file a release.", f"inv tag --version {release.version}")
+        raise Refused(
+            f"{release.tag} is not published: file a release.", f"inv filing --office {office} --version VERSION"
+        )
     folder, filing = release.folder / f"filing-{office}", release.settings.evidence.filing
     deposit, sums = folder / "deposit.zip", folder / "deposit.zip.sha512"
     private = _private(release.root, Path(filing.private).expanduser()) if filing.private else {}
@@ -49,7 +51,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     languages = sorted({Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()})
     form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
     form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}
-    missing = [name for name in ASKED[office].split() if not form.get(name)]
+    missing = [name for name in FIELDS[office].split() if not form.get(name)]
     form |= dict.fromkeys(missing, "MISSING")
     checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
     lines = "".join(f"- {name}: {value}\n" for name, value in form.items())

@@ -49,7 +49,9 @@ def signer_of(file: Path, allowed: Path, at: datetime) -> str:
     if not (who := found.stdout.splitlines()):
         raise Refused(f"no key of {allowed.name} that was valid at {at:%Y-%m-%d %H:%M} has signed it")
     words = ["ssh-keygen", "-Y", "verify", *ours, "-I", who[0], "-n", NAMESPACE]
-    if (verified := process.run(words, check=False, stdin=file)).code:
+    with file.open("rb") as content:
+        verified = process.run(words, check=False, stdin=content)
+    if verified.code:
         raise Refused(f"it is not what {who[0]} has signed: {verified.tail(1)}")
     return who[0]
 

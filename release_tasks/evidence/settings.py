@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, Field
+
+from release_tasks.values import Model
 
 
 def _names_the_file(command: list[str]) -> list[str]:
@@ -15,7 +17,7 @@ Command = Annotated[list[str], AfterValidator(_names_the_file)]
 Place = str | tuple[Command, Command]  # a folder; or what sends a file away, and what brings it back
 
 
-class Filing(BaseModel, extra="forbid", frozen=True):
+class Filing(Model):
     """A filing with an office such as INPI; what is about persons stands in a file that git does not have."""
 
     include: list[str] = Field([], description="patterns of the source that is deposited, such as src/**/*.ts")
@@ -23,7 +25,7 @@ class Filing(BaseModel, extra="forbid", frozen=True):
     private: str = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
 
 
-class Evidence(BaseModel, extra="forbid", frozen=True):
+class Evidence(Model):
     """Section 9. Keys and certificates are named by path; a secret key stays where it is."""
 
     signing_key: str = Field("", description="ssh key that signs the pack; NAME.pub beside it, or the agent's .pub")

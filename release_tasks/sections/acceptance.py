@@ -1,6 +1,5 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ from release_tasks import embedded, screen
 from release_tasks.checks import INCONCLUSIVE, document, runner
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import pack_at
-from release_tasks.deploy import local
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse, require
-from release_tasks.files import emptied, read_link, records_folder
+from release_tasks.files import emptied, records_folder
 from release_tasks.release import Release, until_live
 from release_tasks.sections.deployment import stamped_at
 from release_tasks.versions import version_here
@@ -28,28 +26,42 @@ def meet_the_conditions(release: Release, env: Environment) -> str:
 def acceptance_on(release: Release, here: Environment) -> list[runner.Result]:
     """Return what section 7.2 says of the release that runs `here`; checked once until something changes."""
     if release.acceptance is None:
-        require(release.runs_on(here), f"after the release runs on {here.name}")
+        require(here.runs(release.version), f"after the release runs on {here.name}")
         stamped = not release.settings.stamp.command or stamped_at(release, here)
         require(stamped, f"after the session is stamped on {here.name}")
         release.only_in_a_run()
-        name, commit = f"acceptance-{here.name}", local.facts_of(here, release.tag)["commit"]
-        release.acceptance = check(release, here, emptied(release.folder / "checks" / name))
-        release.keep_results(name, here.name, release.acceptance, commit=commit)
+        release.acceptance = _checked(release, here, f"acceptance-{here.name}")
     found: list[runner.Result] = release.acceptance
     return found
 
 
-def check(release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0) -> list[runner.Result]:
+def accept_before_the_flip(release: Release, here: Environment, origin: str) -> str:
+    """Check section 7.2 at `origin`, where the release runs without traffic; its tests only read."""
+    results = _checked(release, here, f"acceptance-{here.name}-before", origin)
+    return runner.summary(results, "Condition", f"at {origin}, before the flip", release.again())
+
+
+def _checked(release: Release, here: Environment, name: str, origin: str = "") -> list[runner.Result]:
+    results = check(release, here, emptied(release.folder / "checks" / name), origin=origin)
+    release.keep_results(name, here.name, results, commit=release.published)
+    return results
+
+
+def check(
+    release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0, origin: str = ""
+) -> list[runner.Result]:
     """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
-    settings, deployment, facts = release.settings, local.facts_of(here, release.tag), dict[str, Any]()
-    if commit := deployment["commit"]:
+    settings, facts = release.settings, dict[str, Any]()
+    deployment = {} if here.name == "dev" else here.hosts.facts(release.tag)
+    if commit := deployment.get("commit"):
         facts = {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
         facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
         facts["log_positions"] = deployment.get("positions", {})
         facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
+        facts["placed"] = str(here.hosts.path_of(release.tag) or "")
     settled_by = deployment.get("began_unix", 0.0) + settings.acceptance.wait
-    target = runner.target_of(here, release.version, settled_by=settled_by, watch=watch, **facts)
-    code = Path(target.code)
+    code = release.code if origin else here.code
+    target = runner.target_of(here, release.version, code, origin, settled_by=settled_by, watch=watch, **facts)
     refuse(document.condition_problems(code))
     files = [runner.THE_RELEASE, *sorted((code / "acceptance").glob("test_*.py"))]
     results = runner.run(target, files, evidence, *options)
@@ -75,14 +87,12 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     settings, root = settings_of(config), project_root(config)
-    folder = root / (settings.environments.named(where).folder or embedded.folder_of(where, root))
-    deployed = read_link(folder / "current") if where != "dev" else None
-    version = version or (deployed.name.removeprefix(settings.tag_of("")) if deployed else version_here(root))
-    with closing(Release(version, root, settings)) as release:
-        env = release.environment(where)
-        embedded.serve(env)
+    with embedded.environment_of(config, where, services=True) as env:
+        tag = "" if where == "dev" else env.hosts.tag()
+        release = Release(version or settings.version_of(tag) or tag or version_here(root), root, settings)
         title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
         with screen.busy(f"Checking {title}"):
             options = runner.words_after_dashes()
             results = check(release, env, emptied(evidence / f"acceptance-{where}"), *options, watch=float(watch or 0))
+        release.close()
     runner.report(title, results, as_json, "Condition", f"on {where}")

@@ -20,7 +20,7 @@ def have_what_the_evidence_needs(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
     evidence, root = release.settings.evidence, release.root
     copies.recipients_of(evidence.recipients)
-    release.only_in_a_run()  # the key may be asked for its passphrase
+    release.only_in_a_run()  # the key may need its passphrase
     for ca in evidence.authorities.values():
         process.run(["openssl", "x509", "-noout", "-in", root / ca])
     if evidence.signing_key:

@@ -5,13 +5,13 @@ import shlex
 import shutil
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from release_tasks import ddl, embedded, environments, lines, node, smokes, versions
 from release_tasks.checks import document, web
 from release_tasks.database.pack import pack_problems
+from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
-from release_tasks.files import records_folder
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import acceptance, deployment, tag, withdrawal
 from release_tasks.version_files import version_in
@@ -157,7 +157,8 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 def have_what_commands_name(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
     settings, folder = release.settings, release.root / release.settings.folder
-    problems = [*environments.folder_problems(release.root, settings), *deployment.submodule_problems(release)]
+    problems = environments.folder_problems(release.root, settings)
+    list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
     commands = {f"services.{name}": command for name, command in settings.services.items()}
     commands |= {"ddl.command": settings.ddl.command, "stamp.command": settings.stamp.command}
     commands = {key: command for key, command in {"install": settings.install, **commands}.items() if command}
@@ -173,7 +174,7 @@ def have_what_commands_name(release: Release) -> str:
     if settings.uses_node:
         refuse(problems)
         release.only_in_a_run()  # Node and pnpm may have to be installed
-        path = node.runtime(folder, records_folder(release.root))["PATH"]
+        path = node.runtime(folder, release.folder.parent)["PATH"]
     for key, command in commands.items():
         if "/" not in command[0] and not shutil.which(command[0], path=path):
             program = shlex.quote(command[0])
@@ -181,6 +182,14 @@ def have_what_commands_name(release: Release) -> str:
             problems.append(Problem(what, f"which {program}   # or correct release.{key} in invoke.yaml"))
     refuse(problems)
     return ", ".join(commands)
+
+
+@until_published
+def install_from_a_clean_tree(release: Release) -> str:
+    """What is committed can be installed, without anything that only lies in this folder."""
+    release.only_in_a_run()
+    code.make_ready(release.git, release.tag, release.tip, release.environment("dev").install)
+    return " ".join(release.settings.install) or "release.install is not set"
 
 
 @until_over
@@ -197,12 +206,7 @@ def sign_once(release: Release, sign: bool = False) -> str:
 def start_the_browser_once(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
     release.only_in_a_run()
-    return try_the_browser(release.root)
-
-
-def try_the_browser(root: Path) -> str:
-    """Start the browser if a test looks at a view, and return which it is. Raises `Refused` when that fails."""
-    return web.start_once() if document.uses_a_browser(root) else "no test looks at a view"
+    return web.start_once() if document.uses_a_browser(release.root) else "no test looks at a view"
 
 
 @until_published

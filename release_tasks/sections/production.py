@@ -7,20 +7,18 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import dropwhile
-from pathlib import Path
 
 from release_tasks import screen, smokes
 from release_tasks.checks import document
 from release_tasks.database import backup, programs, proof, restore
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
-from release_tasks.files import read_link
 from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
 from release_tasks.process import Supervised, free_port, wait_until
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance
-from release_tasks.sections.deployment import placed, shown, unapplied_files
+from release_tasks.sections.deployment import shown, unapplied_files
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -51,7 +49,7 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
     database, files = programs.variables(env.dsn), unapplied_files(release, env)
     version = env.running_version() if release.settings.acceptance.version else None
-    runs = version or getattr(read_link(env.current), "name", "nothing")
+    runs = version or env.hosts.tag() or "nothing"
     yield f"Production, {env.origin}: {runs} → {release.title}"
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
     yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"
@@ -97,29 +95,36 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
 
 
 @until_live
-def pass_the_smokes_before_the_flip(release: Release, env: Environment) -> str:
-    """The smokes pass on the new code, beside the one that still has the traffic."""
-    code = placed(release, env)
+def pass_the_checks_before_the_flip(release: Release, env: Environment) -> str:
+    """The smokes, and section 7.2, pass on the new code, beside the one that still has the traffic."""
+    require(env.hosts.facts(release.tag), "after the code is in place")
     require(not unapplied_files(release, env), "after the DDL pack is applied")
     release.only_in_a_run()
-    with _candidate(release, env, code) as origin:
-        seen = smokes.pass_all(release, env, code, origin)
-    return seen if origin != env.origin else f"{seen}; no services.web is set, so the running app was used"
+    with _candidate(release, env) as origin:
+        smoked = smokes.pass_all(release, env, release.code, origin)
+        accepted = acceptance.accept_before_the_flip(release, env, origin)
+    where = "" if origin != env.origin else "; no services.web is set, so the running app was used"
+    return f"{smoked}; {accepted}{where}"
 
 
 @contextmanager
-def _candidate(release: Release, env: Environment, code: Path) -> Iterator[str]:
-    """Run the web app of `code` on a port of its own for the length of the block; yield its origin.
+def _candidate(release: Release, env: Environment) -> Iterator[str]:
+    """Run the new code where it has no traffic, for the length of the block; yield its origin.
 
-    Where nothing ran before, the jobs run with it: nobody else would feed what the smokes look at.
+    That is its colour on the first host; without colours the web app on a port of this machine, and where nothing ran
+    before the jobs too: nobody else would feed what the checks look at.
     """
-    services, folder = release.settings.services, code / release.settings.folder
+    services, folder = release.settings.services, release.code / release.settings.folder
+    if env.hosts.host.colours:
+        with env.hosts.idle(release.tag) as origin:
+            yield origin
+        return
     if "web" not in services:
         yield env.origin
         return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
-    names = ["web"] if read_link(env.current) else list(services)
+    names = ["web"] if env.hosts.tag() else list(services)
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in names}
     with ExitStack() as stack:

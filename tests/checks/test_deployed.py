@@ -16,7 +16,7 @@ import pytest
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED
 from release_tasks.checks.deployed import check_release
 from release_tasks.checks.target import Target
-from release_tasks.sections.deployment import unpack_commit
+from release_tasks.deploy.code import unpack
 from tests.checks.conftest import Came, came_to
 
 BEGAN = "2026-01-02T10:00:00+00:00"
@@ -47,7 +47,7 @@ def staging(web, dsn, work, target, tmp_path) -> Target:
     (work.root / "app.js").chmod(0o755)
     commit = work.commit({})
     code = tmp_path / "releases" / "v0.1.1"
-    unpack_commit(work.layer(), commit, code)
+    unpack(work.layer(), commit, code)
     (code / "node_modules").mkdir()
     (code / "node_modules" / "extra.js").write_text("no business of ours\n")
     return target(
@@ -165,7 +165,7 @@ def test_a_file_edited_by_hand_on_the_server_is_caught(staging, checked, change,
 
 def test_a_file_that_a_build_rewrites_may_have_the_attribute_rewritten(staging, checked, work):
     commit = work.commit({".gitattributes": "*.bat eol=crlf\n# the build writes it\napp.js rewritten\n"})
-    unpack_commit(work.layer(), commit, Path(staging.code))
+    unpack(work.layer(), commit, Path(staging.code))
     Path(staging.code, "app.js").write_text("built();\n")
     assert checked(staging, commit=commit).outcome == PASSED
     Path(staging.code, "docs", "a (1).md").write_text("by hand\n")
@@ -176,7 +176,7 @@ def test_a_submodule_and_what_is_not_archived_are_no_business_of_ours(staging, c
     work.add_submodule("docs2", {"a.md": "a\n"})
     commit = work.commit({".gitattributes": "*.bat eol=crlf\nVERSION export-ignore\n"})
     shutil.rmtree(staging.code)
-    unpack_commit(work.layer(), commit, Path(staging.code))
+    unpack(work.layer(), commit, Path(staging.code))
     assert checked(staging, commit=commit).outcome == PASSED
 
 

@@ -25,10 +25,13 @@ from release_tasks.config import load
 from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
+from release_tasks.deploy.code import folder_of
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.local import LocalHost
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.evidence import pack
-from release_tasks.files import file_sha256, point_link
+from release_tasks.files import file_sha256
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.process import wait_until
 from release_tasks.sections import production
@@ -431,19 +434,21 @@ def test_it(run, target):
 """
 
 
-def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(source: str, tmp_path: Path) -> None:
-    environment = environment_at(source, tmp_path)
-    taken = backup.take(environment, "")
-    code = tmp_path / "production" / "releases" / "v0.1.0"
-    (code / "smokes").mkdir(parents=True)
+def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(source: str, work: Work) -> None:
     writes = READS.format(statement="delete from parted", python=sys.executable)
-    (code / "smokes" / "test_writes.py").write_text(writes)
-    (code / "smokes" / "test_other.py").write_text("def test_it(db): db.execute('select 1 / 0')")
-    point_link(environment.current, code)
+    other = "def test_it(db): db.execute('select 1 / 0')"
+    commit = work.commit({"smokes/test_writes.py": writes, "smokes/test_other.py": other})
+    environment = environment_at(source, work.root)
+    host = LocalHost(work.root / "production", "")
+    environment.hosts = Hosts("production", host)
+    host.code_of("v0.1.0").mkdir(parents=True)
+    host.code_of("v0.1.0.json").write_text(json.dumps({"commit": commit}))
+    host.link("current", "v0.1.0")
+    taken = backup.take(environment, "")
     on_copy = partial(pass_on_copy, environment, "0.1.1")
     assert "; smokes: writes: it " in restore.verify(taken, environment, on_copy)
     fails = READS.format(statement="select from nowhere", python=sys.executable)
-    (code / "smokes" / "test_fails.py").write_text(fails)
+    (folder_of(work.root, "v0.1.0") / "smokes" / "test_fails.py").write_text(fails)
     (taken.folder / VERIFIED).unlink()
     with pytest.raises(Refused, match=r"(?s)Smoke fails: it: failed on the restored backup.*nowhere"):
         restore.verify(taken, environment, on_copy)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,11 @@ class Ran:
             assert word in self.flat, f"{word!r} is not in:\n{self.output}"
         assert self.code == 1, f"exit code {self.code}:\n{self.output}"
         return True
+
+    @property
+    def json(self) -> Any:
+        """What was printed for machines, after the lines that show progress."""
+        return json.loads(re.split(r"(?m)^(?=[\[{])", self.output, maxsplit=1)[-1])
 
     @property
     def flat(self) -> str:

@@ -403,10 +403,10 @@ def test_the_confirmation_tells_what_is_ahead_as_the_plan_has_it(little: World) 
         "Waived: ui_renders: the law",
         "- Back up the database: pg_dump > ",
         "- Restore the backup on a scratch server",
-        "- Put the tag's code in place: the tree of v0.1.1",
+        "- Put the code in place on every host: the tree of v0.1.1",
         "- Apply the DDL pack: ",
         "- Stamp the ops session: ",
-        "- The smokes pass on the new code",
+        "- The smokes, and section 7.2, pass on the new code",
         "- Run it: ",
     ]
     places = [shown.find(words) for words in ahead]

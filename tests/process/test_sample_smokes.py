@@ -20,7 +20,7 @@ from release_tasks.git import Git
 from release_tasks.rehearsal import deploy_previous
 
 FOUR = {f"test_{name}" for name in ("schema_diagnostics", "str_aux_sampling", "idhr", "persistence_auto_smoke")}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture

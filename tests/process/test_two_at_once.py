@@ -17,6 +17,7 @@ IN_PRODUCTION = [
     "after the stamp on production",
     "in the smoke writing on production",
     "before the restart on production",
+    "after the restart on production",
 ]
 
 
@@ -78,9 +79,13 @@ def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_t
 
 
 def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_clone(little: World) -> None:
-    with _asleep(little, "after the restart on production") as (asleep, colleague):
+    colleague = little.colleague()
+    waiting = little.folder / "waiting"
+    little.hook("pre-push", f"if grep --quiet refs/heads/main; then touch {waiting}; sleep 600; fi")
+    with little.inv_begun("release", "--version", "0.1.1", "--yes") as asleep:
+        assert until(lambda: waiting.exists() or asleep.poll() is not None)
+        git(colleague, "fetch", "--quiet", "--tags")
         assert little.release(*_take_over(little.release(cwd=colleague)), cwd=colleague).code == 0
-        assert _woken(little, asleep).code == 1
     little.repo = colleague
     assert little.is_released()
 

@@ -95,7 +95,10 @@ class World:
         """Make a world with databases of its own on `server`; whatever runs in it ends with the block."""
         key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         names = {name: f"little_{key}_{name}" for name in ENVIRONMENTS}
-        places = {name: Place(name, server.dsn(names[name]), free_port(), folder / name) for name in ENVIRONMENTS}
+        ports = set[int]()
+        while len(ports) < len(ENVIRONMENTS):  # which nobody holds, so that one may come twice
+            ports.add(free_port())
+        places = {name: Place(name, server.dsn(names[name]), ports.pop(), folder / name) for name in ENVIRONMENTS}
         for place in places.values():
             place.folder.mkdir()
         for name in ("faults", "tmp"):

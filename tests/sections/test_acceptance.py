@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED
+from release_tasks.deploy import code
 from release_tasks.errors import NotYet, Refused
 from release_tasks.files import point_link
 from release_tasks.outcome import DONE, PENDING, PLANNED, REFUSED, Outcome
@@ -33,16 +34,23 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
 
     def deployed(age: float = 61, wait: float = 60, tests: str = API_OK, document: str = "") -> Release:
         place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
-        release = work.release(environments={"staging": place, "production": place}, acceptance={"wait": wait})
+        release = work.release(
+            environments={"staging": place, "production": place}, acceptance={"wait": wait}, ddl={"folder": "none"}
+        )
         release.options = {"env": "staging"}
-        code = work.root / "srv" / "releases" / "v0.1.1"
-        (code / "acceptance").mkdir(parents=True, exist_ok=True)
-        (code / "acceptance" / "test_app.py").write_text(tests)
-        if document:
-            (code / "docs").mkdir(exist_ok=True)
-            (code / "docs" / "RELEASE_PROCESS.md").write_text(document)
-        point_link(work.root / "srv" / "current", code)
-        code.with_name("v0.1.1.json").write_text(json.dumps({"commit": None, "began_unix": time.time() - age}))
+        written = {"docs/RELEASE_PROCESS.md": document} if document else {}
+        commit = work.commit({"acceptance/test_app.py": tests, **written})
+        placed = work.root / "srv" / "releases" / "v0.1.1"
+        code.unpack(release.git, commit, placed)
+        point_link(work.root / "srv" / "current", placed)
+        facts = {
+            "commit": commit,
+            "version": "0.1.1",
+            "since": "now",
+            "began": "2026-01-01",
+            "began_unix": time.time() - age,
+        }
+        placed.with_name("v0.1.1.json").write_text(json.dumps(facts))
         web.be(release.version)
         return release
 

@@ -48,8 +48,10 @@ def release(work: Work, web: Web, dsn: str) -> Release:
     work.commit({release.notes_path: "# App v0.1.1\n"}, "notes")
     work.git("push", "--quiet", "origin", "main", "v0.1.1")
     release.journal.record("step", step="Tag")
-    (work.root / "srv").mkdir()
-    point_link(work.root / "srv" / "current", work.root / "srv" / "releases" / "v0.1.1")
+    placed = work.root / "srv" / "releases" / "v0.1.1"
+    placed.mkdir(parents=True)
+    placed.with_name("v0.1.1.json").write_text('{"commit": "c0ffee", "version": "0.1.1", "since": "now"}')
+    point_link(work.root / "srv" / "current", placed)
     web.be("0.1.1")
     return release
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import stat
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.deploy import local
+from release_tasks.deploy.code import unpack
+from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_hashes, point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
@@ -21,7 +23,7 @@ from release_tasks.sections.deployment import (
     put_the_code_in_place,
     run_the_release,
     stamp_the_session,
-    unpack_commit,
+    unpack_the_code,
 )
 
 if TYPE_CHECKING:
@@ -38,12 +40,27 @@ def release(work: Work, web: Web, dsn: str) -> Release:
     return release
 
 
+def put(release: Release, take: Callable[..., Outcome]) -> None:
+    """Put the release in place on staging."""
+    for step in (unpack_the_code, put_the_code_in_place):
+        assert take(step, release).state == CHANGED
+
+
+def mark_as_placed(env: Environment, tag: str, **facts: object) -> None:
+    """Let `tag` look like a release that was put in place."""
+    host = env.hosts.host
+    host.code_of(tag).mkdir(parents=True, exist_ok=True)
+    if not host.facts(tag):
+        host.code_of(f"{tag}.json").write_text(json.dumps({"commit": "c0ffee", **facts}))
+
+
 @pytest.mark.parametrize("left", ["", "{", "[]", "null", "{}", '"commit"', b"\xff", None])
 def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_shown_helps(
     release: Release, take: Callable[..., Outcome], left: str | bytes | None
 ) -> None:
     """F8: it was a traceback that named no file."""
     marker = release.root / "srv" / "releases" / "v0.1.1.json"
+    assert take(unpack_the_code, release).state == CHANGED
     assert take(put_the_code_in_place, release).state == CHANGED
     assert take(put_the_code_in_place, release).state == DONE
     marker.unlink()
@@ -52,7 +69,7 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
     else:
         marker.write_bytes(left if isinstance(left, bytes) else left.encode())
     with pytest.raises(Refused, match=r"v0\.1\.1\.json is not what a deployment leaves there"):
-        local.facts_of(release.environment("staging"), release.tag)
+        release.environment("staging").hosts.facts(release.tag)
     refused = take(run_the_release, release)
     assert refused.state == REFUSED
     words = shlex.split(refused.problems[0].hint.partition("   #")[0])
@@ -65,12 +82,13 @@ def test_a_first_deployment_that_does_not_answer_stays_as_it_is(
     release: Release, take: Callable[..., Outcome], web: Web
 ) -> None:
     web.be("0.1.0")
-    take(put_the_code_in_place, release)
+    put(release, take)
     refused = take(run_the_release, release)
-    assert "Staging does not answer as 0.1.1 within 1 s" in refused.problems[0].what
+    assert "Staging: v0.1.1 does not answer within 1 s" in refused.problems[0].what
     assert "0.1.0" in refused.problems[0].what and "went back" not in refused.problems[0].what
     assert (release.root / "srv" / "current").resolve().name == "v0.1.1"
     web.be("0.1.1")
+    assert take(run_the_release, release).state == CHANGED
     assert take(run_the_release, release).state == DONE
 
 
@@ -81,48 +99,48 @@ def test_what_no_release_has_put_there_is_gone_back_to_also_where_restart_fails(
     web.be("an old one")
     env, by_hand = release.environment("staging"), release.root / "srv" / "by-hand"
     by_hand.mkdir(parents=True)
-    point_link(env.current, by_hand)
-    env.restart = [restart]
-    take(put_the_code_in_place, release)
+    point_link(release.root / "srv" / "current", by_hand)
+    env.hosts.host.restart = [restart]
+    put(release, take)
     said = take(run_the_release, release).problems[0].what
-    assert env.code == by_hand and local.facts_of(env, release.tag)["since"] is None
+    assert env.hosts.tag() == str(by_hand) and env.hosts.facts(release.tag)["since"] is None
     if restart == "true":
-        assert "Staging went back: by-hand has the traffic again." in said
+        assert f"It went back: {by_hand} has the traffic again." in said
     else:
-        assert "Staging went back to by-hand, which does not answer either. false ended with exit code 1" in said
+        assert f"{by_hand} does not answer either. false ended with exit code 1" in said
 
 
 def test_after_a_rollback_the_older_line_goes_on(release: Release, web: Web) -> None:
     env = release.environment("staging")
     for version in ("0.1.1", "0.2.0", "0.1.1"):
         web.be(version)
-        local.folder_of(env, f"v{version}").mkdir(parents=True, exist_ok=True)
-        local.flip(env, f"v{version}")
+        mark_as_placed(env, f"v{version}", version=version)
+        env.hosts.switch(f"v{version}")
         later = [problem.what for problem in env.later_problems("0.1.2")]
         assert later == (["Staging runs 0.2.0, later than 0.1.2."] if version == "0.2.0" else [])
-    assert local.facts_of(env, "v0.2.0")["before"] == "v0.1.1", "to which a rollback goes by default, also once more"
+    assert env.hosts.facts("v0.2.0")["before"] == "v0.1.1", "to which a rollback goes by default, also once more"
 
 
 def test_older_releases_are_removed_and_nothing_else(release: Release, take: Callable[..., Outcome], web: Web) -> None:
     web.be("0.1.1")
-    take(put_the_code_in_place, release)
+    put(release, take)
     env = release.environment("staging")
     for number, tag in enumerate(["v0.0.1", "v0.0.2", "v0.0.3", "v0.1.0"]):
-        local.folder_of(env, tag).mkdir()
-        local.write_facts(env, tag, began_unix=number)
-    point_link(env.current, local.folder_of(env, "v0.0.2"))
+        mark_as_placed(env, tag, began_unix=number)
+    folder = release.root / "srv" / "releases"
+    point_link(folder.parent / "current", folder / "v0.0.2")
     for mine in ("v0.0.0", "mine"):
-        local.folder_of(env, mine).mkdir()
-    local.folder_of(env, "mine.json").write_text("[]")
+        (folder / mine).mkdir()
+    (folder / "mine.json").write_text("[]")
     assert take(run_the_release, release).state == CHANGED
-    assert sorted(path.name for path in local.folder_of(env, "").iterdir() if path.is_dir()) == [
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
         "mine",
         "v0.0.0",
         "v0.0.2",
         "v0.1.0",
         "v0.1.1",
     ], "the newest two, what had the traffic before, and what has no facts"
-    assert list(local.releases(env)) == ["v0.1.1", "v0.1.0", "v0.0.2"]
+    assert list(env.hosts.releases()) == ["v0.1.1", "v0.1.0", "v0.0.2"]
 
 
 def test_without_a_command_nothing_is_stamped(release: Release, take: Callable[..., Outcome]) -> None:
@@ -140,7 +158,7 @@ def test_the_tag_s_code_is_put_in_place_as_it_was_committed(work: Work, tmp_path
     (code / "old").mkdir(parents=True)
     work.git("config", "core.autocrlf", "true")
     before = os.umask(0o077)
-    unpack_commit(work.layer(), commit, code)
+    unpack(work.layer(), commit, code)
     assert os.umask(before) == 0o077 and work.git("status", "--porcelain") == ""
     committed = {path: digest for path, digest in file_hashes(work.root).items() if not path.startswith(".git/")}
     assert file_hashes(code) == committed and not (code / "old").exists()

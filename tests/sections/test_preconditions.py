@@ -192,13 +192,14 @@ def test_a_key_that_signs_is_no_hindrance(work: Work, tmp_path: Path) -> None:
     assert preconditions.sign_once(work.release(), sign=True) == "commit.gpgSign, --sign"
 
 
-def test_code_in_a_submodule_is_refused(work: Work) -> None:
+def test_a_submodule_without_its_commit_is_refused(work: Work) -> None:
     """R5: it was deployed as an empty folder, in silence."""
-    work.git("rm", "--quiet", "-r", "docs")
-    work.add_submodule("docs", {"RELEASE_NOTES_TEMPLATE.md": "x\n"})
     work.add_submodule("vendor (1)", {"lib.js": "x\n"})
-    (found,) = told(preconditions.have_what_commands_name, work.release())
-    assert found.startswith("vendor (1)/ is a submodule, and would be deployed as an empty folder")
+    assert preconditions.have_what_commands_name(work.release()) == ""
+    work.git("submodule", "--quiet", "deinit", "--all", "--force")
+    with pytest.raises(Refused, match=r"The submodule vendor \(1\) does not have its commit ") as refused:
+        preconditions.have_what_commands_name(work.release())
+    assert refused.value.problems[0].hint == "git submodule update --init --recursive -- 'vendor (1)'"
 
 
 def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:

@@ -1,0 +1,94 @@
+"""Other hosts by Ansible: names, users, passwords, `become` and jump hosts are those of the team's inventory.
+
+Ansible is no library here but two programs (GPL-3.0). Looks go by ssh, as they would take seconds otherwise.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from release_tasks import process
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.machine import Failed, parsed
+from release_tasks.deploy.ssh import CHANGE, LOOK, PROGRAM, SSH, Ssh, answer_of, order_of
+from release_tasks.errors import Refused
+
+PLAYBOOK = Path(__file__).with_name("playbook.yml")
+ANSWER = re.compile(r"^(\w+): \[([^\]]+?)(?: -> [^\]]+)?\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
+OUTPUT = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+HOW = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
+
+
+class Ansible(Ssh):
+    """The hosts of an `inventory`, or those of it that a pattern `limit` names."""
+
+    def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str = "all"):
+        super().__init__(name, host, [], ssh, batches)
+        self.which = ["--inventory", inventory, "--limit", limit]
+
+    @cached_property
+    def inventory(self) -> dict[str, dict[str, Any]]:
+        """The variables of each host, by its name."""
+        said = run(["ansible-inventory", *self.which, "--list"], timeout=LOOK)
+        found: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
+        if not found:
+            command = shlex.join(said.argv)
+            raise Refused(f"Ansible finds no host of {self.environment}: {said.tail(5)}", command)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.inventory)
+
+    def argv(self, name: str, *command: str) -> list[str]:
+        about = self.inventory[name]
+        given = {"-p": "ansible_port", "-l": "ansible_user", "-i": "ansible_ssh_private_key_file"}
+        words = [word for option, key in given.items() if key in about for word in (option, str(about[key]))]
+        for key in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+            words += shlex.split(about.get(key, ""))
+        return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *command]
+
+    def batched(self) -> Iterator[list[str]]:
+        yield self.names  # the playbook makes the batches
+
+    def answers(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+        if verb == "look":
+            return super().answers(names, verb)
+        found = self.play(names, verb, **arguments)
+        return {name: answer if isinstance(answer, Failed) else answer["result"] for name, answer in found.items()}
+
+    def play(self, names: list[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
+        """Run the playbook; return what remote.py has answered on each host, or how that `Failed`."""
+        about = {"names": names, "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
+        about |= {"tree": arguments.pop("tree", ""), "batches": self.batches if verb == "switch" else [len(names)]}
+        with TemporaryDirectory() as folder:
+            order = Path(folder, "order.json")
+            order.write_bytes(order_of(self.host, verb, arguments))
+            extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
+            done = run(["ansible-playbook", "-v", *self.which, *extra, *options, str(PLAYBOOK)], CHANGE * len(names))
+        found = dict[str, Any]()
+        for state, name, text in ANSWER.findall(done.stdout):
+            answer = parsed(text)
+            if state == "fatal" or "stdout" in answer:  # the copying of the tree has none
+                said = "\n".join(filter(None, [answer.get("msg"), answer.get("stderr")]))
+                try:
+                    found[name] = answer_of(answer.get("stdout", ""), said, shlex.join(self.argv(name)))
+                except Failed as failed:
+                    found[name] = failed
+        if not any(isinstance(answer, Failed) for answer in found.values()) and (done.code or len(found) < len(names)):
+            raise Refused(f"Ansible ended with exit code {done.code}:\n{done.tail()}", shlex.join(done.argv))
+        return found
+
+
+def run(argv: list[str], timeout: float) -> process.Finished:
+    """Run a program of Ansible, however it ends. Raises `Refused` where there is none."""
+    if not shutil.which(argv[0]):
+        hint = "pipx install ansible-core   # or apt-get install ansible-core"
+        raise Refused(f"{argv[0]} was not found on PATH.", hint)
+    return process.run(argv, env={**OUTPUT, **HOW}, timeout=timeout, check=False, record=False)

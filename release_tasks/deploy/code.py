@@ -1,0 +1,87 @@
+"""A release's code: unpacked once on the releasing machine, submodules included, and the tar of it that hosts get."""
+
+import shlex
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from release_tasks.errors import Refused
+from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all
+from release_tasks.git import Git
+
+UNPACK = 120.0  # seconds for one tree
+
+
+def folder_of(root: Path, tag: str) -> Path:
+    return root / RECORDS / tag / "code"
+
+
+def is_ready(root: Path, tag: str, commit: str) -> bool:
+    """Tell whether the code of the release `tag` is unpacked and installed as `commit` has it."""
+    return read_text(folder_of(root, tag).with_suffix(".ready")) == commit
+
+
+def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None], root: Path | None = None) -> Path:
+    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder.
+
+    `root` is where .release/ is, by default in the repository.
+    """
+    root = root or git.root
+    code = folder_of(root, tag)
+    if not is_ready(root, tag, commit):
+        unpack(git, commit, code)
+        with readable_by_all():
+            install(code)
+        atomic_write(code.with_suffix(".ready"), commit.encode())
+    return code
+
+
+def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, str]]:
+    """Yield the tree of `commit` and those of its submodules, as path in the whole, repository and commit."""
+    yield prefix, git, commit
+    for line in git.look("ls-tree", "-r", "-z", commit).stdout.split("\0"):
+        about, _, path = line.partition("\t")
+        if about.startswith("160000 "):
+            inner, wanted = git.root / path, about.split(" ")[2]
+            if not (inner / ".git").exists() or not (there := Git.open(inner, git.remote)).commit_named(wanted):
+                what = f"The submodule {prefix}{path} does not have its commit {wanted:.9} here."
+                raise Refused(what, f"git submodule update --init --recursive -- {shlex.quote(prefix + path)}")
+            yield from trees(there, wanted, f"{prefix}{path}/")
+
+
+@readable_by_all()
+def unpack(git: Git, commit: str, code: Path) -> None:
+    """Write the whole tree of `commit` to the new folder `code`; the working tree has no part in it.
+
+    With an index of its own, not `git archive`, which leaves out and rewrites files by `export-…` attributes.
+    """
+    emptied(code)
+    with TemporaryDirectory() as folder:
+        for number, (prefix, repo, wanted) in enumerate(trees(git, commit)):
+            (code / prefix).mkdir(exist_ok=True)
+            how = [
+                "-c",
+                "core.autocrlf=false",
+                "-c",
+                "core.sparseCheckout=false",
+                f"--work-tree={(code / prefix).resolve()}",
+            ]
+            repo.run(*how, "read-tree", "--reset", "-u", wanted, timeout=UNPACK, GIT_INDEX_FILE=f"{folder}/{number}")
+
+
+def pack(git: Git, commit: str, code: Path, file: Path) -> None:
+    """Write the tracked files of `code`, which is `commit`, as the tar `file`: the same commit, the same bytes."""
+    time = int(git.look("show", "--no-patch", "--format=%ct", commit).stdout)
+    with tarfile.open(file, "w") as tar:
+        for prefix, repo, wanted in trees(git, commit):
+            for line in filter(None, repo.look("ls-tree", "-r", "-z", wanted).stdout.split("\0")):
+                path = prefix + line.partition("\t")[2]
+                info = tar.gettarinfo(code / path, path)
+                info.uid = info.gid = 0
+                info.uname = info.gname = ""
+                info.mode, info.mtime = (0o755 if line.startswith("100755") else 0o644), time
+                with (code / path).open("rb") if info.isreg() else nullcontext() as content:
+                    if not info.isdir():  # a submodule
+                        tar.addfile(info, content)

@@ -1,0 +1,40 @@
+"""Which driver reaches the hosts of an environment, by its settings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from release_tasks.deploy.ansible import Ansible
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.local import LocalHost
+from release_tasks.deploy.ssh import Ssh
+from release_tasks.deploy.tool import ToolHost, ToolHosts
+from release_tasks.files import RECORDS
+from release_tasks.settings import Settings
+
+
+def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str], dict[str, str]]) -> Hosts:
+    """Return the hosts of the environment `name`; on this machine commands find `variables` of a version."""
+    own = settings.environments.named(name)
+    about = host_settings(settings, own.restart)
+    about |= {"drain": own.drain, "restart": own.restart, "halt": own.stop, "colours": own.colours, "nginx": own.nginx}
+    if own.hosts or own.inventory:
+        host = Host(Path(own.folder), own.front or "http://127.0.0.1", **about)
+        if own.inventory:
+            return Ansible(name, host, str(root / own.inventory), own.ssh, own.batches)
+        return Ssh(name, host, own.hosts, own.ssh, own.batches)
+    if own.tool.deploy:
+        facts = root / RECORDS / "environments" / name
+        host = ToolHost(facts, own.origin, **about, environment=variables, tool=own.tool, root=root)
+        return ToolHosts(name, host)
+    return Hosts(name, LocalHost(root / own.folder, own.front or own.origin, **about, environment=variables))
+
+
+def host_settings(settings: Settings, restart: list[str]) -> dict[str, Any]:
+    """Return what every host knows; where `restart` names {service}, it is run for the jobs as well."""
+    jobs = [name for name in settings.services if name != "web"]
+    services = ["web", *(jobs if any("{service}" in word for word in restart) else [])]
+    about = {"services": services, "wait": max(settings.acceptance.wait, 1), "keep": settings.keep_releases}
+    how = {"version_path": settings.acceptance.version, "subfolder": settings.folder, "install": settings.install}
+    return about | how

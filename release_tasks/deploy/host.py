@@ -1,0 +1,212 @@
+"""One host's releases: `look`, `place`, `start`, `switch`, `stop`; the same on this machine as on others.
+
+Others get this file, releases.py and machine.py as they are: the standard library alone, of Python 3.8 or newer. What
+was begun ends by itself: the release has the traffic, or what had it before has it again, whoever still listens.
+
+    current -> …            what has the traffic; or, with colours behind nginx:
+    blue, green -> …        what each colour starts from
+    traffic.conf            included by nginx; its first line says which release and which colour have the traffic
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from release_tasks.deploy.machine import Failed, is_busy, is_taken, now, probe, run, wait_until, write
+from release_tasks.deploy.releases import Releases
+
+FRONT = 10.0  # seconds until a flip is seen through nginx
+TRAFFIC = """# {tag} {colour}
+upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} backup; keepalive 16; }}
+"""
+
+
+@dataclass
+class Host(Releases):
+    """One host, as the settings of its environment describe it; `services` are web, then those in one colour only.
+
+    `front` is where nginx answers on this host, or without colours the web app; `colours` has the port of each.
+    """
+
+    folder: Path
+    front: str
+    version_path: str = ""
+    wait: float = 60
+    drain: float = 30
+    keep: int = 5
+    subfolder: str = "."
+    install: list[str] = field(default_factory=list)
+    services: list[str] = field(default_factory=lambda: ["web"])
+    restart: list[str] = field(default_factory=list)
+    halt: list[str] = field(default_factory=list)
+    colours: dict[str, int] = field(default_factory=dict)
+    nginx: list[str] = field(default_factory=list)
+
+    def look(self) -> dict[str, Any]:
+        """Return which release has the traffic in which colour, what answers, the releases here, and the switches."""
+        tag, colour = self.record()
+        torn = [str(file) for file in self.code_of("").glob("*.json") if "torn" in self.facts(file.stem)]
+        found: dict[str, Any] = {
+            "tag": tag,
+            "colour": colour,
+            "answers": probe(self.front, self.version_path),
+            "torn": torn,
+        }
+        with suppress(Failed):
+            found["nginx"] = run([*self.nginx, "-v"], self.folder, {}, 10).strip() if self.colours else ""
+        return {**found, "releases": self.releases(), "switches": self.switches()}
+
+    def record(self) -> tuple[str, str]:
+        """Return the tag and the colour that have the traffic, "" for none. Raises `Failed` where that is torn."""
+        if not self.colours:
+            return self.linked("current"), ""
+        if not self.traffic.exists():
+            return "", ""
+        mark, tag, colour = [*self.traffic.read_text("utf-8", "replace").partition("\n")[0].split(" "), "", "", ""][:3]
+        if mark != "#" or colour not in self.colours:
+            what = f"{self.traffic} does not say which release has the traffic, as does a first line '# v0.1.2 blue'."
+            raise Failed(what, shlex.join(["ls", "-l", *(str(self.folder / each) for each in self.colours)]))
+        return (tag, colour) if tag else ("", "")
+
+    def answers(self, tag: str, origin: str = "", seconds: float = 0) -> bool:
+        """Tell whether `origin`, by default the front, answers as the release `tag`, at the latest in some seconds."""
+        expected = self.facts(tag).get("version") if self.version_path else "any"
+        origin = origin or self.front  # of what was there before us no version is known: any will do
+        return wait_until(lambda: bool(got := probe(origin, self.version_path)[0]) and expected in (got, None), seconds)
+
+    def is_done(self, verb: str, tag: str = "", facts: dict[str, Any] | None = None, **_: Any) -> bool:
+        """Tell whether `place` or `switch` has nothing to change for the release `tag`."""
+        here = self.facts(tag)
+        if verb == "place":
+            return "commit" in here and here["commit"] == (facts or {}).get("commit")
+        return verb == "switch" and self.record()[0] == tag and bool(here.get("since")) and self.answers(tag)
+
+    def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
+        """Put the release `tag` here, unless it is. Raises `Failed`, also where nginx refuses its configuration."""
+        if self.colours:
+            if not self.traffic.exists():  # nginx has to start before the first release
+                self.write_traffic("", *self.colours)
+            self.run([*self.nginx, "-t", "-q"])
+        if not self.is_done("place", tag, facts):
+            super().place(tag, facts, tree, sha256)
+
+    def start(self, tag: str) -> str:
+        """Start the release `tag` in its colour, or in the one without traffic, until it answers; return its origin."""
+        live = self.record()[1]
+        colour = self.colour_of(tag) or self.other(live)
+        origin = f"http://127.0.0.1:{self.colours[colour]}"
+        if not self.answers(tag, origin):
+            self.stop(colour)
+            if is_taken(self.colours[colour]):
+                what = f"Port {self.colours[colour]} ({colour}) is taken by something that `stop` does not stop."
+                raise Failed(what, f"ss --listening --tcp --processes 'sport = :{self.colours[colour]}'")
+            self.link(colour, tag)
+            for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
+                self.call(self.restart, colour, service)
+            try:
+                self.expect(tag, self.wait, origin)
+            except Failed:
+                with suppress(Failed):
+                    self.stop(colour)
+                raise
+        return origin
+
+    def stop(self, colour: str = "") -> None:
+        """Stop a colour, by default the one that has no traffic, where there are any."""
+        colour = colour or (self.other(self.record()[1]) if self.colours else "")
+        for service in reversed(self.services if colour else []):
+            self.call(self.halt, colour, service)
+
+    def switch(self, tag: str, by: str) -> None:
+        """Let the release `tag` have the traffic. Raises `Failed` where it does not answer.
+
+        What had the traffic before gets it again then, also where an earlier run was killed before it could do that.
+        """
+        facts, had = self.facts(tag), self.record()[0]
+        if "commit" not in facts:
+            raise Failed(f"{tag} is not in place here.")
+        if self.is_done("switch", tag):
+            return
+        old = facts.get("before") if had == tag else had
+        self.note(tag, f"{old or 'nothing'} → {tag}", by, before=old, since=None)
+        try:
+            self.give_traffic(tag)
+        except (Failed, OSError) as failed:
+            if not (old and self.code_of(old).is_dir()):
+                raise
+            state = f"{old} still has the traffic."
+            try:
+                if self.record()[0] != old or not self.answers(old):
+                    self.give_traffic(old)
+                    state = f"It went back: {old} has the traffic again."
+            except (Failed, OSError) as no:
+                state = f"{old} does not answer either. {no}"
+            with suppress(Failed, OSError):  # what went wrong matters more than that it cannot be recorded
+                self.note(tag, f"{failed} {state}", by, since=facts.get("since"))
+                self.stop()
+            raise Failed(f"{failed}\n{state}", getattr(failed, "hint", "")) from None
+        self.stop()
+        found = self.releases()
+        for each in found.keys() - {tag, old, *list(found)[: self.keep]}:
+            self.remove(each)
+        self.note(tag, f"{tag} has the traffic", by, since=now(), by=by)
+
+    def give_traffic(self, tag: str) -> None:
+        """Let `tag` have the traffic, by nginx or by a restart. Raises `Failed` where it does not answer there then."""
+        if not self.colours:
+            self.link("current", tag)
+            for service in self.services:
+                self.call(self.restart, "current", service)
+            return self.expect(tag, self.wait)
+        self.reload()  # where nginx is away, or refuses its configuration, nothing is touched
+        self.start(tag)
+        new = self.colour_of(tag)
+        self.write_traffic(tag, new, self.other(new))
+        self.reload()
+        self.expect(tag, FRONT)
+        for service in self.services[1:]:  # handed over: two of a job could do harm
+            self.call(self.halt, self.other(new), service)
+            self.call(self.restart, new, service)
+        wait_until(lambda: not is_busy(self.colours[self.other(new)]), self.drain)
+        self.expect(tag, 1)  # so long the other colour could have taken over
+
+    # How it is done
+
+    @property
+    def traffic(self) -> Path:
+        return self.folder / "traffic.conf"
+
+    def other(self, colour: str) -> str:
+        return next(each for each in self.colours if each != colour)
+
+    def colour_of(self, tag: str) -> str:
+        """Return the colour that starts from `tag`: where both do, the one that has the traffic; "" for none."""
+        return next((each for each in (self.record()[1], *self.colours) if each and self.linked(each) == tag), "")
+
+    def write_traffic(self, tag: str, colour: str, other: str) -> None:
+        """Write the record, and where nginx sends requests: what the one colour does not take gets the other."""
+        port, backup = self.colours[colour], self.colours[other]
+        write(self.traffic, TRAFFIC.format(tag=tag, colour=colour, port=port, other=backup))
+
+    def reload(self) -> None:
+        for words in (["-t", "-q"], ["-s", "reload"]):
+            self.run([*self.nginx, *words])
+
+    def expect(self, tag: str, seconds: float, origin: str = "") -> None:
+        """Wait until the release `tag` answers, by default through the front. Raises `Failed` with what answers."""
+        if not self.answers(tag, origin, seconds):
+            logs = f"Look at the logs in {self.folder}, or of what `restart` starts; fix it, and run again."
+            said = probe(origin or self.front, self.version_path)[1]
+            raise Failed(f"{tag} does not answer within {seconds:g} s: {said}", logs)
+
+    def call(self, command: list[str], colour: str, service: str) -> None:
+        """Run `restart` or `stop`, which find COLOUR, SERVICE, PORT and APP_VERSION in their environment."""
+        about = {"COLOUR": colour, "SERVICE": service, "PORT": str(self.colours.get(colour, ""))}
+        about["APP_VERSION"] = self.releases().get(self.linked(colour), {}).get("version", "")
+        words = [word.replace("{colour}", colour).replace("{service}", service) for word in command]
+        if words:
+            self.run(words, variables={name: value for name, value in about.items() if value})

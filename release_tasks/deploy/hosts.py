@@ -1,0 +1,167 @@
+"""The hosts of an environment: what is to be seen on all of them, and what all of them do, at once or in batches.
+
+What one host does is in host.py. Here it is this machine; ssh.py, ansible.py and tool.py reach others.
+"""
+
+import getpass
+import platform
+import re
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.machine import Failed, failing_in
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.files import file_sha256, locked, readable_by_all
+
+
+@dataclass
+class Seen:
+    """What a look at a host has found; a `problem` where there was none."""
+
+    tag: str = ""
+    colour: str = ""
+    answers: tuple[str, str] = ("", "")
+    releases: dict[str, dict[str, Any]] | None = None
+    switches: tuple[dict[str, str], ...] = ()
+    torn: tuple[str, ...] = ()
+    nginx: str = ""  # as `nginx -v` says it
+    problem: str = ""
+    hint: str = ""
+
+
+class Hosts:
+    """This machine as the one host of the environment `name`; other drivers say how others are reached."""
+
+    def __init__(self, name: str, host: Host) -> None:
+        self.environment, self.host, self.batches = name, host, [1]
+
+    @property
+    def names(self) -> list[str]:
+        return ["this machine"]
+
+    def path_of(self, tag: str) -> Path | None:
+        """Return where the release `tag` is on this machine, None where it is on others."""
+        return self.host.code_of(tag)
+
+    def call(self, name: str, verb: str, **arguments: Any) -> Any:
+        """Let the host `name` do something. Raises `Failed`."""
+        with ExitStack() as stack:
+            stack.enter_context(failing_in(self.host.folder))
+            if verb != "look":
+                stack.enter_context(readable_by_all())
+                stack.enter_context(locked(self.host.folder / ".lock", "release", timeout=-1))
+            if "tree" in arguments:
+                arguments["tree"] = stack.enter_context(Path(arguments["tree"]).open("rb"))
+            return getattr(self.host, verb)(**arguments)
+
+    # What is there
+
+    def looks(self) -> dict[str, Seen]:
+        """Return what each host says; one that cannot be reached says a problem."""
+        return {
+            name: Seen(problem=f"{name}: {found}", hint=found.hint) if isinstance(found, Failed) else Seen(**found)
+            for name, found in self.answers(self.names, "look").items()
+        }
+
+    def seen(self) -> dict[str, Seen]:
+        """Return what each host says. Raises `Refused` with those that cannot be reached."""
+        looks = self.looks()
+        where = self.environment.capitalize()
+        refuse(Problem(f"{where}, {seen.problem}", seen.hint) for seen in looks.values() if seen.problem)
+        return looks
+
+    def releases(self) -> dict[str, dict[str, Any]]:
+        """Return tag → facts of the releases that are in place on every host, what was placed last first."""
+        first, *others = [seen.releases or {} for seen in self.seen().values()]
+        return {tag: facts for tag, facts in first.items() if all(tag in each for each in others)}
+
+    def facts(self, tag: str) -> dict[str, Any]:
+        """Return the facts of the release `tag` once it is in place on every host, {} before.
+
+        Raises `Refused` where they were cut short on one.
+        """
+        for path in [path for seen in self.seen().values() for path in seen.torn if Path(path).stem == tag]:
+            hint = shlex.join(["mv", path, f"{path}.broken"]) + "   # there; then the code is put in place once more"
+            raise Refused(f"{path} is not what a deployment leaves there: it may have been cut short.", hint)
+        return self.releases().get(tag, {})
+
+    def warnings(self) -> list[str]:
+        """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
+        found = {seen.nginx.rpartition("/")[2]: name for name, seen in self.seen().items() if seen.nginx}
+        old = {each: name for each, name in found.items() if [*map(int, re.findall(r"\d+", each))][:3] < [1, 27, 4]}
+        return [f"nginx {each} on {name} may lose a request at a flip; 1.27.4 does not" for each, name in old.items()]
+
+    def tag(self) -> str:
+        """Return what has the traffic, "" for nothing; on hosts that disagree, of the first."""
+        return next(iter(self.seen().values())).tag
+
+    def has_traffic(self, tag: str, version: str) -> bool:
+        """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
+        return all(
+            seen.tag == tag and (seen.releases or {}).get(tag, {}).get("since") and seen.answers[0] in (version, "any")
+            for seen in self.seen().values()
+        )
+
+    # What changes it
+
+    def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
+        """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
+        about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
+        lacking = [name for name, seen in self.seen().items() if not (seen.releases or {}).get(tag)]
+        self.each(lacking, "place", **about)
+
+    def switch(self, tag: str) -> None:
+        """Give the release `tag` the traffic on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
+        for names in self.batched():
+            self.each(names, "switch", tag=tag, by=f"{getpass.getuser()} on {platform.node()}")
+
+    def batched(self) -> Iterator[list[str]]:
+        """Yield the names of the hosts that are switched at once."""
+        left, sizes, size = self.names, iter(self.batches), 0
+        while left:
+            size = next(sizes, size)
+            yield left[:size]
+            left = left[size:]
+
+    @contextmanager
+    def idle(self, tag: str) -> Iterator[str]:
+        """Run the release `tag` in the colour without traffic, for the block; yield its origin."""
+        name = self.names[0]
+        with self.tunnel(name, self.each([name], "start", tag=tag)[name]) as origin:
+            try:
+                yield origin
+            except BaseException:
+                with suppress(Refused):
+                    self.each([name], "stop")
+                raise
+
+    @contextmanager
+    def tunnel(self, name: str, origin: str) -> Iterator[str]:
+        """Yield by which address of this machine `origin` of the host is reached."""
+        yield origin
+
+    def each(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+        """Let the hosts `names` do something; return their answers. Raises `Refused` with all that failed."""
+        found = self.answers(names, verb, **arguments)
+        where = self.environment.capitalize() + ("" if type(self) is Hosts else ", {}")
+        failed = [(where.format(name), answer) for name, answer in found.items() if isinstance(answer, Failed)]
+        refuse(Problem(f"{host}: {no}", no.hint) for host, no in failed)
+        return found
+
+    def answers(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+        """Let the hosts `names` do something, at once; return what each has answered, or how it `Failed`."""
+
+        def one(name: str) -> Any:
+            try:
+                return self.call(name, verb, **arguments)
+            except Failed as failed:
+                return failed
+
+        with ThreadPoolExecutor(20) as threads:
+            return dict(zip(names, threads.map(one, names), strict=True))

@@ -1,0 +1,104 @@
+"""The folder of a host's releases: what is in place there whole, and the journal.
+
+Sent to other hosts with host.py: the standard library alone, of Python 3.8 or newer.
+
+    releases/v0.1.2/        a whole tree: unpacked beside, installed, then renamed
+    releases/v0.1.2.json    its commit; what had the traffic `before` it, `since` when it has it, and `by` whom
+    journal.jsonl           each switch, also one that failed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from release_tasks.deploy.machine import now, parsed, run, unpack, write
+
+COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
+
+
+class Releases:
+    """The releases in `folder`; `install` is run in the `subfolder` of each."""
+
+    folder: Path
+    subfolder: str
+    install: list[str]
+
+    def releases(self) -> dict[str, dict[str, Any]]:
+        """Return tag → facts of the releases here, what was placed last first; what is not ours is left out."""
+        found = {file.stem: self.facts(file.stem) for file in self.code_of("").glob("*.json")}
+        ours = [(tag, facts) for tag, facts in found.items() if "commit" in facts]
+        return dict(sorted(ours, key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
+
+    def facts(self, tag: str) -> dict[str, Any]:
+        """Return the facts of a release that is here whole, {} where it is not; or that they are `torn`."""
+        file = self.code_of(f"{tag}.json")
+        if not (file.exists() and self.code_of(tag).is_dir()):
+            return {}
+        found = parsed(file.read_text("utf-8", "replace")) if file.is_file() else {}
+        return found if "commit" in found else {"torn": str(file)}
+
+    def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
+        """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Failed`.
+
+        Nothing that runs is touched.
+        """
+        part = self.code_of(f".{tag}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            unpack(tree, sha256, part)
+            if self.install:
+                self.run(self.install, part / self.subfolder, INSTALL)
+            os.sync() if hasattr(os, "sync") else None  # also after a power cut its name has to mean: whole
+            self.remove(tag)
+            write(self.code_of(f"{tag}.json"), json.dumps(facts))
+            part.rename(self.code_of(tag))
+        finally:
+            for left in self.code_of("").glob(".*.part"):  # a full disk gets its space back
+                shutil.rmtree(left, ignore_errors=True)
+
+    def remove(self, tag: str) -> None:
+        """Remove a release; first its name, so that what has one is whole."""
+        gone = self.code_of(f".{tag}.gone.part")
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.code_of(tag).exists():
+            self.code_of(tag).rename(gone)
+        self.code_of(f"{tag}.json").unlink(missing_ok=True)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def note(self, tag: str, what: str, who: str, **facts: Any) -> None:
+        """Add `facts` to those of the release `tag`, and a line to the journal."""
+        write(self.code_of(f"{tag}.json"), json.dumps({**self.facts(tag), **facts}))
+        with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": now(), "by": who, "what": what}) + "\n")
+
+    def switches(self) -> list[dict[str, Any]]:
+        """Return the last lines of the journal, without those that were cut short."""
+        journal = self.folder / "journal.jsonl"
+        lines = journal.read_text("utf-8", "replace").splitlines()[-50:] if journal.exists() else []
+        return [line for line in map(parsed, lines) if line]
+
+    def code_of(self, tag: str) -> Path:
+        return self.folder / "releases" / tag
+
+    def linked(self, name: str) -> str:
+        """Return the tag that the link `name` leads to, the path where that is no release of ours, "" for none."""
+        with suppress(OSError):
+            path = self.folder / os.readlink(self.folder / name)  # noqa: PTH115 - of Python 3.8
+            return path.name if path.parent.name == "releases" else str(path)
+        return ""
+
+    def link(self, name: str, tag: str) -> None:
+        beside = self.folder / f".{name}.new"
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(self.code_of(tag), target_is_directory=True)
+        beside.replace(self.folder / name)
+
+    def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **how: dict[str, str]) -> None:
+        """Run a command with the `variables` of `how` besides our own. Raises `Failed`."""
+        run(argv, cwd or self.folder, how.get("variables", {}), timeout)

@@ -1,0 +1,101 @@
+"""Other hosts, by OpenSSH: the program goes there over standard input, with what it has to do."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from release_tasks import process
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.machine import Failed, is_taken, parsed, wait_until
+from release_tasks.errors import Refused
+
+LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for installs and for other releases
+SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
+PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); exec(order['program']); main(order)"
+CHANGED = re.compile(r"Offending \S+ key in (?P<file>.+):\d+(?s:.*)Host key for (?P<name>\S+) has changed")
+
+
+class Ssh(Hosts):
+    """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
+
+    def __init__(self, name: str, host: Host, names: list[str], ssh: list[str], batches: list[int]) -> None:
+        super().__init__(name, host)
+        self._names, self.ssh, self.batches = names, ssh, batches
+
+    @property
+    def names(self) -> list[str]:
+        return self._names
+
+    def path_of(self, tag: str) -> Path | None:
+        return None
+
+    def argv(self, name: str, *command: str) -> list[str]:
+        """Return the words by which the host `name` runs a command."""
+        return [*self.ssh, *SSH, name, *command]
+
+    def call(self, name: str, verb: str, **arguments: Any) -> Any:
+        tree, argv = arguments.get("tree", os.devnull), self.argv(name, shlex.join(["python3", "-c", PROGRAM]))
+        with TemporaryFile() as stdin, Path(tree).open("rb") as content:
+            stdin.write(order_of(self.host, verb, {**arguments, "tree": ""} if "tree" in arguments else arguments))
+            shutil.copyfileobj(content, stdin)
+            stdin.seek(0)
+            timeout = LOOK if verb == "look" else CHANGE
+            try:
+                done = process.run(argv, stdin=stdin, timeout=timeout, check=False, record=False)
+            except process.CommandFailed as no:
+                raise Failed(f"has not answered within {timeout:g} s: {no.finished.tail(5)}") from None
+        hint = shlex.join(self.argv(name, "python3", "--version"))
+        if changed := CHANGED.search(done.output):
+            forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
+            hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
+        return answer_of(done.stdout, done.tail(5), hint)["result"]
+
+    @contextmanager
+    def tunnel(self, name: str, origin: str) -> Iterator[str]:
+        port = process.free_port()
+        own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes", "-N"]
+        argv = [*self.argv(name), *own, "-L", f"127.0.0.1:{port}:{origin.removeprefix('http://')}"]
+        tunnel = process.Supervised(argv, Path(), os.environ)
+        try:
+            if not wait_until(lambda: is_taken(port) or tunnel.poll() is not None, LOOK) or tunnel.poll() is not None:
+                where = f"{self.environment.capitalize()}, {name}"
+                raise Refused(f"{where}: ssh does not forward to {origin}.", shlex.join(argv))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            tunnel.stop()
+
+
+def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
+    """Return what remote.py reads, with the program: four of our modules as one.
+
+    The environment of this machine, its secrets included, is not sent.
+    """
+    parts = [
+        Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("machine", "releases", "host", "remote")
+    ]
+    lines = [line for part in parts for line in part.splitlines()]
+    own = [line for line in lines if not line.startswith(("from release_tasks", "from __future__"))]
+    program = "\n".join(["from __future__ import annotations", *own])
+    about = {field.name: getattr(host, field.name) for field in fields(Host)}
+    about["folder"] = host.folder.as_posix()
+    order = {"program": program, "host": about, "verb": verb, "arguments": arguments}
+    return json.dumps(order).encode() + b"\n"
+
+
+def answer_of(stdout: str, said: str, hint: str) -> dict[str, Any]:
+    """Return the answer of remote.py. Raises `Failed`."""
+    answer = parsed(stdout.strip().rpartition("\n")[2])
+    if not answer:
+        raise Failed(f"cannot be reached, or its Python did not answer: {said}", hint)
+    if "failed" in answer:
+        raise Failed(answer["failed"], answer["hint"])
+    return answer

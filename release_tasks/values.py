@@ -1,0 +1,63 @@
+"""The kinds of values that settings have, and variables in them."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from release_tasks.errors import Problem
+
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
+
+
+class Model(BaseModel):
+    """A group of settings: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _is_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+def _is_an_origin(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.query
+    except ValueError:  # no number for a port
+        good = False
+    if text and not good and "${" not in text:
+        raise ValueError("expected http:// or https://, a host, perhaps a port")
+    return text
+
+
+def _is_an_order(order: object) -> object:
+    if order not in ("javascript", "bytes") and not (order and isinstance(order, list)):
+        raise ValueError("expected javascript, bytes, or a command as a list of words")
+    return order
+
+
+Order = Annotated[str | list[str], BeforeValidator(_is_an_order)]
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+Text = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, le=1_000_000)]  # PostgreSQL takes twice as many
+Folder = Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]
+Origin = Annotated[str, AfterValidator(_is_an_origin)]
+UrlPath = Annotated[str, Field(pattern="^(/([^/].*)?)?$")]
+Command = Annotated[list[str], Field(min_length=1)]
+Template = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag)\})*$")]
+Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\{version\}$")]
+Table = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")]
+
+
+def unset_problems(path: str, text: str) -> Iterator[Problem]:
+    """Yield the variables that are left in `text`, the value of the key `path`: nobody has set them."""
+    for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
+        what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
+        yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")

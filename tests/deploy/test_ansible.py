@@ -1,0 +1,138 @@
+"""Three hosts by Ansible, with the team's inventory: the same as by ssh, and a check that changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from release_tasks.deploy.ansible import Ansible
+from release_tasks.errors import Refused
+from release_tasks.files import file_sha256
+from tests.deploy.servers import Network, facts, put, tree, version_at
+
+
+@pytest.fixture
+def hosts(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ansible:
+    """Return the three as an inventory has them, beside a host that is no business of ours."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not shutil.which("ansible-playbook") and "CI" not in os.environ:
+        pytest.skip("Ansible is not installed: pip install ansible-core")
+    inventory = tmp_path / "inventory.yml"
+    lines = [
+        f"    {name}: {{ansible_host: 127.0.0.1, ansible_port: {host.port}}}" for name, host in network.hosts.items()
+    ]
+    common = (
+        f"-F /dev/null -i {network.folder}/key -o IdentitiesOnly=yes -o UserKnownHostsFile={network.folder}/known_hosts"
+    )
+    text = ["shops:", "  hosts:", *reversed(lines), "  vars:", f"    ansible_ssh_common_args: {common}"]
+    text += ["    ansible_python_interpreter: /usr/bin/python3", "others:", "  hosts: {database: {}}"]
+    inventory.write_text("\n".join(text) + "\n")
+    return Ansible("production", network.host(), str(inventory), ["ssh"], [1, 2], limit="shops")
+
+
+def deployed(network: Network, folder: Path, version: str = "0.1.1") -> None:
+    """Deploy a version by ssh, which is quicker."""
+    by_ssh = network.driver()
+    put(by_ssh, version, folder)
+    by_ssh.switch(f"v{version}")
+
+
+def changes(hosts: Ansible, verb: str, *options: str, **arguments: object) -> dict[str, bool]:
+    """Run the playbook; return which host would have changed, or has."""
+    return {name: answer["changed"] for name, answer in hosts.play(hosts.names, verb, *options, **arguments).items()}
+
+
+def test_a_release_is_placed_on_all_hosts_seen_on_the_first_and_switched_in_batches(
+    network: Network, hosts: Ansible, tmp_path: Path
+) -> None:
+    assert hosts.names == ["h1", "h2", "h3"]
+    deployed(network, tmp_path)
+    assert network.versions() == ["0.1.1"] * 3
+    put(hosts, "0.1.2", tmp_path)
+    with hosts.idle("v0.1.2") as origin:
+        assert version_at(origin) == "0.1.2" and network.versions() == ["0.1.1"] * 3
+    hosts.switch("v0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert not list(Path("/tmp").glob("release-v0.1.*"))
+
+
+def test_a_check_says_what_would_change_and_changes_nothing_as_does_a_second_run(
+    network: Network, hosts: Ansible, tmp_path: Path
+) -> None:
+    deployed(network, tmp_path)
+    file = tree(tmp_path, "0.1.2")
+    about = {"tag": "v0.1.2", "facts": facts("0.1.2"), "tree": str(file), "sha256": "0" * 64}
+    before = hosts.looks()
+    assert changes(hosts, "place", "--check", **about) == {"h1": True, "h2": True, "h3": True}
+    assert hosts.looks() == before
+    put(network.driver(), "0.1.2", tmp_path)
+    before = hosts.looks()
+    assert changes(hosts, "switch", "--check", tag="v0.1.2", by="") == {"h1": True, "h2": True, "h3": True}
+    assert hosts.looks() == before and network.versions() == ["0.1.1"] * 3
+    network.driver().switch("v0.1.2")
+    before = hosts.looks()
+    assert changes(hosts, "switch", tag="v0.1.2", by="") == {"h1": False, "h2": False, "h3": False}
+    assert hosts.looks() == before
+
+
+@pytest.mark.faults
+def test_an_unreachable_host_at_place_means_that_no_host_is_switched(
+    network: Network, hosts: Ansible, tmp_path: Path
+) -> None:
+    deployed(network, tmp_path)
+    file, about = tree(tmp_path, "0.1.2"), facts("0.1.2")
+    network.hosts["h3"].stop()
+    with pytest.raises(Refused, match=r"^Production, h3: cannot be reached"):  # by the look that comes first
+        hosts.place("v0.1.2", about, file)
+    with pytest.raises(Refused) as refused:
+        hosts.each(hosts.names, "place", tag="v0.1.2", facts=about, tree=str(file), sha256=file_sha256(file))
+    (problem,) = refused.value.problems
+    assert problem.what.startswith("Production, h3: cannot be reached") and "Connection refused" in problem.what
+    assert "{" not in problem.what and network.versions() == ["0.1.1"] * 3
+    network.hosts["h3"].start()
+    put(hosts, "0.1.2", tmp_path)
+    assert hosts.facts("v0.1.2")["version"] == "0.1.2"
+
+
+@pytest.mark.faults
+def test_a_host_that_fails_in_the_second_batch_is_named_by_its_own_sentence_and_the_same_call_finishes(
+    network: Network, hosts: Ansible, tmp_path: Path
+) -> None:
+    deployed(network, tmp_path)
+    put(network.driver(), "0.1.2", tmp_path)
+    server = network.hosts["h3"].server
+    hosts.host.wait = 1
+    server.fault("0.1.2", "unwell")
+    with pytest.raises(Refused) as refused:
+        hosts.switch("v0.1.2")
+    (problem,) = refused.value.problems
+    assert problem.what.startswith("Production, h3: v0.1.2 does not answer within 1 s: http://127.0.0.1:")
+    assert problem.what.endswith("\nv0.1.1 still has the traffic.") and "Look at the logs" in problem.hint
+    assert network.versions() == ["0.1.2", "0.1.2", "0.1.1"]
+    server.fault("0.1.2")
+    network.hosts["h2"].stop()
+    with pytest.raises(Refused, match=r"^Production, h2: cannot be reached"):
+        hosts.switch("v0.1.2")
+    network.hosts["h2"].start()
+    hosts.switch("v0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+
+
+def test_what_keeps_ansible_from_its_work_is_a_sentence(
+    hosts: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], limit="nobody")
+    with pytest.raises(Refused, match="Ansible finds no host of production: ") as refused:
+        nobody.seen()
+    assert "--limit nobody --list" in refused.value.problems[0].hint
+    monkeypatch.setenv("ANSIBLE_STRATEGY", "no-such-strategy")
+    with pytest.raises(Refused, match=r"^Ansible ended with exit code \d+:\n(.|\n)*no-such-strategy"):
+        hosts.switch("v0.1.1")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match=r"^ansible-inventory was not found on PATH\.$") as refused:
+        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1]).seen()
+    assert refused.value.problems[0].hint.startswith("pipx install ansible-core")

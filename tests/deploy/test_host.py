@@ -1,0 +1,401 @@
+"""A host keeps the old version or gets the new one whole, whatever goes wrong; the same call then finishes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.machine import Failed
+from release_tasks.errors import Refused
+from tests.deploy.servers import Server, facts, lives, put, tree
+
+
+def running(server: Server, version: str = "0.1.1", **about: object) -> Hosts:
+    """Return the host with a release that has the traffic, behind nginx."""
+    hosts = Hosts("production", server.behind_nginx(**about))
+    put(hosts, version)
+    hosts.switch(f"v{version}")
+    assert server.version() == version
+    return hosts
+
+
+def look(hosts: Hosts) -> tuple[str, str, str]:
+    """Return which release has the traffic in which colour, and what answers."""
+    (seen,) = hosts.seen().values()
+    return seen.tag, seen.colour, seen.answers[0]
+
+
+def refusal(hosts: Hosts, tag: str = "v0.1.2") -> str:
+    with pytest.raises(Refused) as refused:
+        hosts.switch(tag)
+    return str(refused.value)
+
+
+# In place
+
+
+def test_a_tree_with_another_hash_or_cut_short_is_refused_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    hosts, file = Hosts("production", server.plain()), tree(tmp_path, "0.1.1")
+    file.write_bytes(file.read_bytes()[:-2000])
+    with file.open("rb") as cut, pytest.raises(Failed) as failed:
+        hosts.host.place("v0.1.1", facts("0.1.1"), cut, "0" * 64)
+    assert str(failed.value) == (
+        f"The tree arrived with the SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}; expected {'0' * 64}."
+    )
+    assert hosts.facts("v0.1.1") == {} and list((server.folder / "releases").iterdir()) == []
+    put(hosts, "0.1.1")
+    assert hosts.facts("v0.1.1")["version"] == "0.1.1"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a disk of 300 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_gets_its_space_back(tmp_path: Path, small_disk: Path) -> None:
+    server = Server(small_disk / "shop")
+    hosts = Hosts("production", server.plain())
+    put(hosts, "0.1.1", tmp_path)
+    large = tree(tmp_path, "0.1.2", {"large": "x" * 400_000})
+    with pytest.raises(Refused, match="No space left on device") as refused:
+        hosts.place("v0.1.2", facts("0.1.2"), large)
+    assert refused.value.problems[0].hint == f"df -h {server.folder}; ls -ld {server.folder}"
+    assert [each.name for each in (server.folder / "releases").iterdir() if each.is_dir()] == ["v0.1.1"]
+    assert shutil.disk_usage(small_disk).free > 150_000
+    put(hosts, "0.1.2", tmp_path)
+    assert hosts.facts("v0.1.2")
+
+
+def test_packages_are_installed_before_the_release_has_its_name(server: Server) -> None:
+    refuses = ["sh", "-c", "pwd; echo No such package; exit 7"]
+    hosts = Hosts("production", server.plain(install=refuses, subfolder="web"))
+    with pytest.raises(Refused, match="exit code 7") as refused:
+        put(hosts, "0.1.1")
+    assert ".v0.1.1.part/web\nNo such package" in str(refused.value)
+    assert hosts.facts("v0.1.1") == {}
+    hosts.host.install = ["touch", "installed"]
+    put(hosts, "0.1.1")
+    assert (hosts.host.code_of("v0.1.1") / "web" / "installed").exists()
+
+
+def test_a_release_in_place_is_not_unpacked_again_and_a_killed_attempt_is_removed(server: Server) -> None:
+    hosts = Hosts("production", server.plain())
+    put(hosts, "0.1.1")
+    mark = hosts.host.code_of("v0.1.1") / "made-here"
+    mark.touch()
+    hosts.host.code_of(".v0.1.0.part").mkdir()
+    with tree(server.folder, "0.1.1").open("rb") as file:
+        hosts.host.place("v0.1.1", facts("0.1.1"), file, "not even read")
+    assert mark.exists()
+    put(hosts, "0.1.2")
+    assert not hosts.host.code_of(".v0.1.0.part").exists()
+
+
+def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:
+    before = os.umask(0o077)
+    try:
+        hosts = running(server, install=["touch", "installed"])
+    finally:
+        os.umask(before)
+    code = hosts.host.code_of("v0.1.1")
+    paths = [code, code.parent, code.with_name("v0.1.1.json"), server.folder / "traffic.conf", *code.rglob("*")]
+    assert {path.name for path in paths if not path.stat().st_mode & 0o004} == set()
+    assert {path.name for path in paths if path.stat().st_mode & 0o022} == set()
+
+
+def test_nginx_that_refuses_its_configuration_is_known_before_anything_is_touched(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    good = (server.folder / "nginx.conf").read_text()
+    (server.folder / "nginx.conf").write_text(good + "by hand\n")
+    with pytest.raises(Refused, match="unexpected end of file"):
+        put(hosts, "0.1.3")
+    said = refusal(hosts)
+    assert "unexpected end of file" in said and said.endswith("v0.1.1 still has the traffic.")
+    assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
+    (server.folder / "nginx.conf").write_text(good)
+    hosts.switch("v0.1.2")
+    assert server.version() == "0.1.2"
+
+
+# Which gets the traffic
+
+
+def test_the_next_release_is_started_idle_and_gets_the_traffic_in_the_other_colour(server: Server) -> None:
+    hosts = running(server)
+    assert look(hosts) == ("v0.1.1", "blue", "0.1.1")
+    put(hosts, "0.1.2")
+    with hosts.idle("v0.1.2") as origin:
+        assert origin.endswith(str(server.green)) and server.version() == "0.1.1"
+    with pytest.raises(KeyError), hosts.idle("v0.1.2"):
+        raise KeyError("a smoke failed")
+    assert list(server.pids()) == ["blue-web"]
+    hosts.switch("v0.1.2")
+    assert look(hosts) == ("v0.1.2", "green", "0.1.2")
+    assert hosts.has_traffic("v0.1.2", "0.1.2") and not hosts.has_traffic("v0.1.1", "0.1.1")
+    assert (list(server.pids()), hosts.facts("v0.1.2")["before"]) == (["green-web"], "v0.1.1")
+
+
+def test_a_switch_that_is_done_changes_nothing_and_one_that_no_longer_answers_is_done_again(server: Server) -> None:
+    hosts = running(server)
+    before = server.pids(), hosts.seen()["this machine"].switches
+    hosts.switch("v0.1.1")
+    assert (server.pids(), hosts.seen()["this machine"].switches) == before
+    os.kill(server.pids()["blue-web"], 9)
+    assert server.version().startswith("HTTPError 502")
+    hosts.switch("v0.1.1")
+    assert look(hosts) == ("v0.1.1", "blue", "0.1.1")
+
+
+def test_without_colours_a_switch_is_a_restart_and_a_bad_one_goes_back(server: Server) -> None:
+    hosts = Hosts("production", server.plain(services=["web", "jobs"]))
+    for version in ("0.1.1", "0.1.2"):
+        put(hosts, version)
+        hosts.switch(f"v{version}")
+        assert look(hosts) == (f"v{version}", "", version)
+    server.fault("0.1.3", "unwell")
+    put(hosts, "0.1.3")
+    said = refusal(hosts, "v0.1.3")
+    assert said.startswith("Production: v0.1.3 does not answer within 3 s: ") and "answers 503" in said
+    assert said.endswith("It went back: v0.1.2 has the traffic again.")
+    assert (server.version(), sorted(server.pids())) == ("0.1.2", ["current-jobs", "current-web"])
+    server.fault("0.1.3")
+    hosts.switch("v0.1.3")
+    assert hosts.has_traffic("v0.1.3", "0.1.3") and hosts.facts("v0.1.3")["before"] == "v0.1.2"
+    assert not (server.folder / "two-at-once").exists()
+
+
+def test_a_port_that_something_else_has_taken_is_named_and_the_old_release_stays(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    with socket.create_server(("127.0.0.1", server.green)):
+        said = refusal(hosts)
+    assert f"Port {server.green} (green) is taken by something that `stop` does not stop." in said
+    assert said.endswith("v0.1.1 still has the traffic.") and server.version() == "0.1.1"
+    hosts.switch("v0.1.2")
+    assert server.version() == "0.1.2"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "state"),
+    [
+        ("mute", "v0.1.2 does not answer within 2 s", "v0.1.1 still has the traffic."),
+        ("exits", "v0.1.2 does not answer within 2 s", "v0.1.1 still has the traffic."),
+        ("old", 'answers 200: {"version": "0.0.1"}', "v0.1.1 still has the traffic."),
+        ("unwell", 'answers 503: {"version": "0.1.2"}', "v0.1.1 still has the traffic."),
+        ("sick", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 has the traffic again."),
+        ("dies", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 has the traffic again."),
+    ],
+)
+def test_a_release_that_is_not_well_leaves_the_traffic_to_the_old_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch, fault: str, said: str, state: str
+) -> None:
+    monkeypatch.setattr("release_tasks.deploy.host.FRONT", 2)
+    hosts = running(server, wait=2)
+    put(hosts, "0.1.2")
+    server.fault("0.1.2", fault)
+    refused = refusal(hosts)
+    assert said in refused and refused.endswith(f"\n{state}")
+    assert (look(hosts), list(server.pids())) == (("v0.1.1", "blue", "0.1.1"), ["blue-web"])
+    assert hosts.seen()["this machine"].switches[-1]["what"].endswith(state)
+    server.fault("0.1.2")
+    hosts.switch("v0.1.2")
+    assert (look(hosts), list(server.pids())) == (("v0.1.2", "green", "0.1.2"), ["green-web"])
+
+
+def test_a_release_that_dies_while_the_old_one_finishes_its_requests_is_taken_back(server: Server) -> None:
+    hosts = running(server, drain=10)
+    put(hosts, "0.1.2")
+    with socket.create_connection(("127.0.0.1", server.blue)) as request:
+        kill_it = 'kill -9 "$(cat green-web.pid)"'
+        script = f'while ! grep -q "v0.1.2 green" traffic.conf; do sleep 0.05; done; sleep 1; {kill_it}'
+        killer = subprocess.Popen(["sh", "-c", script], cwd=server.folder)
+        closer = subprocess.Popen(["sh", "-c", "sleep 3"])
+        request.settimeout(None)
+        host = hosts.host
+        host.drain = 2.5
+        said = refusal(hosts)
+        killer.wait()
+        closer.wait()
+    assert said.endswith("It went back: v0.1.1 has the traffic again.")
+    assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
+
+
+def test_where_nginx_is_away_nothing_is_touched(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    server.stop_nginx()
+    said = refusal(hosts)
+    assert "-s reload: exit code 1:" in said and "nginx.pid" in said and "v0.1.1 does not answer either" in said
+    assert (hosts.host.record(), list(server.pids())) == (("v0.1.1", "blue"), ["blue-web"])
+    server.start_nginx()
+    assert server.version() == "0.1.1"
+    hosts.switch("v0.1.2")
+    assert server.version() == "0.1.2"
+
+
+def test_a_stop_that_fails_is_said_while_the_new_release_keeps_the_traffic(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    with hosts.idle("v0.1.2"):
+        good, hosts.host.halt = hosts.host.halt, ["sh", "-c", "echo Not now; exit 4"]
+        assert "exit code 4:\nNot now" in refusal(hosts)
+        assert look(hosts) == ("v0.1.2", "green", "0.1.2") and not hosts.has_traffic("v0.1.2", "0.1.2")
+        hosts.host.halt = good
+    hosts.switch("v0.1.2")
+    assert hosts.has_traffic("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
+    assert hosts.facts("v0.1.2")["before"] == "v0.1.1"
+
+
+def test_jobs_are_handed_over_and_never_run_twice(server: Server) -> None:
+    hosts = running(server, services=["web", "jobs"])
+    assert sorted(server.pids()) == ["blue-jobs", "blue-web"]
+    for version, colour in (("0.1.2", "green"), ("0.1.1", "blue"), ("0.1.3", "green")):
+        put(hosts, version)
+        with hosts.idle(f"v{version}"):
+            other = {"green": "blue", "blue": "green"}[colour]
+            assert sorted(server.pids()) == sorted([f"{other}-jobs", "blue-web", "green-web"])
+        hosts.switch(f"v{version}")
+        assert sorted(server.pids()) == [f"{colour}-jobs", f"{colour}-web"]
+    assert not (server.folder / "two-at-once").exists()
+
+
+# What is kept, and what is found again
+
+
+def test_finished_releases_are_kept_by_number_and_never_the_current_one_or_the_one_before(server: Server) -> None:
+    hosts = Hosts("production", server.plain(keep=2))
+    for version in ("0.1.1", "0.1.2", "0.1.3", "0.1.4"):
+        put(hosts, version)
+    hosts.switch("v0.1.2")
+    assert sorted(hosts.releases()) == ["v0.1.2", "v0.1.3", "v0.1.4"]
+    hosts.host.code_of("notes.txt").write_text("not ours")
+    hosts.switch("v0.1.4")
+    put(hosts, "0.1.5")
+    hosts.switch("v0.1.2")
+    hosts.host.keep = 1
+    hosts.switch("v0.1.4")
+    assert sorted(hosts.releases()) == ["v0.1.2", "v0.1.4", "v0.1.5"]
+    assert hosts.host.code_of("notes.txt").exists()
+
+
+def test_a_release_that_was_removed_in_part_is_not_in_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = Hosts("production", server.plain(keep=1))
+    for version in ("0.1.1", "0.1.2", "0.1.3"):
+        put(hosts, version)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **_: (Path(path) / "app.py").unlink(missing_ok=True))
+        hosts.switch("v0.1.3")
+    assert list(hosts.releases()) == ["v0.1.3"]
+    put(hosts, "0.1.1")
+    assert sorted(path.name for path in hosts.host.code_of("").iterdir() if path.is_dir()) == ["v0.1.1", "v0.1.3"]
+    assert (hosts.host.code_of("v0.1.1") / "app.py").exists()
+
+
+def test_torn_facts_are_named_and_the_other_releases_go_on(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    file = hosts.host.code_of("v0.1.2.json")
+    file.write_text('{"commit": "01')
+    with pytest.raises(Refused) as refused:
+        hosts.facts("v0.1.2")
+    assert str(refused.value) == f"{file} is not what a deployment leaves there: it may have been cut short."
+    subprocess.run(["sh", "-c", refused.value.problems[0].hint], check=True)
+    assert hosts.facts("v0.1.2") == {}
+    put(hosts, "0.1.2")
+    hosts.host.code_of("v0.1.1.json").write_text("")
+    hosts.switch("v0.1.2")
+    assert look(hosts) == ("v0.1.2", "green", "0.1.2") and list(server.pids()) == ["green-web"]
+
+
+def test_a_torn_record_is_named_and_nothing_is_touched(server: Server) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    good = (server.folder / "traffic.conf").read_text()
+    for torn in ("", "\0\0\0\0", "# v0.1.1 bl", good.partition("\n")[2]):
+        (server.folder / "traffic.conf").write_text(torn)
+        said = refusal(hosts)
+        assert "traffic.conf does not say which release has the traffic, as does a first line '# v0.1.2 blue'." in said
+        assert hosts.looks()["this machine"].problem == f"this machine: {said.removeprefix('Production: ')}"
+        assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
+    (server.folder / "traffic.conf").write_text(good)
+    with (server.folder / "journal.jsonl").open("a") as file:
+        file.write('{"at": "20')
+    hosts.switch("v0.1.2")
+    assert [each["what"] for each in hosts.seen()["this machine"].switches][-1] == "v0.1.2 has the traffic"
+
+
+def test_after_a_reboot_the_services_come_back_from_the_links(server: Server) -> None:
+    hosts = running(server, services=["web", "jobs"])
+    put(hosts, "0.1.2")
+    hosts.switch("v0.1.2")
+    server.power_off()
+    (seen,) = hosts.seen().values()
+    assert (seen.tag, seen.colour, seen.answers[0]) == ("v0.1.2", "green", "")
+    assert "could not be reached" in seen.answers[1]
+    server.start_nginx()
+    for service in ("web", "jobs"):
+        hosts.host.call(hosts.host.restart, "green", service)
+    assert hosts.host.answers("v0.1.2", seconds=5) and hosts.has_traffic("v0.1.2", "0.1.2")
+    put(hosts, "0.1.3")
+    hosts.switch("v0.1.3")
+    assert look(hosts) == ("v0.1.3", "blue", "0.1.3") and sorted(server.pids()) == ["blue-jobs", "blue-web"]
+
+
+def test_a_host_without_a_version_route_is_well_unless_it_answers_with_an_error_of_its_own(server: Server) -> None:
+    hosts = running(server, version_path="")
+    put(hosts, "0.1.2")
+    hosts.switch("v0.1.2")
+    assert look(hosts) == ("v0.1.2", "green", "any") and server.version() == "0.1.2"
+    os.kill(server.pids()["green-web"], 9)
+    assert look(hosts) == ("v0.1.2", "green", "")
+
+
+def test_commands_find_colour_service_port_and_version(server: Server) -> None:
+    hosts = running(server)
+    hosts.host.call(
+        ["sh", "-c", 'echo "$COLOUR $SERVICE $PORT $APP_VERSION {colour}-{service}" > found'], "blue", "web"
+    )
+    assert (server.folder / "found").read_text() == f"blue web {server.blue} 0.1.1 blue-web\n"
+
+
+def test_a_command_without_an_end_is_ended_with_what_it_has_started(server: Server) -> None:
+    host: Host = server.plain()
+    with pytest.raises(Failed, match=r"no end within 0\.5 s:\nbegun"):
+        host.run(["sh", "-c", "echo begun; sleep 100 & echo $! > child; wait"], timeout=0.5)
+    assert not lives(int((server.folder / "child").read_text()))
+    with pytest.raises(Failed, match=r"no-such-program cannot be started"):
+        host.run(["no-such-program"])
+
+
+def test_the_facts_of_a_release_are_json(server: Server) -> None:
+    hosts = running(server)
+    found = json.loads(hosts.host.code_of("v0.1.1.json").read_text())
+    assert found["commit"].startswith("011c") and found["version"] == "0.1.1" and found["since"] and found["by"]
+
+
+def test_an_nginx_that_may_lose_a_request_is_named(server: Server) -> None:
+    hosts = Hosts("production", server.behind_nginx())
+    assert hosts.warnings() == []
+    old = server.folder / "old-nginx"
+    old.write_text("#!/bin/sh\necho 'nginx version: nginx/1.22.1' >&2\n")
+    old.chmod(0o755)
+    hosts.host.nginx = [str(old)]
+    assert hosts.warnings() == ["nginx 1.22.1 on this machine may lose a request at a flip; 1.27.4 does not"]

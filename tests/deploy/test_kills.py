@@ -1,0 +1,130 @@
+"""A deployment that is killed at any point leaves users with the old version or the new one; the same call finishes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from release_tasks.deploy import host, machine, releases
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.process import wait_until
+from tests.deploy.servers import Network, Server, put
+
+# What changes something on a host; before, inside and after each call of these the process is killed.
+CHANGES = ["run", "link", "write_traffic", "note", "start", "give_traffic", "stop", "place", "switch"]
+
+
+def killed_at(number: int) -> None:
+    """Let this process kill itself at the change of that number."""
+    left = iter(range(number))
+
+    def pass_or_die() -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(change: Callable[..., Any], before: bool) -> Callable[..., Any]:
+        def changed(*args: Any, **how: Any) -> Any:
+            if before:
+                pass_or_die()
+            result = change(*args, **how)
+            pass_or_die()
+            return result
+
+        return changed
+
+    for name in CHANGES:
+        setattr(Host, name, around(getattr(Host, name), before=True))
+    inside = (host, "write"), (releases, "write"), (machine.subprocess, "Popen"), (releases.shutil, "rmtree")
+    for module, name in inside:
+        setattr(module, name, around(getattr(module, name), before=False))
+
+
+def in_a_child(action: Callable[[], None]) -> int:
+    """Do something in a process of its own; return its exit code, or that signal, negative."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        action()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def deploy(hosts: Hosts, version: str, folder: Path) -> None:
+    hosts.__dict__.pop("threads", None)  # a child has none of its parent's
+    put(hosts, version, folder)
+    hosts.switch(f"v{version}")
+
+
+def kills(server: Server, hosts: Hosts, tmp_path: Path, numbers: Iterator[int] | range) -> int:
+    """Deploy release after release, each killed at another change, and then once more; return how many were killed."""
+    deploy(hosts, "0.0.0", tmp_path)
+    users, killed = "0.0.0", 0
+    for number in numbers:
+        new = f"0.1.{number}"
+
+        def die(new: str = new, number: int = number) -> None:
+            killed_at(number)
+            deploy(hosts, new, tmp_path)
+
+        code = in_a_child(die)
+        assert code in (0, -signal.SIGKILL)
+        if hosts.host.colours:
+            assert server.version() in (users, new), f"killed at change {number}"
+        assert in_a_child(lambda new=new: deploy(hosts, new, tmp_path)) == 0, f"killed at change {number}"
+        (seen,) = hosts.seen().values()
+        assert (seen.tag, seen.answers[0], server.version()) == (f"v{new}", new, new), f"killed at change {number}"
+        assert hosts.has_traffic(f"v{new}", new) and hosts.facts(f"v{new}")["before"] == f"v{users}"
+        assert sorted(server.pids()) == [f"{seen.colour or 'current'}-{each}" for each in ("jobs", "web")]
+        assert not (server.folder / "two-at-once").exists()
+        assert not list((server.folder / "releases").glob(".*")) and len(hosts.releases()) <= 3
+        users = new
+        killed += code != 0
+        if code == 0:
+            break
+    return killed
+
+
+@pytest.mark.parametrize("number", [7, 34])
+def test_a_deployment_behind_nginx_is_finished_after_a_kill(server: Server, tmp_path: Path, number: int) -> None:
+    hosts = Hosts("production", server.behind_nginx(services=["web", "jobs"], keep=2))
+    assert kills(server, hosts, tmp_path, range(number, number + 1)) == 1
+
+
+@pytest.mark.faults
+def test_a_deployment_behind_nginx_is_finished_after_a_kill_at_each_change(server: Server, tmp_path: Path) -> None:
+    hosts = Hosts("production", server.behind_nginx(services=["web", "jobs"], keep=2))
+    assert kills(server, hosts, tmp_path, range(200)) > 50
+
+
+@pytest.mark.faults
+def test_a_deployment_by_a_restart_is_finished_after_a_kill_at_each_change(server: Server, tmp_path: Path) -> None:
+    hosts = Hosts("production", server.plain(services=["web", "jobs"], keep=2))
+    assert kills(server, hosts, tmp_path, range(200)) > 20
+
+
+def test_hosts_finish_after_whoever_told_them_was_killed(network: Network, tmp_path: Path) -> None:
+    hosts = network.driver()
+    deploy(hosts, "0.1.1", tmp_path)
+    server = network.hosts["h1"].server
+    server.fault("0.1.2", "mute")
+    if not (child := os.fork()):
+        try:
+            deploy(hosts, "0.1.2", tmp_path)
+        finally:
+            os._exit(1)
+    assert wait_until(lambda: "green-web" in server.pids(), 20, every=0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert network.versions() == ["0.1.1"] * 3
+    server.fault("0.1.2")
+    assert wait_until(lambda: server.version() == "0.1.2", 20, every=0.1)
+    assert network.versions()[1:] == ["0.1.1"] * 2
+    deploy(hosts, "0.1.2", tmp_path)
+    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")

@@ -1,0 +1,246 @@
+"""Three hosts by ssh: in place on all, switched in batches; what is lost on the way is found by the next run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.ssh import PROGRAM, Ssh, order_of
+from release_tasks.errors import Refused
+from release_tasks.files import locked
+from release_tasks.process import wait_until
+from tests.deploy.servers import FOLDER, Network, facts, put, version_at
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def released(network: Network, tmp_path: Path, version: str = "0.1.1", **about: object) -> Ssh:
+    """Return the three hosts with a release that has the traffic."""
+    hosts = network.driver(**about)
+    put(hosts, version, tmp_path)
+    hosts.switch(f"v{version}")
+    assert network.versions() == [version] * 3
+    return hosts
+
+
+def refusal(hosts: Hosts, tag: str = "v0.1.2") -> list[str]:
+    with pytest.raises(Refused) as refused:
+        hosts.switch(tag)
+    return [problem.what for problem in refused.value.problems]
+
+
+def test_three_hosts_get_a_release_which_is_first_seen_through_a_tunnel(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path)
+    put(hosts, "0.1.2", tmp_path)
+    assert network.versions() == ["0.1.1"] * 3 and sorted(hosts.facts("v0.1.2")) == sorted(facts("0.1.2"))
+    with hosts.idle("v0.1.2") as origin:
+        assert version_at(origin) == "0.1.2" and not origin.endswith(str(network.hosts["h1"].server.green))
+    assert not hosts.has_traffic("v0.1.2", "0.1.2") and hosts.path_of("v0.1.2") is None
+    hosts.switch("v0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert {seen.colour for seen in hosts.seen().values()} == {"green"} and hosts.tag() == "v0.1.2"
+    before = {name: seen.switches for name, seen in hosts.seen().items()}
+    hosts.switch("v0.1.2")
+    assert {name: seen.switches for name, seen in hosts.seen().items()} == before
+    hosts.switch("v0.1.1")
+    assert network.versions() == ["0.1.1"] * 3
+
+
+def test_a_host_that_goes_away_between_place_and_switch_ends_the_batches(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path)
+    put(hosts, "0.1.2", tmp_path)
+    network.hosts["h2"].stop()
+    (said,) = refusal(hosts)
+    assert said.startswith("Production, h2: cannot be reached, or its Python did not answer: ssh: connect to host")
+    assert network.versions() == ["0.1.2", "0.1.1", "0.1.2"]
+    with pytest.raises(Refused, match=r"^Production, h2: cannot be reached"):
+        hosts.seen()
+    assert [name for name, seen in hosts.looks().items() if seen.problem] == ["h2"]
+    network.hosts["h2"].start()
+    assert not hosts.has_traffic("v0.1.2", "0.1.2")
+    hosts.switch("v0.1.2")
+    assert hosts.has_traffic("v0.1.2", "0.1.2") and network.versions() == ["0.1.2"] * 3
+
+
+def test_a_bad_first_host_is_the_last_one(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path, wait=1)
+    put(hosts, "0.1.2", tmp_path)
+    network.hosts["h1"].server.fault("0.1.2", "unwell")
+    (said,) = refusal(hosts)
+    assert said.startswith("Production, h1: v0.1.2 does not answer within 1 s")
+    assert said.endswith("v0.1.1 still has the traffic.")
+    assert network.versions() == ["0.1.1"] * 3
+    assert [seen.tag for seen in hosts.seen().values()] == ["v0.1.1"] * 3
+    network.hosts["h1"].server.fault("0.1.2")
+    hosts.switch("v0.1.2")
+    assert network.versions() == ["0.1.2"] * 3
+
+
+def test_where_a_host_does_not_take_the_tree_no_host_is_switched(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path)
+    conf = network.hosts["h3"].server.folder / "nginx.conf"
+    good = conf.read_text()
+    conf.write_text("by hand")
+    try:
+        with pytest.raises(Refused, match=r"Production, h3: .*nginx.* -t -q: exit code 1") as refused:
+            put(hosts, "0.1.2", tmp_path)
+    finally:
+        conf.write_text(good)
+    assert len(refused.value.problems) == 1 and hosts.facts("v0.1.2") == {}
+    put(hosts, "0.1.2", tmp_path)
+    assert hosts.facts("v0.1.2")["version"] == "0.1.2"
+
+
+def test_a_key_that_is_refused_is_said_with_a_command_that_shows_it(network: Network) -> None:
+    hosts, keys = network.driver(), network.hosts["h1"].folder / "authorized_keys"
+    good = keys.read_text()
+    keys.write_text("")
+    try:
+        with pytest.raises(Refused) as refused:
+            hosts.seen()
+    finally:
+        keys.write_text(good)
+    (problem,) = refused.value.problems
+    assert (
+        problem.what.startswith("Production, h1: cannot be reached") and "Permission denied (publickey)" in problem.what
+    )
+    hint = shlex.split(problem.hint)
+    assert hint[-3:] == ["h1", "python3", "--version"]
+    assert subprocess.run(hint, capture_output=True, text=True).stdout.startswith("Python 3.")
+
+
+def test_a_host_key_that_has_changed_is_said_with_what_to_type(network: Network) -> None:
+    hosts, host = network.driver(), network.hosts["h1"]
+    host.stop()
+    for file in ("host_key", "host_key.pub"):
+        (host.folder / file).unlink()
+    host.start()
+    with pytest.raises(Refused) as refused:
+        hosts.seen()
+    (problem,) = refused.value.problems
+    known = network.folder / "known_hosts"
+    assert "Host key verification failed" in problem.what and "[127.0.0.1]" in problem.what
+    command, _, why = problem.hint.partition("   # ")
+    assert shlex.split(command) == ["ssh-keygen", "-f", str(known), "-R", f"[127.0.0.1]:{host.port}"]
+    assert "fingerprint" in why
+    subprocess.run(["sh", "-c", problem.hint], check=True, capture_output=True)
+    assert f":{host.port} " not in known.read_text()
+    known.write_text(known.read_text() + host.known_host)
+    assert hosts.seen()
+
+
+def test_a_lost_connection_leaves_the_host_to_finish_and_the_next_switch_waits_for_it(
+    network: Network, tmp_path: Path
+) -> None:
+    hosts = released(network, tmp_path)
+    put(hosts, "0.1.2", tmp_path)
+    server = network.hosts["h1"].server
+    server.fault("0.1.2", "mute")
+    stdin = tmp_path / "order"
+    stdin.write_bytes(order_of(hosts.host, "switch", {"tag": "v0.1.2", "by": "Rita"}))
+    with stdin.open("rb") as order, (tmp_path / "said").open("wb") as said:
+        ssh = subprocess.Popen(
+            hosts.argv("h1", shlex.join(["python3", "-c", PROGRAM])), stdin=order, stdout=said, stderr=said
+        )
+    assert wait_until(lambda: "green-web" in server.pids(), 10, every=0.1)
+    ssh.kill()
+    ssh.wait()
+    assert server.version() == "0.1.1"
+    threading.Timer(1, server.fault, ["0.1.2"]).start()
+    hosts.switch("v0.1.2")
+    assert network.versions() == ["0.1.2"] * 3
+    found = [each["by"] for each in hosts.seen()["h1"].switches if each["what"] == "v0.1.2 has the traffic"]
+    assert found == ["Rita"]
+    assert list(server.pids()) == ["green-web"]
+
+
+def test_of_two_at_once_the_second_waits(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path, services=["web", "jobs"])
+    put(hosts, "0.1.2", tmp_path)
+    problems = []
+
+    def switch() -> None:
+        try:
+            network.driver(services=["web", "jobs"]).switch("v0.1.2")
+        except Refused as no:
+            problems.append(no)
+
+    both = [threading.Thread(target=switch) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert problems == [] and network.versions() == ["0.1.2"] * 3
+    for host in network.hosts.values():
+        assert not (host.server.folder / "two-at-once").exists()
+        assert sorted(host.server.pids()) == ["green-jobs", "green-web"]
+    whats = [each["what"] for each in hosts.seen()["h2"].switches]
+    assert whats.count("v0.1.2 has the traffic") == 1
+
+
+def test_nothing_of_an_order_is_seen_in_the_process_list(network: Network, tmp_path: Path) -> None:
+    hosts = released(network, tmp_path)
+    put(hosts, "0.1.2", tmp_path)
+    network.hosts["h1"].server.fault("0.1.2", "mute")
+    thread = threading.Thread(target=hosts.switch, args=["v0.1.2"])
+    thread.start()
+    server = network.hosts["h1"].server
+    assert wait_until(lambda: "green-web" in server.pids(), 10, every=0.1)
+    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    server.fault("0.1.2")
+    thread.join()
+    told = [line for line in shown.splitlines() if "order" in line]
+    assert told and not [line for line in told if "v0.1.2" in line or str(server.green) in line or len(line) > 700]
+
+
+def test_without_ssh_or_python_a_sentence_says_so(network: Network, tmp_path: Path) -> None:
+    hosts = Ssh("production", network.host(), ["h1"], ["no-such-ssh"], [1])
+    with pytest.raises(Refused, match=r"The program no-such-ssh was not found\."):
+        hosts.seen()
+    python = network.hosts["h1"].folder / "bin" / "python3"
+    good = python.read_text()
+    python.write_text("#!/bin/sh\necho 'python3: not here' >&2; exit 127\n")
+    try:
+        with pytest.raises(Refused, match="h1: cannot be reached, or its Python did not answer: python3: not here"):
+            network.driver().seen()
+    finally:
+        python.write_text(good)
+
+
+# The program that others get
+
+
+def test_other_hosts_need_the_standard_library_of_python_3_8_alone() -> None:
+    program = json.loads(order_of(Host(Path(FOLDER), "http://127.0.0.1"), "look", {}))["program"]
+    parsed = ast.parse(program, feature_version=(3, 8))
+    imported = {node.module for node in ast.walk(parsed) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(parsed) if isinstance(node, ast.Import) for alias in node.names}
+    assert {str(name).partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
+
+
+def test_an_order_does_not_wait_without_an_end_for_another_release(tmp_path: Path) -> None:
+    host = Host(tmp_path, "http://127.0.0.1:9")
+    order = json.loads(order_of(host, "stop", {}))
+    order["program"] = order["program"].replace("LOCK = 600", "LOCK = 1")
+    with locked(tmp_path / ".lock", "release"):
+        argv = [sys.executable, "-c", PROGRAM]
+        done = subprocess.run(argv, input=json.dumps(order) + "\n", capture_output=True, text=True)
+    said = {"failed": "Another release has been under way here for 1 s.", "hint": f"fuser --verbose {tmp_path}/.lock"}
+    assert (json.loads(done.stdout), done.returncode) == (said, 1)
+
+
+def test_a_tunnel_that_cannot_be_had_is_a_sentence(network: Network) -> None:
+    hosts = network.driver()
+    network.hosts["h1"].stop()
+    refused = pytest.raises(Refused, match=r"^Production, h1: ssh does not forward to http://127\.0\.0\.1:9\.")
+    with refused, hosts.tunnel("h1", "http://127.0.0.1:9"):
+        raise AssertionError

@@ -1,5 +1,6 @@
 """`inv evidence.verify`, `.stamps`, `.index`, `inv report` and `inv filing`: the commands, and what they print."""
 
+import shlex
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from psycopg.rows import dict_row
 from release_tasks import screen
 from release_tasks.checks import runner
 from release_tasks.config import project_root, settings_of
-from release_tasks.errors import Refused, counted
+from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.files import atomic_write, read_checksums
 from release_tasks.release import Release
@@ -29,6 +30,10 @@ def show(
     screen.for_machines(json)
     root, settings, path = project_root(config), settings_of(config), Path(what)
     evidence, when = settings.evidence, datetime.now(UTC)
+    if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
+        raise Refused(f"There is no {listed(missing)}.", f"ls -d {shlex.join(missing)}")
+    if path.suffix == ".age":
+        raise Refused(f"{what} is encrypted.", shlex.join(["age", "-d", "-i", "IDENTITY", "-o", path.stem, what]))
     if at:
         try:
             when = datetime.fromisoformat(at).astimezone(UTC)

@@ -49,6 +49,9 @@ def recipients_of(keys: Sequence[str]) -> list[Any]:
     """Return the recipients that the public `keys` of age or ssh are. Raises `Refused` where one is none."""
     from pyrage import RecipientError, ssh, x25519
 
+    if any(key.upper().startswith("AGE-SECRET-KEY") for key in keys):
+        what = "evidence.recipients holds a secret key: whoever has the repository can decrypt what it was for."
+        raise Refused(what, "age-keygen -o NEW   # keep that file elsewhere; set the public key that it shows")
     try:
         return [(x25519 if key.startswith("age1") else ssh).Recipient.from_str(key) for key in keys]
     except RecipientError as no:

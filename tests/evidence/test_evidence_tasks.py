@@ -11,7 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.evidence import bag, verify
+from release_tasks.errors import Refused
+from release_tasks.evidence import bag, copies, verify
 from release_tasks.files import records_folder
 from tests.conftest import Work
 from tests.evidence.attacks import Good
@@ -81,3 +82,35 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
     assert row["swhid"].startswith("swh:1:rel:")
     assert inv(repo, dsn, "evidence.index") == "index.jsonl: 0 new packs.\n"
     assert "1 of 1 pass" in inv(repo, dsn, "evidence.verify", "index.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("no.tar",), "There is no no.tar."),
+        (("VERSION", "--allowed-signers", "nobody", "--tsa-ca", "none"), "There is no nobody, none."),
+        (("pack.tar.age",), "pack.tar.age is encrypted."),
+    ],
+)
+def test_what_cannot_be_verified_is_named_before_anything_is(
+    repo: Path, dsn: str, words: tuple[str, ...], said: str
+) -> None:
+    (repo / "pack.tar.age").touch()
+    argv = [sys.executable, "-m", "invoke", "evidence.verify", *words]
+    ran = subprocess.run(argv, cwd=repo, env={**os.environ, "DSN": dsn}, capture_output=True, text=True)
+    assert ran.returncode == 1 and said in ran.stdout + ran.stderr
+
+
+def test_a_secret_key_among_the_recipients_is_called_one() -> None:
+    with pytest.raises(Refused, match="holds a secret key") as refused:
+        copies.recipients_of(["AGE-SECRET-KEY-1QQQ"])
+    assert "AGE-SECRET" not in str(refused.value.problems)
+
+
+def test_a_signed_pack_gets_nothing_that_is_not_signed(repo: Path, dsn: str) -> None:
+    settings = json.loads((repo / "invoke.yaml").read_text())
+    settings["release"]["evidence"] = {}
+    (repo / "invoke.yaml").write_text(json.dumps(settings))
+    argv = [sys.executable, "-m", "invoke", "evidence.stamps", "--version", "0.1.1"]
+    ran = subprocess.run(argv, cwd=repo, env={**os.environ, "DSN": dsn}, capture_output=True, text=True)
+    assert ran.returncode == 1 and "no key is set that signs what is added" in ran.stdout + ran.stderr

@@ -31,7 +31,7 @@ def show(
     root, settings, path = project_root(config), settings_of(config), Path(what)
     evidence, when = settings.evidence, datetime.now(UTC)
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
-        raise Refused(f"There is no {listed(missing)}.", f"ls -d {shlex.join(missing)}")
+        raise Refused(f"There is nothing at {listed(missing)}.", f"ls -d {shlex.join(missing)}")
     if path.suffix == ".age":
         raise Refused(f"{what} is encrypted.", shlex.join(["age", "-d", "-i", "IDENTITY", "-o", path.stem, what]))
     if at:
@@ -90,7 +90,7 @@ def add_to_index(config: Any) -> None:
 def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
-        if not release.journal.path.exists():
+        if not release.folder.exists():
             what = f"There is no record of {release.version} here."
             raise Refused(what, "inv report --version VERSION   # one that was released from this clone")
         sealed, to = release.folder / "evidence", release.folder / "report.html"

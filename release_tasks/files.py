@@ -129,26 +129,3 @@ def ignored_by_git(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         ignore.write_text("*\n", encoding="utf-8")
     return folder
-
-
-# Links to folders, switched in one atomic step
-
-
-def read_link(link: Path) -> Path | None:
-    """Return the folder that `link` names, a symlink or a text file holding a path, or None when there is none."""
-    try:
-        target = link.readlink() if link.is_symlink() else link.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    return (link.parent / target).resolve() if target else None
-
-
-def point_link(link: Path, target: Path) -> None:
-    """Make `link` name `target` in one step; a text file with the path where a symlink needs a privilege (Windows)."""
-    incomplete = link.with_name(f".{link.name}.{os.getpid()}")
-    incomplete.unlink(missing_ok=True)
-    try:
-        incomplete.symlink_to(target, target_is_directory=True)
-    except OSError:
-        incomplete.write_text(f"{target}\n", encoding="utf-8")
-    incomplete.replace(link)

@@ -117,14 +117,6 @@ def run(
     return finished
 
 
-def wait_until(holds: Callable[[], bool], timeout: float, every: float = 0.5) -> bool:
-    """Call `holds` until it is true or `timeout` seconds have passed; return its last answer."""
-    deadline = time.monotonic() + timeout
-    while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(every)
-    return held
-
-
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody listens on now. Raises `Refused` where there is none."""
     for port in random.sample(PORTS, 200):

@@ -111,18 +111,19 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
         git.run("clone", "--quiet", "--origin", settings.remote, *who, str(remote), str(clone), timeout=300)
     for name in ("staging", "production"):
         with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
-            deploy_previous(environment, git)
+            deploy_previous(environment)
         screen.say(f"  {name}: {environment.origin}")
     return clone
 
 
-def deploy_previous(environment: Environment, git: Git) -> None:
+def deploy_previous(environment: Environment) -> None:
     """Let `environment` run HEAD before the release, so that there is something to back up and to replace."""
-    commit = git.commit_named("HEAD") or ""
-    before = code.make_ready(git, "before", commit, environment.install, environment.root)
-    tree = before.with_suffix(".tar")
-    code.pack(git, commit, before, tree)
+    root, settings = environment.root, environment.settings
+    with closing(Git.open(root, settings.remote)) as git:
+        commit = git.commit_named("HEAD") or ""
+        before = code.make_ready(git, "before", commit, environment.install)
+        code.pack(git, commit, before, tree := before.with_suffix(".tar"))
     serve(environment)
     environment.hosts.place("before", {"commit": commit, "version": versions.version_here(before)}, tree)
-    apply.apply(environment, pack_in(before, git.root, environment.settings), before, "before")
+    apply.apply(environment, pack_in(before, root, settings), before, "before")
     environment.hosts.switch("before")

@@ -211,7 +211,7 @@ class Release:
         if self.is_over or not self.published or self.settings.environments.unset("production"):
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
-            return recorded("production", self.root) == self.tag
+            return recorded("production", self.root, self.settings) == self.tag
         return self.environment("production").runs(self.version)
 
     def only_in_a_run(self) -> None:

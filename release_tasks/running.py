@@ -46,7 +46,7 @@ def report(config: Any, as_json: bool, ahead: str) -> None:
 def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
     """Fill `row` with what is seen in the environment `name`. Raises `Refused` where it cannot be reached."""
     if settings.environments.named(name).embedded:
-        row |= {"tag": embedded.recorded(name, git.root), "problem": EMBEDDED}
+        row |= {"tag": embedded.recorded(name, git.root, settings), "problem": EMBEDDED}
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
         version, said = env.probe()
@@ -56,7 +56,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         problems += [seen.problem for seen in looks.values() if seen.problem]
         row |= {"answers": version, "tag": ", ".join(tags), "problem": " ".join(problems)}
         tag = next(iter(tags), "")
-        facts = next(((seen.releases or {}).get(tag, {}) for seen in looks.values() if seen.tag), {})
+        facts = next((seen.releases.get(tag, {}) for seen in looks.values() if seen.tag), {})
         row |= {key: facts.get(key) for key in ("commit", "since", "by")}
         row["colour"] = ", ".join(dict.fromkeys(seen.colour for seen in looks.values() if seen.colour))
         if stamp := env.last_stamp():

@@ -12,13 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from release_tasks.deploy.machine import point_link, read_link
 from release_tasks.files import (
     atomic_write,
     checksum_lines,
     file_hashes,
-    point_link,
     read_checksums,
-    read_link,
     records_folder,
     sha256,
 )

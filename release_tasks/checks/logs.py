@@ -10,9 +10,10 @@ from typing import Any
 from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.checks.target import Target
 from release_tasks.database import programs
+from release_tasks.deploy.machine import wait_until
 from release_tasks.files import sha256
 from release_tasks.masks import short
-from release_tasks.process import plain, wait_until
+from release_tasks.process import plain
 
 SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresError\b"
 MARK = "a release checks this log"

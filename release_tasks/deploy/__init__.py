@@ -1,1 +1,1 @@
-"""Hosts, a module for each kind: what is in place there, and what has the traffic. Today there is `local` alone."""
+"""How code gets to hosts, and traffic to code: what one host does, who brings it there, and what may be set."""

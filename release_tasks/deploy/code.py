@@ -23,14 +23,10 @@ def is_ready(root: Path, tag: str, commit: str) -> bool:
     return read_text(folder_of(root, tag).with_suffix(".ready")) == commit
 
 
-def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None], root: Path | None = None) -> Path:
-    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder.
-
-    `root` is where .release/ is, by default in the repository.
-    """
-    root = root or git.root
-    code = folder_of(root, tag)
-    if not is_ready(root, tag, commit):
+def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None]) -> Path:
+    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder."""
+    code = folder_of(git.root, tag)
+    if not is_ready(git.root, tag, commit):
         unpack(git, commit, code)
         with readable_by_all():
             install(code)

@@ -206,7 +206,7 @@ class Host(Releases):
     def call(self, command: list[str], colour: str, service: str) -> None:
         """Run `restart` or `stop`, which find COLOUR, SERVICE, PORT and APP_VERSION in their environment."""
         about = {"COLOUR": colour, "SERVICE": service, "PORT": str(self.colours.get(colour, ""))}
-        about["APP_VERSION"] = self.releases().get(self.linked(colour), {}).get("version", "")
+        about["APP_VERSION"] = self.facts(self.linked(colour)).get("version", "")
         words = [word.replace("{colour}", colour).replace("{service}", service) for word in command]
         if words:
             self.run(words, variables={name: value for name, value in about.items() if value})

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Seen:
     tag: str = ""
     colour: str = ""
     answers: tuple[str, str] = ("", "")
-    releases: dict[str, dict[str, Any]] | None = None
+    releases: dict[str, dict[str, Any]] = field(default_factory=dict)
     switches: tuple[dict[str, str], ...] = ()
     torn: tuple[str, ...] = ()
     nginx: str = ""  # as `nginx -v` says it
@@ -38,6 +38,8 @@ class Seen:
 class Hosts:
     """This machine as the one host of the environment `name`; other drivers say how others are reached."""
 
+    is_here = True  # that the one host is this machine
+
     def __init__(self, name: str, host: Host) -> None:
         self.environment, self.host, self.batches = name, host, [1]
 
@@ -47,7 +49,7 @@ class Hosts:
 
     def path_of(self, tag: str) -> Path | None:
         """Return where the release `tag` is on this machine, None where it is on others."""
-        return self.host.code_of(tag)
+        return self.host.code_of(tag) if self.is_here else None
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         """Let the host `name` do something. Raises `Failed`."""
@@ -78,18 +80,18 @@ class Hosts:
 
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases that are in place on every host, what was placed last first."""
-        first, *others = [seen.releases or {} for seen in self.seen().values()]
-        return {tag: facts for tag, facts in first.items() if all(tag in each for each in others)}
+        return in_place(self.seen())
 
     def facts(self, tag: str) -> dict[str, Any]:
         """Return the facts of the release `tag` once it is in place on every host, {} before.
 
         Raises `Refused` where they were cut short on one.
         """
-        for path in [path for seen in self.seen().values() for path in seen.torn if Path(path).stem == tag]:
+        looks = self.seen()
+        for path in [path for seen in looks.values() for path in seen.torn if Path(path).stem == tag]:
             hint = shlex.join(["mv", path, f"{path}.broken"]) + "   # there; then the code is put in place once more"
             raise Refused(f"{path} is not what a deployment leaves there: it may have been cut short.", hint)
-        return self.releases().get(tag, {})
+        return in_place(looks).get(tag, {})
 
     def warnings(self) -> list[str]:
         """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
@@ -104,7 +106,7 @@ class Hosts:
     def has_traffic(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
         return all(
-            seen.tag == tag and (seen.releases or {}).get(tag, {}).get("since") and seen.answers[0] in (version, "any")
+            seen.tag == tag and seen.releases.get(tag, {}).get("since") and seen.answers[0] in (version, "any")
             for seen in self.seen().values()
         )
 
@@ -113,7 +115,7 @@ class Hosts:
     def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
         """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
         about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
-        lacking = [name for name, seen in self.seen().items() if not (seen.releases or {}).get(tag)]
+        lacking = [name for name, seen in self.seen().items() if not seen.releases.get(tag)]
         self.each(lacking, "place", **about)
 
     def switch(self, tag: str) -> None:
@@ -149,7 +151,7 @@ class Hosts:
     def each(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something; return their answers. Raises `Refused` with all that failed."""
         found = self.answers(names, verb, **arguments)
-        where = self.environment.capitalize() + ("" if type(self) is Hosts else ", {}")
+        where = self.environment.capitalize() + ("" if self.is_here else ", {}")
         failed = [(where.format(name), answer) for name, answer in found.items() if isinstance(answer, Failed)]
         refuse(Problem(f"{host}: {no}", no.hint) for host, no in failed)
         return found
@@ -165,3 +167,9 @@ class Hosts:
 
         with ThreadPoolExecutor(20) as threads:
             return dict(zip(names, threads.map(one, names), strict=True))
+
+
+def in_place(looks: dict[str, Seen]) -> dict[str, dict[str, Any]]:
+    """Return tag → facts of the releases that every one of `looks` has seen, what was placed last first."""
+    first, *others = [seen.releases for seen in looks.values()]
+    return {tag: facts for tag, facts in first.items() if all(tag in each for each in others)}

@@ -9,7 +9,6 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.machine import Failed
 from release_tasks.deploy.releases import COMMAND
 from release_tasks.errors import Refused
-from release_tasks.files import point_link, read_link
 
 
 @dataclass
@@ -32,10 +31,3 @@ class LocalHost(Host):
             return super().record()
         except Failed as no:
             raise Refused(str(no), no.hint) from None
-
-    def linked(self, name: str) -> str:
-        path = read_link(self.folder / name)
-        return "" if path is None else path.name if path.parent.name == "releases" else str(path)
-
-    def link(self, name: str, tag: str) -> None:
-        point_link(self.folder / name, self.code_of(tag))

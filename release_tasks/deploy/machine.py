@@ -1,6 +1,6 @@
 """What a host does with its own means: run a command, write a file whole, see what answers and who is connected.
 
-Sent to other hosts together with host.py: the standard library alone, of Python 3.8 or newer.
+Sent to other hosts together with host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
 """
 
 from __future__ import annotations
@@ -117,11 +117,31 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+def read_link(link: Path) -> Path | None:
+    """Return the path that `link` names, a symlink or a text file holding a path, or None when there is none."""
+    try:
+        target = os.readlink(link) if link.is_symlink() else link.read_text("utf-8").strip()  # noqa: PTH115
+    except (OSError, ValueError):
+        return None
+    return link.parent / target if target else None
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` name `target` in one step; a text file with the path where a symlink needs a privilege (Windows)."""
+    beside = link.with_name(f".{link.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    try:
+        beside.symlink_to(target, target_is_directory=True)
+    except OSError:
+        beside.write_text(f"{target}\n", "utf-8")
+    beside.replace(link)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, every: float = 0.2) -> bool:
     """Call `holds` until it is true or some seconds have passed; return its last answer."""
     deadline = time.monotonic() + seconds
     while not (held := holds()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(every)
     return held
 
 

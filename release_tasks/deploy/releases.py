@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from release_tasks.deploy.machine import now, parsed, run, unpack, write
+from release_tasks.deploy.machine import now, parsed, point_link, read_link, run, unpack, write
 
 COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
 
@@ -88,16 +87,11 @@ class Releases:
 
     def linked(self, name: str) -> str:
         """Return the tag that the link `name` leads to, the path where that is no release of ours, "" for none."""
-        with suppress(OSError):
-            path = self.folder / os.readlink(self.folder / name)  # noqa: PTH115 - of Python 3.8
-            return path.name if path.parent.name == "releases" else str(path)
-        return ""
+        path = read_link(self.folder / name)
+        return "" if path is None else path.name if path.parent.name == "releases" else str(path)
 
     def link(self, name: str, tag: str) -> None:
-        beside = self.folder / f".{name}.new"
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(self.code_of(tag), target_is_directory=True)
-        beside.replace(self.folder / name)
+        point_link(self.folder / name, self.code_of(tag))
 
     def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **how: dict[str, str]) -> None:
         """Run a command with the `variables` of `how` besides our own. Raises `Failed`."""

@@ -27,6 +27,8 @@ CHANGED = re.compile(r"Offending \S+ key in (?P<file>.+):\d+(?s:.*)Host key for 
 class Ssh(Hosts):
     """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
 
+    is_here = False
+
     def __init__(self, name: str, host: Host, names: list[str], ssh: list[str], batches: list[int]) -> None:
         super().__init__(name, host)
         self._names, self.ssh, self.batches = names, ssh, batches
@@ -34,9 +36,6 @@ class Ssh(Hosts):
     @property
     def names(self) -> list[str]:
         return self._names
-
-    def path_of(self, tag: str) -> Path | None:
-        return None
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""

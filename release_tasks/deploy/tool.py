@@ -61,6 +61,8 @@ class ToolHost(LocalHost):
 class ToolHosts(Hosts):
     """The hosts that only the tool knows."""
 
+    is_here = False
+
     def __init__(self, name: str, host: ToolHost) -> None:
         super().__init__(name, host)
         self.tool = host.tool
@@ -68,6 +70,3 @@ class ToolHosts(Hosts):
     @property
     def names(self) -> list[str]:
         return self.tool.deploy[:1]
-
-    def path_of(self, tag: str) -> Path | None:
-        return None

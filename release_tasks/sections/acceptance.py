@@ -1,5 +1,6 @@
 """Section 7.2: the release goes on only if its conditions hold; the tests in `acceptance/` are named like them."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,9 @@ def report(config: Any, where: str, version: str | None, watch: str | None, as_j
     settings, root = settings_of(config), project_root(config)
     with embedded.environment_of(config, where, services=True) as env:
         tag = "" if where == "dev" else env.hosts.tag()
-        release = Release(version or settings.version_of(tag) or tag or version_here(root), root, settings)
-        title, evidence = f"Section 7.2 on {where}, version {release.version}", records_folder(root) / "checks"
-        with screen.busy(f"Checking {title}"):
+        version = version or settings.version_of(tag) or tag or version_here(root)
+        title, evidence = f"Section 7.2 on {where}, version {version}", records_folder(root) / "checks"
+        with closing(Release(version, root, settings)) as release, screen.busy(f"Checking {title}"):
             options = runner.words_after_dashes()
             results = check(release, env, emptied(evidence / f"acceptance-{where}"), *options, watch=float(watch or 0))
-        release.close()
     runner.report(title, results, as_json, "Condition", f"on {where}")

@@ -11,11 +11,12 @@ from itertools import dropwhile
 from release_tasks import screen, smokes
 from release_tasks.checks import document
 from release_tasks.database import backup, programs, proof, restore
+from release_tasks.deploy.machine import wait_until
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, listed, refuse, require
 from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
-from release_tasks.process import Supervised, free_port, wait_until
+from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections import acceptance
 from release_tasks.sections.deployment import shown, unapplied_files

@@ -13,7 +13,7 @@ import pytest
 from release_tasks.deploy import host, machine, releases
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.process import wait_until
+from release_tasks.deploy.machine import wait_until
 from tests.deploy.servers import Network, Server, put
 
 # What changes something on a host; before, inside and after each call of these the process is killed.

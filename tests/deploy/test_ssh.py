@@ -14,10 +14,10 @@ import pytest
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.machine import wait_until
 from release_tasks.deploy.ssh import PROGRAM, Ssh, order_of
 from release_tasks.errors import Refused
 from release_tasks.files import locked
-from release_tasks.process import wait_until
 from tests.deploy.servers import FOLDER, Network, facts, put, version_at
 
 ROOT = Path(__file__).resolve().parents[2]

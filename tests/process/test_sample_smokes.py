@@ -16,7 +16,6 @@ from release_tasks.config import load
 from release_tasks.database.programs import client
 from release_tasks.embedded import open_environment
 from release_tasks.environments import Environment
-from release_tasks.git import Git
 from release_tasks.rehearsal import deploy_previous
 
 FOUR = {f"test_{name}" for name in ("schema_diagnostics", "str_aux_sampling", "idhr", "persistence_auto_smoke")}
@@ -33,7 +32,7 @@ def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Envi
     feed = told["services"].pop("jobs")
     environment = open_environment("production", clone, load({**told, "acceptance": {"wait": 0}}))
     try:
-        deploy_previous(environment, Git.open(clone, "origin"))
+        deploy_previous(environment)
         with suppress(process.CommandFailed):
             process.run(feed, cwd=environment.code / "sample", env=environment.variables("0.1.1"), timeout=15)
         yield environment

@@ -123,9 +123,7 @@ class ReleaseExecutor(Executor):
         screen.for_machines(silent)
         with closing(Release.open(self.config, options.get("version"), in_work=is_status)) as release:
             release.only_checks = is_status or self.config.run.dry
-            steps = [
-                plan.PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, options)
-            ]
+            steps = _planned(sections, release, options)
             release.plan = steps
             needed = [] if is_status else ["dev", *(step.options["env"] for step in steps if "env" in step.options)]
             refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
@@ -158,10 +156,16 @@ def next_step(last: Section, config: Any) -> str:
         release.only_checks = True
         if not release.is_under_way or release.is_over:
             return ""
-        sections = [each for each in _with_pre(last) if isinstance(each, Section)]
-        steps = [plan.PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, {})]
+        steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
         found = (each for each in plan.Plan(release, steps).check() if each.state in (PLANNED, PENDING, REFUSED))
         return next((f"{release.version}: {each.section} · {each.step}" for each in found), "")
+
+
+def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> list[Any]:
+    """Return the steps of `sections` for `release`, each under its section's heading."""
+    from release_tasks.plan import PlannedStep
+
+    return [PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, options)]
 
 
 def _with_pre(each: Any) -> Iterator[Any]:

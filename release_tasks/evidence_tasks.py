@@ -7,13 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from psycopg.rows import dict_row
-
 from release_tasks import screen
 from release_tasks.checks import runner
 from release_tasks.config import project_root, settings_of
 from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
+from release_tasks.evidence.pack import rows_of
 from release_tasks.files import atomic_write, read_checksums
 from release_tasks.release import Release
 
@@ -64,11 +63,9 @@ def add_stamps(config: Any, version: str | None) -> None:
             raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was built.")
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
-                connection.execute("set timezone to 'UTC'")
                 for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
                     if connection.execute("select to_regclass(%s)", [table]).fetchone() != (None,):
-                        cursor = connection.cursor(row_factory=dict_row)
-                        found = cursor.execute(f"select * from {table} order by 1".encode())
+                        found = rows_of(connection, table, "1")
                         rows += [{"environment": name, "table": table, **row} for row in found]
         new = seal.append(pack / "addenda" / "stamps.jsonl", rows, first, release.root, key)
     screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")

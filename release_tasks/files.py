@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tarfile import TarInfo
 
 from release_tasks.errors import Refused
 
@@ -63,6 +64,13 @@ def read_text(path: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as no:
         raise Refused(f"{path} cannot be read as UTF-8 text: {no}.", f"Save {path} as UTF-8, then run again.") from None
+
+
+def without_owner(info: TarInfo, is_program: bool, time: int = 0) -> TarInfo:
+    """Return the tar's member `info` as any machine would write it: no owner, one of two modes, one time."""
+    info.uid, info.gid, info.uname, info.gname, info.mtime = 0, 0, "", "", time
+    info.mode = 0o755 if is_program else 0o644
+    return info
 
 
 def sha256(content: bytes) -> str:

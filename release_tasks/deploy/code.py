@@ -8,10 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks.errors import Refused
-from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all
+from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
 
 UNPACK = 120.0  # seconds for one tree
+AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
 
 
 def folder_of(root: Path, tag: str) -> Path:
@@ -57,14 +58,9 @@ def unpack(git: Git, commit: str, code: Path) -> None:
     with TemporaryDirectory() as folder:
         for number, (prefix, repo, wanted) in enumerate(trees(git, commit)):
             (code / prefix).mkdir(exist_ok=True)
-            how = [
-                "-c",
-                "core.autocrlf=false",
-                "-c",
-                "core.sparseCheckout=false",
-                f"--work-tree={(code / prefix).resolve()}",
-            ]
-            repo.run(*how, "read-tree", "--reset", "-u", wanted, timeout=UNPACK, GIT_INDEX_FILE=f"{folder}/{number}")
+            to, index = f"--work-tree={(code / prefix).resolve()}", f"{folder}/{number}"
+            words = ("read-tree", "--reset", "-u", wanted)
+            repo.run(*AS_COMMITTED, to, *words, timeout=UNPACK, GIT_INDEX_FILE=index)
 
 
 def pack(git: Git, commit: str, code: Path, file: Path) -> None:
@@ -74,10 +70,7 @@ def pack(git: Git, commit: str, code: Path, file: Path) -> None:
         for prefix, repo, wanted in trees(git, commit):
             for line in filter(None, repo.look("ls-tree", "-r", "-z", wanted).stdout.split("\0")):
                 path = prefix + line.partition("\t")[2]
-                info = tar.gettarinfo(code / path, path)
-                info.uid = info.gid = 0
-                info.uname = info.gname = ""
-                info.mode, info.mtime = (0o755 if line.startswith("100755") else 0o644), time
+                info = without_owner(tar.gettarinfo(code / path, path), line.startswith("100755"), time)
                 with (code / path).open("rb") if info.isreg() else nullcontext() as content:
                     if not info.isdir():  # a submodule
                         tar.addfile(info, content)

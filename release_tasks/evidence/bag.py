@@ -11,7 +11,7 @@ from pathlib import Path
 from unicodedata import category, normalize
 
 from release_tasks.errors import Problem, refuse
-from release_tasks.files import checksum_lines, sha256
+from release_tasks.files import checksum_lines, sha256, without_owner
 
 ALGORITHMS = ("sha256", "sha512")
 TAGS = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt", "manifest-sha512.txt")  # what the tag manifests list
@@ -60,14 +60,8 @@ def state_of(folder: Path) -> str:
 
 def write_tar(folder: Path, name: str, to: Path) -> None:
     """Write the bag in `folder` as the folder `name` of the tar `to`, without owners and times."""
-
-    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-        info.uid, info.gid, info.uname, info.gname, info.mtime = 0, 0, "", "", 0
-        info.mode = 0o755 if info.isdir() else 0o644
-        return info
-
     with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as tar:
-        tar.add(folder, name, filter=plain)  # sorted in each folder
+        tar.add(folder, name, filter=lambda info: without_owner(info, info.isdir()))  # sorted in each folder
 
 
 # Reading what anybody may have made: `Refused` carries all that is wrong

@@ -9,7 +9,9 @@ import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from psycopg import Connection
 from psycopg.rows import dict_row
 
 from release_tasks.database import backup
@@ -72,11 +74,16 @@ def applied(release: Release, data: Path) -> None:
     """Write what the ledgers of staging and production say: which DDL file was applied when, by whom, for what."""
     for name in ("staging", "production"):
         with release.environment(name).connect() as connection:
-            connection.execute("set timezone to 'UTC'")
-            query = f"select * from {release.settings.ddl.ledger} order by file"
-            rows = connection.cursor(row_factory=dict_row).execute(query.encode()).fetchall()
+            rows = rows_of(connection, release.settings.ddl.ledger, "file")
         lines = [json.dumps(row, default=str, ensure_ascii=False) for row in rows]
         atomic_write(data / "ddl" / f"applied-{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+
+def rows_of(connection: Connection, table: str, order: str) -> list[dict[str, Any]]:
+    """Return all rows of `table`, with times in UTC."""
+    connection.execute("set timezone to 'UTC'")
+    query = f"select * from {table} order by {order}"
+    return connection.cursor(row_factory=dict_row).execute(query.encode()).fetchall()
 
 
 def records(release: Release, data: Path) -> None:

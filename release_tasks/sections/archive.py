@@ -1,5 +1,6 @@
 """Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -18,17 +19,24 @@ from release_tasks.sections.deployment import shown
 @until_live
 def have_what_the_evidence_needs(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
-    evidence, root = release.settings.evidence, release.root
-    copies.recipients_of(evidence.recipients)
-    release.only_in_a_run()  # the key may need its passphrase
+    evidence, root, problems = release.settings.evidence, release.root, list[Problem]()
+    try:
+        copies.recipients_of(evidence.recipients)
+    except Refused as no:
+        problems += no.problems
     for ca in evidence.authorities.values():
-        process.run(["openssl", "x509", "-noout", "-in", root / ca])
+        words = ["openssl", "x509", "-noout", "-in", str(root / ca)]
+        if process.run(words, check=False).code:
+            problems.append(Problem(f"evidence.authorities names {ca}, which is no certificate.", shlex.join(words)))
+    refuse(problems)
     if evidence.signing_key:
+        release.only_in_a_run()  # the key may need its passphrase
         with TemporaryDirectory() as folder:
-            (trial := Path(folder, "trial")).write_bytes(seal.allowed_signers("trial", root, evidence.signing_key))
-            seal.sign(trial, root, evidence.signing_key)
-            seal.signer_of(trial, trial, datetime.now(UTC))
-    return ", ".join(key for key, value in evidence if value)
+            (signed := Path(folder, "trial")).write_bytes(seal.allowed_signers("trial", root, evidence.signing_key))
+            seal.sign(signed, root, evidence.signing_key)
+            seal.signer_of(signed, signed, datetime.now(UTC))
+    given = [key for key in ("signing_key", "authorities", "recipients") if getattr(evidence, key)]
+    return ", ".join(given) or "nothing signs, stamps or encrypts it"
 
 
 def build_the_evidence_pack(release: Release) -> Step:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from release_tasks.deploy.machine import point_link
+from release_tasks.errors import Refused
 from release_tasks.evidence import authority, bag, verify
 from release_tasks.evidence.settings import Evidence
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
@@ -152,6 +153,20 @@ def test_copies_are_verified_in_their_places_and_bring_a_lost_pack_back(
 
 def settings(release: Release, **evidence: object) -> None:
     release.settings = release.settings.model_copy(update={"evidence": Evidence.model_validate(evidence)})
+
+
+def test_what_evidence_needs_is_named_all_at_once(release: Release, tmp_path: Path) -> None:
+    settings(release, recipients=["age1x"], authorities={"http://a": "none.pem", "http://b": "VERSION"})
+    with pytest.raises(Refused) as refused:
+        archive.have_what_the_evidence_needs(release)
+    recipient, missing, other = refused.value.problems
+    assert "no public key of age" in recipient.what and all(each.hint for each in refused.value.problems)
+    assert missing.what == "evidence.authorities names none.pem, which is no certificate."
+    assert other.what == "evidence.authorities names VERSION, which is no certificate."
+    settings(release)
+    assert archive.have_what_the_evidence_needs(release) == "nothing signs, stamps or encrypts it"
+    settings(release, authorities={"http://a": str(authority.make(tmp_path))})
+    assert archive.have_what_the_evidence_needs(release) == "authorities"
 
 
 def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(

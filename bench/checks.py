@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen, smokes  # noqa: E402
-from release_tasks.checks import runner  # noqa: E402
+from release_tasks.checks import deployed, runner  # noqa: E402
+from release_tasks.checks.target import Target  # noqa: E402
+from release_tasks.outcome import Result  # noqa: E402
 from release_tasks.release import environment_of  # noqa: E402
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     times = parser.parse_args().times
     config = Config(project_location=ROOT)
     config.load_project()
-    acceptance = [runner.THE_RELEASE, *sorted((ROOT / "acceptance").glob("test_*.py"))]
+    acceptance = [Path(deployed.__file__), *sorted((ROOT / "acceptance").glob("test_*.py"))]
     rows = []
     with environment_of(config, "dev") as dev, TemporaryDirectory() as folder:
         target = runner.target_of(dev, "0.1.1-dev")
@@ -48,7 +50,7 @@ def main() -> None:
     screen.table("Checks", ["what", "tests", "seconds", "ratio", "baseline: the slowest"], rows)
 
 
-def timed(target: runner.Target, files: Sequence[Path], folder: Path) -> tuple[float, list[runner.Result]]:
+def timed(target: Target, files: Sequence[Path], folder: Path) -> tuple[float, list[Result]]:
     """Run `files`; a test that does not pass ends the benchmark."""
     began = time.perf_counter()
     results = runner.run(target, files, folder / "kept")
@@ -57,7 +59,7 @@ def timed(target: runner.Target, files: Sequence[Path], folder: Path) -> tuple[f
     return time.perf_counter() - began, results
 
 
-def seconds_of(member: tuple[str, str], results: Sequence[runner.Result]) -> float:
+def seconds_of(member: tuple[str, str], results: Sequence[Result]) -> float:
     return sum(each.seconds for each in results if (each.file, each.test) == member)
 
 

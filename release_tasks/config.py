@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -101,3 +102,8 @@ def write_schema(file: str | None) -> None:
     if file:
         Path(file).write_text(f"{schema}\n", encoding="utf-8")
     print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)
+
+
+def words_after_dashes() -> list[str]:
+    """Return what was typed after `--`, word by word: Invoke itself keeps it as one text."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []

@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import screen
-from release_tasks.checks import runner
-from release_tasks.config import project_root, settings_of
+from release_tasks.config import project_root, settings_of, words_after_dashes
 from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of
@@ -46,7 +45,7 @@ def show(
             theirs.write_bytes(b"\n".join((root / file).read_bytes() for file in evidence.authorities.values()))
         found = verify.Pack(path, Path(work), Path(signers or ours), Path(ca or theirs), when, unsigned)
         rows = [*verify.results(found, (verify.index,) if path.suffix == ".jsonl" else verify.CHECKS)]
-    runner.report(f"Evidence in {what}", rows, json, "Check", f"in {what}")
+    screen.report(f"Evidence in {what}", rows, json, "Check", f"in {what}")
 
 
 def add_stamps(config: Any, version: str | None) -> None:
@@ -74,7 +73,7 @@ def add_stamps(config: Any, version: str | None) -> None:
 def add_to_index(config: Any) -> None:
     """Add the packs of the repos named after `--` to index.jsonl here, those that it has not got."""
     root, rows = project_root(config), list[dict[str, Any]]()
-    for repo in runner.words_after_dashes() or ["."]:
+    for repo in words_after_dashes() or ["."]:
         for pack in sorted(Path(repo).glob(".release/*/evidence")):
             info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
             project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, screen, temporary, versions
-from release_tasks.checks import document, runner, web
+from release_tasks.checks import document, web
 from release_tasks.config import REHEARSING, project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
@@ -89,7 +89,7 @@ def _verify_what_is_kept(throw_away: Path, app: str) -> None:
     signers = throw_away / "allowed_signers"
     signers.write_bytes(seal.allowed_signers(app, throw_away, "key"))
     rows = [*verify.results(verify.Pack(restored, throw_away, signers, throw_away / "tsa.pem"))]
-    runner.report("\nThe evidence pack, decrypted from its copy", rows, False, "Check", "in the pack")
+    screen.report("\nThe evidence pack, decrypted from its copy", rows, False, "Check", "in the pack")
 
 
 def _new_folder(keep: bool) -> Path:

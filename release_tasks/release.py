@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from release_tasks import lines, versions
-from release_tasks.checks.runner import Result
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse, require
-from release_tasks.files import RECORDS, atomic_write, locked, records_folder
+from release_tasks.files import RECORDS, atomic_write, emptied, locked, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.masks import masked_json
+from release_tasks.outcome import Result
 from release_tasks.release_lock import ReleaseLock
 from release_tasks.settings import Settings
 
@@ -223,11 +223,13 @@ class Release:
         """Keep what a check has seen as evidence."""
         atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
-    def keep_results(self, name: str, where: str, results: Sequence[Result], **facts: Any) -> None:
-        """Keep the results of checks as evidence: as JSON, and each in the journal."""
-        self.keep_check(name, version=self.version, where=where, **facts, results=results)
+    def checked(self, name: str, where: str, check: Callable[[Path], list[Result]]) -> list[Result]:
+        """Return the results of `check`, which gets a folder for its evidence; keep them there, and in the journal."""
+        results = check(emptied(self.folder / "checks" / name))
+        self.keep_check(name, version=self.version, where=where, commit=self.published, results=results)
         for result in results:
             self.journal.record("check", where=where, **asdict(result))
+        return results
 
     def refresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""

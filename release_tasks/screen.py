@@ -1,10 +1,11 @@
 """Output for people: one line a step, tables where they compare, colour only on a terminal."""
 
+import shlex
 import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from release_tasks.errors import Problem, Refused, counted
 from release_tasks.masks import mask, masked_json
-from release_tasks.outcome import Outcome
+from release_tasks.outcome import PASSED, WAIVED, Outcome, Result, all_pass
 
 COLOURS = dict(done="green", changed="bold green", planned="cyan", pending="dim", refused="bold red", manual="yellow")
 WIDE_ENOUGH = 4000  # columns, where no terminal breaks the lines
@@ -105,6 +106,15 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> N
     for row in rows:
         drawn.add_row(*(Text(mask(str(cell))) for cell in row))
     _console.print(drawn)
+
+
+def report(title: str, results: Sequence[Result], json: bool, *how: str) -> None:
+    """Show results as a table, or as JSON. Raises `Refused` with the problems of those that are no pass."""
+    rows = [(it.name, it.outcome, f"{it.seconds:.1f} s", it.message or "; ".join(it.observed[:3])) for it in results]
+    passed, waived = (sum(it.outcome == outcome for it in results) for outcome in (PASSED, WAIVED))
+    title += f": {passed} of {len(results)} pass{f', {waived} waived' if waived else ''}"
+    as_json(results) if json else table(title, ["check", "outcome", "time", "observed"], rows)
+    all_pass(results, *how, shlex.join(["inv", *sys.argv[1:]]))
 
 
 @contextmanager

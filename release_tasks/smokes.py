@@ -1,16 +1,18 @@
 """The smokes of sections 2, 7.1 and 8: `smokes/test_*.py`, passed by an environment."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from release_tasks import screen
 from release_tasks.checks import document, runner
-from release_tasks.config import project_root
+from release_tasks.config import project_root, words_after_dashes
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, refuse
 from release_tasks.files import emptied, read_text, records_folder
+from release_tasks.outcome import all_pass
 from release_tasks.release import Release
 from release_tasks.versions import version_here
 
@@ -28,10 +30,10 @@ def pass_all(release: Release, here: Environment, code: Path | None = None, orig
     """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
     release.only_in_a_run()
     target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
-    name = f"smokes-{here.name}"
-    results = runner.run(target, files_of(Path(target.code)), emptied(release.folder / "checks" / name))
-    release.keep_results(name, here.name, results, commit=target.commit)
-    return runner.summary(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
+    results = release.checked(
+        f"smokes-{here.name}", here.name, partial(runner.run, target, files_of(Path(target.code)))
+    )
+    return all_pass(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
 
 
 def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
@@ -46,7 +48,7 @@ def pass_on_copy(environment: Environment, version: str, dsn: str) -> str:
     evidence = emptied(records_folder(environment.root) / "checks" / "restored")
     results = runner.run(target, files, evidence, marked="on_backup")
     again = "It runs with the code deployed there; `target.is_backup` says that rows may be old."
-    return f"smokes: {runner.summary(results, 'Smoke', 'on the restored backup', again)}"
+    return f"smokes: {all_pass(results, 'Smoke', 'on the restored backup', again)}"
 
 
 def report(config: Any, where: str, only: str | None, as_json: bool) -> None:
@@ -57,5 +59,5 @@ def report(config: Any, where: str, only: str | None, as_json: bool) -> None:
     with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
         target = runner.target_of(here, version_here(here.root))
         evidence = emptied(records_folder(here.root) / "checks" / f"smokes-{where}")
-        results = runner.run(target, files_of(Path(target.code), only), evidence, *runner.words_after_dashes())
-    runner.report(f"Smokes on {where}", results, as_json, "Smoke", f"on {where}")
+        results = runner.run(target, files_of(Path(target.code), only), evidence, *words_after_dashes())
+    screen.report(f"Smokes on {where}", results, as_json, "Smoke", f"on {where}")

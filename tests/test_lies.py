@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, PASSED, runner
-from release_tasks.checks import INCONCLUSIVE as UNCLEAR
+from release_tasks.checks import runner
 from release_tasks.checks.logs import SQL_TROUBLE, positions
-from release_tasks.checks.runner import Result
 from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
+from release_tasks.outcome import FAILED, PASSED, Result
+from release_tasks.outcome import INCONCLUSIVE as UNCLEAR
 from tests.lies.worlds import WELL, Database, Healthy, Logged, Program, Served, Suite, web_app
 from tests.test_process import alive, until
 

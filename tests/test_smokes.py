@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import smokes
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
-from release_tasks.checks.runner import Result
+from release_tasks import config, outcome, screen, smokes
+from release_tasks.checks import runner
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
+from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, WAIVED, Result
 from release_tasks.settings import Settings
 
 PASSES = "def test_a(db):\n    assert db.execute('select 1').fetchone()\n"
@@ -61,7 +61,7 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
     passed = Result("idhr: a", PASSED)
     failed = Result("sampling: buckets", FAILED, "It ended with exit code 1.")
     unclear = Result("ui: views", INCONCLUSIVE, "There is no browser.", "apt-get install chromium")
-    first, second = runner.problems_of([passed, failed, unclear], "Smoke", "on dev", "inv smokes --env dev")
+    first, second = outcome.problems_of([passed, failed, unclear], "Smoke", "on dev", "inv smokes --env dev")
     assert first.what == "Smoke sampling: buckets: failed on dev. It ended with exit code 1."
     assert first.hint == "inv smokes --env dev"
     assert second.what == "Smoke ui: views: inconclusive on dev. There is no browser."
@@ -70,7 +70,7 @@ def test_each_result_that_is_no_pass_is_one_problem_with_the_command_that_repeat
 
 def test_what_breaks_several_checks_alike_is_said_once() -> None:
     results = [Result(name, INCONCLUSIVE, "There is no browser.") for name in ("/", "/coins")]
-    (problem,) = runner.problems_of(results, "Condition", "on staging", "inv accept --env staging")
+    (problem,) = outcome.problems_of(results, "Condition", "on staging", "inv accept --env staging")
     assert problem.what == "Condition /, /coins: inconclusive on staging. There is no browser."
     assert problem.hint == "inv accept --env staging"
 
@@ -78,7 +78,7 @@ def test_what_breaks_several_checks_alike_is_said_once() -> None:
 def test_a_hint_that_several_have_is_given_once_at_the_last_of_them() -> None:
     results = [Result(name, FAILED, f"It is red, as {name} is.") for name in ("a", "b")]
     results.insert(1, Result("ui", INCONCLUSIVE, "There is no browser.", "apt-get install chromium"))
-    found = runner.problems_of(results, "Smoke", "on dev", "inv smokes --env dev")
+    found = outcome.problems_of(results, "Smoke", "on dev", "inv smokes --env dev")
     assert [each.hint for each in found] == ["", "apt-get install chromium", "inv smokes --env dev"]
 
 
@@ -87,10 +87,10 @@ def test_the_title_counts_waivers_apart_and_the_hint_is_what_was_typed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/inv", "smokes", "--only", "a", "--", "-k", "x or y"])
     results = [Result("a", PASSED), Result("b", WAIVED, "the law"), Result("c", FAILED)]
-    runner.report("Smokes on dev", results[:2], False, "Smoke", "on dev")
+    screen.report("Smokes on dev", results[:2], False, "Smoke", "on dev")
     assert "Smokes on dev: 1 of 2 pass, 1 waived" in capsys.readouterr().out
     with pytest.raises(Refused) as no:
-        runner.report("Smokes on dev", [results[0], results[2]], False, "Smoke", "on dev")
+        screen.report("Smokes on dev", [results[0], results[2]], False, "Smoke", "on dev")
     assert no.value.problems[0].hint == "inv smokes --only a -- -k 'x or y'"
     assert "Smokes on dev: 1 of 2 pass\n" in capsys.readouterr().out
 
@@ -107,6 +107,6 @@ def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
 
 def test_what_stands_after_the_dashes_is_kept_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inv", "smokes", "--only", "a", "--", "-k", "a or b", "--pdb"])
-    assert runner.words_after_dashes() == ["-k", "a or b", "--pdb"]
+    assert config.words_after_dashes() == ["-k", "a or b", "--pdb"]
     monkeypatch.setattr(sys, "argv", ["inv", "smokes"])
-    assert runner.words_after_dashes() == []
+    assert config.words_after_dashes() == []

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from release_tasks.errors import Refused
 
-PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waived"
 Record = Callable[[str, object], None]  # pytest's record_property: a name, and what was observed
 
 

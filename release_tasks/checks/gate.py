@@ -15,7 +15,7 @@ import pytest
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
-from release_tasks.checks import FAILED, INCONCLUSIVE, WAIVED, CheckFailed, Inconclusive, Record, deployed
+from release_tasks.checks import CheckFailed, Inconclusive, Record, deployed
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.checks.target import VARIABLE, Target
@@ -23,6 +23,7 @@ from release_tasks.checks.web import Api, check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask, short
+from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from

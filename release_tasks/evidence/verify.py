@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import process
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, runner
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.evidence import bag, seal
 from release_tasks.masks import short
+from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, Result
 
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
 GIT = 1800.0  # seconds for a clone, and for its fsck
@@ -214,7 +214,7 @@ BAG = (plain_files, manifests, exact_files, hashes)
 CHECKS = (plain_files, signature, *BAG[1:], history, names, source, timestamps, order_in_time, addenda)
 
 
-def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Result]:
+def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
     """Yield the result of each check; unless the first one passes, nothing else is read."""
     is_safe = True
     for check in checks:
@@ -229,7 +229,7 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[runner.Res
         outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
         is_safe = is_safe and (check is not checks[0] or not problem)
         name, seconds = str(check.__doc__).rstrip("."), time.monotonic() - began
-        yield runner.Result(name, outcome, _shown(problem), observed=(_shown(observed),), seconds=seconds)
+        yield Result(name, outcome, _shown(problem), observed=(_shown(observed),), seconds=seconds)
 
 
 def _shown(text: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, NoPass
+from release_tasks.checks import CheckFailed, NoPass
 from release_tasks.errors import Refused
+from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 
 
 @dataclass

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks import masks
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, CheckFailed, Inconclusive
+from release_tasks.checks import CheckFailed, Inconclusive
 from release_tasks.checks.web import Api, as_text, part_of
 from release_tasks.masks import short
+from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to
 
 HEALTH = {

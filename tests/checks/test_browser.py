@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from release_tasks import node
-from release_tasks.checks import INCONCLUSIVE, Inconclusive, runner, web
+from release_tasks.checks import Inconclusive, runner, web
 from release_tasks.checks.target import Target
+from release_tasks.outcome import INCONCLUSIVE
 from tests.test_process import alive, until
 
 # What was said on a bare Debian 12, in a container where nobody but root may make namespaces.

@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED, runner
-from release_tasks.checks.runner import Result
+from release_tasks.checks import runner
 from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.database.server import Running
+from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, WAIVED, Result
 from tests.conftest import Web, web_app
 from tests.test_conftest import FAILS, LONG
 from tests.test_process import alive, until

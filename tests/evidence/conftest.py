@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from release_tasks.checks.runner import Result
 from release_tasks.database.server import Running
 from release_tasks.evidence import authority, pack, seal, verify
 from release_tasks.files import emptied
+from release_tasks.outcome import Result
 from release_tasks.release import Release
 from tests.conftest import APP, Work
 from tests.evidence.attacks import Good

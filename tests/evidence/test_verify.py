@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.checks.runner import Result
 from release_tasks.evidence import authority, bag, copies, seal, verify
+from release_tasks.outcome import Result
 from tests.evidence.attacks import Good, stamps, tarred
 from tests.evidence.conftest import Verify
 

@@ -11,11 +11,12 @@ from invoke.vendor import yaml
 from outside import LAYER, git
 
 from release_tasks import process, smokes
-from release_tasks.checks import FAILED, PASSED, runner
+from release_tasks.checks import runner
 from release_tasks.config import load
 from release_tasks.database.programs import client
 from release_tasks.embedded import open_environment
 from release_tasks.environments import Environment
+from release_tasks.outcome import FAILED, PASSED
 from release_tasks.rehearsal import deploy_previous
 
 FOUR = {f"test_{name}" for name in ("schema_diagnostics", "str_aux_sampling", "idhr", "persistence_auto_smoke")}

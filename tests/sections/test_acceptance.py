@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from release_tasks.checks import FAILED, INCONCLUSIVE, PASSED, WAIVED
 from release_tasks.deploy import code
 from release_tasks.deploy.machine import point_link
 from release_tasks.errors import NotYet, Refused
-from release_tasks.outcome import DONE, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import DONE, FAILED, INCONCLUSIVE, PASSED, PENDING, PLANNED, REFUSED, WAIVED, Outcome
 from release_tasks.sections import acceptance
 from release_tasks.sections.preconditions import have_a_test_for_each_condition
 from release_tasks.sections.production import confirm_production

@@ -92,7 +92,7 @@ def staging(release):
         sections.deployment.run_the_release,
         sections.deployment.pass_the_smokes,
         sections.deployment.stamp_the_session,
-        sections.acceptance.meet_the_conditions,
+        sections.deployment.meet_the_conditions,
         env="staging",
     )
 
@@ -184,13 +184,13 @@ def deploy_history(c, env="production", json=False):
 @task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
-    layer.smokes.report(c.config, env, only, json)
+    layer.suites.report_smokes(c.config, env, only, json)
 
 
 @task(help=ACCEPT)
 def accept(c, env="staging", version=None, watch=None, json=False):
     """Check section 7.2 in an environment; `-- -x` is pytest's."""
-    sections.acceptance.report(c.config, env, version, watch, json)
+    layer.suites.report_conditions(c.config, env, version, watch, json)
 
 
 @task(help={"version": "the version to rehearse", "keep": "keep the throw-away folder"})

@@ -19,9 +19,8 @@ from invoke.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from release_tasks import screen, smokes  # noqa: E402
-from release_tasks.checks import deployed, runner  # noqa: E402
-from release_tasks.checks.target import Target  # noqa: E402
+from release_tasks import screen, suites  # noqa: E402
+from release_tasks.checks import Target, deployed, runner  # noqa: E402
 from release_tasks.outcome import Result  # noqa: E402
 from release_tasks.release import environment_of  # noqa: E402
 
@@ -37,7 +36,7 @@ def main() -> None:
     rows = []
     with environment_of(config, "dev") as dev, TemporaryDirectory() as folder:
         target = runner.target_of(dev, "0.1.1-dev")
-        for name, files in {"smokes": smokes.files_of(ROOT), "section 7.2": acceptance}.items():
+        for name, files in {"smokes": suites.smokes_of(ROOT), "section 7.2": acceptance}.items():
             rounds = [timed(target, files, Path(folder)) for _ in range(times)]
             seconds, results = statistics.median(took for took, _ in rounds), rounds[-1][1]
             members = {(each.file, each.test) for each in results}

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Error, conninfo
 
-from release_tasks import embedded, screen, smokes
+from release_tasks import embedded, screen, suites
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import backup, restore
 from release_tasks.embedded import environment_of
@@ -29,7 +29,7 @@ def take(config: Any, where: str) -> None:
         version = version_here(environment.root)
         with screen.busy(f"Backing up {where}"):
             taken = backup.take(environment, version)
-            summary = restore.verify(taken, environment, partial(smokes.pass_on_copy, environment, version))
+            summary = restore.verify(taken, environment, partial(suites.pass_smokes_on_copy, environment, version))
     screen.say(f"{taken.folder}: {summary}.", "bold green")
 
 

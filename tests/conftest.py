@@ -22,7 +22,7 @@ import hypothesis
 import pytest
 
 from release_tasks import errors, masks, temporary
-from release_tasks.checks.target import Target
+from release_tasks.checks import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
 from release_tasks.files import records_folder

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from release_tasks.checks import runner
+from release_tasks.checks import Target, runner
 from release_tasks.checks.logs import SQL_TROUBLE, positions
-from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
 from release_tasks.outcome import FAILED, PASSED, Result
 from release_tasks.outcome import INCONCLUSIVE as UNCLEAR

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.checks import runner
-from release_tasks.checks.target import Target
+from release_tasks.checks import Target, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = "tasks: {executor_class: release_tasks.engine.ReleaseExecutor}\nrelease: {app: tiny}\n"

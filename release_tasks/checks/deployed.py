@@ -9,8 +9,7 @@ from typing import Any
 import psycopg
 
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Inconclusive, Record
-from release_tasks.checks.target import Target
+from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.checks.web import Api, version_in
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import short

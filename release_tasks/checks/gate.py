@@ -15,10 +15,9 @@ import pytest
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Inconclusive, Record, deployed
+from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target, deployed
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
-from release_tasks.checks.target import VARIABLE, Target
 from release_tasks.checks.web import Api, check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from release_tasks.checks import CheckFailed, Inconclusive, Record
-from release_tasks.checks.target import Target
+from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.database import programs
 from release_tasks.deploy.machine import wait_until
 from release_tasks.files import sha256

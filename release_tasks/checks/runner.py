@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
-from release_tasks.checks.target import VARIABLE, Target
+from release_tasks.checks import VARIABLE, Target
 from release_tasks.checks.web import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused

@@ -1,13 +1,14 @@
-"""Sections 7.1 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
+"""Sections 7 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
 
 deploy/host.py says what a deployment leaves in the world for later looks.
 """
 
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from release_tasks import ddl, smokes
+from release_tasks import ddl, suites
 from release_tasks.checks.logs import positions
 from release_tasks.database import apply
 from release_tasks.database.environment_lock import pooler_problems
@@ -15,6 +16,7 @@ from release_tasks.database.pack import DdlFile
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
 from release_tasks.errors import refuse, require
+from release_tasks.outcome import Result, all_pass
 from release_tasks.release import Release, Step, until_live
 
 
@@ -95,7 +97,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
 def pass_the_smokes(release: Release, env: Environment) -> str:
     """The smokes pass."""
     require(env.runs(release.version), "after the release runs here")
-    return smokes.pass_all(release, env)
+    return suites.pass_smokes(release, env)
 
 
 @until_live
@@ -119,6 +121,25 @@ def stamped_at(release: Release, env: Environment) -> str | None:
     version, at = stamp
     is_ours = version == release.version and at >= datetime.fromisoformat(deployment["began"])
     return at.isoformat(timespec="seconds") if is_ours else None
+
+
+@until_live
+def meet_the_conditions(release: Release, env: Environment) -> str:
+    """All conditions of section 7.2 hold."""
+    again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
+    return all_pass(conditions_on(release, env), "Condition", f"on {env.name}", again)
+
+
+def conditions_on(release: Release, env: Environment) -> list[Result]:
+    """Return what section 7.2 says of the release that runs on `env`; checked once until something changes."""
+    if release.acceptance is None:
+        require(env.runs(release.version), f"after the release runs on {env.name}")
+        is_stamped = not release.settings.stamp.command or stamped_at(release, env)
+        require(is_stamped, f"after the session is stamped on {env.name}")
+        release.only_in_a_run()
+        conditions = partial(suites.check_conditions, release, env)
+        release.acceptance = release.checked(f"acceptance-{env.name}", env.name, conditions)
+    return release.acceptance
 
 
 def shown(path: Path, release: Release) -> str:

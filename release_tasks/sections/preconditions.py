@@ -7,13 +7,13 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from release_tasks import ddl, embedded, environments, lines, node, smokes, versions
+from release_tasks import ddl, embedded, environments, lines, node, suites, versions
 from release_tasks.checks import document, web
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
-from release_tasks.sections import acceptance, deployment, tag, withdrawal
+from release_tasks.sections import deployment, tag, withdrawal
 from release_tasks.version_files import version_in
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -232,14 +232,14 @@ def pass_the_smokes_on_dev(release: Release) -> str:
     refuse(document.smoke_problems(release.root))
     dev = _dev_with_the_pack(release)
     embedded.serve(dev)
-    return smokes.pass_all(release, dev)
+    return suites.pass_smokes(release, dev)
 
 
 @until_published
 def have_a_test_for_each_condition(release: Release) -> str:
     """Each condition of section 7.2 has a test, and its queries run on dev."""
     refuse(document.condition_problems(release.root))
-    refuse(acceptance.problems_on_dev(release, _dev_with_the_pack(release)))
+    refuse(suites.problems_on_dev(release, _dev_with_the_pack(release)))
     waived = [f"{condition}: waived, {reason}" for condition, reason in document.waivers(release.root).items()]
     return "; ".join(waived or ["whatever they answer there"])
 

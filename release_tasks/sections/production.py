@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import dropwhile
 
-from release_tasks import screen, smokes
+from release_tasks import screen, suites
 from release_tasks.checks import document
 from release_tasks.database import backup, programs, proof, restore
 from release_tasks.deploy.machine import wait_until
@@ -18,8 +18,7 @@ from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections import acceptance
-from release_tasks.sections.deployment import shown, unapplied_files
+from release_tasks.sections.deployment import conditions_on, shown, unapplied_files
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -31,7 +30,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
         return "--yes"
     if not release.only_checks:
         screen.need_a_terminal("Production", f"{release.again(yes=True)}   # when a machine may decide")
-    accepted = acceptance.acceptance_on(release, release.environment("staging"))
+    accepted = conditions_on(release, release.environment("staging"))
     about = (release.published or "", env.dsn, tuple((each.name, each.outcome) for each in accepted))
     staging = ", ".join(map(str, accepted))
     if release.confirmed == about:
@@ -86,7 +85,7 @@ def verify_the_backup(release: Release, env: Environment) -> Step:
 
 def _try_copy(release: Release, env: Environment, dsn: str) -> str:
     """Run the smokes that only read on the restored copy `dsn`, then apply this release's DDL pack to it."""
-    ran = smokes.pass_on_copy(env, release.version, dsn)
+    ran = suites.pass_smokes_on_copy(env, release.version, dsn)
     ddl, found = release.settings.ddl, proof.Proof()
     with found.one_pass("On a copy of production", ddl):
         refuse(proof.watched(dsn, release.pack, ddl).problems())
@@ -102,8 +101,8 @@ def pass_the_checks_before_the_flip(release: Release, env: Environment) -> str:
     require(not unapplied_files(release, env), "after the DDL pack is applied")
     release.only_in_a_run()
     with _candidate(release, env) as origin:
-        smoked = smokes.pass_all(release, env, release.code, origin)
-        accepted = acceptance.accept_before_the_flip(release, env, origin)
+        smoked = suites.pass_smokes(release, env, release.code, origin)
+        accepted = suites.pass_conditions_before_the_flip(release, env, origin)
     where = "" if origin != env.origin else "; no services.web is set, so the running app was used"
     return f"{smoked}; {accepted}{where}"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks import node
-from release_tasks.checks import Inconclusive, runner, web
-from release_tasks.checks.target import Target
+from release_tasks.checks import Inconclusive, Target, runner, web
 from release_tasks.outcome import INCONCLUSIVE
 from tests.test_process import alive, until
 

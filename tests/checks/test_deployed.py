@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from release_tasks.checks import Target
 from release_tasks.checks.deployed import check_release
-from release_tasks.checks.target import Target
 from release_tasks.deploy.code import unpack
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to

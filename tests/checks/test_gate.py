@@ -13,8 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from release_tasks.checks import runner
-from release_tasks.checks.target import VARIABLE, Target
+from release_tasks.checks import VARIABLE, Target, runner
 from release_tasks.database.server import Running
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, WAIVED, Result
 from tests.conftest import Web, web_app

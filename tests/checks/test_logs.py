@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks.checks import logs
+from release_tasks.checks import Target, logs
 from release_tasks.checks.logs import Log, positions
-from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to

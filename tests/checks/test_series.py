@@ -13,9 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from release_tasks.checks import series
+from release_tasks.checks import Target, series
 from release_tasks.checks.series import Series
-from release_tasks.checks.target import Target
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from release_tasks.checks import runner, web
-from release_tasks.checks.target import Target
+from release_tasks.checks import Target, runner, web
 from release_tasks.checks.web import Api, check_view
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to

@@ -17,8 +17,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from release_tasks import node
+from release_tasks.checks import Target
 from release_tasks.checks.logs import positions
-from release_tasks.checks.target import Target
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
 

@@ -10,7 +10,7 @@ import pytest
 from invoke.vendor import yaml
 from outside import LAYER, git
 
-from release_tasks import process, smokes
+from release_tasks import process, suites
 from release_tasks.checks import runner
 from release_tasks.config import load
 from release_tasks.database.programs import client
@@ -64,4 +64,4 @@ def test_the_four_smokes_pass_and_change_nothing(production: Environment) -> Non
 
 def ran(environment: Environment) -> list[runner.Result]:
     target = runner.target_of(environment, "0.1.1")
-    return runner.run(target, smokes.files_of(environment.code), environment.root / ".release" / "kept")
+    return runner.run(target, suites.smokes_of(environment.code), environment.root / ".release" / "kept")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from release_tasks import suites
 from release_tasks.deploy import code
 from release_tasks.deploy.machine import point_link
 from release_tasks.errors import NotYet, Refused
 from release_tasks.outcome import DONE, FAILED, INCONCLUSIVE, PASSED, PENDING, PLANNED, REFUSED, WAIVED, Outcome
-from release_tasks.sections import acceptance
+from release_tasks.sections import deployment
 from release_tasks.sections.preconditions import have_a_test_for_each_condition
 from release_tasks.sections.production import confirm_production
 
@@ -57,11 +58,11 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
 
 
 def meet_them(release: Release) -> str:
-    return acceptance.meet_the_conditions(release, release.environment("staging"))
+    return deployment.meet_the_conditions(release, release.environment("staging"))
 
 
 def outcomes(release: Release) -> dict[str, str]:
-    found = acceptance.acceptance_on(release, release.environment("staging"))
+    found = deployment.conditions_on(release, release.environment("staging"))
     return {each.name: each.outcome for each in found}
 
 
@@ -110,11 +111,11 @@ def test_another_version_that_runs_is_not_judged(deployed: Callable[..., Release
 
 def test_the_conditions_are_a_step(deployed: Callable[..., Release], web: Web, take: Callable[..., Outcome]) -> None:
     release = deployed()
-    assert take(acceptance.meet_the_conditions, release).state == DONE
+    assert take(deployment.meet_the_conditions, release).state == DONE
     web.answers["/api/health"] = (503, "")
-    assert take(acceptance.meet_the_conditions, release).state == REFUSED
+    assert take(deployment.meet_the_conditions, release).state == REFUSED
     web.be("0.1.0")
-    assert take(acceptance.meet_the_conditions, release, change=False).state == PENDING
+    assert take(deployment.meet_the_conditions, release, change=False).state == PENDING
 
 
 def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Release], web: Web) -> None:
@@ -139,7 +140,7 @@ def test_a_watch_gives_each_condition_its_seconds(deployed: Callable[..., Releas
 
 
 def watched(release: Release, evidence: Path, seconds: float, *options: str) -> list[str]:
-    found = acceptance.check(release, release.environment("staging"), evidence, *options, watch=seconds)
+    found = suites.check_conditions(release, release.environment("staging"), evidence, *options, watch=seconds)
     return [each.outcome for each in found]
 
 
@@ -162,7 +163,7 @@ def test_conditions_that_pytest_s_options_leave_out_did_not_run(
 @pytest.mark.parametrize("given", ["nonsense", "-1", "1.5", "nan", "inf"])
 def test_a_watch_that_names_no_seconds_is_refused(given: str) -> None:
     with pytest.raises(Refused, match=f"--watch says '{given}'; expected seconds"):
-        acceptance.report({}, "dev", None, given, False)
+        suites.report_conditions({}, "dev", None, given, False)
 
 
 def test_section_2_finds_what_7_2_would_stop_at(work: Work, web: Web, dsn: str, take: Callable[..., Outcome]) -> None:

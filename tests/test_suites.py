@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import config, outcome, screen, smokes
+from release_tasks import config, outcome, screen, suites
 from release_tasks.checks import runner
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -34,7 +34,7 @@ def here(dsn: str, tmp_path: Path) -> Callable[..., Environment]:
 
 def ran(environment: Environment, only: str | None = None) -> dict[str, str]:
     target = runner.target_of(environment, "0.1.1")
-    results = runner.run(target, smokes.files_of(environment.root, only), environment.root / "kept")
+    results = runner.run(target, suites.smokes_of(environment.root, only), environment.root / "kept")
     return {each.file: each.outcome for each in results}
 
 
@@ -101,8 +101,8 @@ def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
     marked = "import pytest\n@pytest.mark.on_backup\ndef test_a(db, target):\n    assert target.is_backup\n"
     marked += "    db.execute('select 1')\n\ndef test_b(db):\n    assert False\n"
     environment = here(a=marked, b=FAILS)
-    assert smokes.pass_on_copy(environment, "0.1.0", dsn).startswith("smokes: a: a ")
-    assert smokes.pass_on_copy(here(a=PASSES), "0.1.0", dsn) == "no smoke is marked on_backup"
+    assert suites.pass_smokes_on_copy(environment, "0.1.0", dsn).startswith("smokes: a: a ")
+    assert suites.pass_smokes_on_copy(here(a=PASSES), "0.1.0", dsn) == "no smoke is marked on_backup"
 
 
 def test_what_stands_after_the_dashes_is_kept_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,123 @@
+"""The two suites, smokes (sections 2, 7.1 and 8) and conditions (section 7.2): in a release, and by hand."""
+
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from release_tasks import screen
+from release_tasks.checks import deployed, document, runner
+from release_tasks.config import project_root, words_after_dashes
+from release_tasks.database.pack import pack_at
+from release_tasks.embedded import environment_of
+from release_tasks.environments import Environment
+from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.files import emptied, read_text, records_folder
+from release_tasks.outcome import INCONCLUSIVE, Result, all_pass, problems_of
+from release_tasks.release import Release
+from release_tasks.versions import version_here
+
+ACCEPTANCE = "acceptance/test_*.py"
+
+
+def smokes_of(code: Path, only: str | None = None) -> list[Path]:
+    """Return the files of the smokes in the tree `code`, or that of the one named `only`. Raises `Refused`."""
+    refuse(() if only else document.smoke_problems(code))
+    files = document.smokes_in(code)
+    if only and only not in files:
+        raise Refused(f"There is no smoke {only!r}; expected one of {', '.join(files) or 'none'}.", "nox -l")
+    return [files[only]] if only else list(files.values())
+
+
+def pass_smokes(release: Release, here: Environment, code: Path | None = None, origin: str = "") -> str:
+    """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
+    release.only_in_a_run()
+    target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
+    smokes = partial(runner.run, target, smokes_of(Path(target.code)))
+    results = release.checked(f"smokes-{here.name}", here.name, smokes)
+    return all_pass(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")
+
+
+def pass_smokes_on_copy(here: Environment, version: str, dsn: str) -> str:
+    """Pass the tests marked `on_backup` on `dsn`, a restored copy; return what ran, or why nothing did."""
+    if here.name != "dev" and not here.hosts.tag():
+        return "no smoke ran, for nothing has been deployed there yet"
+    code = here.code
+    files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
+    if not files:
+        return "no smoke is marked on_backup"
+    target = runner.target_of(replace(here, dsn=dsn, to_close=[]), version, code, is_backup=True)
+    results = runner.run(target, files, _evidence(here, "restored"), marked="on_backup")
+    again = "It runs with the code deployed there; `target.is_backup` says that rows may be old."
+    return f"smokes: {all_pass(results, 'Smoke', 'on the restored backup', again)}"
+
+
+def pass_conditions_before_the_flip(release: Release, here: Environment, origin: str) -> str:
+    """Pass section 7.2 at `origin`, where the release runs without traffic; its tests only read."""
+    conditions = partial(check_conditions, release, here, origin=origin)
+    results = release.checked(f"acceptance-{here.name}-before", here.name, conditions)
+    return all_pass(results, "Condition", f"at {origin}, before the flip", release.again())
+
+
+def check_conditions(
+    release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0, origin: str = ""
+) -> list[Result]:
+    """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
+    code, facts, settings = release.code if origin else here.code, dict[str, Any](watch=watch), release.settings
+    refuse(document.condition_problems(code))
+    deployment = {} if here.name == "dev" else here.hosts.facts(release.tag)
+    if commit := deployment.get("commit"):
+        facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
+        facts["settled_by"] = deployment.get("began_unix", 0.0) + settings.acceptance.wait
+        facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
+        facts["log_positions"] = deployment.get("positions", {})
+        facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
+        facts["placed"] = str(here.hosts.path_of(release.tag) or "")
+    target, files = runner.target_of(here, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
+    results = runner.run(target, [Path(deployed.__file__), *files], evidence, *options)
+    items = {f"test_{name}": item for name, item in document.conditions(code).items()}
+    missing = items.keys() - {each.test.partition("[")[0] for each in results}
+    results += [Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in missing]
+    return [replace(each, name=runner.name_of(each.test, items) if each.test else each.name) for each in results]
+
+
+def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
+    """Return which queries of section 7.2 cannot be run on dev; what rows there are is no matter."""
+    release.only_in_a_run()
+    files, target = sorted(release.root.glob(ACCEPTANCE)), runner.target_of(dev, release.version)
+    results = runner.run(target, files, emptied(release.folder / "checks" / "acceptance-dev"), marked="queries")
+    none = "exit code 5."  # pytest's, where no test only queries the database
+    unclear = [each for each in results if each.outcome == INCONCLUSIVE and none not in each.message]
+    return problems_of(unclear, "Condition", "on dev", "inv accept --env dev")
+
+
+def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> None:
+    """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
+    screen.for_machines(as_json)
+    if only and where == "dev":
+        smokes_of(project_root(config), only)  # before its DDL pack is applied
+    with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
+        target, evidence = runner.target_of(here, version_here(here.root)), _evidence(here, f"smokes-{where}")
+        results = runner.run(target, smokes_of(Path(target.code), only), evidence, *words_after_dashes())
+    screen.report(f"Smokes on {where}", results, as_json, "Smoke", f"on {where}")
+
+
+def report_conditions(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
+    """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
+    screen.for_machines(as_json)
+    if watch and not watch.isdecimal():
+        raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
+    with environment_of(config, where, services=True) as here:
+        tag = "" if where == "dev" else here.hosts.tag()
+        version = version or here.settings.version_of(tag) or tag or version_here(here.root)
+        title, options = f"Section 7.2 on {where}, version {version}", words_after_dashes()
+        with closing(Release(version, here.root, here.settings)) as release, screen.busy(f"Checking {title}"):
+            evidence = _evidence(here, f"acceptance-{where}")
+            results = check_conditions(release, here, evidence, *options, watch=float(watch or 0))
+    screen.report(title, results, as_json, "Condition", f"on {where}")
+
+
+def _evidence(here: Environment, name: str) -> Path:
+    """Return the empty folder for what checks outside a release leave."""
+    return emptied(records_folder(here.root) / "checks" / name)

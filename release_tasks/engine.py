@@ -12,7 +12,7 @@ from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
 from release_tasks import errors, failures, requirements
 from release_tasks.errors import Refused, refuse
-from release_tasks.outcome import PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.outcome import REFUSED, Outcome
 
 sys.excepthook = failures.explain
 HELP = {
@@ -141,7 +141,8 @@ class ReleaseExecutor(Executor):
             elif refused:
                 screen.refusals(refused)
             else:
-                screen.finished(outcomes, _summary(sections[-1], release, outcomes))
+                ahead = plan.first_open(steps, outcomes)
+                screen.finished(outcomes, _summary(sections[-1], release, ahead))
             if refused:
                 raise SystemExit(1)
         return {}
@@ -157,8 +158,8 @@ def next_step(last: Section, config: Any) -> str:
         if not release.is_under_way or release.is_over:
             return ""
         steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
-        found = (each for each in plan.Plan(release, steps).check() if each.state in (PLANNED, PENDING, REFUSED))
-        return next((f"{release.version}: {each.section} · {each.step}" for each in found), "")
+        ahead = plan.first_open(steps, plan.Plan(release, steps).check())
+        return f"{release.version}: {ahead.section} · {ahead.step}" if ahead else ""
 
 
 def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> list[Any]:
@@ -200,14 +201,13 @@ def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0].rstrip(".")
 
 
-def _summary(last: Section, release: Any, outcomes: list[Outcome]) -> str:
-    """Return how far a command line, whose last section is `last`, has come; after checks alone, what comes next."""
+def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
+    """Return how far a command line, whose last section is `last`, has come, or that the step `ahead` is the next."""
     took, take, to = ("Took", "take", f" to {_heading(last)}") if last.steps(release) else ("Released", "release", "")
-    ahead = next((each.section for each in outcomes if each.state in (PLANNED, PENDING)), None)
     summary = f"{took} {release.version}{to}"
     if to and not _heading(last)[0].isdigit():  # it stands beside the process
         return f"{last.name.capitalize()} {release.version}"
     if ahead:
-        begin = f"Next: {ahead}, to" if release.is_under_way else "Ready to"
+        begin = f"Next: {ahead.section}, to" if release.is_under_way else "Ready to"
         summary = f"{begin} {take} {release.version}{to}"
     return f"{summary}; nothing was changed" if release.only_checks else summary

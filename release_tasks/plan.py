@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,11 @@ class PlannedStep:
     @property
     def title(self) -> str:
         return (inspect.getdoc(self.function) or self.function.__name__).splitlines()[0].rstrip(".")
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it only checks."""
+        return not inspect.isgeneratorfunction(self.function)
 
     def begin(self, release: Release) -> Any:
         """Call the function with `release` and the options that it declares, unless it is settled; `env` is opened."""
@@ -106,6 +111,13 @@ def _advance(running: Any) -> tuple[str | None, str | None]:
         return next(running), None
     except StopIteration as end:
         return None, end.value
+
+
+def first_open(steps: Sequence[PlannedStep], outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the first outcome that holds a release up, or says what is changed next; else a gate that is pending."""
+    left = [pair for pair in zip(steps, outcomes, strict=True) if pair[1].state in (PLANNED, PENDING, REFUSED)]
+    ahead = [seen for step, seen in left if seen.state == REFUSED or not step.is_gate]
+    return next(iter([*ahead, *(seen for _, seen in left)]), None)
 
 
 def show(outcomes: list[Outcome], before: str = "") -> None:

@@ -21,6 +21,7 @@ from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
 from release_tasks.failures import problem_of
 from release_tasks.journal import Journal
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
+from release_tasks.plan import PlannedStep, first_open
 from tests.test_process import until
 
 if TYPE_CHECKING:
@@ -353,6 +354,21 @@ def test_half_way_a_status_says_what_comes_next(project: Project, work: Work) ->
     assert "Next: 2. Second, to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
     project.inv("whole", *V)
     assert "Released 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+
+
+def test_what_comes_next_is_a_change_not_a_gate_that_waits_for_the_run() -> None:
+    """After the tag it was section 2, whose browser is started by each run."""
+
+    def gate(release: Release) -> str:
+        return ""
+
+    steps = [PlannedStep("2. First", gate), PlannedStep("7. Second", write_it), PlannedStep("7. Second", gate)]
+    waits = [Outcome(step.section, step.title, PENDING) for step in steps]
+    assert first_open(steps, waits) == waits[1]
+    assert first_open(steps[:1], waits[:1]) == waits[0]
+    refused = Outcome("2. First", "Gate", REFUSED)
+    assert first_open(steps, [refused, *waits[1:]]) == refused
+    assert first_open(steps[:1], [Outcome("2. First", "Gate", DONE)]) is None
 
 
 def test_a_gate_is_asked_once_a_section_until_something_changes(project: Project) -> None:

@@ -1,6 +1,5 @@
 """Section 8, what only production has: a person's word, a backup, and smokes before the flip."""
 
-import inspect
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,7 +55,7 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     yield from (f"Waived: {condition}: {reason}" for condition, reason in document.waivers(release.root).items())
     ahead = list(dropwhile(lambda step: step.function is not confirm_production, release.plan))[1:]
     for step in (each for each in ahead if each.options.get("env") == env.name):
-        if not inspect.isgeneratorfunction(step.function):  # a gate, which may take its time
+        if step.is_gate:  # which may take its time
             yield f"- {step.title}"
         elif (outcome := step.run(release, change=False)).state != DONE:
             yield f"- {step.title}: {outcome.text or listed(each.what for each in outcome.problems)}"

@@ -98,7 +98,7 @@ def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> N
     if only and where == "dev":
         smokes_of(project_root(config), only)  # before its DDL pack is applied
     with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
-        target, evidence = runner.target_of(here, version_here(here.root)), _evidence(here, f"smokes-{where}")
+        target, evidence = runner.target_of(here, _version_of(here)), _evidence(here, f"smokes-{where}")
         results = runner.run(target, smokes_of(Path(target.code), only), evidence, *words_after_dashes())
     screen.report(f"Smokes on {where}", results, as_json, "Smoke", f"on {where}")
 
@@ -109,13 +109,18 @@ def report_conditions(config: Any, where: str, version: str | None, watch: str |
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     with environment_of(config, where, services=True) as here:
-        tag = "" if where == "dev" else here.hosts.tag()
-        version = version or here.settings.version_of(tag) or tag or version_here(here.root)
+        version = version or _version_of(here)
         title, options = f"Section 7.2 on {where}, version {version}", words_after_dashes()
         with closing(Release(version, here.root, here.settings)) as release, screen.busy(f"Checking {title}"):
             evidence = _evidence(here, f"acceptance-{where}")
             results = check_conditions(release, here, evidence, *options, watch=float(watch or 0))
     screen.report(title, results, as_json, "Condition", f"on {where}")
+
+
+def _version_of(here: Environment) -> str:
+    """Return the version that runs `here`: what has the traffic, on dev what lies in the working tree."""
+    tag = "" if here.name == "dev" else here.hosts.tag()
+    return here.settings.version_of(tag) or tag or version_here(here.root)
 
 
 def _evidence(here: Environment, name: str) -> Path:

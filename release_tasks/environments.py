@@ -126,7 +126,8 @@ class Environment:
         if not wait_until(lambda: bool(self.probe()[0]), READY):
             log = self.folder / "web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
-            said = mask("\n".join([self.probe()[1], *last]))
+            expected = '; expected JSON with a "version".' if self.settings.acceptance.version else "."
+            said = mask("\n".join([f"{self.probe()[1]}{expected}", *last]))
             raise Refused(f"The web app of {self.name} is not ready: {said}", f"cat {log}")
 
     def probe(self, origin: str = "") -> tuple[str, str]:

@@ -33,7 +33,8 @@ def smokes_of(code: Path, only: str | None = None) -> list[Path]:
 def pass_smokes(release: Release, here: Environment, code: Path | None = None, origin: str = "") -> str:
     """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
     release.only_in_a_run()
-    target = runner.target_of(here, release.version, code, origin, commit=release.published or "")
+    version = _version_of(here) if here.name == "dev" else release.version
+    target = runner.target_of(here, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
     results = release.checked(f"smokes-{here.name}", here.name, smokes)
     return all_pass(results, "Smoke", f"on {here.name}", f"inv smokes --env {here.name}")

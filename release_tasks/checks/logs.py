@@ -10,6 +10,7 @@ from typing import Any
 from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.database import programs
 from release_tasks.deploy.machine import wait_until
+from release_tasks.errors import counted
 from release_tasks.files import sha256
 from release_tasks.masks import short
 from release_tasks.process import plain
@@ -54,11 +55,11 @@ class Log:
         name, since = file or f"The server of {self.target.name}", self.target.deployed_at or "the check began"
         if trouble:
             hint = "A fix is a new version. If it is none of ours: has_no_trouble(exceptions={pattern: reason})"
-            said = f"{name} logs {len(trouble)} lines of trouble since {since}: {'; '.join(trouble[:3])}"
+            said = f"{name} logs {counted(len(trouble), 'line')} of trouble since {since}: {'; '.join(trouble[:3])}"
             raise CheckFailed(said, hint, final=True)
         if file and not lines:
             raise Inconclusive(f"{name} has no line since {since}: that proves nothing.")
-        self.record("log", f"{len(lines)} lines, {len(found)} excepted")
+        self.record("log", f"{counted(len(lines), 'line')}, {len(found)} excepted")
 
     def lines(self, file: str = "") -> list[str]:
         """Return the entries since the deployment began. Raises `Inconclusive` where some cannot be read any more."""

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from release_tasks.checks import CheckFailed, Inconclusive, Record
-from release_tasks.errors import listed
+from release_tasks.errors import counted, listed
 
 AHEAD = 1.0  # seconds that a row may be ahead of the database's clock
 # unit → types of such a column; the moment {} seconds ago, as the column has it; the column `at` in seconds since 1970
@@ -47,7 +47,7 @@ class Series:
         wrong = [f"has no row for {name}" for age, name in ages if age == inf]
         wrong += [f"the newest row of {name} is {-age:.1f} s in the future" for age, name in ages if age < -AHEAD]
         wrong += [f"the newest row of {name} is {age:.1f} s old" for age, name in ages if within < age < inf]
-        self._conclude(wrong, f"{len(ages)} keys, the oldest {ages[0][0]:.1f} s old")
+        self._conclude(wrong, f"{counted(len(ages), 'key')}, the oldest {ages[0][0]:.1f} s old")
 
     def has_no_gaps(self, every: float, window: float = 600, late: float = 15) -> None:
         """Raise `CheckFailed` with each gap of each expected key: no row for 1.5 times `every`, or `late` more now."""

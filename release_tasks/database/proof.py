@@ -13,7 +13,7 @@ from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.database.structure import NEW, Structure
-from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.settings import Ddl
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
@@ -43,7 +43,8 @@ class Proof:
     excepted: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{len(self.files)} files on PostgreSQL {self.server}: {', '.join(self.passes).lower() or 'not proved'}"
+        passes = ", ".join(self.passes).lower() or "not proved"
+        return f"{counted(len(self.files), 'file')} on PostgreSQL {self.server}: {passes}"
 
     @contextmanager
     def one_pass(self, name: str, ddl: Ddl, hint: str = "") -> Iterator[None]:

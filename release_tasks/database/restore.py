@@ -14,7 +14,7 @@ from release_tasks import process
 from release_tasks.database import backup, programs, scratch
 from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, counted, refuse
 from release_tasks.masks import mask
 from release_tasks.settings import Backup as Settings
 
@@ -42,7 +42,8 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
             with scratch.server(environment.root, taken.server) as server:
                 _load(taken, server.dsn(taken.database), settings, any_locale=True)
                 found = f"restored on PostgreSQL {programs.major_of(server.bin)}: "
-                found += f"{len(taken.rows)} tables and {sum(taken.rows.values())} rows are the same"
+                rows = counted(sum(taken.rows.values()), "row")
+                found += f"{counted(len(taken.rows), 'table')} and {rows} are the same"
                 tried = try_copy(server.dsn(taken.database))
             taken.mark_verified("; ".join(filter(None, [found, tried])), [])
         summary = str(taken.verified["summary"])

@@ -15,7 +15,7 @@ from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
-from release_tasks.errors import refuse, require
+from release_tasks.errors import counted, refuse, require
 from release_tasks.outcome import Result, all_pass
 from release_tasks.release import Release, Step, until_live
 
@@ -67,9 +67,9 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
         if not release.only_checks:
             release.only_in_a_run()  # a scratch server says what the files make
             refuse(ddl.missing_problems(env, pack))
-        return f"all {len(pack)} files are in the ledger"
+        return f"the ledger has all: {counted(len(pack), 'file')}"
     folder = release.root if env.name == "dev" else release.code
-    yield f"{command}: {len(pack)} files, {len(missing)} of them new or changed"
+    yield f"{command}: {counted(len(pack), 'file')}, {len(missing)} new or changed"
     if env.is_embedded:
         env.install(folder)  # on dev nothing has done it yet, and a runner may need packages
     warnings = apply.apply(env, pack, folder, release.version)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from release_tasks.commits import commit_step
 from release_tasks.database.pack import changes, last_locked, lock_of
-from release_tasks.errors import Manual, Problem, Refused, listed, refuse
+from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import landing, withdrawal
 from release_tasks.sections.notes import objects_changed
@@ -60,7 +60,8 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
     before = release.pack_of(last)
     lock, (commit, locked) = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings) or ("", pack)
     moved, reason = changes(locked, pack), (allow_shift or "").strip(" …")
-    about = f"{len(pack)} files" + (f"; since {last}: {listed(changes(before, pack)) or 'nothing'}" if before else "")
+    about = counted(len(pack), "file")
+    about += f"; since {last}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
     if commit and not moved and git.bytes_at(tip, path) == lock:
         return about
     if moved:

@@ -11,7 +11,7 @@ from release_tasks.checks import document
 from release_tasks.commits import commit_step, harmless, history, lines_of
 from release_tasks.database import drift
 from release_tasks.database.pack import DdlFile, changes, recorded
-from release_tasks.errors import Problem, Refused, refuse, require
+from release_tasks.errors import Problem, Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
 
@@ -156,7 +156,7 @@ def database_changes(release: Release, since: str | None) -> list[str]:
     last, now = release.pack_of(since), release.pack
     moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
     if not last:
-        return [f"first release of the pack: {len(now)} files", *fixes]
+        return [f"first release of the pack: {counted(len(now), 'file')}", *fixes]
     objects = (objects_changed(last, now, release) or ["the same objects as before"]) if moved else []
     return [*objects, *([f"files: {'; '.join(moved)}"] if moved else []), *fixes]
 

@@ -150,7 +150,7 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
     numbers = [re.sub(r"\D.*", "", file.name) for file in pack] if ddl.order != "bytes" else []
     twins = [file.name for file, number in zip(pack, numbers, strict=False) if number and numbers.count(number) > 1]
     alike = f"; of one number, ordered by release.ddl.order: {listed(twins)}" if twins else ""
-    return f"{len(pack)} files, {pack[0].name} to {pack[-1].name}{alike}"
+    return f"{counted(len(pack), 'file')}, {pack[0].name} to {pack[-1].name}{alike}"
 
 
 @until_published

@@ -54,7 +54,7 @@ def say(path: Path, text: str) -> None:
 def test_what_stood_in_the_log_before_the_deployment_is_no_trouble(deployed, app):
     here = deployed()
     say(app, "all is well\n")
-    assert check(here) == Came(PASSED, recorded=["1 lines, 0 excepted"])
+    assert check(here) == Came(PASSED, recorded=["1 line, 0 excepted"])
 
 
 def test_a_warning_in_colours_is_one_as_well(deployed, app):

@@ -416,7 +416,7 @@ def test_applying_an_unchanged_pack_is_a_look_unless_asked_again(
     assert lines[-2] == "ddl/03_said.sql: WARNING: look here"
     assert "by the way" not in first
     entered = outside.execute("select * from ops.ddl_ledger").fetchall()
-    assert said(inv("ddl.apply")) == "All 4 files are in the ledger of staging. To apply them again: --again\n"
+    assert said(inv("ddl.apply")) == "The ledger of staging has all: 4 files. To apply again: --again\n"
     assert outside.execute("select * from ops.ddl_ledger").fetchall() == entered
     assert "Applied 4 files" in said(inv("ddl.apply", "--again"))
     assert outside.execute("select * from ops.ddl_ledger").fetchall() != entered
@@ -426,10 +426,10 @@ def test_a_dry_run_and_production_without_a_yes_change_nothing(
     inv: Callable[..., Any], outside: psycopg.Connection
 ) -> None:
     dry = said(inv("--dry", "ddl.apply"))
-    assert dry.endswith("-- Would apply 3 files to staging; 3 of them are new or changed.\n")
+    assert dry.endswith("-- Would apply 3 files to staging; 3 new or changed.\n")
     assert "\nbegin; savepoint release_file;\n\\ir 'ddl/01_tables.sql'\n" in dry, "a script for psql, from the root"
     refused = said(inv("ddl.apply", where="production"), code=1)
-    assert "Production has 3 of 3 files to get, outside a release and without a backup." in refused
+    assert "Production lacks 3 of 3 files; this would take no backup first." in refused
     assert outside.execute("select to_regnamespace('app'), to_regnamespace('ops')").fetchone() == (None, None)
     assert "Applied 3 files to production" in said(inv("ddl.apply", "--yes", where="production"))
     assert tables(outside) == ["more", "things"]
@@ -479,4 +479,4 @@ def test_a_table_that_was_dropped_by_hand_is_missed_though_the_ledger_has_its_fi
     assert "All files are in the ledger of staging, but table app.more is missing." in refused
     assert "inv ddl.apply --env staging --again" in refused
     said(inv("ddl.apply", "--again"))
-    assert "All 3 files are in the ledger" in said(inv("ddl.apply"))
+    assert "The ledger of staging has all: 3 files" in said(inv("ddl.apply"))

@@ -191,7 +191,7 @@ def test_an_embedded_dev_has_no_drift(inv: Callable[..., subprocess.CompletedPro
     assert "inv ddl.apply --env dev" in before.stdout
     assert inv(task="ddl.apply").returncode == 0
     ran = inv()
-    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its 2 files make.\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its pack of 2 files makes.\n"), ran.stderr
 
 
 def test_drift_is_shown_with_its_exceptions_and_ends_with_1(

@@ -349,7 +349,7 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
         return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     ran = validate()
-    assert ran.returncode == 0 and ran.stdout.startswith("1 files on PostgreSQL ")
+    assert ran.returncode == 0 and ran.stdout.startswith("1 file on PostgreSQL ")
     assert ran.stdout.rstrip().endswith("there is no release before, so no upgrade to prove.\nProved.")
     subprocess.run(["git", "tag", "v0.1.0"], cwd=remote, check=True)
     ran = validate()

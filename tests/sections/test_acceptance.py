@@ -71,8 +71,10 @@ def outcomes(release: Release) -> dict[str, str]:
 def test_a_settled_deployment_is_judged_at_once(deployed: Callable[..., Release], web: Web) -> None:
     release = deployed(age=61)
     web.answers["/api/health"] = (200, '{"ok": false}')
-    with pytest.raises(Refused, match=r"Condition api ok: failed on staging\. .*says .*false"):
+    with pytest.raises(Refused, match=r"Condition api ok: failed on staging\. .*says .*false") as refused:
         meet_them(release)
+    check, withdraw = refused.value.problems[0].hint.splitlines()
+    assert check.startswith("inv accept --env staging ") and withdraw.startswith("inv withdraw --version 0.1.1 ")
 
 
 def test_a_fresh_deployment_gets_its_time_to_settle(deployed: Callable[..., Release], web: Web) -> None:

@@ -15,10 +15,9 @@ import pytest
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
-from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target, deployed
+from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
-from release_tasks.checks.web import Api, check_view, launch_options
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask, short
@@ -154,7 +153,9 @@ def series(target: Target, record_property: Record) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture
-def api(target: Target, record_property: Record) -> Iterator[Api]:
+def api(target: Target, record_property: Record) -> Iterator[Any]:
+    from release_tasks.checks.web import Api  # here, as requests takes its time, and most smokes need none
+
     with Api(target.origin, record_property) as session:
         yield session
 
@@ -166,17 +167,23 @@ def log(target: Target, record_property: Record) -> Log:
 
 @pytest.fixture(name="deployed")
 def deployed_fixture(target: Target, record_property: Record) -> Callable[[], None]:
+    from release_tasks.checks import deployed
+
     return partial(deployed.check_release, target, record_property)
 
 
 @pytest.fixture
-def view(context: Any, api: Api, record_property: Record) -> Callable[..., None]:
+def view(context: Any, api: Any, record_property: Record) -> Callable[..., None]:
+    from release_tasks.checks.web import check_view
+
     return partial(check_view, context, api, record_property)
 
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     """pytest-playwright's, for the browser of this machine."""
+    from release_tasks.checks.web import launch_options
+
     return {**launch_options(), **browser_type_launch_args}
 
 

@@ -28,6 +28,9 @@ BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-pl
 ERROR = re.compile(r"^E +(.+)", re.MULTILINE)  # what a file that cannot be collected says, as: SyntaxError: …
 # No conftest.py, no variable of the shell and no module of the deployed tree (-P) changes what runs, or how.
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
+BROWSER = ["-p", "pytest_playwright.pytest_playwright", "--screenshot=on", "--full-page-screenshot"]
+USES_BROWSER = re.compile(r"\b(view|page|context|browser|playwright)")  # Playwright takes its time to be imported
+GATE = ["-p", "release_tasks.checks.gate"]  # after Playwright's plugin, of which it overrides a fixture
 VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
@@ -52,8 +55,11 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     chosen += ["-m", marked] if marked else []
     records = records_folder(Path(target.root))
     argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={records}/cache/pytest"]
-    argv += [f"--junitxml={report}", f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
-    argv += [*map(str, files), *chosen]
+    argv += [f"--junitxml={report}"]
+    with_helpers = {each for file in files if file.parent != HERE for each in file.parent.glob("*.py")}
+    if options or any(USES_BROWSER.search(read_text(each)) for each in with_helpers):  # the options may be its own
+        argv += [*BROWSER, f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
+    argv += [*GATE, *map(str, files), *chosen]
     how: dict[str, Any] = {"cwd": records.parent, "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
     with TemporaryDirectory(prefix="checks-", dir=records) as folder:  # which only its owner can read
         env = {**VARIABLES, **node_of_playwright(), VARIABLE: f"{folder}/target.json"}

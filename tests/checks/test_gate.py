@@ -393,7 +393,7 @@ def test_a_target_is_in_a_file_that_is_gone_once_it_is_read(files: Callable[...,
 
 
 def test_pytest_without_a_target_says_what_to_type(tmp_path: Path) -> None:
-    env, argv = {**os.environ, **runner.VARIABLES}, runner.PYTEST
+    env, argv = {**os.environ, **runner.VARIABLES}, [*runner.PYTEST, *runner.GATE]
     ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 4 and "inv smokes --env dev" in ran.stderr and "Traceback" not in ran.stderr + ran.stdout
 
@@ -460,3 +460,18 @@ def test_what_a_smoke_takes_away_from_the_next_is_said_of_that_smoke(
         (tmp_path / "smokes" / "test_a.py").write_text("import pytest\npytestmark = pytest.mark.changes('a')\n" + LOOKS)
         results = runner.run(replace(target(dsn=dsn)), [tmp_path / "smokes" / "test_a.py"], tmp_path / "kept")
         assert [each.outcome for each in results] == [PASSED]
+
+
+def test_a_file_that_needs_no_browser_and_no_web_app_loads_neither(files: Callable[..., list[Result]]) -> None:
+    text = "import sys\ndef test_a(record_property):\n    record_property('x', 1)\n"
+    text += "    assert not [name for name in sys.modules if 'wright' in name or name == 'requests']"
+    (result,) = files(text)
+    assert result.outcome == PASSED, result
+
+
+def test_a_browser_is_there_for_a_fixture_of_a_helper(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    helper = "import pytest\n\n@pytest.fixture\ndef title(page):\n    page.set_content('<title>well</title>')\n"
+    (tmp_path / "helper.py").write_text(f"{helper}    return page.title()\n")
+    text = "import pathlib, sys\nsys.path.append(str(pathlib.Path(__file__).parent))\nfrom helper import title\n"
+    (result,) = files(f"{text}def test_a(title, record_property): record_property('title', title)\n")
+    assert (result.outcome, result.observed) == (PASSED, ("well",)), result

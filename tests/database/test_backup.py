@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from release_tasks.smokes import pass_on_copy
 
 from release_tasks import process
 from release_tasks.config import load
@@ -36,7 +37,6 @@ from release_tasks.files import file_sha256
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.sections import production
 from release_tasks.settings import Settings
-from release_tasks.smokes import pass_on_copy
 
 if TYPE_CHECKING:
     from conftest import Web, Work

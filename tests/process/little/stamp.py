@@ -1,17 +1,9 @@
 """Stamp the ops session."""
 
 import os
-import sys
 
-import psycopg
-from point import reach
+from point import psql, reach
 
-try:
-    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-        connection.execute(
-            "insert into ops.session_log (app_name, app_version) values (%s, %s)",
-            [os.environ["APP_NAME"], os.environ["APP_VERSION"]],
-        )
-except psycopg.OperationalError as no:
-    sys.exit(f"no stamp: {no}")
+app, version = os.environ["APP_NAME"], os.environ["APP_VERSION"]
+psql("insert into ops.session_log (app_name, app_version) values (:'app', :'version')", app=app, version=version)
 reach("after the stamp")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+DSN = os.environ["DATABASE_URL"]
 VERSION = json.loads(Path(__file__).with_name("package.json").read_text())["version"]
 SAMPLES = """
     insert into app.samples
@@ -38,11 +39,13 @@ def is_away() -> bool:
 
 def sample() -> None:
     while True:
-        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(os.environ["DATABASE_URL"]) as connection:
-            now = faults()
-            connection.execute(SAMPLES, {fault: fault in now for fault in ("hole", "stale")})
-            if "warning" in now:
-                connection.execute(WARNING)
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(DSN, autocommit=True) as connection:
+            while True:
+                now = faults()
+                connection.execute(SAMPLES, {fault: fault in now for fault in ("hole", "stale")})
+                if "warning" in now:
+                    connection.execute(WARNING)
+                time.sleep(0.5)
         time.sleep(0.5)
 
 

@@ -86,17 +86,28 @@ def test_a_next_version_that_does_not_come_next_is_refused_before_anything_chang
     assert little.look() == before
 
 
-def test_a_release_from_main_goes_through_and_is_found_finished(little: World) -> None:
+def test_a_release_from_main_goes_through_without_node_and_is_found_finished(little: World) -> None:
+    """The app needs no Node, and its next version is named."""
+    little.hide_node()
     little.set(("  title: Little", '  title: Little\n  branch: ""'))
-    little.finish()
-    assert little.is_released()
+    little.finish("--next", "0.2.0-dev")
+    assert little.runs() == {"staging": "0.1.1", "production": "0.1.1"}
+    for path, text in {"VERSION": "0.2.0-dev", "SOURCE_TAG": "v0.2.0-dev"}.items():
+        assert little.text_at("main", path) == text
+    assert '"version": "0.2.0-dev"' in little.text_at("main", "package.json")
+    assert little.git("rev-parse", "main") == little.on_the_remote("refs/heads/main")
     assert not little.on_the_remote("refs/heads/release/v0.1.1")
     before = little.look()
-    little.finish()
+    little.finish("--next", "0.2.0-dev")
     assert little.look() == before
 
 
-def test_a_release_candidate_goes_through_and_then_the_release(little: World) -> None:
+def test_a_release_candidate_then_the_release_and_then_a_hotfix_of_its_line_go_through(little: World) -> None:
+    _a_release_candidate_goes_through_and_then_the_release(little)
+    _a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little)
+
+
+def _a_release_candidate_goes_through_and_then_the_release(little: World) -> None:
     ran = little.inv("release", "--version", "0.1.1-rc1", "--yes", "--highlights", "A first look.")
     assert ran.code == 0, ran.output
     assert little.text_at("main", "VERSION") == "0.1.1-dev"
@@ -112,9 +123,8 @@ def test_a_release_candidate_goes_through_and_then_the_release(little: World) ->
     assert little.text_at("main", "VERSION") == "0.1.2-dev"
 
 
-def test_a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little: World) -> None:
+def _a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little: World) -> None:
     """R23: 0.1.2 from support/0.1, while 0.2.0 is out and main is on its way to 0.3.0."""
-    little.finish()
     little.settle("feat: more", {"VERSION": "0.2.0\n", "docs/releases/v0.2.0.md": "# Little v0.2.0\n"})
     little.git("tag", "--annotate", "--message", "Little v0.2.0", "v0.2.0")
     main = little.settle("release: open the cycle", {"VERSION": "0.3.0-dev\n", "SOURCE_TAG": "v0.3.0-dev\n"})
@@ -126,7 +136,7 @@ def test_a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little: 
     little.commit("fix: the app", {"docs/ARCHITECTURE.md": "Fixed.\n"})
     ran = little.inv(*hotfix)
     assert ran.code == 0, ran.output
-    assert little.stamps()["production"] == ["0.1.1", "0.1.2"] and little.runs()["production"] == "0.1.2"
+    assert little.stamps()["production"] == ["0.1.1-rc1", "0.1.1", "0.1.2"] and little.runs()["production"] == "0.1.2"
     assert little.text_at("support/0.1", "VERSION") == "0.1.3-dev"
     assert little.text_at("support/0.1", "docs/ARCHITECTURE.md") == "Fixed."
     assert git(little.remote, "rev-parse", "main~1") == main

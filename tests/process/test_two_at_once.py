@@ -78,6 +78,7 @@ def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_t
     assert little.is_released()
 
 
+@pytest.mark.faults
 def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_clone(little: World) -> None:
     colleague = little.colleague()
     waiting = little.folder / "waiting"

@@ -1,9 +1,14 @@
 """The modules behind tasks.py: one subject each. Start reading at tasks.py."""
 
+import atexit
+import gc
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+# On its way out Python searches all that was imported for garbage, twice: a sixth of the time of a short command.
+atexit.register(gc.freeze)
 
 # Python compiles tasks.py and noxfile.py into a folder at the repo's root, before they can say otherwise.
 _compiled = Path(__file__).parents[1] / "__pycache__"

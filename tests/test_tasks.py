@@ -104,6 +104,12 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_command_ends_without_a_search_for_garbage_in_what_it_imported() -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); import release_tasks"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout == "True\n", ran.stderr
+
+
 @pytest.mark.parametrize(
     ("local", "code", "told"),
     [

@@ -314,19 +314,15 @@ def test_a_ddl_file_that_fails_on_staging_only_is_fixed_by_the_next_version(litt
     assert little.stamps() == {"staging": ["0.1.2"], "production": []}
 
 
-def test_a_structural_shift_in_the_freeze_is_refused(little: World) -> None:
+def test_a_structural_shift_in_the_freeze_is_refused_unless_it_is_given_a_reason_which_is_told(little: World) -> None:
     little.kill(KILL_AFTER="*commit *ORDER.lock*")
-    late = "create table if not exists app.late ();\n"
+    late, ops = "create table if not exists app.late ();\n", (little.repo / "ddl/02_ops.sql").read_text()
     little.commit("feat: late", {"ddl/03_late.sql": late, "ddl/02_ops.sql": None})
     before = little.look()
     moved = "removed ddl/02_ops.sql; added ddl/03_late.sql."
     assert little.release().refuses(f"Since the DDL order was locked: {moved}", "table app.late is new")
     assert little.look() == before
-
-
-def test_a_shift_that_was_given_a_reason_once_is_released_and_told(little: World) -> None:
-    little.kill(KILL_AFTER="*commit *ORDER.lock*")
-    little.commit("feat: late", {"ddl/03_late.sql": "create table if not exists app.late ();\n"})
+    little.commit("fix: not without", {"ddl/02_ops.sql": ops})
     assert little.inv("freeze", "--version", "0.1.1", "--allow-shift", "a law came").code == 0
     assert little.inv("notes", "--version", "0.1.1").code == 0
     notes = little.text_at("release/v0.1.1", "docs/releases/v0.1.1.md")
@@ -350,7 +346,7 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 
 
 def test_production_wants_the_version_typed_and_tells_what_is_ahead(little: World) -> None:
-    waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(view): view("/none")\n'
+    waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(api): api.get("/none")\n'
     little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})
     assert _typing(little, "n").refuses("Done?", "Announce the freeze: critical fixes only: not confirmed.")
     assert little.on_the_remote("refs/tags/v0.1.1") is None

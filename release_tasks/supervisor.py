@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 
 GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
@@ -61,9 +62,9 @@ if __name__ == "__main__":
     except OSError as error:
         print(f"{what['program']['args'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
         sys.exit(127)
+    pause = 0.001
     while process.poll() is None and not ended:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
+        time.sleep(pause := min(1.2 * pause, 0.05))
     end_group(process, what["stop"])
     with suppress(ChildProcessError):  # there is none; only once Popen has the exit code, which this would take
         may_have_children = not what["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))

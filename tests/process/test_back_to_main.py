@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 from outside import git, shell
 from world import World
 
@@ -28,6 +29,7 @@ def _is_on_main(little: World, commit: str) -> None:
     git(little.remote, "merge-base", "--is-ancestor", commit, "refs/heads/main")
 
 
+@pytest.mark.slow
 def test_a_conflict_is_put_back_and_fixed_by_the_commands_shown_and_then_main_may_move_once_more(little: World) -> None:
     _stop_after_the_tag(little)
     package = (little.repo / "package.json").read_text().replace("0.1.1", "0.1.1-dev", 1)
@@ -102,6 +104,7 @@ def test_a_release_from_main_goes_through_without_node_and_is_found_finished(lit
     assert little.look() == before
 
 
+@pytest.mark.slow
 def test_a_release_candidate_then_the_release_and_then_a_hotfix_of_its_line_go_through(little: World) -> None:
     _a_release_candidate_goes_through_and_then_the_release(little)
     _a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little)
@@ -148,6 +151,7 @@ def _a_hotfix_of_an_older_line_goes_through_and_main_gets_its_notes(little: Worl
     assert little.look() == before
 
 
+@pytest.mark.slow
 def test_a_protected_main_waits_for_a_pull_request_and_a_squash_of_it_ends_the_release(little: World) -> None:
     """R16"""
     rule = '[ "$1" != refs/heads/main ] || { echo "GH006: Protected branch update failed" >&2; exit 1; }'

@@ -291,6 +291,7 @@ def test_a_ddl_file_that_fails_is_found_on_dev_before_anything_changes(little: W
     assert little.look() == before
 
 
+@pytest.mark.slow
 def test_a_ddl_file_that_fails_on_staging_only_is_fixed_by_the_next_version(little: World) -> None:
     """The tag is published by then and stays; production never sees it."""
     little.places["staging"].rows("create schema app; create view app.other as select 1")
@@ -345,6 +346,7 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
     assert little.inv("--dry", "release", "--version", "0.1.1").code == 0, "a dry run prompts nobody (M17)"
 
 
+@pytest.mark.slow
 def test_production_wants_the_version_typed_and_tells_what_is_ahead(little: World) -> None:
     waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(api): api.get("/none")\n'
     little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})

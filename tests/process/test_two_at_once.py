@@ -89,6 +89,7 @@ def test_a_release_that_sleeps_once_production_runs_it_is_finished_from_another_
     assert little.is_released()
 
 
+@pytest.mark.slow
 def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through(little: World) -> None:
     """F3: 0.1.1 waits in production, a colleague withdraws it and releases 0.1.2 whole; then 0.1.1 wakes up."""
     with _asleep(little, "in the smoke writing on production") as (asleep, colleague):

@@ -19,8 +19,8 @@ from urllib.parse import quote, quote_plus, unquote
 SECRET_NAME = re.compile(
     r"(PASS(WORD|WD|PHRASE)?|_PWD|(?<![A-Z])PAT|KEY|TOKEN|SECRET|CREDENTIAL|AUTH|DSN)S?\d*(?![A-Z])", re.IGNORECASE
 )
-# A user of PostgreSQL alone is no secret, and hints with one can be typed; elsewhere it may be a token.
-USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*:|(?<!postgresql://)(?<!postgres://))[^\s/?#]+(?=@)")
+# A user of PostgreSQL or of a host alone is no secret, and hints with one can be typed; elsewhere it may be a token.
+USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*:|(?<!postgresql://)(?<!postgres://)(?<!ssh://))[^\s/?#]+(?=@)")
 QUOTED = r"'(?:[^'\\]|\\.)*'"
 # A word after `password` is one where it is quoted or has a digit: "password authentication failed" says nothing.
 KEYWORD = re.compile(

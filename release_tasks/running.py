@@ -84,5 +84,8 @@ def history(config: Any, where: str, as_json: bool) -> None:
     rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]
     if as_json:
         screen.as_json(rows)
-    else:
+        return
+    if rows or where != "dev":
         screen.table(f"History of {where}", ["at", "where", "by", "what"], [[*row.values()] for row in rows])
+    if where == "dev":
+        screen.say("Dev has no deployments: it runs the working tree.")

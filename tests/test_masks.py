@@ -129,4 +129,6 @@ def test_masks_need_nothing_that_is_installed() -> None:
 
 def test_a_user_of_postgresql_without_a_password_is_shown() -> None:
     assert masks.mask("--into postgresql://app@db/x") == "--into postgresql://app@db/x"
+    assert masks.mask("ssh ssh://deploy@app1:2222 python3") == "ssh ssh://deploy@app1:2222 python3"
+    assert masks.mask("ssh://deploy:pw@app1") == "ssh://***@app1"
     assert masks.mask("postgresql://app:pw@db/x https://token@host/x") == "postgresql://***@db/x https://***@host/x"

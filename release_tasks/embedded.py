@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +16,14 @@ from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
 from release_tasks.deploy.drivers import host_settings
+from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.local import LocalHost
+from release_tasks.deploy.machine import locked
+from release_tasks.deploy.releases import COMMAND
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
-from release_tasks.files import RECORDS, locked, records_folder
-from release_tasks.process import Supervised, free_port
+from release_tasks.files import RECORDS, records_folder
+from release_tasks.process import Supervised, free_port, run
 from release_tasks.settings import Settings
 from release_tasks.versions import version_here
 
@@ -63,7 +66,7 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
             stack.enter_context(locked(folder / "in-use.lock", user))
         except Refused:
             with screen.busy(f"Waiting for another {user}"):
-                stack.enter_context(locked(folder / "in-use.lock", user, timeout=-1))
+                stack.enter_context(locked(folder / "in-use.lock", user, inf))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         origin, to_close = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
@@ -74,9 +77,13 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
 
 
 @dataclass
-class EmbeddedHost(LocalHost):
-    """This machine for an embedded environment: what its commands would start are children of ours, and end with us."""
+class EmbeddedHost(Host):
+    """This machine for an embedded environment: what its commands would start are children of ours, and end with us.
 
+    `environment` returns the variables of the application for a version.
+    """
+
+    environment: Callable[[str], dict[str, str]] = lambda version: {}
     argv: dict[str, list[str]] = field(default_factory=dict)  # of each service
     running: dict[str, Supervised] = field(default_factory=dict)
 
@@ -90,6 +97,9 @@ class EmbeddedHost(LocalHost):
             variables = {**os.environ, **self.environment(self.facts(self.linked(colour)).get("version", ""))}
             variables |= {"PORT": str(port)} if port else {}
             self.running[name] = Supervised(self.argv[service], folder, variables, self.folder / f"{name}.log")
+
+    def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **_: dict[str, str]) -> None:
+        run(argv, cwd=cwd or self.folder, env=self.environment(""), timeout=timeout, supervised=True)
 
     def serve(self) -> None:
         """Start nginx, and what has the traffic, unless they run."""
@@ -132,7 +142,7 @@ def colours_of(name: str, settings: Settings) -> list[str]:
 
 def recorded(name: str, root: Path, settings: Settings) -> str:
     """Return the tag that an embedded environment has on record as what has the traffic; it is not started for that."""
-    return LocalHost(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0)).record()[0]
+    return Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0)).record()[0]
 
 
 def folder_of(name: str, root: Path) -> Path:

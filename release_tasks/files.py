@@ -1,4 +1,7 @@
-"""Files, folders and links that appear whole or not at all, and the hashes of files."""
+"""Files and folders that appear whole or not at all, and the hashes of files.
+
+Sent to hosts together with deploy/host.py: what that uses is of Python 3.8 or newer.
+"""
 
 import hashlib
 import os
@@ -109,20 +112,6 @@ def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[s
         return [sums]
     found = {name: digest for name, digest in file_hashes(folder).items() if name not in (sums, *ignored)}
     return sorted(name for name in listed | found if listed.get(name) != found.get(name))
-
-
-@contextmanager
-def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
-    """Hold the lock `file` until we end. Raises `Refused` where another `what` has it for `timeout` seconds."""
-    from filelock import FileLock, Timeout
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(file).acquire(timeout)
-    except Timeout:
-        raise Refused(f"Another {what} is under way.", f"Wait for it to end; it holds {file}.") from None
-    with lock:
-        yield
 
 
 def records_folder(root: Path) -> Path:

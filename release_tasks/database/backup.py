@@ -22,6 +22,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from release_tasks import files
 from release_tasks.database import programs
+from release_tasks.deploy import machine
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Backup as Settings
@@ -76,7 +77,7 @@ class Backup(BaseModel):
 def locked(environment: Environment) -> Iterator[Path]:
     """Let one process at a time write backups of `environment`; yield their folder, without what a killed one left."""
     folder, prefix = folder_of(environment), f".{environment.settings.app}-{environment.name}"
-    with files.locked(folder / f"{prefix}.lock", f"backup of {environment.name}"):
+    with machine.locked(folder / f"{prefix}.lock", f"backup of {environment.name}"):
         for left in folder.glob(f"{prefix}-*{INCOMPLETE}"):
             shutil.rmtree(left)
         yield folder

@@ -15,7 +15,7 @@ from typing import Any
 
 from release_tasks import process
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.machine import Failed, parsed
+from release_tasks.deploy.machine import parsed
 from release_tasks.deploy.ssh import CHANGE, LOOK, PROGRAM, SSH, Ssh, answer_of, order_of
 from release_tasks.errors import Refused
 
@@ -52,7 +52,7 @@ class Ansible(Ssh):
         words = [word for option, key in given.items() if key in about for word in (option, str(about[key]))]
         for key in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
             words += shlex.split(about.get(key, ""))
-        return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *command]
+        return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *map(shlex.quote, command)]
 
     def batched(self) -> Iterator[list[str]]:
         yield self.names  # the playbook makes the batches
@@ -61,10 +61,10 @@ class Ansible(Ssh):
         if verb == "look":
             return super().answers(names, verb)
         found = self.play(names, verb, **arguments)
-        return {name: answer if isinstance(answer, Failed) else answer["result"] for name, answer in found.items()}
+        return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
 
     def play(self, names: list[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
-        """Run the playbook; return what remote.py has answered on each host, or how that `Failed`."""
+        """Run the playbook; return what remote.py has answered on each host, or how that `Refused`."""
         about = {"names": names, "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
         about |= {"tree": arguments.pop("tree", ""), "batches": self.batches if verb == "switch" else [len(names)]}
         with TemporaryDirectory() as folder:
@@ -79,9 +79,9 @@ class Ansible(Ssh):
                 said = "\n".join(filter(None, [answer.get("msg"), answer.get("stderr")]))
                 try:
                     found[name] = answer_of(answer.get("stdout", ""), said, shlex.join(self.argv(name)))
-                except Failed as failed:
-                    found[name] = failed
-        if not any(isinstance(answer, Failed) for answer in found.values()) and (done.code or len(found) < len(names)):
+                except Refused as no:
+                    found[name] = no
+        if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):
             raise Refused(f"Ansible ended with exit code {done.code}:\n{done.tail()}", shlex.join(done.argv))
         return found
 

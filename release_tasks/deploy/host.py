@@ -1,7 +1,7 @@
 """One host's releases: `look`, `place`, `start`, `switch`, `stop`; the same on this machine as on others.
 
-Others get this file, releases.py and machine.py as they are: the standard library alone, of Python 3.8 or newer. What
-was begun ends by itself: the release has the traffic, or what had it before has it again, whoever still listens.
+A host gets this file and what it imports as they are: the standard library alone, of Python 3.8 or newer. What was
+begun ends by itself: the release has the traffic, or what had it before has it again, whoever still listens.
 
     current -> …            what has the traffic; or, with colours behind nginx:
     blue, green -> …        what each colour starts from
@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from release_tasks.deploy.machine import Failed, is_busy, is_taken, now, probe, run, wait_until, write
+from release_tasks.deploy.machine import failing_in, is_busy, is_taken, now, probe, run, wait_until
 from release_tasks.deploy.releases import Releases
+from release_tasks.errors import Refused
+from release_tasks.files import atomic_write
 
 FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}
@@ -56,12 +58,12 @@ class Host(Releases):
             "answers": probe(self.front, self.version_path),
             "torn": torn,
         }
-        with suppress(Failed):
+        with suppress(Refused):
             found["nginx"] = run([*self.nginx, "-v"], self.folder, {}, 10).strip() if self.colours else ""
         return {**found, "releases": self.releases(), "switches": self.switches()}
 
     def record(self) -> tuple[str, str]:
-        """Return the tag and the colour that have the traffic, "" for none. Raises `Failed` where that is torn."""
+        """Return the tag and the colour that have the traffic, "" for none. Raises `Refused` where that is torn."""
         if not self.colours:
             return self.linked("current"), ""
         if not self.traffic.exists():
@@ -69,7 +71,7 @@ class Host(Releases):
         mark, tag, colour = [*self.traffic.read_text("utf-8", "replace").partition("\n")[0].split(" "), "", "", ""][:3]
         if mark != "#" or colour not in self.colours:
             what = f"{self.traffic} does not say which release has the traffic, as does a first line '# v0.1.2 blue'."
-            raise Failed(what, shlex.join(["ls", "-l", *(str(self.folder / each) for each in self.colours)]))
+            raise Refused(what, shlex.join(["ls", "-l", *(str(self.folder / each) for each in self.colours)]))
         return (tag, colour) if tag else ("", "")
 
     def answers(self, tag: str, origin: str = "", seconds: float = 0) -> bool:
@@ -86,7 +88,7 @@ class Host(Releases):
         return verb == "switch" and self.record()[0] == tag and bool(here.get("since")) and self.answers(tag)
 
     def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
-        """Put the release `tag` here, unless it is. Raises `Failed`, also where nginx refuses its configuration."""
+        """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
             if not self.traffic.exists():  # nginx has to start before the first release
                 self.write_traffic("", *self.colours)
@@ -103,14 +105,14 @@ class Host(Releases):
             self.stop(colour)
             if is_taken(self.colours[colour]):
                 what = f"Port {self.colours[colour]} ({colour}) is taken by something that `stop` does not stop."
-                raise Failed(what, f"ss --listening --tcp --processes 'sport = :{self.colours[colour]}'")
+                raise Refused(what, f"ss --listening --tcp --processes 'sport = :{self.colours[colour]}'")
             self.link(colour, tag)
             for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
                 self.call(self.restart, colour, service)
             try:
                 self.expect(tag, self.wait, origin)
-            except Failed:
-                with suppress(Failed):
+            except Refused:
+                with suppress(Refused):
                     self.stop(colour)
                 raise
         return origin
@@ -122,20 +124,21 @@ class Host(Releases):
             self.call(self.halt, colour, service)
 
     def switch(self, tag: str, by: str) -> None:
-        """Let the release `tag` have the traffic. Raises `Failed` where it does not answer.
+        """Let the release `tag` have the traffic. Raises `Refused` where it does not answer.
 
         What had the traffic before gets it again then, also where an earlier run was killed before it could do that.
         """
         facts, had = self.facts(tag), self.record()[0]
         if "commit" not in facts:
-            raise Failed(f"{tag} is not in place here.")
+            raise Refused(f"{tag} is not in place here.")
         if self.is_done("switch", tag):
             return
         old = facts.get("before") if had == tag else had
         self.note(tag, f"{old or 'nothing'} → {tag}", by, before=old, since=None)
         try:
-            self.give_traffic(tag)
-        except (Failed, OSError) as failed:
+            with failing_in(self.folder):
+                self.give_traffic(tag)
+        except Refused as failed:
             if not (old and self.code_of(old).is_dir()):
                 raise
             state = f"{old} still has the traffic."
@@ -143,12 +146,12 @@ class Host(Releases):
                 if self.record()[0] != old or not self.answers(old):
                     self.give_traffic(old)
                     state = f"It went back: {old} has the traffic again."
-            except (Failed, OSError) as no:
+            except (Refused, OSError) as no:
                 state = f"{old} does not answer either. {no}"
-            with suppress(Failed, OSError):  # what went wrong matters more than that it cannot be recorded
+            with suppress(Refused, OSError):  # what went wrong matters more than that it cannot be recorded
                 self.note(tag, f"{failed} {state}", by, since=facts.get("since"))
                 self.stop()
-            raise Failed(f"{failed}\n{state}", getattr(failed, "hint", "")) from None
+            raise Refused(f"{failed}\n{state}", failed.problems[0].hint) from None
         self.stop()
         found = self.releases()
         for each in found.keys() - {tag, old, *list(found)[: self.keep]}:
@@ -156,7 +159,7 @@ class Host(Releases):
         self.note(tag, f"{tag} has the traffic", by, since=now(), by=by)
 
     def give_traffic(self, tag: str) -> None:
-        """Let `tag` have the traffic, by nginx or by a restart. Raises `Failed` where it does not answer there then."""
+        """Let `tag` have the traffic, by nginx or by a restart. Raises `Refused` where it does not answer then."""
         if not self.colours:
             self.link("current", tag)
             for service in self.services:
@@ -190,18 +193,24 @@ class Host(Releases):
     def write_traffic(self, tag: str, colour: str, other: str) -> None:
         """Write the record, and where nginx sends requests: what the one colour does not take gets the other."""
         port, backup = self.colours[colour], self.colours[other]
-        write(self.traffic, TRAFFIC.format(tag=tag, colour=colour, port=port, other=backup))
+        content = TRAFFIC.format(tag=tag, colour=colour, port=port, other=backup)
+        atomic_write(self.traffic, content.encode())
 
     def reload(self) -> None:
-        for words in (["-t", "-q"], ["-s", "reload"]):
-            self.run([*self.nginx, *words])
+        """Let nginx read its configuration anew. Raises `Refused` where it refuses it, or does not run."""
+        self.run([*self.nginx, "-t", "-q"])
+        try:
+            self.run([*self.nginx, "-s", "reload"])
+        except Refused as no:
+            when = f"nginx has to run before a release gets the traffic; {self.traffic}, which it includes, is there."
+            raise Refused(f"{no}\n{when}", f"{shlex.join(self.nginx)}   # or by the service manager") from None
 
     def expect(self, tag: str, seconds: float, origin: str = "") -> None:
-        """Wait until the release `tag` answers, by default through the front. Raises `Failed` with what answers."""
+        """Wait until the release `tag` answers, by default through the front. Raises `Refused` with what answers."""
         if not self.answers(tag, origin, seconds):
             logs = f"Look at the logs in {self.folder}, or of what `restart` starts; fix it, and run again."
             said = probe(origin or self.front, self.version_path)[1]
-            raise Failed(f"{tag} does not answer within {seconds:g} s: {said}", logs)
+            raise Refused(f"{tag} does not answer within {seconds:g} s: {said}", logs)
 
     def call(self, command: list[str], colour: str, service: str) -> None:
         """Run `restart` or `stop`, which find COLOUR, SERVICE, PORT and APP_VERSION in their environment."""

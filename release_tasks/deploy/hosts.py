@@ -1,23 +1,26 @@
 """The hosts of an environment: what is to be seen on all of them, and what all of them do, at once or in batches.
 
-What one host does is in host.py. Here it is this machine; ssh.py, ansible.py and tool.py reach others.
+What one host does is in host.py; how it is reached in ssh.py and ansible.py.
 """
 
 import getpass
+import os
 import platform
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.machine import Failed, failing_in
+from release_tasks.deploy.remote import perform
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import file_sha256, locked, readable_by_all
+from release_tasks.files import file_sha256
+
+HERE = "this machine"
 
 
 @dataclass
@@ -32,51 +35,39 @@ class Seen:
     torn: tuple[str, ...] = ()
     nginx: str = ""  # as `nginx -v` says it
     problem: str = ""
-    hint: str = ""
 
 
 class Hosts:
-    """This machine as the one host of the environment `name`; other drivers say how others are reached."""
+    """The hosts `names` of the environment `name`: by default this machine, where they do their part in our process."""
 
-    is_here = True  # that the one host is this machine
-
-    def __init__(self, name: str, host: Host) -> None:
-        self.environment, self.host, self.batches = name, host, [1]
+    def __init__(self, name: str, host: Host, names: Sequence[str] = (HERE,), batches: Sequence[int] = (1,)) -> None:
+        self.environment, self.host, self._names, self.batches = name, host, names, batches
+        self.is_here = HERE in names
 
     @property
     def names(self) -> list[str]:
-        return ["this machine"]
+        return list(self._names)
 
     def path_of(self, tag: str) -> Path | None:
         """Return where the release `tag` is on this machine, None where it is on others."""
         return self.host.code_of(tag) if self.is_here else None
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
-        """Let the host `name` do something. Raises `Failed`."""
-        with ExitStack() as stack:
-            stack.enter_context(failing_in(self.host.folder))
-            if verb != "look":
-                stack.enter_context(readable_by_all())
-                stack.enter_context(locked(self.host.folder / ".lock", "release", timeout=-1))
-            if "tree" in arguments:
-                arguments["tree"] = stack.enter_context(Path(arguments["tree"]).open("rb"))
-            return getattr(self.host, verb)(**arguments)
+        """Let the host `name` do something. Raises `Refused`."""
+        with Path(arguments.get("tree", os.devnull)).open("rb") as tree:
+            arguments |= {"tree": tree} if "tree" in arguments else {}
+            return perform(self.host, verb, arguments)["result"]
 
     # What is there
 
     def looks(self) -> dict[str, Seen]:
         """Return what each host says; one that cannot be reached says a problem."""
-        return {
-            name: Seen(problem=f"{name}: {found}", hint=found.hint) if isinstance(found, Failed) else Seen(**found)
-            for name, found in self.answers(self.names, "look").items()
-        }
+        found = self.answers(self.names, "look").items()
+        return {name: Seen(problem=f"{name}: {it}") if isinstance(it, Refused) else Seen(**it) for name, it in found}
 
     def seen(self) -> dict[str, Seen]:
         """Return what each host says. Raises `Refused` with those that cannot be reached."""
-        looks = self.looks()
-        where = self.environment.capitalize()
-        refuse(Problem(f"{where}, {seen.problem}", seen.hint) for seen in looks.values() if seen.problem)
-        return looks
+        return {name: Seen(**found) for name, found in self.each(self.names, "look").items()}
 
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases that are in place on every host, what was placed last first."""
@@ -152,18 +143,18 @@ class Hosts:
         """Let the hosts `names` do something; return their answers. Raises `Refused` with all that failed."""
         found = self.answers(names, verb, **arguments)
         where = self.environment.capitalize() + ("" if self.is_here else ", {}")
-        failed = [(where.format(name), answer) for name, answer in found.items() if isinstance(answer, Failed)]
-        refuse(Problem(f"{host}: {no}", no.hint) for host, no in failed)
+        failed = [(where.format(name), answer) for name, answer in found.items() if isinstance(answer, Refused)]
+        refuse(Problem(f"{host}: {no}", no.problems[0].hint) for host, no in failed)
         return found
 
     def answers(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
-        """Let the hosts `names` do something, at once; return what each has answered, or how it `Failed`."""
+        """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
 
         def one(name: str) -> Any:
             try:
                 return self.call(name, verb, **arguments)
-            except Failed as failed:
-                return failed
+            except Refused as no:
+                return no
 
         with ThreadPoolExecutor(20) as threads:
             return dict(zip(names, threads.map(one, names), strict=True))

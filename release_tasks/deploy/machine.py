@@ -1,6 +1,6 @@
-"""What a host does with its own means: run a command, write a file whole, see what answers and who is connected.
+"""What any machine does with its own means: hold a lock, run a command, see what answers and who is connected.
 
-Sent to other hosts together with host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
+Sent to hosts together with host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
 """
 
 from __future__ import annotations
@@ -10,49 +10,67 @@ import io
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager, suppress
-from http.client import HTTPException
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterator  # noqa: UP035 - of Python 3.8
+from urllib.parse import urlsplit
 
+from release_tasks.errors import Refused
 
-class Failed(Exception):
-    """What went wrong, for a person, and a command that helps."""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.hint = hint
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 @contextmanager
 def failing_in(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses in the block into `Failed`."""
+    """Turn what the disk refuses in the block into `Refused`."""
     try:
         yield
     except (OSError, tarfile.TarError) as error:
         where = shlex.quote(str(folder))
-        raise Failed(f"{type(error).__name__}: {error}", f"df -h {where}; ls -ld {where}") from None
+        raise Refused(f"{type(error).__name__}: {error}", f"df -h {where}; ls -ld {where}") from None
+
+
+@contextmanager
+def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
+    """Hold the lock `file` until we end. Raises `Refused` where another `what` has it for `timeout` seconds."""
+
+    def is_ours() -> bool:
+        with suppress(BlockingIOError, PermissionError):
+            if sys.platform == "win32":
+                msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lock:
+        if not wait_until(is_ours, timeout):
+            raise Refused(f"Another {what} is under way.", f"Wait for it to end; it holds {file}.")
+        yield
 
 
 def probe(origin: str, path: str) -> tuple[str, str]:
     """Return the version that `path` of `origin` tells, and what it answers; "" where it tells none, or a 5xx error.
 
-    Where no path tells it, the version of whatever answers is "any". No proxy is used.
+    Where no path tells it, the version of whatever answers is "any". No proxy is used, and no redirect is followed.
     """
-    url = origin + (path or "/")
+    url, parts = origin + (path or "/"), urlsplit(origin)
     try:
-        try:
-            answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=3)
-        except urllib.error.HTTPError as error:
-            answer = error
-        with answer:
+        with closing((HTTPSConnection if parts.scheme == "https" else HTTPConnection)(parts.netloc, timeout=3)) as http:
+            http.request("GET", path or "/")
+            answer = http.getresponse()
             status, text = answer.status, answer.read(100_000).decode(errors="replace")
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
@@ -69,14 +87,15 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
-    """Run a command to its end, and return what it said. Raises `Failed`."""
+    """Run a command to its end, and return what it said; what it leaves running lives on. Raises `Refused`."""
     how: Any = {"cwd": cwd, "env": {**os.environ, **env}, "start_new_session": True}
+    how["executable"] = shutil.which(argv[0]) if os.name == "nt" else None  # there it has an ending, as .cmd
     with tempfile.TemporaryFile() as output:  # what the command leaves running would keep a pipe open
         try:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **how)
             ended = f"exit code {process.wait(timeout)}"
         except OSError as error:
-            raise Failed(f"{argv[0]} cannot be started: {error}") from None
+            raise Refused(f"{argv[0]} cannot be started: {error}") from None
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9) if os.name == "posix" else process.kill()
             process.wait()
@@ -84,15 +103,15 @@ def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
         output.seek(0)
         said = output.read().decode(errors="replace")
     if ended != "exit code 0":
-        raise Failed(f"{shlex.join(argv)}: {ended}:\n" + "\n".join(said.splitlines()[-8:]))
+        raise Refused(f"{shlex.join(argv)}: {ended}:\n" + "\n".join(said.splitlines()[-8:]))
     return said
 
 
 def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
-    """Unpack the tar `tree`, which has to have that hash, into `folder`. Raises `Failed`."""
+    """Unpack the tar `tree`, which has to have that hash, into `folder`. Raises `Refused`."""
     content = tree.read()
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise Failed(f"The tree arrived with the SHA-256 {found}; expected {sha256}.")
+        raise Refused(f"The tree arrived with the SHA-256 {found}; expected {sha256}.")
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extraction_filter = lambda member, path: member  # as before 3.14: we know what is in it
         tar.extractall(folder)
@@ -100,21 +119,6 @@ def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
 
 def now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def read_link(link: Path) -> Path | None:

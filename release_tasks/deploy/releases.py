@@ -15,7 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from release_tasks.deploy.machine import now, parsed, point_link, read_link, run, unpack, write
+from release_tasks.deploy.machine import now, parsed, point_link, read_link, run, unpack
+from release_tasks.files import atomic_write
 
 COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
 
@@ -42,7 +43,7 @@ class Releases:
         return found if "commit" in found else {"torn": str(file)}
 
     def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
-        """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Failed`.
+        """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Refused`.
 
         Nothing that runs is touched.
         """
@@ -55,7 +56,7 @@ class Releases:
                 self.run(self.install, part / self.subfolder, INSTALL)
             os.sync() if hasattr(os, "sync") else None  # also after a power cut its name has to mean: whole
             self.remove(tag)
-            write(self.code_of(f"{tag}.json"), json.dumps(facts))
+            atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
             part.rename(self.code_of(tag))
         finally:
             for left in self.code_of("").glob(".*.part"):  # a full disk gets its space back
@@ -72,7 +73,7 @@ class Releases:
 
     def note(self, tag: str, what: str, who: str, **facts: Any) -> None:
         """Add `facts` to those of the release `tag`, and a line to the journal."""
-        write(self.code_of(f"{tag}.json"), json.dumps({**self.facts(tag), **facts}))
+        atomic_write(self.code_of(f"{tag}.json"), json.dumps({**self.facts(tag), **facts}).encode())
         with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"at": now(), "by": who, "what": what}) + "\n")
 
@@ -94,5 +95,5 @@ class Releases:
         point_link(self.folder / name, self.code_of(tag))
 
     def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **how: dict[str, str]) -> None:
-        """Run a command with the `variables` of `how` besides our own. Raises `Failed`."""
+        """Run a command with the `variables` of `how` besides our own. Raises `Refused`."""
         run(argv, cwd or self.folder, how.get("variables", {}), timeout)

@@ -1,11 +1,12 @@
-"""Other hosts, by OpenSSH: the program goes there over standard input, with what it has to do."""
+"""Hosts that get a program over standard input, with what it has to do: this machine, and others by OpenSSH."""
 
 import json
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from release_tasks import process
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import Failed, is_taken, parsed, wait_until
+from release_tasks.deploy.machine import is_taken, parsed, wait_until
 from release_tasks.errors import Refused
 
 LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for installs and for other releases
@@ -24,39 +25,50 @@ PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); ex
 CHANGED = re.compile(r"Offending \S+ key in (?P<file>.+):\d+(?s:.*)Host key for (?P<name>\S+) has changed")
 
 
-class Ssh(Hosts):
-    """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
+class OwnProcess(Hosts):
+    """Hosts that do their part in a process of its own, which ends what it has begun, whatever becomes of us.
 
-    is_here = False
+    That is this machine, whose commands find the `variables` of the application.
+    """
 
-    def __init__(self, name: str, host: Host, names: list[str], ssh: list[str], batches: list[int]) -> None:
-        super().__init__(name, host)
-        self._names, self.ssh, self.batches = names, ssh, batches
-
-    @property
-    def names(self) -> list[str]:
-        return self._names
+    def __init__(self, name: str, host: Host, variables: Callable[[], dict[str, str]] = dict, **how: Any) -> None:
+        super().__init__(name, host, **how)
+        self.variables = variables
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
-        return [*self.ssh, *SSH, name, *command]
+        return list(command)
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
-        tree, argv = arguments.get("tree", os.devnull), self.argv(name, shlex.join(["python3", "-c", PROGRAM]))
+        if self.is_here and verb == "look":  # quick, and often
+            return super().call(name, verb)
+        tree, python = arguments.get("tree", os.devnull), sys.executable if self.is_here else "python3"
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
             stdin.write(order_of(self.host, verb, {**arguments, "tree": ""} if "tree" in arguments else arguments))
             shutil.copyfileobj(content, stdin)
             stdin.seek(0)
-            timeout = LOOK if verb == "look" else CHANGE
+            env, timeout = self.variables(), LOOK if verb == "look" else CHANGE
+            argv = self.argv(name, python, "-c", PROGRAM)
             try:
-                done = process.run(argv, stdin=stdin, timeout=timeout, check=False, record=False)
+                done = process.run(argv, env=env, stdin=stdin, timeout=timeout, check=False, record=False)
             except process.CommandFailed as no:
-                raise Failed(f"has not answered within {timeout:g} s: {no.finished.tail(5)}") from None
-        hint = shlex.join(self.argv(name, "python3", "--version"))
+                raise Refused(f"has not answered within {timeout:g} s: {no.finished.tail(5)}") from None
+        hint = shlex.join(self.argv(name, python, "--version"))
         if changed := CHANGED.search(done.output):
             forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
         return answer_of(done.stdout, done.tail(5), hint)["result"]
+
+
+class Ssh(OwnProcess):
+    """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
+
+    def __init__(self, name: str, host: Host, names: list[str], ssh: list[str], batches: list[int]) -> None:
+        super().__init__(name, host, names=names, batches=batches)
+        self.ssh = ssh
+
+    def argv(self, name: str, *command: str) -> list[str]:
+        return [*self.ssh, *SSH, name, *map(shlex.quote, command)]
 
     @contextmanager
     def tunnel(self, name: str, origin: str) -> Iterator[str]:
@@ -74,13 +86,12 @@ class Ssh(Hosts):
 
 
 def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
-    """Return what remote.py reads, with the program: four of our modules as one.
+    """Return what remote.py reads, with the program: some of our modules as one.
 
     The environment of this machine, its secrets included, is not sent.
     """
-    parts = [
-        Path(__file__).with_name(f"{name}.py").read_text("utf-8") for name in ("machine", "releases", "host", "remote")
-    ]
+    names = ("../errors", "../files", "machine", "releases", "host", "remote")
+    parts = [(Path(__file__).parent / f"{name}.py").read_text("utf-8") for name in names]
     lines = [line for part in parts for line in part.splitlines()]
     own = [line for line in lines if not line.startswith(("from release_tasks", "from __future__"))]
     program = "\n".join(["from __future__ import annotations", *own])
@@ -91,10 +102,10 @@ def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
 
 
 def answer_of(stdout: str, said: str, hint: str) -> dict[str, Any]:
-    """Return the answer of remote.py. Raises `Failed`."""
+    """Return the answer of remote.py. Raises `Refused`."""
     answer = parsed(stdout.strip().rpartition("\n")[2])
     if not answer:
-        raise Failed(f"cannot be reached, or its Python did not answer: {said}", hint)
+        raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)
     if "failed" in answer:
-        raise Failed(answer["failed"], answer["hint"])
+        raise Refused(answer["failed"], answer["hint"])
     return answer

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from release_tasks import process
-from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.local import LocalHost
-from release_tasks.deploy.machine import Failed, wait_until, write
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.machine import wait_until
 from release_tasks.deploy.settings import Tool
 from release_tasks.errors import Refused
+from release_tasks.files import atomic_write
 from release_tasks.masks import short
 
 RUN = 1800.0  # seconds that a deployment may take
@@ -19,7 +19,7 @@ LOOK = 60.0  # seconds to say what runs
 
 
 @dataclass
-class ToolHost(LocalHost):
+class ToolHost(Host):
     """What a tool deploys to, as one host: on this machine are only the facts of each release, and the journal."""
 
     tool: Tool = field(kw_only=True)
@@ -27,7 +27,7 @@ class ToolHost(LocalHost):
 
     def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
         self.code_of(tag).mkdir(parents=True, exist_ok=True)
-        write(self.code_of(f"{tag}.json"), json.dumps(facts))
+        atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
 
     def record(self) -> tuple[str, str]:
         """Return the newest release whose version, tag, commit or image `running` prints, and no colour."""
@@ -42,7 +42,7 @@ class ToolHost(LocalHost):
         self.say([word.format_map(names) for word in (self.tool.rollback if had_it else self.tool.deploy)], RUN)
         if not wait_until(lambda: self.record()[0] == tag and self.answers(tag), self.wait):
             said = short(self.say(self.tool.running, LOOK))
-            raise Failed(f"{tag} was deployed, and does not run within {self.wait:g} s; running: {said}")
+            raise Refused(f"{tag} was deployed, and does not run within {self.wait:g} s; running: {said}")
 
     def names_of(self, tag: str) -> dict[str, str]:
         """Return what the placeholders stand for, by which `running` may name the release `tag`."""
@@ -51,22 +51,5 @@ class ToolHost(LocalHost):
         return {name: value for name, value in {**names, "image": self.tool.image.format(**names)}.items() if value}
 
     def say(self, argv: list[str], timeout: float) -> str:
-        """Run a command of the tool, and return what it printed. Raises `Failed`."""
-        try:
-            return process.run(argv, cwd=self.root, timeout=timeout, supervised=True).stdout
-        except Refused as no:
-            raise Failed(str(no), no.problems[0].hint) from None
-
-
-class ToolHosts(Hosts):
-    """The hosts that only the tool knows."""
-
-    is_here = False
-
-    def __init__(self, name: str, host: ToolHost) -> None:
-        super().__init__(name, host)
-        self.tool = host.tool
-
-    @property
-    def names(self) -> list[str]:
-        return self.tool.deploy[:1]
+        """Run a command of the tool, and return what it printed. Raises `Refused`."""
+        return process.run(argv, cwd=self.root, timeout=timeout, supervised=True).stdout

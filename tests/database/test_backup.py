@@ -27,8 +27,8 @@ from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
 from release_tasks.deploy.code import folder_of
+from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.local import LocalHost
 from release_tasks.deploy.machine import wait_until
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -439,7 +439,7 @@ def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(s
     other = "def test_it(db): db.execute('select 1 / 0')"
     commit = work.commit({"smokes/test_writes.py": writes, "smokes/test_other.py": other})
     environment = environment_at(source, work.root)
-    host = LocalHost(work.root / "production", "")
+    host = Host(work.root / "production", "")
     environment.hosts = Hosts("production", host)
     host.code_of("v0.1.0").mkdir(parents=True)
     host.code_of("v0.1.0.json").write_text(json.dumps({"commit": commit}))

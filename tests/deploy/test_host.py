@@ -15,7 +15,7 @@ import pytest
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import Failed
+from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
 from tests.deploy.servers import Server, facts, lives, put, tree
 
@@ -47,7 +47,7 @@ def refusal(hosts: Hosts, tag: str = "v0.1.2") -> str:
 def test_a_tree_with_another_hash_or_cut_short_is_refused_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     hosts, file = Hosts("production", server.plain()), tree(tmp_path, "0.1.1")
     file.write_bytes(file.read_bytes()[:-2000])
-    with file.open("rb") as cut, pytest.raises(Failed) as failed:
+    with file.open("rb") as cut, pytest.raises(Refused) as failed:
         hosts.host.place("v0.1.1", facts("0.1.1"), cut, "0" * 64)
     assert str(failed.value) == (
         f"The tree arrived with the SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}; expected {'0' * 64}."
@@ -109,6 +109,7 @@ def test_a_release_in_place_is_not_unpacked_again_and_a_killed_attempt_is_remove
 
 
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:
+    server.behind_nginx()
     before = os.umask(0o077)
     try:
         hosts = running(server, install=["touch", "installed"])
@@ -251,6 +252,32 @@ def test_where_nginx_is_away_nothing_is_touched(server: Server) -> None:
     assert server.version() == "0.1.2"
 
 
+def test_a_first_release_without_nginx_says_when_to_start_it_and_the_hint_starts_it(server: Server) -> None:
+    hosts = Hosts("production", server.behind_nginx())
+    server.stop_nginx()
+    put(hosts, "0.1.1")
+    with pytest.raises(Refused) as refused:
+        hosts.switch("v0.1.1")
+    assert "nginx has to run before a release gets the traffic; " in str(refused.value)
+    assert f"{server.folder}/traffic.conf, which it includes, is there." in str(refused.value)
+    assert server.pids() == {}
+    subprocess.run(["sh", "-c", refused.value.problems[0].hint], check=True, cwd=server.folder)
+    hosts.switch("v0.1.1")
+    assert server.version() == "0.1.1"
+
+
+def test_a_host_whose_front_leads_elsewhere_does_not_answer_for_the_release(server: Server) -> None:
+    """A redirect was followed: to where another host, or a page, answers with the version."""
+    hosts, conf = running(server), server.folder / "nginx.conf"
+    good = conf.read_text()
+    conf.write_text(
+        good.replace("location / {", "location = /api/version { return 302 /elsewhere; }\n    location / {")
+    )
+    subprocess.run([*server.nginx, "-s", "reload"], check=True)
+    assert wait_until(lambda: not look(hosts)[2], 5)
+    conf.write_text(good)
+
+
 def test_a_stop_that_fails_is_said_while_the_new_release_keeps_the_traffic(server: Server) -> None:
     hosts = running(server)
     put(hosts, "0.1.2")
@@ -378,10 +405,10 @@ def test_commands_find_colour_service_port_and_version(server: Server) -> None:
 
 def test_a_command_without_an_end_is_ended_with_what_it_has_started(server: Server) -> None:
     host: Host = server.plain()
-    with pytest.raises(Failed, match=r"no end within 0\.5 s:\nbegun"):
+    with pytest.raises(Refused, match=r"no end within 0\.5 s:\nbegun"):
         host.run(["sh", "-c", "echo begun; sleep 100 & echo $! > child; wait"], timeout=0.5)
     assert not lives(int((server.folder / "child").read_text()))
-    with pytest.raises(Failed, match=r"no-such-program cannot be started"):
+    with pytest.raises(Refused, match=r"no-such-program cannot be started"):
         host.run(["no-such-program"])
 
 

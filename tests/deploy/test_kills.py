@@ -14,6 +14,7 @@ from release_tasks.deploy import host, machine, releases
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.machine import wait_until
+from release_tasks.deploy.ssh import OwnProcess
 from tests.deploy.servers import Network, Server, put
 
 # What changes something on a host; before, inside and after each call of these the process is killed.
@@ -40,8 +41,8 @@ def killed_at(number: int) -> None:
 
     for name in CHANGES:
         setattr(Host, name, around(getattr(Host, name), before=True))
-    inside = (host, "write"), (releases, "write"), (machine.subprocess, "Popen"), (releases.shutil, "rmtree")
-    for module, name in inside:
+    writes = (host, "atomic_write"), (releases, "atomic_write")
+    for module, name in (*writes, (machine.subprocess, "Popen"), (releases.shutil, "rmtree")):
         setattr(module, name, around(getattr(module, name), before=False))
 
 
@@ -57,7 +58,6 @@ def in_a_child(action: Callable[[], None]) -> int:
 
 
 def deploy(hosts: Hosts, version: str, folder: Path) -> None:
-    hosts.__dict__.pop("threads", None)  # a child has none of its parent's
     put(hosts, version, folder)
     hosts.switch(f"v{version}")
 
@@ -109,22 +109,44 @@ def test_a_deployment_by_a_restart_is_finished_after_a_kill_at_each_change(serve
     assert kills(server, hosts, tmp_path, range(200)) > 20
 
 
-def test_hosts_finish_after_whoever_told_them_was_killed(network: Network, tmp_path: Path) -> None:
-    hosts = network.driver()
-    deploy(hosts, "0.1.1", tmp_path)
-    server = network.hosts["h1"].server
-    server.fault("0.1.2", "mute")
+def killed_while_it_starts(hosts: Hosts, server: Server, version: str, folder: Path) -> None:
+    """Deploy a version, and kill whoever does that while the version does not answer yet; then let it answer."""
+    server.fault(version, "mute")
     if not (child := os.fork()):
         try:
-            deploy(hosts, "0.1.2", tmp_path)
+            deploy(hosts, version, folder)
         finally:
             os._exit(1)
     assert wait_until(lambda: "green-web" in server.pids(), 20, every=0.1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert network.versions() == ["0.1.1"] * 3
-    server.fault("0.1.2")
-    assert wait_until(lambda: server.version() == "0.1.2", 20, every=0.1)
+    assert server.version() == "0.1.1"
+    server.fault(version)
+    assert wait_until(lambda: server.version() == version, 20, every=0.1)
+
+
+def test_hosts_finish_after_whoever_told_them_was_killed(network: Network, tmp_path: Path) -> None:
+    hosts = network.driver()
+    deploy(hosts, "0.1.1", tmp_path)
+    killed_while_it_starts(hosts, network.hosts["h1"].server, "0.1.2", tmp_path)
     assert network.versions()[1:] == ["0.1.1"] * 2
     deploy(hosts, "0.1.2", tmp_path)
     assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+
+
+def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_path: Path) -> None:
+    """It stayed as it was: `current` or a colour named the new release, which nobody had started."""
+    hosts = OwnProcess("production", server.behind_nginx(wait=10))
+    deploy(hosts, "0.1.1", tmp_path)
+    killed_while_it_starts(hosts, server, "0.1.2", tmp_path)
+    deploy(hosts, "0.1.2", tmp_path)  # waits for what goes on, and has nothing to change
+    assert hosts.has_traffic("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
+    whats = [each["what"] for each in hosts.seen()["this machine"].switches]
+    assert whats.count("v0.1.2 has the traffic") == 1
+
+
+def test_commands_of_this_machine_find_the_variables_of_the_application(server: Server, tmp_path: Path) -> None:
+    restart = ["sh", "-c", 'echo "$SHOP $APP_VERSION $COLOUR" > found; exec ./service restart']
+    host = server.plain(restart=restart)
+    deploy(OwnProcess("production", host, lambda: {"SHOP": "open"}), "0.1.1", tmp_path)
+    assert (server.folder / "found").read_text() == "open 0.1.1 current\n" and server.version() == "0.1.1"

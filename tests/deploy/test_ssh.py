@@ -14,10 +14,9 @@ import pytest
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import wait_until
+from release_tasks.deploy.machine import locked, wait_until
 from release_tasks.deploy.ssh import PROGRAM, Ssh, order_of
 from release_tasks.errors import Refused
-from release_tasks.files import locked
 from tests.deploy.servers import FOLDER, Network, facts, put, version_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,9 +147,7 @@ def test_a_lost_connection_leaves_the_host_to_finish_and_the_next_switch_waits_f
     stdin = tmp_path / "order"
     stdin.write_bytes(order_of(hosts.host, "switch", {"tag": "v0.1.2", "by": "Rita"}))
     with stdin.open("rb") as order, (tmp_path / "said").open("wb") as said:
-        ssh = subprocess.Popen(
-            hosts.argv("h1", shlex.join(["python3", "-c", PROGRAM])), stdin=order, stdout=said, stderr=said
-        )
+        ssh = subprocess.Popen(hosts.argv("h1", "python3", "-c", PROGRAM), stdin=order, stdout=said, stderr=said)
     assert wait_until(lambda: "green-web" in server.pids(), 10, every=0.1)
     ssh.kill()
     ssh.wait()
@@ -230,11 +227,11 @@ def test_other_hosts_need_the_standard_library_of_python_3_8_alone() -> None:
 def test_an_order_does_not_wait_without_an_end_for_another_release(tmp_path: Path) -> None:
     host = Host(tmp_path, "http://127.0.0.1:9")
     order = json.loads(order_of(host, "stop", {}))
-    order["program"] = order["program"].replace("LOCK = 600", "LOCK = 1")
+    order["program"] = order["program"].replace("LOCK = 600.0", "LOCK = 0.1")
     with locked(tmp_path / ".lock", "release"):
         argv = [sys.executable, "-c", PROGRAM]
         done = subprocess.run(argv, input=json.dumps(order) + "\n", capture_output=True, text=True)
-    said = {"failed": "Another release has been under way here for 1 s.", "hint": f"fuser --verbose {tmp_path}/.lock"}
+    said = {"failed": "Another release is under way.", "hint": f"Wait for it to end; it holds {tmp_path}/.lock."}
     assert (json.loads(done.stdout), done.returncode) == (said, 1)
 
 

@@ -108,7 +108,7 @@ def test_what_no_release_has_put_there_is_gone_back_to_also_where_restart_fails(
     if restart == "true":
         assert f"It went back: {by_hand} has the traffic again." in said
     else:
-        assert f"{by_hand} does not answer either. false ended with exit code 1" in said
+        assert f"{by_hand} does not answer either. false: exit code 1" in said
 
 
 def test_after_a_rollback_the_older_line_goes_on(release: Release, web: Web) -> None:

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 
-def reach(what: str) -> None:
+def reach(what: str, lives_on: bool = False) -> None:
     point = f"{what} on {os.environ['PGDATABASE'].rpartition('_')[2]}"
-    if os.environ.get("LITTLE_KILL") == point:
-        os.kill(release(), signal.SIGKILL)
-        time.sleep(600)  # whoever holds us ends us
+    if os.environ.get("LITTLE_KILL") == point and (pid := release()):
+        os.kill(pid, signal.SIGKILL)
+        if not lives_on:
+            time.sleep(600)  # whoever holds us ends us
     if os.environ.get("LITTLE_PAUSE") == point:
         paused = Path(os.environ["LITTLE_FAULTS"], "paused")
         paused.write_text(str(os.getpid()))
@@ -23,9 +24,9 @@ def reach(what: str) -> None:
 
 
 def release() -> int:
-    """Return the process id of the `invoke` that we descend from."""
+    """Return the process id of the `invoke` that we descend from, 0 where it was killed."""
     pid = os.getpid()
-    while b"invoke" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+    while pid and b"invoke" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return pid
 

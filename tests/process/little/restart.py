@@ -10,8 +10,8 @@ from pathlib import Path
 
 from point import reach
 
-reach("before the restart")
-reach(f"before the restart of {json.loads(Path('current/package.json').read_text())['version']}")
+reach("before the restart", lives_on=True)
+reach(f"before the restart of {json.loads(Path('current/package.json').read_text())['version']}", lives_on=True)
 pid_file = Path("web.pid")
 if pid_file.exists():
     old = int(pid_file.read_text())
@@ -31,4 +31,4 @@ with Path("web.log").open("ab") as log:
         start_new_session=True,
     )
 pid_file.write_text(str(web.pid))
-reach("after the restart")
+reach("after the restart", lives_on=True)

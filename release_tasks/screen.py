@@ -149,15 +149,17 @@ def need_a_terminal(what: str, hint: str) -> None:
         raise Refused(f"{what} needs a typed confirmation, and there is no terminal to ask at.", hint)
 
 
-def typed(wanted: str, lines: Iterable[str]) -> str:
-    """Show `lines`, and return what the person at the terminal types where `wanted` lets it go on."""
+def let_type(where: str, wanted: str, lines: Iterable[str], hint: str) -> None:
+    """Show `lines`, and let a person type `wanted`, before `where` changes. Raises `Refused` where they do not."""
     with handed_over():
         for line in lines:
             say(f"  {line}")
         try:
-            return repr(input(f"  Type {wanted} to go on: ").strip())
+            found = repr(input(f"  Type {wanted} to go on: ").strip())
         except EOFError:
-            return "the end of the input"
+            found = "the end of the input"
+    if found != repr(wanted):
+        raise Refused(f"Not confirmed: found {found}, expected {wanted}; {where} is as it was. Go on with:", hint)
 
 
 def confirm() -> bool:

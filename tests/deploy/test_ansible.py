@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from release_tasks.deploy.ansible import Ansible
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256
-from tests.deploy.servers import Network, facts, put, tree, version_at
+from tests.deploy.servers import Network, Server, facts, put, tree, version_at
 
 
 @pytest.fixture
-def hosts(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ansible:
-    """Return the three as an inventory has them, beside a host that is no business of ours."""
+def inventory(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an inventory of the three, beside a host that is no business of ours."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not shutil.which("ansible-playbook") and "CI" not in os.environ:
         pytest.skip("Ansible is not installed: pip install ansible-core")
@@ -31,6 +33,11 @@ def hosts(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     text = ["shops:", "  hosts:", *reversed(lines), "  vars:", f"    ansible_ssh_common_args: {common}"]
     text += ["    ansible_python_interpreter: /usr/bin/python3", "others:", "  hosts: {database: {}}"]
     inventory.write_text("\n".join(text) + "\n")
+    return inventory
+
+
+@pytest.fixture
+def hosts(network: Network, inventory: Path) -> Ansible:
     return Ansible("production", network.host(), str(inventory), ["ssh"], [1, 2], limit="shops")
 
 
@@ -77,6 +84,38 @@ def test_a_check_says_what_would_change_and_changes_nothing_as_does_a_second_run
     before = hosts.looks()
     assert changes(hosts, "switch", tag="v0.1.2", by="") == {"h1": False, "h2": False, "h3": False}
     assert hosts.looks() == before
+
+
+@pytest.fixture
+def of_nobody() -> Iterator[Server]:
+    """Return a host whose folder is that of the user `nobody`, who can reach it."""
+    if os.getuid() or not shutil.which("su"):
+        pytest.skip("only root can become another user without a password")
+    with TemporaryDirectory(dir="/tmp") as name:  # where others may go
+        Path(name).chmod(0o755)
+        server = Server(Path(name) / "shop")
+        service = server.folder / "service"
+        service.write_text(service.read_text().replace(sys.executable, "/usr/bin/python3"))
+        for path in (server.folder, *server.folder.rglob("*")):
+            shutil.chown(path, "nobody")
+        yield server
+        server.power_off()
+
+
+def test_hosts_become_the_user_that_the_inventory_names(inventory: Path, of_nobody: Server, tmp_path: Path) -> None:
+    become = "{ansible_become: true, ansible_become_user: nobody, ansible_become_method: su, "
+    become += "ansible_become_flags: -s /bin/sh, "
+    inventory.write_text(inventory.read_text().replace("h1: {", f"h1: {become}"))
+    hosts = Ansible("production", of_nobody.plain(), str(inventory), ["ssh"], [1], limit="h1")
+    for version in ("0.1.1", "0.1.2"):
+        put(hosts, version, tmp_path)
+        hosts.switch(f"v{version}")
+        assert of_nobody.version() == version and hosts.has_traffic(f"v{version}", version)
+    ours = [path for path in of_nobody.folder.rglob("*") if path.owner() != "nobody"]
+    assert ours == [] and hosts.tag() == "v0.1.2"
+    (pid,) = of_nobody.pids().values()
+    assert Path(f"/proc/{pid}").owner() == "nobody"
+    assert not list(Path("/tmp").glob("release-v0.1.*"))
 
 
 @pytest.mark.faults

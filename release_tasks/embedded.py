@@ -125,8 +125,8 @@ class EmbeddedHost(Host):
 
 def host_of(env: Environment) -> EmbeddedHost:
     """Return the host of an embedded environment."""
-    about = {**host_settings(env.settings, ["{service}"]), "restart": ["restart"], "halt": ["stop"]}
-    about |= {"services": list(env.settings.services), "argv": env.settings.services, "environment": env.variables}
+    about = {**host_settings(env.settings), "restart": ["restart"], "halt": ["stop"], "environment": env.variables}
+    about |= {"services": list(env.settings.services), "argv": env.settings.services}
     about["colours"] = {colour: free_port() for colour in colours_of(env.name, env.settings)}
     about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
     host = EmbeddedHost(env.folder, env.origin, **about)

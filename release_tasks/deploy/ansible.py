@@ -7,8 +7,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,51 +20,41 @@ from release_tasks.errors import Refused
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 ANSWER = re.compile(r"^(\w+): \[([^\]]+?)(?: -> [^\]]+)?\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
-OUTPUT = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
-HOW = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
+HOW = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+HOW |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
 
 
 class Ansible(Ssh):
     """The hosts of an `inventory`, or those of it that a pattern `limit` names."""
 
     def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str = "all"):
-        super().__init__(name, host, [], ssh, batches)
         self.which = ["--inventory", inventory, "--limit", limit]
-
-    @cached_property
-    def inventory(self) -> dict[str, dict[str, Any]]:
-        """The variables of each host, by its name."""
         said = run(["ansible-inventory", *self.which, "--list"], timeout=LOOK)
-        found: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
-        if not found:
-            command = shlex.join(said.argv)
-            raise Refused(f"Ansible finds no host of {self.environment}: {said.tail(5)}", command)
-        return found
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self.inventory)
+        self.variables_of: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
+        if not self.variables_of:
+            raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
+        super().__init__(name, host, sorted(self.variables_of), ssh, batches)
 
     def argv(self, name: str, *command: str) -> list[str]:
-        about = self.inventory[name]
+        about = self.variables_of[name]
         given = {"-p": "ansible_port", "-l": "ansible_user", "-i": "ansible_ssh_private_key_file"}
         words = [word for option, key in given.items() if key in about for word in (option, str(about[key]))]
         for key in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
             words += shlex.split(about.get(key, ""))
         return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *map(shlex.quote, command)]
 
-    def batched(self) -> Iterator[list[str]]:
+    def batched(self) -> Iterator[Sequence[str]]:
         yield self.names  # the playbook makes the batches
 
-    def answers(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def answers(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         if verb == "look":
             return super().answers(names, verb)
         found = self.play(names, verb, **arguments)
         return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
 
-    def play(self, names: list[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
+    def play(self, names: Sequence[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
         """Run the playbook; return what remote.py has answered on each host, or how that `Refused`."""
-        about = {"names": names, "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
+        about = {"names": list(names), "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
         about |= {"tree": arguments.pop("tree", ""), "batches": self.batches if verb == "switch" else [len(names)]}
         with TemporaryDirectory() as folder:
             order = Path(folder, "order.json")
@@ -91,4 +80,4 @@ def run(argv: list[str], timeout: float) -> process.Finished:
     if not shutil.which(argv[0]):
         hint = "pipx install ansible-core   # or apt-get install ansible-core"
         raise Refused(f"{argv[0]} was not found on PATH.", hint)
-    return process.run(argv, env={**OUTPUT, **HOW}, timeout=timeout, check=False, record=False)
+    return process.run(argv, env=HOW, timeout=timeout, check=False, record=False)

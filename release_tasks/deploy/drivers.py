@@ -17,8 +17,10 @@ from release_tasks.settings import Settings
 def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str], dict[str, str]]) -> Hosts:
     """Return the hosts of the environment `name`; on this machine commands find the application's `variables`."""
     own = settings.environments.named(name)
-    about = host_settings(settings, own.restart)
-    about |= {"drain": own.drain, "restart": own.restart, "halt": own.stop, "colours": own.colours, "nginx": own.nginx}
+    named = any("{service}" in word for word in own.restart)  # else it is run once, for all
+    services = ["web", *(name for name in settings.services if name != "web" and named)]
+    about = {**host_settings(settings), "services": services, "drain": own.drain}
+    about |= {"restart": own.restart, "halt": own.stop, "colours": own.colours, "nginx": own.nginx}
     if own.tool.deploy:
         facts = root / RECORDS / "environments" / name
         return Hosts(name, ToolHost(facts, own.origin, **about, tool=own.tool, root=root), own.tool.deploy[:1])
@@ -31,10 +33,7 @@ def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str
     return OwnProcess(name, host, lambda: {**variables(""), **temporary.original_variables()})
 
 
-def host_settings(settings: Settings, restart: list[str]) -> dict[str, Any]:
-    """Return what every host knows; where `restart` names {service}, it is run for the jobs as well."""
-    jobs = [name for name in settings.services if name != "web"]
-    services = ["web", *(jobs if any("{service}" in word for word in restart) else [])]
-    about = {"services": services, "wait": max(settings.acceptance.wait, 1), "keep": settings.keep_releases}
-    how = {"version_path": settings.acceptance.version, "subfolder": settings.folder, "install": settings.install}
-    return about | how
+def host_settings(settings: Settings) -> dict[str, Any]:
+    """Return what every host knows."""
+    about = {"version_path": settings.acceptance.version, "wait": max(settings.acceptance.wait, 1)}
+    return about | {"keep": settings.keep_releases, "subfolder": settings.folder, "install": settings.install}

@@ -41,12 +41,8 @@ class Hosts:
     """The hosts `names` of the environment `name`: by default this machine, where they do their part in our process."""
 
     def __init__(self, name: str, host: Host, names: Sequence[str] = (HERE,), batches: Sequence[int] = (1,)) -> None:
-        self.environment, self.host, self._names, self.batches = name, host, names, batches
+        self.environment, self.host, self.names, self.batches = name, host, names, batches
         self.is_here = HERE in names
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._names)
 
     def path_of(self, tag: str) -> Path | None:
         """Return where the release `tag` is on this machine, None where it is on others."""
@@ -114,7 +110,7 @@ class Hosts:
         for names in self.batched():
             self.each(names, "switch", tag=tag, by=f"{getpass.getuser()} on {platform.node()}")
 
-    def batched(self) -> Iterator[list[str]]:
+    def batched(self) -> Iterator[Sequence[str]]:
         """Yield the names of the hosts that are switched at once."""
         left, sizes, size = self.names, iter(self.batches), 0
         while left:
@@ -139,7 +135,7 @@ class Hosts:
         """Yield by which address of this machine `origin` of the host is reached."""
         yield origin
 
-    def each(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def each(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something; return their answers. Raises `Refused` with all that failed."""
         found = self.answers(names, verb, **arguments)
         where = self.environment.capitalize() + ("" if self.is_here else ", {}")
@@ -147,7 +143,7 @@ class Hosts:
         refuse(Problem(f"{host}: {no}", no.problems[0].hint) for host, no in failed)
         return found
 
-    def answers(self, names: list[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def answers(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
 
         def one(name: str) -> Any:

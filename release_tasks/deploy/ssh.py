@@ -42,18 +42,18 @@ class OwnProcess(Hosts):
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb == "look":  # quick, and often
             return super().call(name, verb)
-        tree, python = arguments.get("tree", os.devnull), sys.executable if self.is_here else "python3"
+        tree, python = arguments.get("tree", os.devnull), [sys.executable, "-I"] if self.is_here else ["python3"]
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
             stdin.write(order_of(self.host, verb, {**arguments, "tree": ""} if "tree" in arguments else arguments))
             shutil.copyfileobj(content, stdin)
             stdin.seek(0)
             env, timeout = self.variables(), LOOK if verb == "look" else CHANGE
-            argv = self.argv(name, python, "-c", PROGRAM)
+            argv = self.argv(name, *python, "-c", PROGRAM)
             try:
                 done = process.run(argv, env=env, stdin=stdin, timeout=timeout, check=False, record=False)
             except process.CommandFailed as no:
                 raise Refused(f"has not answered within {timeout:g} s: {no.finished.tail(5)}") from None
-        hint = shlex.join(self.argv(name, python, "--version"))
+        hint = shlex.join(self.argv(name, *python, "--version"))
         if changed := CHANGED.search(done.output):
             forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"

@@ -164,14 +164,13 @@ def test_a_host_that_fails_in_the_second_batch_is_named_by_its_own_sentence_and_
 def test_what_keeps_ansible_from_its_work_is_a_sentence(
     hosts: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nobody = Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], limit="nobody")
     with pytest.raises(Refused, match="Ansible finds no host of production: ") as refused:
-        nobody.seen()
+        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], limit="nobody")
     assert "--limit nobody --list" in refused.value.problems[0].hint
     monkeypatch.setenv("ANSIBLE_STRATEGY", "no-such-strategy")
     with pytest.raises(Refused, match=r"^Ansible ended with exit code \d+:\n(.|\n)*no-such-strategy"):
         hosts.switch("v0.1.1")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match=r"^ansible-inventory was not found on PATH\.$") as refused:
-        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1]).seen()
+        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1])
     assert refused.value.problems[0].hint.startswith("pipx install ansible-core")

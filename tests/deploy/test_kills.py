@@ -145,7 +145,11 @@ def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_
     assert whats.count("v0.1.2 has the traffic") == 1
 
 
-def test_commands_of_this_machine_find_the_variables_of_the_application(server: Server, tmp_path: Path) -> None:
+def test_this_machine_finds_the_variables_of_the_application_and_no_module_of_the_repo(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("json.py").write_text("raise SystemExit('of the repo')")
     restart = ["sh", "-c", 'echo "$SHOP $APP_VERSION $COLOUR" > found; exec ./service restart']
     host = server.plain(restart=restart)
     deploy(OwnProcess("production", host, lambda: {"SHOP": "open"}), "0.1.1", tmp_path)

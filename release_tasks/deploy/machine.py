@@ -89,7 +89,7 @@ def parsed(text: str) -> dict[str, Any]:
 def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
     """Run a command to its end, and return what it said; what it leaves running lives on. Raises `Refused`."""
     how: Any = {"cwd": cwd, "env": {**os.environ, **env}, "start_new_session": True}
-    how["executable"] = shutil.which(argv[0]) if os.name == "nt" else None  # there it has an ending, as .cmd
+    how["executable"] = shutil.which(argv[0]) if sys.platform == "win32" else None  # there it has an ending, as .cmd
     with tempfile.TemporaryFile() as output:  # what the command leaves running would keep a pipe open
         try:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **how)
@@ -97,7 +97,7 @@ def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
         except OSError as error:
             raise Refused(f"{argv[0]} cannot be started: {error}") from None
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9) if os.name == "posix" else process.kill()
+            os.killpg(process.pid, 9) if sys.platform != "win32" else process.kill()
             process.wait()
             ended = f"no end within {timeout:g} s"
         output.seek(0)

@@ -4,7 +4,7 @@ from invoke import Collection, task
 
 import release_tasks as layer
 from release_tasks import sections
-from release_tasks.engine import HELP, next_step, section, steps
+from release_tasks.engine import HELP, next_step, section, steps, words_after
 
 ENV = "dev, staging or production"
 JSON = HELP["json"]
@@ -242,9 +242,10 @@ def evidence_stamps(c, version=None):
 
 
 @task(name="index")
-def evidence_index(c):
-    """Add packs to index.jsonl, those of `-- ../a ../b`."""
-    layer.evidence_tasks.add_to_index(c.config)
+@words_after("evidence.index")
+def evidence_index(c, *repos):
+    """Add the packs of repos, as `../a ../b`, to index.jsonl."""
+    layer.evidence_tasks.add_to_index(c.config, repos)
 
 
 @task(help={"version": HELP["version"]})

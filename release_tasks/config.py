@@ -73,10 +73,10 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[
 
 def _as_problem(error: Any) -> Problem:
     *group, key = error["loc"] or ("",)
-    kind: Any = Settings
+    kind, about = Settings, ""
     for part in group:  # a list or a table of free keys has no fields
         fields = getattr(kind, "model_fields", None)
-        kind = fields[part].annotation if fields else get_args(kind)[-1]
+        kind, about = (fields[part].annotation, fields[part].description) if fields else (get_args(kind)[-1], about)
     fields = getattr(kind, "model_fields", {})
     path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
     path = path.removesuffix(".[key]")
@@ -85,7 +85,7 @@ def _as_problem(error: Any) -> Problem:
         what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(fields)}."
         return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
-    about = fields[key].description if key in fields and error["type"] != "value_error" else ""
+    about = "" if error["type"] == "value_error" else fields[key].description if key in fields else about
     what = re.sub(r"^\w+ should (be |have )?", "expected ", error["msg"].removeprefix("Value error, "))
     what = re.split(", unable to | or instance of ", what)[0] + (about and f" ({about})")
     if error["type"] == "invalid_key":

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from functools import wraps
+from itertools import takewhile
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
@@ -75,6 +77,23 @@ def steps(*functions: Callable[..., Any], **options: Any) -> Steps:
     `env` is the name of an environment; a step that declares it gets the `Environment`.
     """
     return [(function, options) for function in functions]
+
+
+def words_after(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let `body(c, *words)` be the task `name`, with all words that are typed after it: Invoke takes a fixed number."""
+    typed = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
+    words = [f"word_{n}" for n, _ in enumerate(takewhile(lambda word: not word.startswith("-"), typed))]
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @wraps(body)
+        def run(c: Any, **given: str) -> None:
+            body(c, *given.values())
+
+        parameters = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("c", *words)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 class ReleaseExecutor(Executor):

@@ -1,6 +1,7 @@
 """`inv evidence.verify`, `.stamps`, `.index`, `inv report` and `inv filing`: the commands, and what they print."""
 
 import shlex
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ def show(
     evidence, when = settings.evidence, datetime.now(UTC)
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
         raise Refused(f"There is nothing at {listed(missing)}.", f"ls -d {shlex.join(missing)}")
+    if ca:
+        seal.need_certificates(Path(ca))
     if path.suffix == ".age":
         raise Refused(f"{what} is encrypted.", shlex.join(["age", "-d", "-i", "IDENTITY", "-o", path.stem, what]))
     if at:
@@ -57,9 +60,7 @@ def add_stamps(config: Any, version: str | None) -> None:
                 f"There is no pack of {release.version}.", "inv evidence.stamps --version VERSION   # that has"
             )
         key, first = release.settings.evidence.signing_key, bag.digests(pack / bag.ROOT)["sha512"]
-        if seal.signature_of(pack / bag.ROOT).exists() and not key:
-            what = f"The pack of {release.version} is signed, and no key is set that signs what is added to it."
-            raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was built.")
+        _need_a_key(pack / bag.ROOT, key)
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
                 for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
@@ -70,17 +71,28 @@ def add_stamps(config: Any, version: str | None) -> None:
     screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")
 
 
-def add_to_index(config: Any) -> None:
-    """Add the packs of the repos named after `--` to index.jsonl here, those that it has not got."""
-    root, rows = project_root(config), list[dict[str, Any]]()
-    for repo in words_after_dashes() or ["."]:
-        for pack in sorted(Path(repo).glob(".release/*/evidence")):
+def add_to_index(config: Any, repos: Sequence[str]) -> None:
+    """Add the packs of `repos`, and of those named after `--`, to index.jsonl here, those that it has not got."""
+    root, key, rows = project_root(config), settings_of(config).evidence.signing_key, list[dict[str, Any]]()
+    for repo in [*repos, *words_after_dashes()] or ["."]:
+        if not (packs := sorted(Path(repo).glob(".release/*/evidence"))):
+            raise Refused(f"There is no pack in {repo}; nothing was added.", f"ls -d {shlex.quote(repo)}/.release/*/")
+        for pack in packs:
             info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
             project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
             about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
             rows.append({**about, "root": bag.digests(pack / bag.ROOT)["sha512"]})
-    new = seal.append(root / INDEX, rows, "", root, settings_of(config).evidence.signing_key)
-    screen.say(f"{INDEX}: {counted(new, 'new pack')}.")
+    _need_a_key(root / INDEX, key)
+    new = seal.append(root / INDEX, rows, "", root, key)
+    unsigned = "" if key else " It is unsigned: release.evidence.signing_key is not set."
+    screen.say(f"{INDEX}: {counted(new, 'new pack')}.{unsigned}")
+
+
+def _need_a_key(signed: Path, key: str) -> None:
+    """Raise `Refused` where the file `signed` has a signature, and no `key` is set that signs what is added to it."""
+    if seal.signature_of(signed).exists() and not key:
+        what = f"{signed.name} is signed, and no key is set that signs what is added to it."
+        raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was signed.")
 
 
 def write_report(config: Any, version: str | None) -> None:

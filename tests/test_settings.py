@@ -79,6 +79,13 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
             "release.ddl.ledger",
             "expected the table of what was applied, as schema.table.",
         ),
+        (
+            {"evidence": {"places": [["rclone"]]}},
+            "release.evidence.places[0]",
+            "expected a folder, or two commands with",
+        ),
+        ({"evidence": {"filing": {"codes": ["F1"]}}}, "release.evidence.filing.codes[0]", "two letters and two digits"),
+        ({"evidence": {"authorities": {"u": 5}}}, "release.evidence.authorities.u", "PEM file"),
         ({"ddl": "db"}, "release.ddl", "found 'db'; expected a valid dictionary (the DDL pack)"),
         ({"environments": {"test": {}}}, "release.environments.test", "no such setting"),
         ({"install": ["ok", "${NOWHERE}"]}, "release.install[1]", "the environment variable NOWHERE is not set"),

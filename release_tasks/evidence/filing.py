@@ -16,6 +16,7 @@ from release_tasks.journal import Journal
 from release_tasks.masks import secrets_of
 from release_tasks.release import Release
 
+HINT = """In invoke.yaml, release: {evidence: {filing: {include: ["src/**/*.ts", "db/*.sql"]}}}"""
 FIELDS = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
 KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
 # Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
@@ -78,7 +79,8 @@ def _excerpts(release: Release, include: list[str]) -> bytes:
     """Return a zip of the tag's texts that `include` names, always the same. Raises `Refused` for secrets in them."""
     argv = ("grep", "-z", "-l", "-I", "-e", "", release.commit, "--", *(f":(glob){each}" for each in include))
     found = release.git.run(*argv, check=False, changes=False).stdout.split("\0")[:-1] if include else []
-    problems = [] if found else [Problem("evidence.filing.include names no text of the tag.", "git ls-files")]
+    what = f"evidence.filing.include names no text of {release.tag}; found {include}, expected git's patterns."
+    problems = [] if found else [Problem(what, HINT)]
     zipped, own = BytesIO(), [*secrets_of(os.environ)]
     with ZipFile(zipped, "w") as archive:
         for path in (each.partition(":")[2] for each in found):

@@ -20,6 +20,7 @@ NAMESPACE = "evidence-pack"
 ANSWER = 30.0  # seconds that an authority may take
 MEDIA_TYPE = "application/timestamp-query"  # RFC 3161, section 3.4
 TIME = re.compile(r"^Time stamp: (\w{3} +\d+ [\d:]{8})(?:\.\d+)?( \d{4} GMT)$", re.MULTILINE)
+REASON = re.compile(r"routines:\w+:(.+?):[^:]+:\d+:(?:Verify error:)?(.*)")  # in openssl's words, from its error queue
 WEAK = re.compile(r"^Hash Algorithm: (?!sha(256|384|512)$)(.*)", re.MULTILINE)
 
 
@@ -61,13 +62,24 @@ def token_of(folder: Path, url: str) -> Path:
     return folder / "anchors" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
 
 
+def need_certificates(ca: Path) -> None:
+    """Raise `Refused` where the file `ca` has no certificate in the form in which openssl reads roots."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
+    except OSError:  # SSLError is one
+        found = "no certificate in it" if ca.is_file() else "no file"
+        hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
+        raise Refused(f"{ca}: found {found}, expected root certificates as PEM.", hint) from None
+
+
 def stamp(folder: Path, url: str, ca: Path) -> None:
     """Let the authority at `url` stamp the pack in `folder`: query, reply and `ca` go into its anchors.
 
-    Raises `Refused` or `OSError` where it does not answer, or with what `ca` does not vouch for.
+    Raises `Refused` or `OSError` where it does not answer, or with what `ca`, its certificate, does not vouch for.
     """
     import requests
 
+    need_certificates(ca)
     token = token_of(folder, url)
     with TemporaryDirectory() as temporary:
         query, reply = Path(temporary, "query"), Path(temporary, "reply")
@@ -75,7 +87,8 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
         answer.raise_for_status()
         reply.write_bytes(answer.content)
-        process.run(["openssl", "ts", "-verify", "-queryfile", query, "-in", reply, "-CAfile", ca])
+        if why := _doubt(reply, ca, "-queryfile", query):
+            raise Refused(f"it has answered, but {ca} does not vouch for that: {why}")
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
 
@@ -93,13 +106,16 @@ def token_time(token: Path) -> datetime:
 def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[Problem]:
     """Yield why `token` is no proof of `file`: its certificates lead to `ca`, and are valid then as well as `at`."""
     for moment in (token_time(token), at):
-        at_that = ["-attime", f"{moment.timestamp():.0f}"]
-        ran = process.run(
-            ["openssl", "ts", "-verify", *at_that, "-data", file, "-in", token, "-CAfile", ca], check=False
-        )
-        if ran.code:
-            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {short(ran.tail(1))}")
+        if why := _doubt(token, ca, "-attime", f"{moment.timestamp():.0f}", "-data", file):
+            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {why}")
             return
+
+
+def _doubt(token: Path, ca: Path, *how: str | Path) -> str:
+    """Return why openssl takes the reply `token` for no proof, "" where it takes it for one."""
+    ran = process.run(["openssl", "ts", "-verify", *how, "-in", token, "-CAfile", ca], check=False)
+    found = REASON.search(ran.stderr)
+    return short(": ".join(filter(None, found.groups())) if found else ran.tail(1)) if ran.code else ""
 
 
 def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: str) -> int:

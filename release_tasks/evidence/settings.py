@@ -1,27 +1,36 @@
 """The settings of section 9: who signs and stamps the evidence pack, who may decrypt it, where its copies go."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, ValidationError, WrapValidator
 
 from release_tasks.values import Model
 
-
-def _names_the_file(command: list[str]) -> list[str]:
-    if not any("{file}" in word for word in command):
-        raise ValueError("expected a command with {file}, as [rclone, copyto, '{file}', 'vault:packs/{name}']")
-    return command
+PAIR = "[[rclone, copyto, '{file}', 'vault:{name}'], [rclone, copyto, 'vault:{name}', '{file}']]"
 
 
-Command = Annotated[list[str], AfterValidator(_names_the_file)]
-Place = str | tuple[Command, Command]  # a folder; or what sends a file away, and what brings it back
+def _place(value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        found = read(value)
+        if isinstance(found, str) or all(any("{file}" in word for word in command) for command in found):
+            return found
+    except ValidationError:  # which would speak of each type of the union
+        pass
+    raise ValueError(f"expected a folder, or two commands with {{file}}, as {PAIR}")
+
+
+# A folder; or what sends a file away, and what brings it back
+Place = Annotated[str | tuple[list[str], list[str]], WrapValidator(_place)]
 
 
 class Filing(Model):
     """A filing with an office such as INPI; what is about persons stands in a file that git does not have."""
 
     include: list[str] = Field([], description="patterns of the source that is deposited, such as src/**/*.ts")
-    codes: list[Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]] = Field([], description="INPI's, as FN01 and AP01")
+    codes: list[Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]] = Field(
+        [], description="INPI's, two letters and two digits, as FN01 and AP01"
+    )
     private: str = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
 
 

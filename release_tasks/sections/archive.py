@@ -1,13 +1,11 @@
 """Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks import process
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
 from release_tasks.files import emptied
@@ -20,14 +18,13 @@ from release_tasks.sections.deployment import shown
 def have_what_the_evidence_needs(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
     evidence, root, problems = release.settings.evidence, release.root, list[Problem]()
-    try:
-        copies.recipients_of(evidence.recipients)
-    except Refused as no:
-        problems += no.problems
-    for ca in evidence.authorities.values():
-        words = ["openssl", "x509", "-noout", "-in", str(root / ca)]
-        if process.run(words, check=False).code:
-            problems.append(Problem(f"evidence.authorities names {ca}, which is no certificate.", shlex.join(words)))
+    checks: list[Callable[[], object]] = [partial(copies.recipients_of, evidence.recipients)]
+    checks += [partial(seal.need_certificates, root / ca) for ca in evidence.authorities.values()]
+    for check in checks:
+        try:
+            check()
+        except Refused as no:
+            problems += no.problems
     refuse(problems)
     if evidence.signing_key:
         release.only_in_a_run()  # the key may need its passphrase
@@ -107,7 +104,7 @@ def _each(release: Release, missing: Mapping[str, Callable[[], None]], done: str
                 release.silent[name] = short(no)
     elif missing:
         why = "; ".join(f"{name}: {release.silent.get(name, 'not yet')}" for name in missing)
-        return Manual(f"inv archive --version {release.version}   # once it answers: {why}")
+        return Manual(f"inv archive --version {release.version}   # tries again: {why}")
     return done
 
 

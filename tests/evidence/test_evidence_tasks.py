@@ -41,12 +41,29 @@ def repo(work: Work, good: Good, dsn: str) -> Path:
     return work.root
 
 
-def inv(repo: Path, dsn: str, *words: str) -> str:
+def run(repo: Path, dsn: str, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "invoke", *words]
     variables = {**os.environ, "DSN": dsn, "PYTHONDONTWRITEBYTECODE": "1"}
-    ran = subprocess.run(argv, cwd=repo, env=variables, capture_output=True, text=True)
+    return subprocess.run(argv, cwd=repo, env=variables, capture_output=True, text=True)
+
+
+def inv(repo: Path, dsn: str, *words: str) -> str:
+    ran = run(repo, dsn, *words)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
+
+
+def refused(repo: Path, dsn: str, *words: str) -> str:
+    ran = run(repo, dsn, *words)
+    assert ran.returncode == 1 and "Traceback" not in ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def unset(repo: Path) -> None:
+    """Let the repo have no settings of evidence."""
+    settings = json.loads((repo / "invoke.yaml").read_text())
+    settings["release"]["evidence"] = {}
+    (repo / "invoke.yaml").write_text(json.dumps(settings))
 
 
 def test_sessions_are_added_chained_and_signed_and_only_new_ones_later(
@@ -84,6 +101,24 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
     assert "1 of 1 pass" in inv(repo, dsn, "evidence.verify", "index.jsonl")
 
 
+def test_the_index_takes_paths_as_they_are_typed(repo: Path, dsn: str, tmp_path: Path) -> None:
+    (sibling := tmp_path / "a sibling").symlink_to(repo)
+    assert inv(repo, dsn, "evidence.index", ".", str(sibling)) == "index.jsonl: 2 new packs.\n"
+    found = refused(repo, dsn, "evidence.index", ".", str(tmp_path / "typo"))
+    assert f"There is no pack in {tmp_path / 'typo'}; nothing was added." in found
+    assert inv(repo, dsn, "evidence.index", ".") == "index.jsonl: 0 new packs.\n"
+
+
+def test_an_index_without_a_signature_says_so_and_one_with_it_stays_signed(repo: Path, dsn: str) -> None:
+    inv(repo, dsn, "evidence.index")
+    unset(repo)
+    assert "index.jsonl is signed, and no key is set" in refused(repo, dsn, "evidence.index")
+    for name in ("index.jsonl", "index.jsonl.sig"):
+        (repo / name).unlink()
+    said = "index.jsonl: 1 new pack. It is unsigned: release.evidence.signing_key is not set.\n"
+    assert inv(repo, dsn, "evidence.index") == said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -96,9 +131,7 @@ def test_what_cannot_be_verified_is_named_before_anything_is(
     repo: Path, dsn: str, words: tuple[str, ...], said: str
 ) -> None:
     (repo / "pack.tar.age").touch()
-    argv = [sys.executable, "-m", "invoke", "evidence.verify", *words]
-    ran = subprocess.run(argv, cwd=repo, env={**os.environ, "DSN": dsn}, capture_output=True, text=True)
-    assert ran.returncode == 1 and said in ran.stdout + ran.stderr
+    assert said in refused(repo, dsn, "evidence.verify", *words)
 
 
 def test_a_secret_key_among_the_recipients_is_called_one() -> None:
@@ -108,9 +141,5 @@ def test_a_secret_key_among_the_recipients_is_called_one() -> None:
 
 
 def test_a_signed_pack_gets_nothing_that_is_not_signed(repo: Path, dsn: str) -> None:
-    settings = json.loads((repo / "invoke.yaml").read_text())
-    settings["release"]["evidence"] = {}
-    (repo / "invoke.yaml").write_text(json.dumps(settings))
-    argv = [sys.executable, "-m", "invoke", "evidence.stamps", "--version", "0.1.1"]
-    ran = subprocess.run(argv, cwd=repo, env={**os.environ, "DSN": dsn}, capture_output=True, text=True)
-    assert ran.returncode == 1 and "no key is set that signs what is added" in ran.stdout + ran.stderr
+    unset(repo)
+    assert "no key is set that signs what is added" in refused(repo, dsn, "evidence.stamps", "--version", "0.1.1")

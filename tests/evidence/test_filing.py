@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invoke.util import yaml
 
 from release_tasks.errors import Refused
 from release_tasks.evidence import copies, filing
@@ -117,8 +118,8 @@ def test_what_cannot_be_is_refused_with_what_fixes_it(tagged: Work) -> None:
     tagged.write({"me.json": "{}", ".release/list.json": "[1]"})
     for own, office, said in (
         (release(tagged), "../x", "There is no office '../x'; expected inpi-br, inpi-fr."),
-        (release(tagged, ()), "inpi-br", "evidence.filing.include names no text of the tag."),
-        (release(tagged, ("nothing/*",)), "inpi-br", "evidence.filing.include names no text of the tag."),
+        (release(tagged, ()), "inpi-br", "evidence.filing.include names no text of v0.1.1; found [], expected"),
+        (release(tagged, ("no/*",)), "inpi-br", "evidence.filing.include names no text of v0.1.1; found ['no/*'],"),
         (release(tagged, private="me.json"), "inpi-br", "me.json is about persons, and in the repository."),
         (release(tagged, private=".release/list.json"), "inpi-br", ".release/list.json is no JSON object"),
         (tagged.release("0.1.2"), "inpi-br", "v0.1.2 is not published: file a release."),
@@ -126,6 +127,14 @@ def test_what_cannot_be_is_refused_with_what_fixes_it(tagged: Work) -> None:
         with pytest.raises(Refused) as no:
             list(filing.prepare(own, office))
         assert said in str(no.value)
+
+
+def test_where_nothing_is_set_the_settings_to_write_are_shown_and_are_right(tagged: Work) -> None:
+    with pytest.raises(Refused) as no:
+        list(filing.prepare(release(tagged, ()), "inpi-br"))
+    hint = no.value.problems[0].hint.removeprefix("In invoke.yaml, ")
+    shown = yaml.safe_load(hint)["release"]["evidence"]["filing"]
+    assert list(filing.prepare(release(tagged, shown["include"]), "inpi-br"))
 
 
 def test_a_pack_gets_deposit_and_checklist_and_nothing_about_persons(tagged: Work, tmp_path: Path) -> None:

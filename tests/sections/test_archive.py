@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -161,8 +162,8 @@ def test_what_evidence_needs_is_named_all_at_once(release: Release, tmp_path: Pa
         archive.have_what_the_evidence_needs(release)
     recipient, missing, other = refused.value.problems
     assert "no public key of age" in recipient.what and all(each.hint for each in refused.value.problems)
-    assert missing.what == "evidence.authorities names none.pem, which is no certificate."
-    assert other.what == "evidence.authorities names VERSION, which is no certificate."
+    assert missing.what == f"{release.root / 'none.pem'}: found no file, expected root certificates as PEM."
+    assert other.what == f"{release.root / 'VERSION'}: found no certificate in it, expected root certificates as PEM."
     settings(release)
     assert archive.have_what_the_evidence_needs(release) == "nothing signs, stamps or encrypts it"
     settings(release, authorities={"http://a": str(authority.make(tmp_path))})
@@ -199,8 +200,26 @@ def test_an_answer_that_another_authority_has_signed_is_no_stamp(
     url = authority.serve(tmp_path / "one")
     settings(release, authorities={url: str(tmp_path / "two" / "tsa.pem")})
     stamped = rest()[0]
-    assert stamped.state == MANUAL and "Verification: FAILED" in stamped.text
+    assert stamped.state == MANUAL and "openssl" not in stamped.text
+    assert f"has answered, but {tmp_path / 'two' / 'tsa.pem'} does not vouch for that: " in stamped.text
+    assert "self-signed certificate" in stamped.text
     assert not (packed / "anchors").exists()
+
+
+def test_a_file_that_is_no_certificate_is_what_is_wrong_and_not_the_authority(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    ca = authority.make(tmp_path)
+    subprocess.run(["openssl", "x509", "-in", ca, "-outform", "DER", "-out", tmp_path / "tsa.der"], check=True)
+    settings(release, authorities={authority.serve(tmp_path): str(tmp_path / "tsa.der")})
+    stamped = rest()[0]
+    assert (
+        stamped.state == MANUAL
+        and "tsa.der: found no certificate in it, expected root certificates as PEM" in stamped.text
+    )
+    with pytest.raises(Refused, match="expected root certificates as PEM") as refused:
+        archive.have_what_the_evidence_needs(release)
+    assert refused.value.problems[0].hint.startswith("openssl x509 -inform DER")
 
 
 def test_a_stamp_that_comes_later_makes_new_files_beside_the_old(

@@ -1,14 +1,17 @@
 """What is in the pack of a release: each of PARTS fills the folder data/; the same tag and records make the same bytes.
 
-A part is a function `(release, data) -> None`. What was committed it reads by `release.git` from `release.commit` (the
-notes from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote.
-It takes no time, name or random number from the machine, and no secret and no personal data into the pack.
+A part is a function `(release, data)`. What was committed it reads by `release.git` from `release.commit` (the notes
+from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote. It may
+return the hashes of files, by their names in the pack. It takes no time, name or random number from the machine, and no
+secret and no personal data into the pack.
 """
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from psycopg import Connection
@@ -16,11 +19,10 @@ from psycopg.rows import dict_row
 
 from release_tasks.database import backup
 from release_tasks.errors import Refused
-from release_tasks.evidence import bag, filing, report, seal, statements
+from release_tasks.evidence import bag, filing, report, seal, statements, verify
 from release_tasks.files import atomic_write
 from release_tasks.release import Release
 
-PACKING = 1800.0  # seconds to write a bundle, or a tar of the source
 RAW = "* -export-subst -export-ignore -text -filter -ident -working-tree-encoding\n"  # as committed, all of it
 
 
@@ -33,10 +35,12 @@ def build(release: Release, folder: Path) -> None:
     """Write the pack of `release` into the empty `folder`, signed where a key is set."""
     data = folder / "data"
     data.mkdir()
+    known = dict[str, dict[str, str]]()
     for part in PARTS:
-        part(release, data)
+        known |= part(release, data) or {}
     tag = release.git.object_named(release.tag_ref)
-    bag.close(folder, {"Internal-Sender-Identifier": name_of(release), "External-Identifier": f"swh:1:rel:{tag}"})
+    info = {"Internal-Sender-Identifier": name_of(release), "External-Identifier": f"swh:1:rel:{tag}"}
+    bag.close(folder, info, known)
     if key := release.settings.evidence.signing_key:
         seal.sign(folder / bag.ROOT, release.root, key)
 
@@ -61,13 +65,18 @@ def source(release: Release, data: Path) -> None:
     atomic_write(data / "ids.json", json.dumps({**facts, "swhids": swhids}, indent=2).encode() + b"\n")
     for folder in ("source", "git"):
         (data / folder).mkdir()
-    with TemporaryDirectory() as clone:  # whose attributes are ours
-        git.run("clone", "--quiet", "--bare", "--shared", str(git.root), clone, timeout=PACKING)
+    with TemporaryDirectory() as clone, TemporaryFile() as wanted:
+        git.run("clone", "--quiet", "--bare", "--shared", "--template=", str(git.root), clone, timeout=verify.GIT)
+        run = partial(verify.git, Path(clone))
         atomic_write(Path(clone, "info", "attributes"), RAW.encode())
-        into = (f"--git-dir={clone}", "-c", "tar.umask=0022", "-c", "pack.threads=1")  # else chance has a part in it
         tar, bundle = data / "source" / f"{name}.tar", data / "git" / f"{release.tag}.bundle"
-        git.run(*into, "archive", f"--prefix={name}/", f"--output={tar}", commit, timeout=PACKING)
-        git.run(*into, "bundle", "create", "--quiet", str(bundle), release.tag_ref, timeout=PACKING)
+        run("archive", f"--prefix={name}/", f"--output={tar}", commit)
+        wanted.write(release.tag_ref.encode())
+        wanted.seek(0)
+        anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-delta", "--no-reuse-object")
+        run("pack-objects", *anew, Path(clone, "objects", "pack", "pack"), stdin=wanted)
+        Path(clone, "objects", "info", "alternates").unlink()  # so that the bundle is made of this pack alone
+        run("bundle", "create", "--quiet", bundle, release.tag_ref)
 
 
 def applied(release: Release, data: Path) -> None:
@@ -109,4 +118,5 @@ def instructions(release: Release, data: Path) -> None:
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
+PARTS: tuple[Callable[[Release, Path], dict[str, dict[str, str]] | None], ...]
 PARTS = (documents, source, applied, records, keys, instructions, statements.part, filing.part, report.part)

@@ -20,8 +20,8 @@ PNPM = re.compile(r"(?m)^  '?/?(@?[^@\s']+)@([^'(\s]+?)'?(?:\(.*)?:\n    resolut
 REQUIRED = re.compile(r"(?m)^(?![\w+]+:)([A-Za-z0-9][\w.-]*)(?:\[.*?\])? *(?:== *([\w.!+]+) *(?=[;#\\]|$))?(.*)$")
 
 
-def part(release: Release, data: Path) -> None:
-    """Write sbom/ and attest/ into a pack, after the source."""
+def part(release: Release, data: Path) -> dict[str, dict[str, str]]:
+    """Write sbom/ and attest/ into a pack, after the source, whose hashes are returned."""
     git, commit, name = release.git, release.commit, release.settings.app
     folders = dict.fromkeys((".", release.settings.folder, Path(__file__).parents[1].name))
     paths = [path for folder in folders for path in git.files_in(commit, folder)]
@@ -33,9 +33,9 @@ def part(release: Release, data: Path) -> None:
             about = {"specVersion": "1.6", "version": 1, "metadata": app}
             components = [_component(kind, *each) for each in sorted(found)]
             _write(file, {"bomFormat": "CycloneDX", **about, "components": components})
-    made = [*data.glob("source/*.tar"), *data.glob("git/*.bundle")]
+    made = {file: bag.digests(file) for pattern in ("source/*.tar", "git/*.bundle") for file in data.glob(pattern)}
     source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": commit}}
-    subject = [{"name": it.name, "digest": {"sha256": bag.digests(it)["sha256"]}} for it in made] + [source]
+    subject = [{"name": it.name, "digest": {"sha256": each["sha256"]}} for it, each in made.items()] + [source]
     built = {"buildType": "https://git-scm.com/docs/git-archive", "externalParameters": {"ref": release.tag_ref}}
     run = {"builder": {"id": f"swh:1:rev:{commit};path=/tasks.py"}}
     for kind, predicate in {
@@ -44,6 +44,7 @@ def part(release: Release, data: Path) -> None:
     }.items():
         head = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": f"https://{kind}"}
         _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**head, "predicate": predicate})
+    return {file.relative_to(data.parent).as_posix(): each for file, each in made.items()}
 
 
 def _packages(path: str, content: bytes) -> list[tuple[str, str, str]]:

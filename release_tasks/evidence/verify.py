@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import subprocess
 import tarfile
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from release_tasks import process
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -20,10 +21,20 @@ from release_tasks.masks import short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, Result
 
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
-GIT = 1800.0  # seconds for a clone, and for its fsck
+GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
 # An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
 LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
-QUIET = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+
+
+# What git packs depends on these settings, with a second thread on chance, and on how it was packed before.
+FIXED = ("tar.umask=0022", "pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitLimit=64m")
+
+
+def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVNULL) -> str:
+    """Run git in `clone`, which is ours alone: no user's settings count, and its memory stays small."""
+    words = [*LIMITED, "git", f"--git-dir={clone}", *(word for each in FIXED for word in ("-c", each)), *args]
+    return process.run(words, env=ALONE, timeout=GIT, stdin=stdin).stdout.strip("\n\0")
 
 
 @dataclass
@@ -58,8 +69,7 @@ class Pack:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 
     def git(self, *args: str | Path) -> str:
-        words = [*LIMITED, "git", "-c", "core.bigFileThreshold=16m", f"--git-dir={self.work / 'clone'}", *args]
-        return process.run(words, env=QUIET, timeout=GIT).stdout.strip("\n\0")
+        return git(self.work / "clone", *args)
 
     def without(self, what: str) -> str:
         """Return that `what` is lacking where that may be. Raises `Refused` where it may not."""

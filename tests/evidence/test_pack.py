@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from release_tasks.evidence import bag, pack
 from release_tasks.release import Release
+from tests.conftest import Work
 from tests.evidence.attacks import Good
 from tests.evidence.conftest import Verify
 
+GITCONFIG = """[include]
+path = {}
+[core]
+compression = 1
+[pack]
+window = 2
+depth = 3
+threads = 2
+"""
 FILES = [
     "HASHES.sha256.txt",
     "SOURCE_TAG",
@@ -59,6 +73,44 @@ def test_the_same_tag_and_records_make_the_same_bytes(good: Good, tagged: Releas
     for folder in (good.folder, again):
         bag.write_tar(folder / "data", "x", tmp_path / f"{folder.name}.tar")
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "app-0.1.1.tar").read_bytes()
+
+
+def test_a_large_file_is_read_once_for_all_its_hashes(
+    tagged: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed, digests = list[str](), bag.digests
+    monkeypatch.setattr(bag, "digests", lambda path: hashed.append(path.name) or digests(path))
+    pack.build(tagged, tmp_path)
+    assert hashed.count("app-0.1.1.tar") == hashed.count("v0.1.1.bundle") == 1
+
+
+def test_another_clone_that_is_packed_otherwise_makes_the_same_bytes(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is packed as tightly as git can, the other not at all; a third has more in it, and its user another git."""
+    for version in range(40):
+        numbers = "".join(f"line {n} of {version if n % 7 == version % 7 else 0}\n" for n in range(400))
+        work.commit({"long.txt": numbers, f"own/{version % 5}.txt": numbers[version:]})
+    work.release_before("v0.1.1")
+    made = list[dict[str, bytes]]()
+    for clone in ("tight", "loose", "more"):
+        root = shutil.copytree(work.root, tmp_path / clone / "work")
+        subprocess.run(["git", "gc", "--quiet", "--aggressive", "--prune=now"], cwd=root, check=True)
+        if clone == "loose":
+            for packed in (root / ".git/objects/pack").glob("*.pack"):
+                moved = packed.rename(tmp_path / packed.name)
+                packed.with_suffix(".idx").unlink()
+                with moved.open("rb") as file:
+                    subprocess.run(["git", "unpack-objects", "-q"], cwd=root, stdin=file, check=True)
+        if clone == "more":
+            (theirs := tmp_path / "gitconfig").write_text(GITCONFIG.format(os.environ["GIT_CONFIG_GLOBAL"]))
+            monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(theirs))
+            subprocess.run(["git", "branch", "v0.1.1"], cwd=root, check=True)
+            Work(root, work.remote).commit({"later.txt": numbers})
+        (data := tmp_path / clone / "data").mkdir()
+        pack.source(Work(root, work.remote).release(), data)
+        made.append({path.name: path.read_bytes() for path in data.rglob("*.*") if path.is_file()})
+    assert made[0] == made[1] == made[2]
 
 
 def test_another_implementation_finds_the_same_swhids(good: Good, tmp_path: Path) -> None:

@@ -47,15 +47,16 @@ def part(release: Release, data: Path) -> dict[str, dict[str, str]]:
     return {file.relative_to(data.parent).as_posix(): each for file, each in made.items()}
 
 
-def _packages(path: str, content: bytes) -> list[tuple[str, str, str]]:
-    """Return name, version and hash of each package that a lock file names; of requirements, what was required."""
+def _packages(path: str, content: bytes) -> list[tuple[str, ...]]:
+    """Return name, version, hash (of requirements, what was required) and any licence of what a lock file names."""
     text = content.decode(errors="replace")
     try:
         if path.endswith("pnpm-lock.yaml"):
             return PNPM.findall(text)
         if path.endswith(".json"):
             found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text)["packages"].items()]
-            return [(it.get("name", at), it.get("version", ""), it.get("integrity", "")) for at, it in found if at]
+            keys = ("version", "integrity", "license")
+            return [(it.get("name", at), *(str(it.get(key, "")) for key in keys)) for at, it in found if at]
         if path.endswith("uv.lock"):
             return [(it["name"], it.get("version", ""), "") for it in tomllib.loads(text)["package"]]
         written = tomllib.loads(text).get("project", {}).get("dependencies", ()) if path.endswith(".toml") else [text]
@@ -64,9 +65,17 @@ def _packages(path: str, content: bytes) -> list[tuple[str, str, str]]:
         return [(path, "", f"it cannot be read: {short(repr(no))}")]
 
 
-def _component(kind: str, name: str, version: str, more: str) -> dict[str, Any]:
+def _component(kind: str, name: str, version: str, more: str, licence: str = "") -> dict[str, Any]:
     purl = f"pkg:{kind}/{quote(name)}{'@' if version else ''}{quote(version)}"
-    about = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": f"{purl}#{more}"}
+    about: dict[str, Any] = {
+        "type": "library",
+        "name": name,
+        "version": version,
+        "purl": purl,
+        "bom-ref": f"{purl}#{more}",
+    }
+    if re.match(r"[\w(]", licence):
+        about["licenses"] = [{"license": {"name": licence}}]
     if sha512 := re.match(r"sha512-([\w+/]{86}==)", more):
         return {**about, "hashes": [{"alg": "SHA-512", "content": b64decode(sha512[1]).hex()}]}
     return {**about, "description": more.strip()}

@@ -145,6 +145,24 @@ def test_a_report_prints_all_of_it_in_light_colours_to_pdf(data: Path, tmp_path:
     page.close()
 
 
+def test_the_picture_of_a_long_page_is_scaled_down_and_is_whole(data: Path, tmp_path: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.set_content("<div style='height: 9000px'>")
+    next(data.glob("checks/**/*.png")).write_bytes(page.screenshot(full_page=True))
+    file = tmp_path / "report.html"
+    file.write_bytes(report.page(data, RECORDS, title="App", tag="v0.1.1"))
+    page.goto(file.as_uri())
+    image = page.locator("#Screens img")
+    assert image.evaluate(
+        "it => [it.naturalHeight > 9000, it.clientHeight <= 480, getComputedStyle(it).objectFit]"
+    ) == [
+        True,
+        True,
+        "contain",
+    ]
+    page.close()
+
+
 def test_a_report_is_made_of_the_data_alone(data: Path) -> None:
     first = report.page(data, RECORDS, title="App", tag="v0.1.1")
     assert first == report.page(data, RECORDS, title="App", tag="v0.1.1")

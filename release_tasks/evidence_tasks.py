@@ -59,7 +59,7 @@ def add_stamps(config: Any, version: str | None) -> None:
             raise Refused(
                 f"There is no pack of {release.version}.", "inv evidence.stamps --version VERSION   # that has"
             )
-        key, first = release.settings.evidence.signing_key, bag.digests(pack / bag.ROOT)["sha512"]
+        key, first = release.settings.evidence.signing_key, bag.digest(pack / bag.ROOT)
         _need_a_key(pack / bag.ROOT, key)
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
@@ -81,7 +81,7 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
             info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
             project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
             about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
-            rows.append({**about, "root": bag.digests(pack / bag.ROOT)["sha512"]})
+            rows.append({**about, "root": bag.digest(pack / bag.ROOT)})
     _need_a_key(root / INDEX, key)
     new = seal.append(root / INDEX, rows, "", root, key)
     unsigned = "" if key else " It is unsigned: release.evidence.signing_key is not set."

@@ -84,6 +84,11 @@ def test_nothing_set_is_a_whole_set_of_defaults() -> None:
             "release.evidence.places[0]",
             "expected a folder, or two commands with",
         ),
+        (
+            {"evidence": {"places": [None]}},
+            "release.evidence.places[0]",
+            "found None; expected a folder, or two commands",
+        ),
         ({"evidence": {"filing": {"codes": ["F1"]}}}, "release.evidence.filing.codes[0]", "two letters and two digits"),
         ({"evidence": {"authorities": {"u": 5}}}, "release.evidence.authorities.u", "PEM file"),
         ({"ddl": "db"}, "release.ddl", "found 'db'; expected a valid dictionary (the DDL pack)"),

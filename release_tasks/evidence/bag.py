@@ -25,14 +25,13 @@ VERSION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 UNSAFE = re.compile(r"(^|/)(\.{0,2}|~[^/]*)(/|$)|[\\:]")  # nothing, a dot or two, a home, a backslash, a drive
 
 
-def digests(path: Path) -> dict[str, str]:
-    """Return algorithm → hash of the file `path`, which is read once, piece by piece."""
-    hashes = {algorithm: hashlib.new(algorithm) for algorithm in ALGORITHMS}
+def digest(path: Path, algorithm: str = "sha512") -> str:
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            for each in hashes.values():
-                each.update(piece)
-    return {algorithm: each.hexdigest() for algorithm, each in hashes.items()}
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def digests(path: Path) -> dict[str, str]:
+    return {algorithm: digest(path, algorithm) for algorithm in ALGORITHMS}
 
 
 def close(folder: Path, info: dict[str, str], known: dict[str, dict[str, str]] | None = None) -> None:
@@ -55,7 +54,7 @@ def info_of(folder: Path) -> dict[str, str]:
 def state_of(folder: Path) -> str:
     """Return a hash that changes with what is added to a bag after it is closed: signature, anchors, addenda."""
     names = [name for name in files_in(folder) if LATER.fullmatch(name)]
-    return sha256(checksum_lines({name: digests(folder / name)["sha256"] for name in names}))
+    return sha256(checksum_lines({name: digest(folder / name, "sha256") for name in names}))
 
 
 def write_tar(folder: Path, name: str, to: Path) -> None:

@@ -30,19 +30,17 @@ def sums_of(kept: Path, pack: Path, name: str, recipients: Sequence[str]) -> Pat
 
 def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
     """Write the tar, what is encrypted for `recipients`, and `sums`, into a folder of which nothing else is left."""
-    files = [emptied(sums.parent) / f"{sums.stem}.tar"]
-    bag.write_tar(pack, name, files[0])
+    tar = emptied(sums.parent) / f"{sums.stem}.tar"
+    bag.write_tar(pack, name, tar)
     if recipients:
         from pyrage import encrypt_file
 
-        files.append(sums.with_suffix(".tar.age"))
-        encrypt_file(str(files[0]), str(files[1]), recipients_of(recipients))
+        encrypt_file(str(tar), f"{tar}.age", recipients_of(recipients))
         for filing in sorted(pack.parent.glob("filing-*")):  # which is about persons: nobody gets it as it is
-            files.append(sums.with_suffix(f".{filing.name}.tar.age"))
-            bag.write_tar(filing, filing.name, plain := sums.with_suffix(".incomplete"))
-            encrypt_file(str(plain), str(files[-1]), recipients_of(recipients))
+            bag.write_tar(filing, filing.name, plain := sums.with_suffix(f".{filing.name}.tar"))
+            encrypt_file(str(plain), f"{plain}.age", recipients_of(recipients))
             plain.unlink()
-    atomic_write(sums, checksum_lines({file.name: bag.digests(file)["sha512"] for file in files}))
+    atomic_write(sums, checksum_lines({file.name: bag.digest(file) for file in sorted(sums.parent.iterdir())}))
 
 
 def recipients_of(keys: Sequence[str]) -> list[Any]:
@@ -62,7 +60,7 @@ def recipients_of(keys: Sequence[str]) -> list[Any]:
 def check(sums: Path, folder: Path) -> None:
     """Raise `Refused` for files in `folder` that have the names of those in `sums`, but are not as it says."""
     there = {folder / name: digest for name, digest in read_checksums(sums.read_bytes()).items()}
-    wrong = [file for file, digest in there.items() if file.exists() and bag.digests(file)["sha512"] != digest]
+    wrong = [file for file, digest in there.items() if file.exists() and bag.digest(file) != digest]
     fix = "Move {} away and keep it, then run again."
     refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
 

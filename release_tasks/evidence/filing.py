@@ -46,9 +46,9 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     private = _private(release.root, Path(filing.private).expanduser()) if filing.private else {}
     if not sums.exists():
         atomic_write(deposit, _excerpts(release, filing.include))
-        atomic_write(sums, checksum_lines({deposit.name: bag.digests(deposit)["sha512"]}))
+        atomic_write(sums, checksum_lines({deposit.name: bag.digest(deposit)}))
     copies.check(sums, folder)
-    digest, date = bag.digests(deposit)["sha512"], ("show", "--no-patch", "--format=%cs", release.commit)
+    digest, date = bag.digest(deposit), ("show", "--no-patch", "--format=%cs", release.commit)
     languages = sorted({Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()})
     form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
     form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}

@@ -59,10 +59,9 @@ def documents(release: Release, data: Path) -> None:
 def source(release: Release, data: Path) -> None:
     """Write the tag with its whole history as a bundle, the source as a tar, and their ids, which are SWHIDs too."""
     git, commit, name = release.git, release.commit, name_of(release)
-    ids = {"rel": git.object_named(release.tag_ref), "rev": commit, "dir": git.object_named(f"{commit}^{{tree}}")}
-    facts = {"version": release.version, "tag": ids["rel"], "commit": ids["rev"], "tree": ids["dir"]}
-    swhids = [f"swh:1:{kind}:{each}" for kind, each in ids.items()]
-    atomic_write(data / "ids.json", json.dumps({**facts, "swhids": swhids}, indent=2).encode() + b"\n")
+    tag, tree = git.object_named(release.tag_ref), git.object_named(f"{commit}^{{tree}}")
+    ids = verify.ids_of(release.version, tag, commit, tree)
+    atomic_write(data / "ids.json", json.dumps(ids, indent=2).encode() + b"\n")
     for folder in ("source", "git"):
         (data / folder).mkdir()
     with TemporaryDirectory() as clone, TemporaryFile() as wanted:

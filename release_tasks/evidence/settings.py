@@ -1,27 +1,24 @@
 """The settings of section 9: who signs and stamps the evidence pack, who may decrypt it, where its copies go."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, WrapValidator
+from pydantic import BeforeValidator, Field
 
 from release_tasks.values import Model
 
 PAIR = "[[rclone, copyto, '{file}', 'vault:{name}'], [rclone, copyto, 'vault:{name}', '{file}']]"
 
 
-def _place(value: Any, read: Callable[[Any], Any]) -> Any:
-    try:
-        found = read(value)
-        if isinstance(found, str) or all(any("{file}" in word for word in command) for command in found):
-            return found
-    except ValidationError:  # which would speak of each type of the union
-        pass
-    raise ValueError(f"expected a folder, or two commands with {{file}}, as {PAIR}")
+def _is_a_place(value: Any) -> Any:
+    """Return `value`, unless it is none: pydantic would speak of each type of the union."""
+    pair = value if isinstance(value, list | tuple) else ()
+    if not isinstance(value, str) and [isinstance(it, list) and "{file}" in str(it) for it in pair] != [True, True]:
+        raise ValueError(f"expected a folder, or two commands with {{file}}, as {PAIR}")
+    return value
 
 
 # A folder; or what sends a file away, and what brings it back
-Place = Annotated[str | tuple[list[str], list[str]], WrapValidator(_place)]
+Place = Annotated[str | tuple[list[str], list[str]], BeforeValidator(_is_a_place)]
 
 
 class Filing(Model):

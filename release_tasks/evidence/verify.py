@@ -127,17 +127,21 @@ def history(pack: Pack) -> str:
     return tag
 
 
+def ids_of(version: str, tag: str | None, commit: str, tree: str | None) -> dict[str, Any]:
+    """Return what data/ids.json says: git's ids are SWHIDs too (ISO/IEC 18670)."""
+    swhids = [f"swh:1:rel:{tag}", f"swh:1:rev:{commit}", f"swh:1:dir:{tree}"]
+    return {"version": version, "tag": tag, "commit": commit, "tree": tree, "swhids": swhids}
+
+
 def names(pack: Pack) -> str:
     """Ids, SWHIDs, version, tag and the pack's name are those of the bundle."""
     info, tag, version = bag.info_of(pack.folder), pack.text("data/SOURCE_TAG"), pack.text("data/VERSION")
-    found = [pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}")]
-    swhids = [f"swh:1:{kind}:{each}" for kind, each in zip(("rel", "rev", "dir"), found, strict=True)]
-    ids = dict(zip(("tag", "commit", "tree"), found, strict=True))
+    ids = ids_of(version, *(pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}")))
     name = info["Internal-Sender-Identifier"]
     compared = {
-        "ids.json": (json.loads(pack.text("data/ids.json")), {"version": version, **ids, "swhids": swhids}),
+        "ids.json": (json.loads(pack.text("data/ids.json")), ids),
         "VERSION": (version, pack.git("show", f"{ids['commit']}:VERSION").strip()),
-        "External-Identifier": (info["External-Identifier"], swhids[0]),
+        "External-Identifier": (info["External-Identifier"], ids["swhids"][0]),
         "Internal-Sender-Identifier": (name, f"{name.removesuffix(version)}{version}"),
     }
     if pack.path.is_file() or pack.folder.name.startswith(name.removesuffix(version)):
@@ -147,7 +151,7 @@ def names(pack: Pack) -> str:
         for what, (found, wanted) in compared.items()
         if found != wanted
     )
-    return ", ".join(swhids)
+    return ", ".join(ids["swhids"])
 
 
 def source(pack: Pack) -> str:
@@ -201,7 +205,7 @@ def order_in_time(pack: Pack) -> str:
 
 def addenda(pack: Pack) -> str:
     """What was added later is chained to it, and signed."""
-    found, root = sorted(pack.folder.glob("addenda/*.jsonl")), bag.digests(pack.folder / bag.ROOT)["sha512"]
+    found, root = sorted(pack.folder.glob("addenda/*.jsonl")), bag.digest(pack.folder / bag.ROOT)
     return listed(f"{file.name}: {_chain(pack, file, root)}" for file in found)
 
 

@@ -81,17 +81,16 @@ def main() -> None:
 def make_source(folder: Path, size: int) -> None:
     """Make a repository of `size` megabytes, tagged v0.1.1."""
     chance, files = random.Random(0), {name: text.encode() for name, text in TEXTS.items()}
-    lines = [f"export const value_{n} = compute({n}, 'some text')\n" for n in range(5000)]
     subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     for n in range(size // 10):
         files[f"pictures/{n}.bin"] = chance.randbytes(5 * MB)
         for part in range(100):
-            files[f"src/{n}/{part}.ts"] = "".join(chance.choices(lines, k=MB // 20 // 48)).encode()
+            files[f"src/{n}/{part}.txt"] = chance.randbytes(MB // 40).hex("\n", 32).encode()
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         files.clear()
-    who = ["-c", "user.name=Bench", "-c", "user.email=bench@example.invalid"]
+    who = ["-c", "gc.auto=0", "-c", "user.name=Bench", "-c", "user.email=bench@example.invalid"]
     own = ["remote", "add", "origin", str(folder)]  # itself: nothing is pushed
     for words in (
         own,

@@ -1,9 +1,9 @@
 """A throw-away timestamp authority, and keys, for rehearsals and tests: they prove nothing to others."""
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from release_tasks import process
 
@@ -38,19 +38,13 @@ def reply(folder: Path, query: Path) -> bytes:
 def serve(folder: Path) -> str:
     """Serve the authority in `folder` until this process ends; return its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            query = folder / "query.tsq"
-            query.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
-            content = reply(folder, query)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(request: dict[str, Any], start: Any) -> list[bytes]:
+        (query := folder / "query.tsq").write_bytes(request["wsgi.input"].read(int(request["CONTENT_LENGTH"])))
+        start("200 OK", [("Content-Type", "application/timestamp-reply")])
+        return [reply(folder, query)]
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    silent = type("Silent", (WSGIRequestHandler,), {"log_message": lambda *_: None})
+    server = make_server("127.0.0.1", 0, answer, handler_class=silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}/"
 

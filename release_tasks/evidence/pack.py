@@ -105,17 +105,13 @@ def records(release: Release, data: Path) -> None:
         shutil.copy(release.journal.path, data)
 
 
-def keys(release: Release, data: Path) -> None:
-    """Write who signs, as ssh-keygen reads it: a copy, for trust comes from outside the pack."""
+def instructions(release: Release, data: Path) -> None:
+    """Write how to verify the pack by hand, and a copy of who signs: trust comes from outside the pack."""
     if key := release.settings.evidence.signing_key:
         atomic_write(data / "keys" / "allowed_signers", seal.allowed_signers(release.settings.app, release.root, key))
-
-
-def instructions(release: Release, data: Path) -> None:
-    """Write how to verify the pack by hand."""
     text = Path(__file__).with_name("VERIFY.md").read_text(encoding="utf-8")
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
 PARTS: tuple[Callable[[Release, Path], dict[str, dict[str, str]] | None], ...]
-PARTS = (documents, source, applied, records, keys, instructions, statements.part, filing.part, report.part)
+PARTS = (documents, source, applied, records, instructions, statements.part, filing.part, report.part)

@@ -69,7 +69,7 @@ def source(release: Release, data: Path) -> None:
         run = partial(verify.git, Path(clone))
         atomic_write(Path(clone, "info", "attributes"), RAW.encode())
         tar, bundle = data / "source" / f"{name}.tar", data / "git" / f"{release.tag}.bundle"
-        run("archive", f"--prefix={name}/", f"--output={tar}", commit)
+        run("-c", "tar.umask=0022", "archive", f"--prefix={name}/", f"--output={tar}", commit)
         wanted.write(release.tag_ref.encode())
         wanted.seek(0)
         anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-delta", "--no-reuse-object")

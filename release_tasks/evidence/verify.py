@@ -26,9 +26,8 @@ GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
 LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
 ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
 
-
-# What git packs depends on these settings, with a second thread on chance, and on how it was packed before.
-FIXED = ("tar.umask=0022", "pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitLimit=64m")
+# What git packs depends on these settings, and with a second thread on chance. The last two bound its memory.
+FIXED = ("pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitWindowSize=16m", "core.packedGitLimit=64m")
 
 
 def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVNULL) -> str:

@@ -111,8 +111,6 @@ class Release:
     def branch_ref(self) -> str:
         return f"refs/heads/{self.branch}"
 
-    # How far it has come
-
     @property
     def published(self) -> str | None:
         """The commit this version's tag names on the remote; None before. Refused where it is not the tag we have."""
@@ -181,8 +179,6 @@ class Release:
     def pack_of(self, tag: str | None) -> list[DdlFile]:
         """Return the DDL pack of the release `tag`; no file where there is none."""
         return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
-
-    # What it reaches
 
     def environment(self, name: str) -> Environment:
         """Return the environment `name` (dev, staging, production), brought up if it is an embedded one.

@@ -64,7 +64,7 @@ def source(release: Release, data: Path) -> None:
     atomic_write(data / "ids.json", json.dumps(ids, indent=2).encode() + b"\n")
     for folder in ("source", "git"):
         (data / folder).mkdir()
-    with TemporaryDirectory(dir=data.parent) as clone, TemporaryFile() as wanted:  # there the bundle has room too
+    with TemporaryDirectory(dir=data.parent) as clone, TemporaryFile() as wanted:  # on the disk of the pack
         git.run("clone", "--quiet", "--bare", "--shared", "--template=", str(git.root), clone, timeout=verify.GIT)
         run = partial(verify.git, Path(clone))
         atomic_write(Path(clone, "info", "attributes"), RAW.encode())

@@ -14,6 +14,7 @@ from world import World
 PARENT = "sed -n 's/^PPid://p' /proc/$PPID/status 2> /dev/null || ps -o ppid= -p $PPID"
 PRE_PUSH_KILL = f'test -z "$KILL_IN_PUSH" || kill -9 $({PARENT}) $PPID'
 KILLS = [
+    {"KILL_AFTER": "* read-tree --reset -u *"},  # in section 2; once the release commit is there, its code is unpacked
     {"KILL_AFTER": "switch * --create *"},
     {"KILL_AFTER": "add -- ddl/ORDER.lock"},
     {"KILL_AFTER": "*commit *ORDER.lock*"},
@@ -25,14 +26,13 @@ KILLS = [
     {"KILL_AFTER": "add -- docs/releases/v0.1.1.md"},
     {"KILL_AFTER": "*commit *notes for v0.1.1*"},
     {"KILL_AFTER": "push *refs/heads/release/v0.1.1"},
-    {"KILL_AFTER": "* read-tree --reset -u *"},
     {"LITTLE_KILL": "before the restart on staging"},  # which goes on without us
     {"LITTLE_KILL": "in the smoke writing on staging"},
     {"LITTLE_KILL": "after the stamp on staging"},
     {"LITTLE_KILL": "after the stamp on production"},
     {"LITTLE_KILL": "in the smoke writing on production"},
     {"LITTLE_KILL": "after the restart on production"},
-    {"KILL_AFTER": "bundle create*"},
+    {"KILL_AFTER": "* bundle create *"},
     {"KILL_AFTER": "switch --quiet main"},
     {"KILL_AFTER": "merge --quiet --no-ff*"},
     {"KILL_AFTER": "add -- VERSION SOURCE_TAG package.json CHANGELOG.md"},

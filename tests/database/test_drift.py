@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.settings import Settings
 from tests.conftest import Work
+from tests.test_bad_input import run_here
 
 ROOT = Path(__file__).parents[2]
 PACK = [
@@ -168,7 +167,9 @@ def test_what_a_pack_makes_is_remembered_for_exactly_these_files(
 
 
 @pytest.fixture
-def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
+def inv(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return what runs `inv ddl.drift` in a repository whose database may be anywhere."""
     shutil.copy(ROOT / "tasks.py", work.root)
 
@@ -178,9 +179,9 @@ def inv(work: Work) -> Callable[..., subprocess.CompletedProcess[str]]:
         (work.root / "invoke.yaml").write_text(
             f"tasks: {{executor_class: release_tasks.engine.ReleaseExecutor}}\nrelease: {settings}\n"
         )
-        argv = [sys.executable, "-m", "invoke", task, *args]
-        env = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(argv, cwd=work.root, env=env, capture_output=True, text=True, check=False)
+        capfd.readouterr()
+        code = run_here([task, *args], work.root, variables, monkeypatch)
+        return subprocess.CompletedProcess([task, *args], code, *capfd.readouterr())
 
     return inv
 

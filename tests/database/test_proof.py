@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from release_tasks.database.proof import Proof
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
 from release_tasks.settings import Backup, Ddl, Settings
+from tests.test_bad_input import run_here
 
 Prove = Callable[..., Proof]
 
@@ -329,7 +329,9 @@ def test_a_proof_is_remembered_for_exactly_these_files_and_one_with_problems_is_
     assert ddl.proof_of(good, [], tmp_path, settings) == with_rows, "one with more passes is as good"
 
 
-def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_path: Path) -> None:
+def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     root = Path(__file__).parents[2]
     for name in ("tasks.py", "release_tasks"):
         (tmp_path / name).symlink_to(root / name)
@@ -345,8 +347,9 @@ def test_the_task_shows_the_proof_and_prints_json_and_fails_with_a_problem(tmp_p
     (tmp_path / "ddl" / "00_t.sql").write_text(TABLE)
 
     def validate(*words: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "invoke", "ddl.validate", *words]
-        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+        capfd.readouterr()
+        code = run_here(["ddl.validate", *words], tmp_path, {}, monkeypatch)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     ran = validate()
     assert ran.returncode == 0 and ran.stdout.startswith("1 file on PostgreSQL ")

@@ -102,10 +102,16 @@ def bug(error: Exception) -> None:
 
 def table(title: str, columns: list[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows that people compare: a table on a terminal, the same in plain lines elsewhere."""
-    drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    heading = Text(mask(title), "bold") if title else None
+    drawn = Table(*columns, title=heading, title_justify="left", box=None, pad_edge=False)
     for row in rows:
         drawn.add_row(*(Text(mask(str(cell))) for cell in row))
-    _console.print(drawn)
+    if _console.is_terminal:
+        return _console.print(drawn)
+    with _console.capture() as printed:
+        _console.print(drawn)
+    for line in printed.get().splitlines():
+        _console.print(Text(line.rstrip()))
 
 
 def report(title: str, results: Sequence[Result], json: bool, *how: str) -> None:

@@ -147,8 +147,10 @@ def test_a_bug_is_told_with_its_traceback() -> None:
 
 def test_a_table_keeps_its_rows_on_a_line_each() -> None:
     rows = [("schema-diagnostics", "passed", "PASS " + "x" * 100), ("idhr", "failed", "[oops]")]
-    lines = [line.split() for line in shown(screen.table, "Smokes", ["smoke", "verdict", "line"], rows).splitlines()]
-    assert lines[:2] == [["Smokes"], ["smoke", "verdict", "line"]]
+    printed = shown(screen.table, "Smokes [all]", ["smoke", "outcome", "line"], rows)
+    assert " \n" not in printed
+    lines = [line.split() for line in printed.splitlines()]
+    assert lines[:2] == [["Smokes", "[all]"], ["smoke", "outcome", "line"]]
     assert lines[-2:] == [["schema-diagnostics", "passed", "PASS", "x" * 100], ["idhr", "failed", "[oops]"]]
 
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from release_tasks.smokes import pass_on_copy
 
 from release_tasks import process
 from release_tasks.config import load
@@ -37,6 +36,7 @@ from release_tasks.files import file_sha256
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.sections import production
 from release_tasks.settings import Settings
+from release_tasks.suites import pass_smokes_on_copy
 
 if TYPE_CHECKING:
     from conftest import Web, Work
@@ -445,7 +445,7 @@ def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(s
     host.code_of("v0.1.0.json").write_text(json.dumps({"commit": commit}))
     host.link("current", "v0.1.0")
     taken = backup.take(environment, "")
-    on_copy = partial(pass_on_copy, environment, "0.1.1")
+    on_copy = partial(pass_smokes_on_copy, environment, "0.1.1")
     assert "; smokes: writes: it " in restore.verify(taken, environment, on_copy)
     fails = READS.format(statement="select from nowhere", python=sys.executable)
     (folder_of(work.root, "v0.1.0") / "smokes" / "test_fails.py").write_text(fails)

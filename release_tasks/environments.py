@@ -67,9 +67,6 @@ class Environment:
         if not commit:
             raise Refused(f"Nothing has been deployed to {self.name} yet.", f"inv deploy.{self.name}")
         with closing(Git.open(self.root, self.settings.remote)) as git:
-            if not git.commit_named(commit):
-                what = f"{self.name.capitalize()} runs {tag}, whose commit {commit:.9} is not here."
-                raise Refused(what, "git fetch --tags")
             return code.make_ready(git, tag, commit, self.install)
 
     def variables(self, version: str, origin: str = "") -> dict[str, str]:
@@ -151,6 +148,7 @@ class Environment:
         marker = folder / "node_modules" / ".installed-for"
         if read_text(marker) != wanted:
             env = {**self.variables(""), "CI": "1"}
+            marker.unlink(missing_ok=True)
             process.run(self.settings.install, cwd=folder, env=env, timeout=INSTALL, supervised=True)
             if marker.parent.exists():
                 atomic_write(marker, wanted.encode())

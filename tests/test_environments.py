@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -159,6 +159,18 @@ def test_packages_are_installed_again_when_one_of_their_files_has_changed(tmp_pa
         (tmp_path / lock).write_text(content)
         here.install(tmp_path)
         assert (tmp_path / "installed").read_text() == "x" * times
+
+
+def test_an_install_that_failed_is_tried_again_for_the_package_files_of_before(tmp_path: Path) -> None:
+    code = "from pathlib import Path; Path('node_modules').mkdir(exist_ok=True)\n"
+    code += "open('installed', 'a').write('x'); assert Path('package.json').read_text() == 'one'"
+    settings = Settings.model_validate({"install": [sys.executable, "-c", code]})
+    here = Environment("dev", settings, tmp_path, "host=h dbname=d", "", tmp_path, None)
+    for content in ("one", "two", "one"):
+        (tmp_path / "package.json").write_text(content)
+        with nullcontext() if content == "one" else pytest.raises(Refused):
+            here.install(tmp_path)
+    assert (tmp_path / "installed").read_text() == "xxx"
 
 
 # The web app

@@ -28,11 +28,19 @@ def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None])
     """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder."""
     code = folder_of(git.root, tag)
     if not is_ready(git.root, tag, commit):
+        need_commit(git, tag, commit)
+        code.with_suffix(".ready").unlink(missing_ok=True)  # else it could say that half of another commit is ready
         unpack(git, commit, code)
         with readable_by_all():
             install(code)
         atomic_write(code.with_suffix(".ready"), commit.encode())
     return code
+
+
+def need_commit(git: Git, tag: str, commit: str) -> None:
+    """Raise `Refused` where `commit`, that of the release `tag`, is not here."""
+    if not git.commit_named(commit):
+        raise Refused(f"The commit {commit:.9} of {tag} is not here.", f"git fetch {git.remote} tag {tag}")
 
 
 def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, str]]:

@@ -1,0 +1,38 @@
+"""The code of a release on the releasing machine: unpacked once, whole."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks.deploy import code
+from release_tasks.errors import Refused
+from release_tasks.git import Git
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+
+def fail(folder: Path) -> None:
+    raise Refused("The registry is away.")
+
+
+def test_a_tree_whose_install_failed_is_not_taken_for_that_of_the_commit_before(work: Work) -> None:
+    """It was: DDL runner, stamp and tar used the other commit's files."""
+    one, two = work.commit({"file": "one"}), work.commit({"file": "two"})
+    with closing(Git.open(work.root, "origin")) as git:
+        code.make_ready(git, "v0.1.1", one, lambda folder: None)
+        with pytest.raises(Refused):
+            code.make_ready(git, "v0.1.1", two, fail)
+        assert not code.is_ready(work.root, "v0.1.1", one)
+        folder = code.make_ready(git, "v0.1.1", one, lambda folder: None)
+    assert (folder / "file").read_text() == "one"
+
+
+def test_a_commit_that_is_not_here_comes_with_the_command_that_fetches_it(work: Work) -> None:
+    with closing(Git.open(work.root, "origin")) as git, pytest.raises(Refused) as refused:
+        code.make_ready(git, "v0.1.1", "0" * 40, lambda folder: None)
+    assert refused.value.problems[0].hint == "git fetch origin tag v0.1.1"

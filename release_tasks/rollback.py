@@ -31,6 +31,8 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
             screen.say(f"{where.capitalize()} runs {version} already; nothing was changed. {in_place}")
             return
         now, commit = env.hosts.tag() or "nothing", env.hosts.facts(tag)["commit"]
+        if not is_stamped:
+            code.need_commit(git, tag, commit)
         ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_lost(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
@@ -42,8 +44,12 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         with screen.busy(f"Going back to {version}"):
             if not runs:
                 env.hosts.switch(tag)
-            if not is_stamped:
-                env.stamp(version, code.make_ready(git, tag, commit, env.install))
+            try:
+                if not is_stamped:
+                    env.stamp(version, code.make_ready(git, tag, commit, env.install))
+            except Refused as no:
+                what = f"{where.capitalize()} runs {version} again, but its session is not stamped yet: {no}"
+                raise Refused(what, f"{again()}   # once that is solved; it only stamps then") from None
         screen.say(f"{where.capitalize()} runs {version}.", "bold green")
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from release_tasks import rollback
 from release_tasks.errors import Refused
 from release_tasks.rollback import _target
 from release_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
 
 RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": "earlier"}}
 
@@ -28,3 +33,30 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
 def test_by_default_it_is_what_had_the_traffic_before_the_newest() -> None:
     releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
     assert _target(env(releases, "v0.1.1"), None) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
+
+
+def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_though_the_stamp_fails(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traffic had moved, git's own error followed, and no command stamped it any more."""
+    switched, commits = list[str](), {"": "f" * 40, "v0.1.1": "0" * 40}
+
+    def stamp(version: str, code: object) -> None:
+        raise Refused("The stamp's program is away.")
+
+    here = env({"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}, "v0.1.2")
+    here.settings = Settings.model_validate({"stamp": {"command": ["stamp"]}})
+    here.hosts.facts, here.hosts.switch = lambda tag: {"commit": commits[tag]}, switched.append
+    here.root, here.origin, here.is_embedded, here.to_close = work.root, "http://127.0.0.1:1", False, []
+    here.lock, here.last_stamp = SimpleNamespace(hold=lambda version: None), lambda: None
+    here.runs = lambda version: False
+    here.stamp, here.install = stamp, lambda code: None
+    monkeypatch.setattr(rollback.embedded, "environment_of", lambda *_: nullcontext(here))
+    config = SimpleNamespace(run=SimpleNamespace(dry=False))
+    with pytest.raises(Refused, match=r"The commit 000000000 of v0\.1\.1 is not here") as refused:
+        rollback.roll_back(config, "production", None, yes=True)
+    assert refused.value.problems[0].hint == "git fetch origin tag v0.1.1" and switched == []
+    commits["v0.1.1"] = work.git("rev-parse", "HEAD").strip()
+    with pytest.raises(Refused, match=r"Production runs 0\.1\.1 again, but its session is not stamped yet: "):
+        rollback.roll_back(config, "production", None, yes=True)
+    assert switched == ["v0.1.1"]

@@ -172,7 +172,7 @@ def deploy_rollback(c, env="production", to=None, yes=False):
 @task(name="running", help={"json": JSON})
 def deploy_running(c, json=False):
     """Show what runs in each environment, since when, by whom, and what a release under way waits for."""
-    layer.running.report(c.config, json, next_step(post_release, c.config))
+    layer.running.report(c.config, json, lambda: next_step(post_release, c.config))
 
 
 @task(name="history", help={"env": ENV, "json": JSON})

@@ -1,6 +1,8 @@
 """`inv deploy.running`: what runs in each environment, at a glance; `inv deploy.history`: what happened to one."""
 
+from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC
 from operator import itemgetter
 from typing import Any
 
@@ -17,8 +19,8 @@ FACTS = ["answers", "tag", "colour", "commit", "since", "by", "stamped", "ddl", 
 EMBEDDED = "embedded: runs only with a command"
 
 
-def report(config: Any, as_json: bool, ahead: str) -> None:
-    """Print a row for each environment, and the step that is `ahead` of a release under way.
+def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
+    """Print a row for each environment, and the next step of a release under way, or why that is not known.
 
     Raises `SystemExit` where there are environments to be reached, and none was.
     """
@@ -31,6 +33,10 @@ def report(config: Any, as_json: bool, ahead: str) -> None:
                 _look(row, row["environment"], git, settings)
             except Refused as no:
                 row["problem"] = str(no)
+    try:
+        ahead = next_step()
+    except Refused as no:  # which is no reason not to show what runs
+        ahead = f"unknown: {no}"
     if as_json:
         screen.as_json({"environments": rows, "next": ahead})
     else:
@@ -79,7 +85,8 @@ def history(config: Any, where: str, as_json: bool) -> None:
     with embedded.environment_of(config, where) as env:
         looks = {} if where == "dev" else env.hosts.looks()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]
-        rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in env.stamps(50)]
+        stamps = [(version, at.astimezone(UTC)) for version, at in env.stamps(50)]
+        rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in stamps]
     rows = sorted(rows, key=itemgetter("at")) + [{"what": each.problem} for each in looks.values() if each.problem]
     rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]
     if as_json:

@@ -1,16 +1,21 @@
-"""What `inv deploy.history` shows."""
+"""What `inv deploy.running` and `inv deploy.history` show."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from release_tasks import running
+from release_tasks.errors import Refused
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
 
 
 @pytest.mark.parametrize("stamps", [[], [("0.1.1", datetime(2026, 11, 26, tzinfo=UTC))]])
@@ -28,3 +33,29 @@ def test_the_history_of_dev_says_that_it_has_no_deployments(
     shown = capsys.readouterr().out
     assert "Dev has no deployments: it runs the working tree." in shown
     assert ("stamped 0.1.1" in shown) == bool(stamps) == ("History" in shown)
+
+
+def test_stamps_stand_among_the_switches_by_one_clock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server in another zone had its stamps an hour late, with the Z of UTC."""
+    there = datetime(2026, 11, 26, 13, tzinfo=timezone(timedelta(hours=1)))
+    here = SimpleNamespace(stamps=lambda most: [("0.1.1", there)])
+    monkeypatch.setattr(running.embedded, "environment_of", lambda *_: nullcontext(here))
+    running.history(None, "dev", as_json=True)
+    assert json.loads(capsys.readouterr().out)[0]["at"] == "2026-11-26 12:00:00Z"
+
+
+def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(
+    work: Work, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the remote away, or a tag that is not here, it showed nothing at all."""
+
+    def next_step() -> str:
+        raise Refused("The remote does not answer.")
+
+    monkeypatch.setattr(running, "project_root", lambda config: work.root)
+    running.report({}, True, next_step)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["next"] == "unknown: The remote does not answer."
+    assert [row["environment"] for row in shown["environments"]] == ["dev", "staging", "production"]

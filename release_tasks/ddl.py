@@ -101,6 +101,10 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     with environment_of(config, where) as environment:
         with environment.connect() as connection:
             missing = apply.unapplied(connection, files, settings.ddl)
+            last = apply.last_version(connection, settings.ddl)
+        if where != "dev" and versions.is_version(version) and versions.is_later_release(last, version):
+            what = f"{where.capitalize()} has the DDL pack of {last}; the one here is that of {version}, an older one."
+            raise Refused(what, f"git switch --detach {settings.tag_of(last)}   # whose pack it has")
         if not missing and not again:
             refuse(missing_problems(environment, files))
             screen.say(f"The ledger of {where} has all: {counted(len(files), 'file')}. To apply again: --again")

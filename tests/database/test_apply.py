@@ -443,6 +443,21 @@ def test_only_dev_gets_what_is_not_committed(work: Work, inv: Callable[..., Any]
     assert tables(outside) == ["new", "things"]
 
 
+def test_an_older_pack_never_goes_over_a_later_one(
+    work: Work, inv: Callable[..., Any], outside: psycopg.Connection
+) -> None:
+    """A clone that lagged behind took functions and views back, with a yes even in production."""
+    work.commit({"VERSION": "0.1.2-dev\n"})
+    said(inv("ddl.apply"))
+    outside.execute("update ops.ddl_ledger set version = '0.1.2'")
+    work.commit({"VERSION": "0.1.1\n", "ddl/02_more.sql": "select 1;\n"})
+    refused = said(inv("ddl.apply"), code=1)
+    assert "Staging has the DDL pack of 0.1.2; the one here is that of 0.1.1, an older one." in refused
+    assert "git switch --detach v0.1.2" in refused
+    work.commit({"VERSION": "0.1.3-dev\n"})
+    assert "Applied 3 files" in said(inv("ddl.apply"))
+
+
 def test_an_empty_pack_is_no_success(work: Work, inv: Callable[..., Any]) -> None:
     work.git("rm", "--quiet", "ddl/*.sql")
     work.commit({})

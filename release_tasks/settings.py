@@ -143,8 +143,14 @@ class Settings(Model):
         return f"support/{self.tag_of('.'.join(version.split('.')[:2])).removeprefix('v')}"
 
     @property
+    def commands(self) -> dict[str, list[str]]:
+        """The application's commands that are set, by their keys."""
+        found = {"install": self.install, **{f"services.{name}": command for name, command in self.services.items()}}
+        found |= {"ddl.command": self.ddl.command, "stamp.command": self.stamp.command}
+        return {key: command for key, command in found.items() if command}
+
+    @property
     def uses_node(self) -> bool:
         """Whether any command is Node's or a package manager's, or Node itself says how the DDL pack is sorted."""
         order = ["node"] if self.ddl.order == "javascript" else self.ddl.order
-        commands = [self.install, self.ddl.command, order, self.stamp.command, *self.services.values()]
-        return any(command[:1] in NODES for command in commands)
+        return any(command[:1] in NODES for command in [order, *self.commands.values()])

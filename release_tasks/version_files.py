@@ -5,7 +5,8 @@ import re
 import tomllib
 from functools import reduce
 
-from release_tasks.errors import Refused
+from release_tasks import versions
+from release_tasks.errors import Problem, Refused
 from release_tasks.settings import VersionFile
 
 ENTRY = re.compile(r"""(version["']?\s*[:=]\s*["'])([^"'\s\\]+)(?=["'])""")
@@ -58,3 +59,16 @@ def _entries(file: VersionFile, text: str) -> list[tuple[int, int]]:
         raise Refused(f"{file.path} is no {name}: {no}.", fix) from None
     values = [reduce(lambda at, key: at.get(key) if isinstance(at, dict) else None, keys, data) for keys in places]
     return sorted((int(it[1]), int(it[2])) for value in values if (it := MARK.fullmatch(str(value))))
+
+
+def version_problems(path: str, found: str, target: str) -> list[Problem]:
+    """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
+    if not found:
+        what = f"{path} is not committed, or it is empty; expected a version."
+    elif not versions.is_version(found):
+        what = f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release."
+    elif versions.is_past(found, target):
+        what = f"{path} says {found}, which is past {target}."
+    else:
+        return []
+    return [Problem(what, f"Write {target} or the version in work into {path}, and commit.")]

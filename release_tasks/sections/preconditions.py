@@ -14,7 +14,7 @@ from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import deployment, tag, withdrawal
-from release_tasks.version_files import version_in
+from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
@@ -130,19 +130,6 @@ def have_versions_in_line(release: Release) -> str:
     return f"{version} now"
 
 
-def version_problems(path: str, found: str, target: str) -> list[Problem]:
-    """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
-    if not found:
-        what = f"{path} is not committed, or it is empty; expected a version."
-    elif not versions.is_version(found):
-        what = f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release."
-    elif versions.is_past(found, target):
-        what = f"{path} says {found}, which is past {target}."
-    else:
-        return []
-    return [Problem(what, f"Write {target} or the version in work into {path}, and commit.")]
-
-
 def have_a_ddl_pack_in_order(release: Release) -> str:
     """The DDL pack is there, in order, in UTF-8."""
     pack, ddl = release.pack, release.settings.ddl
@@ -159,14 +146,12 @@ def have_what_commands_name(release: Release) -> str:
     settings, folder = release.settings, release.root / release.settings.folder
     problems = environments.folder_problems(release.root, settings)
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
-    commands = {f"services.{name}": command for name, command in settings.services.items()}
-    commands |= {"ddl.command": settings.ddl.command, "stamp.command": settings.stamp.command}
-    commands = {key: command for key, command in {"install": settings.install, **commands}.items() if command}
-    for key, command in commands.items():
+    for key, command in settings.commands.items():
         packages = environments.package_files(folder) if key == "install" else []
         for word in [*(word for word in command if SCRIPT.fullmatch(word)), *packages]:
             file = (PurePosixPath(settings.folder) / word).as_posix()
-            if release.git.bytes_at(release.tip, file) is None:
+            is_built = key != "install" and release.git.look("check-ignore", "--quiet", file).code == 0
+            if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
                 what = f"release.{key} needs {word}, and {file} is not committed."
                 fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
                 problems.append(Problem(what, fix))
@@ -175,21 +160,26 @@ def have_what_commands_name(release: Release) -> str:
         refuse(problems)
         release.only_in_a_run()  # Node and pnpm may have to be installed
         path = node.runtime(folder, release.folder.parent)["PATH"]
-    for key, command in commands.items():
+    for key, command in settings.commands.items():
         if "/" not in command[0] and not shutil.which(command[0], path=path):
             program = shlex.quote(command[0])
             what = f"release.{key} runs {program}, and there is no such program."
             problems.append(Problem(what, f"which {program}   # or correct release.{key} in invoke.yaml"))
     refuse(problems)
-    return ", ".join(commands)
+    return ", ".join(settings.commands)
 
 
 @until_published
 def install_from_a_clean_tree(release: Release) -> str:
     """What is committed can be installed, without anything that only lies in this folder."""
     release.only_in_a_run()
-    code.make_ready(release.git, release.tag, release.tip, release.environment("dev").install)
-    return " ".join(release.settings.install) or "release.install is not set"
+    settings, install = release.settings, release.environment("dev").install
+    folder = code.make_ready(release.git, release.tag, release.tip, install) / settings.folder
+    words = [(key, word) for key, command in settings.commands.items() for word in command if SCRIPT.fullmatch(word)]
+    missing = [f"release.{key} needs {word}" for key, word in words if not (folder / word).exists()]
+    where = f"ls {shlex.quote(str(folder))}   # there release.install was run"
+    refuse(Problem(f"{what}, which is not there after release.install.", where) for what in missing)
+    return " ".join(settings.install) or "release.install is not set"
 
 
 @until_over

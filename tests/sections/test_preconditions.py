@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from release_tasks.errors import NotYet, Problem, Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import write_the_docs_pack
-from release_tasks.sections.preconditions import version_problems
+from release_tasks.version_files import version_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -467,6 +468,25 @@ def test_the_embedded_dev_is_installed_before_the_runner_of_its_pack(work: Work,
     release = work.release(install=install, ddl={"command": runner, "must_print": "{count} files applied"})
     (problem,) = take(preconditions.validate_the_ddl_pack_on_dev, release).problems
     assert "did not print" in problem.what and "AssertionError" not in problem.what
+
+
+def test_what_the_install_builds_need_not_be_committed_but_has_to_be_there(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """A compiled app was refused, with the hint to commit what was compiled."""
+    work.commit({".gitignore": "dist/\n"})
+    build = "import pathlib; pathlib.Path('dist').mkdir(); pathlib.Path('dist', {!r}).touch()"
+    for made, state in (("server.js", DONE), ("other.js", REFUSED)):
+        install = ["python3", "-c", build.format(made)]
+        with closing(work.release(install=install, stamp={"command": ["sh", "dist/server.js"]})) as release:
+            assert take(preconditions.have_what_commands_name, release).state == DONE
+            installed = take(preconditions.install_from_a_clean_tree, release)
+        assert installed.state == state
+        work.commit({"again": made})
+    what = "release.stamp.command needs dist/server.js, which is not there after release.install."
+    assert installed.problems[0].what == what
+    bare = take(preconditions.have_what_commands_name, work.release(stamp={"command": ["sh", "dist/server.js"]}))
+    assert "dist/server.js is not committed" in bare.problems[0].what
 
 
 def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it(

@@ -130,6 +130,6 @@ def _candidate(release: Release, env: Environment) -> Iterator[str]:
             stack.callback(mask_file, log)  # when it has been stopped
             stack.callback(candidate.stop)
         timeout = max(release.settings.acceptance.wait, 1)
-        if not wait_until(lambda: env.running_version(origin) == release.version, timeout):
+        if not wait_until(lambda: env.running_version(origin) in (release.version, "any"), timeout):
             raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
         yield origin

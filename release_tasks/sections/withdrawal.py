@@ -54,6 +54,7 @@ def _left_in(release: Release, name: str) -> Iterator[str]:
         env = release.environment(name)
         stamp = env.last_stamp()
         runs = env.running_version() or "nothing"
+        runs = env.hosts.tag() or "something" if runs == "any" else runs
         yield f"{name} runs {runs}{f', stamped for {stamp[0]}' if stamp else ''}"
     except (NotYet, Refused):
         yield f"{name} could not be reached"

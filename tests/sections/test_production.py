@@ -1,0 +1,61 @@
+"""Section 8 on the new code before the flip, with and without what lets it run beside the old one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from release_tasks.outcome import DONE, Outcome
+from release_tasks.sections.deployment import put_the_code_in_place, unpack_the_code
+from release_tasks.sections.production import pass_the_checks_before_the_flip
+from release_tasks.sections.withdrawal import _left_in
+
+if TYPE_CHECKING:
+    from release_tasks.release import Release
+    from tests.conftest import Web, Work
+
+OWN = "('127.0.0.1', int(os.environ['PORT']))"
+SERVER = f"import http.server as s, os; s.HTTPServer({OWN}, s.SimpleHTTPRequestHandler).serve_forever()"
+TEST = "def test_this_code_answers(api):\n    assert api.get('/VERSION').text.strip() == '0.1.1-dev'\n"
+
+
+@pytest.fixture
+def placed(work: Work, web: Web, dsn: str, take: Callable[..., Outcome]) -> Callable[..., Release]:
+    """Return what makes a release whose code is in place in production, where 0.1.0 has the traffic."""
+
+    def placed(**settings: object) -> Release:
+        web.be("0.1.0")
+        place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
+        release = work.release(environments={"production": place}, branch="", ddl={"folder": "none"}, **settings)
+        release.options = {"env": "production"}  # type: ignore[attr-defined]
+        work.commit({"smokes/test_app.py": TEST, "acceptance/test_app.py": TEST})
+        work.release_before(release.tag)
+        for step in (unpack_the_code, put_the_code_in_place):
+            assert not take(step, release).problems
+        return release
+
+    return placed
+
+
+def test_an_app_without_a_route_for_its_version_is_tried_before_the_flip(
+    placed: Callable[..., Release], take: Callable[..., Outcome]
+) -> None:
+    """Whatever answers there is the new code; production always stopped here, its DDL applied."""
+    release = placed(acceptance={"version": "", "wait": 10}, services={"web": [sys.executable, "-c", SERVER]})
+    passed = take(pass_the_checks_before_the_flip, release)
+    assert passed.state == DONE, passed
+    assert passed.text.count("this code answers") == 2
+
+
+def test_a_withdrawal_tells_what_is_on_record_where_no_route_tells_the_version(
+    placed: Callable[..., Release],
+) -> None:
+    """The notes said that production runs any."""
+    release = placed(acceptance={"version": ""})
+    assert list(_left_in(release, "production")) == ["production runs something"]
+    srv = release.root / "srv"
+    (srv / "current").symlink_to(srv / "releases" / release.tag)
+    assert list(_left_in(release, "production")) == ["production runs v0.1.1"]

@@ -36,6 +36,10 @@ class Seen:
     nginx: str = ""  # as `nginx -v` says it
     problem: str = ""
 
+    def commit(self, tag: str) -> str:
+        """Return the commit that the release `tag` has there, "" where it is not in place."""
+        return str(self.releases.get(tag, {}).get("commit", ""))
+
 
 class Hosts:
     """The hosts `names` of the environment `name`: by default this machine, where they do their part in our process."""
@@ -102,7 +106,7 @@ class Hosts:
     def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
         """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
         about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
-        lacking = [name for name, seen in self.seen().items() if not seen.releases.get(tag)]
+        lacking = [name for name, seen in self.seen().items() if seen.commit(tag) != facts["commit"]]
         self.each(lacking, "place", **about)
 
     def switch(self, tag: str) -> None:
@@ -157,6 +161,6 @@ class Hosts:
 
 
 def in_place(looks: dict[str, Seen]) -> dict[str, dict[str, Any]]:
-    """Return tag → facts of the releases that every one of `looks` has seen, what was placed last first."""
-    first, *others = [seen.releases for seen in looks.values()]
-    return {tag: facts for tag, facts in first.items() if all(tag in each for each in others)}
+    """Return tag → facts of the releases that every one of `looks` has, at one commit, what was placed last first."""
+    first, *others = looks.values()
+    return {tag: own for tag, own in first.releases.items() if {each.commit(tag) for each in others} <= {own["commit"]}}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.hosts import Hosts
+from release_tasks.deploy.hosts import Hosts, Seen, in_place
 from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
 from tests.deploy.servers import Server, facts, lives, put, tree
@@ -106,6 +106,19 @@ def test_a_release_in_place_is_not_unpacked_again_and_a_killed_attempt_is_remove
     assert mark.exists()
     put(hosts, "0.1.2")
     assert not hosts.host.code_of(".v0.1.0.part").exists()
+
+
+def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server) -> None:
+    """The old commit was taken for it: "It was done, but it did not hold", for good."""
+    hosts = Hosts("production", server.plain())
+    put(hosts, "0.1.1")
+    anew = {**facts("0.1.1"), "commit": "a" * 40}
+    hosts.place("v0.1.1", anew, tree(server.folder, "0.1.1", {"anew": ""}))
+    assert hosts.facts("v0.1.1")["commit"] == "a" * 40
+    assert (hosts.host.code_of("v0.1.1") / "anew").exists()
+    here, there = Seen(releases={"v0.1.1": anew}), Seen(releases={"v0.1.1": facts("0.1.1")})
+    assert in_place({"h1": here, "h2": here}) == {"v0.1.1": anew}
+    assert in_place({"h1": here, "h2": there}) == {}, "h2 still has the old commit"
 
 
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:

@@ -101,7 +101,7 @@ class Host(Releases):
         live = self.record()[1]
         colour = self.colour_of(tag) or self.other(live)
         origin = f"http://127.0.0.1:{self.colours[colour]}"
-        if not self.answers(tag, origin):
+        if self.linked(colour) != tag or not self.answers(tag, origin):
             self.stop(colour)
             if is_taken(self.colours[colour]):
                 what = f"Port {self.colours[colour]} ({colour}) is taken by something that `stop` does not stop."

@@ -17,7 +17,7 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts, Seen, in_place
 from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
-from tests.deploy.servers import Server, facts, lives, put, tree
+from tests.deploy.servers import Server, facts, lives, put, tree, version_at
 
 
 def running(server: Server, version: str = "0.1.1", **about: object) -> Hosts:
@@ -165,6 +165,22 @@ def test_the_next_release_is_started_idle_and_gets_the_traffic_in_the_other_colo
     assert look(hosts) == ("v0.1.2", "green", "0.1.2")
     assert hosts.has_traffic("v0.1.2", "0.1.2") and not hosts.has_traffic("v0.1.1", "0.1.1")
     assert (list(server.pids()), hosts.facts("v0.1.2")["before"]) == (["green-web"], "v0.1.1")
+
+
+def test_without_a_route_for_the_version_what_the_idle_colour_still_runs_is_not_taken_for_the_next(
+    server: Server,
+) -> None:
+    """Whatever answered there was: it was never linked, and the switch was a KeyError."""
+    hosts = running(server, version_path="")
+    put(hosts, "0.1.2")
+    hosts.switch("v0.1.2")
+    hosts.host.call(hosts.host.restart, "blue", "web")  # 0.1.1, which nobody stopped
+    assert hosts.host.answers("v0.1.1", f"http://127.0.0.1:{server.blue}", 5)
+    put(hosts, "0.1.3")
+    with hosts.idle("v0.1.3") as origin:
+        assert version_at(origin) == "0.1.3"
+    hosts.switch("v0.1.3")
+    assert server.version() == "0.1.3" and look(hosts)[:2] == ("v0.1.3", "blue")
 
 
 def test_a_switch_that_is_done_changes_nothing_and_one_that_no_longer_answers_is_done_again(server: Server) -> None:

@@ -7,6 +7,7 @@ import time
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from release_tasks import ddl, suites
 from release_tasks.checks.logs import positions
@@ -53,9 +54,10 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
         (now,) = connection.execute("select now()").fetchall()[0]
     logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
     about = {"version": release.version, "commit": commit, "began": now.isoformat(), "began_unix": time.time()}
-    tree = release.folder / "tree.tar"
-    code.pack(release.git, commit, release.code, tree)
-    env.hosts.place(release.tag, {**about, "positions": logs}, tree)
+    with TemporaryDirectory() as folder:
+        tree = Path(folder, "tree.tar")
+        code.pack(release.git, commit, release.code, tree)
+        env.hosts.place(release.tag, {**about, "positions": logs}, tree)
 
 
 @until_live

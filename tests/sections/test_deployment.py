@@ -79,6 +79,11 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
     assert take(put_the_code_in_place, release).state == CHANGED
 
 
+def test_the_tar_for_the_hosts_is_not_kept(release: Release, take: Callable[..., Outcome]) -> None:
+    put(release, take)
+    assert list((release.root / ".release").rglob("*.tar")) == []
+
+
 def test_a_first_deployment_that_does_not_answer_stays_as_it_is(
     release: Release, take: Callable[..., Outcome], web: Web
 ) -> None:

@@ -48,7 +48,7 @@ class Ansible(Ssh):
 
     def answers(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         if verb == "look":
-            return super().answers(names, verb)
+            return super().answers(names, verb, **arguments)
         found = self.play(names, verb, **arguments)
         return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
 

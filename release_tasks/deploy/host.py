@@ -48,18 +48,18 @@ class Host(Releases):
     colours: dict[str, int] = field(default_factory=dict)
     nginx: list[str] = field(default_factory=list)
 
-    def look(self) -> dict[str, Any]:
-        """Return which release has the traffic in which colour, what answers, the releases here, and the switches."""
+    def look(self, nginx: bool = False) -> dict[str, Any]:
+        """Return which release has the traffic in which colour, what answers, the releases here, and the switches.
+
+        With `nginx` also the version of the one in front of the colours, which may take a call of sudo.
+        """
         tag, colour = self.record()
         torn = [str(file) for file in self.code_of("").glob("*.json") if "torn" in self.facts(file.stem)]
-        found: dict[str, Any] = {
-            "tag": tag,
-            "colour": colour,
-            "answers": probe(self.front, self.version_path),
-            "torn": torn,
-        }
-        with suppress(Refused):
-            found["nginx"] = run([*self.nginx, "-v"], self.folder, {}, 10).strip() if self.colours else ""
+        found: dict[str, Any] = {"tag": tag, "colour": colour, "torn": torn}
+        found["answers"] = probe(self.front, self.version_path)
+        if nginx and self.colours:
+            with suppress(Refused):
+                found["nginx"] = run([*self.nginx, "-v"], self.folder, {}, 10).strip()
         return {**found, "releases": self.releases(), "switches": self.switches()}
 
     def record(self) -> tuple[str, str]:

@@ -33,7 +33,6 @@ class Seen:
     releases: dict[str, dict[str, Any]] = field(default_factory=dict)
     switches: tuple[dict[str, str], ...] = ()
     torn: tuple[str, ...] = ()
-    nginx: str = ""  # as `nginx -v` says it
     problem: str = ""
 
     def commit(self, tag: str) -> str:
@@ -86,7 +85,8 @@ class Hosts:
 
     def warnings(self) -> list[str]:
         """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
-        found = {seen.nginx.rpartition("/")[2]: name for name, seen in self.seen().items() if seen.nginx}
+        looks = self.each(self.names, "look", nginx=True).items()
+        found = {look["nginx"].rpartition("/")[2]: name for name, look in looks if "nginx" in look}
         old = {each: name for each, name in found.items() if [*map(int, re.findall(r"\d+", each))][:3] < [1, 27, 4]}
         return [f"nginx {each} on {name} may lose a request at a flip; 1.27.4 does not" for each, name in old.items()]
 

@@ -451,9 +451,10 @@ def test_an_nginx_that_may_lose_a_request_is_named(server: Server) -> None:
     hosts = Hosts("production", server.behind_nginx())
     assert hosts.warnings() == []
     old = server.folder / "old-nginx"
-    old.write_text("#!/bin/sh\necho 'nginx version: nginx/1.22.1' >&2\n")
+    old.write_text("#!/bin/sh\necho called >>called\necho 'nginx version: nginx/1.22.1' >&2\n")
     old.chmod(0o755)
     hosts.host.nginx = [str(old)]
+    assert hosts.tag() == "" and not (server.folder / "called").exists(), "with sudo each call is logged"
     assert hosts.warnings() == ["nginx 1.22.1 on this machine may lose a request at a flip; 1.27.4 does not"]
 
 

@@ -1,5 +1,6 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
@@ -125,7 +126,9 @@ class Environment:
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             expected = '; expected JSON with a "version".' if self.settings.acceptance.version else "."
             said = mask("\n".join([f"{self.probe()[1]}{expected}", *last]))
-            raise Refused(f"The web app of {self.name} is not ready: {said}", f"cat {log}")
+            url = f"{self.origin}{self.settings.acceptance.version}"
+            hint = shlex.join(["cat", str(log)] if log.exists() else ["curl", "-i", url])
+            raise Refused(f"The web app of {self.name} is not ready: {said}", hint)
 
     def probe(self, origin: str = "") -> tuple[str, str]:
         """Return the version that the web app says it is ("" for none, "any" where no route tells), and the answer."""

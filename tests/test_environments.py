@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -181,6 +182,21 @@ def test_the_web_app_says_its_version_whatever_the_status(environment: Callable[
     web.answers["/api/version"] = (503, '{"version": "0.1.1"}')
     assert here.running_version() == "0.1.1"
     assert environment().running_version(web.origin) == "0.1.1"
+
+
+def test_what_is_not_ready_is_shown_by_a_command_that_works_there(
+    environment: Callable[..., Environment], web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a web.log only where the web app is a child of ours."""
+    monkeypatch.setattr("release_tasks.environments.READY", 0)
+    here, hints = environment(origin=web.origin), list[str]()
+    for _ in range(2):
+        with pytest.raises(Refused, match="The web app of staging is not ready") as refused:
+            here.wait_until_ready()
+        hints.append(refused.value.problems[0].hint)
+        here.folder.mkdir(exist_ok=True)
+        (here.folder / "web.log").touch()
+    assert hints == [f"curl -i {web.origin}/api/version", shlex.join(["cat", str(here.folder / "web.log")])]
 
 
 def test_a_redirect_is_not_followed(environment: Callable[..., Environment], web: Web) -> None:

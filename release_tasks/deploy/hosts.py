@@ -1,6 +1,7 @@
 """The hosts of an environment: what is to be seen on all of them, and what all of them do, at once or in batches.
 
-What one host does is in host.py; how it is reached in ssh.py and ansible.py.
+What one host does is in host.py, a tool in its place in tool.py; how it is called in remote.py, how it is reached in
+ssh.py and ansible.py, and which of them it is in drivers.py.
 """
 
 import getpass

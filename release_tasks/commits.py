@@ -8,7 +8,7 @@ from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
 
 TRAILER = "Release-Step"  # of each commit of ours; its value, the step, is a tag and a section
-LOG = ["log", "-z", "--format=%H%n%s%n%b", "--encoding=UTF-8", "--no-show-signature", "--topo-order", "--no-merges"]
+LOG = ["log", "-z", "--format=%H%n%s%n%b", "--encoding=UTF-8", "--topo-order", "--no-merges"]
 KINDS = {  # of lines in the notes: the types of commits, and the verbs
     "breaking": "",
     "added": "feat add adds added",

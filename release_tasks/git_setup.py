@@ -44,8 +44,8 @@ def trusted(finished: Finished) -> None:
 
 
 def variables() -> dict[str, str]:
-    """Return variables for git: no editor, its words in English, our commits in UTF-8, LF no reason to refuse."""
-    ours = "'core.safecrlf=false' 'i18n.commitEncoding=UTF-8'"
+    """Return variables for git: no editor, English words, our commits in UTF-8; LF and signatures are no matter."""
+    ours = "'core.safecrlf=false' 'i18n.commitEncoding=UTF-8' 'log.showSignature=false'"
     config = f"{os.environ.get('GIT_CONFIG_PARAMETERS', '')} {ours}"
     return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -154,5 +155,18 @@ def test_a_remote_that_forbids_force_and_deletion_takes_it_and_signed_commits_ar
     work.git("config", "commit.gpgsign", "false")
     lock.git.refresh()
     lock.push()
+    lock.push(last=True)
+    assert lock.state().holder == FREE
+
+
+def test_a_signed_lock_is_read_also_where_git_shows_signatures(work: Work, tmp_path: Path) -> None:
+    """Git then prints "No signature", or who signed, before what the format names."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
+    settings = {"commit.gpgsign": "true", "gpg.format": "ssh", "user.signingkey": str(tmp_path / "key")}
+    for key, value in {**settings, "log.showSignature": "true"}.items():
+        work.git("config", key, value)
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push()
+    assert (lock.state().commit, lock.state().holder) == (lock.at, lock.holder)
     lock.push(last=True)
     assert lock.state().holder == FREE

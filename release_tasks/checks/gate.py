@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         file = Path(os.environ[VARIABLE])
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
-        file.unlink()  # a run that is killed leaves no password behind
+        file.unlink()  # no test finds the password there
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):

@@ -61,7 +61,7 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
         argv += [*BROWSER, f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
     argv += [*GATE, *map(str, files), *chosen]
     how: dict[str, Any] = {"cwd": records.parent, "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
-    with TemporaryDirectory(prefix="checks-", dir=records) as folder:  # which only its owner can read
+    with TemporaryDirectory(prefix="checks-") as folder:  # only its owner can read it; it goes with a killed run
         env = {**VARIABLES, **node_of_playwright(), VARIABLE: f"{folder}/target.json"}
         try:
             if OWN_PACKAGES in read_text(files[0]):

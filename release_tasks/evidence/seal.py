@@ -126,7 +126,9 @@ def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: 
     for row in new:
         previous = hashlib.sha512(lines[-1]).hexdigest() if lines else first
         lines.append(json.dumps({"previous": previous, **row}, ensure_ascii=False).encode())
+    if new:
+        signature_of(file).unlink(missing_ok=True)  # first, so that the next call signs what a stop left unsigned
     atomic_write(file, b"".join(line + b"\n" for line in lines))
-    if key and (new or not signature_of(file).exists()):
+    if key and not signature_of(file).exists():
         sign(file, root, key)
     return len(new)

@@ -194,3 +194,18 @@ def test_an_index_is_verified_line_by_line(good: Good, tmp_path: Path) -> None:
     assert "is not what app has signed" in check().message or "no key of" in check().message
     file.with_name("index.jsonl.sig").unlink()
     assert check().message == "index.jsonl is not signed"
+
+
+def test_lines_that_were_not_signed_before_a_kill_are_signed_later(
+    good: Good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file, rows = tmp_path / "index.jsonl", [{"project": name, "version": "0.1.1"} for name in "abc"]
+    seal.append(file, rows[:2], "", tmp_path, str(good.key))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(seal, "sign", killed)
+        seal.append(file, rows, "", tmp_path, str(good.key))
+    assert seal.append(file, rows, "", tmp_path, str(good.key)) == 0
+    assert seal.signer_of(file, good.allowed, NOW + timedelta(minutes=5)) == "app"

@@ -42,9 +42,9 @@ def show(
             raise Refused(f"--at says {at!r}; expected a time.", "--at 2026-11-26T15:00") from None
     with TemporaryDirectory() as work:
         ours, theirs = Path(work, "allowed_signers"), Path(work, "roots.pem")
-        if evidence.signing_key:
+        if evidence.signing_key and not signers:
             ours.write_bytes(seal.allowed_signers(settings.app, root, evidence.signing_key))
-        if evidence.authorities:
+        if evidence.authorities and not ca:
             theirs.write_bytes(b"\n".join((root / file).read_bytes() for file in evidence.authorities.values()))
         found = verify.Pack(path, Path(work), Path(signers or ours), Path(ca or theirs), when, unsigned)
         rows = [*verify.results(found, (verify.index,) if path.suffix == ".jsonl" else verify.CHECKS)]

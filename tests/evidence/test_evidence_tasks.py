@@ -143,3 +143,12 @@ def test_a_secret_key_among_the_recipients_is_called_one() -> None:
 def test_a_signed_pack_gets_nothing_that_is_not_signed(repo: Path, dsn: str) -> None:
     unset(repo)
     assert "no key is set that signs what is added" in refused(repo, dsn, "evidence.stamps", "--version", "0.1.1")
+
+
+def test_who_is_trusted_by_an_option_needs_no_file_of_the_settings(repo: Path, good: Good, dsn: str) -> None:
+    settings = json.loads((repo / "invoke.yaml").read_text())
+    settings["release"]["evidence"] = {"signing_key": "gone", "authorities": {"http://tsa.invalid": "gone.pem"}}
+    (repo / "invoke.yaml").write_text(json.dumps(settings))
+    trust = ("--allowed-signers", str(good.allowed), "--tsa-ca", str(good.ca))
+    assert "FAIL" not in inv(repo, dsn, "evidence.verify", ".release/v0.1.1/evidence", *trust)
+    assert "gone.pub" in refused(repo, dsn, "evidence.verify", ".release/v0.1.1/evidence", *trust[2:])

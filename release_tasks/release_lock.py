@@ -74,7 +74,8 @@ class ReleaseLock:
         if not was_overtaken and (found.holder in (FREE, self.holder) or is_meant):
             return found
         begin = "This release was overtaken" if was_overtaken else "Another release is under way"
-        over = again(version=self.version, take_over=found.commit[:9])
+        version, shown = self.version, found.commit[:9]
+        over = again(f"inv release --version {version} --take-over {shown}", version=version, take_over=shown)
         hint = f"Wait for it, or if nobody finishes it:\n{over}   # its next push is then refused"
         if (theirs := found.holder.split(" ")[0]) not in (FREE, self.version):
             hint += f'\ninv withdraw --version {theirs} --reason "…"   # or this, where it is tagged: the notes say so'

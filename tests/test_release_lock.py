@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from release_tasks import errors
 from release_tasks.errors import Refused
 from release_tasks.git import Git
 from release_tasks.process import CommandFailed
@@ -170,3 +171,15 @@ def test_a_signed_lock_is_read_also_where_git_shows_signatures(work: Work, tmp_p
     assert (lock.state().commit, lock.state().holder) == (lock.at, lock.holder)
     lock.push(last=True)
     assert lock.state().holder == FREE
+
+
+def test_a_status_names_the_command_that_takes_the_lock_over(
+    work: Work, clone: CloneOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ReleaseLock(work.layer(), "0.1.1").push()
+    other = ReleaseLock(clone("other"), "0.2.0")
+    monkeypatch.setattr(errors, "typed", [("status", {"version": "0.2.0", "json": True})])
+    with pytest.raises(Refused) as no:
+        other.check()
+    over = f"\ninv release --version 0.2.0 --take-over {other.state().commit[:9]}   # its"
+    assert over in no.value.problems[0].hint and "inv status" not in no.value.problems[0].hint

@@ -3,7 +3,8 @@
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
 def matching(pattern: str, root: Path) -> list[Path]:
     path = root / pattern
     return sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
+
+
+def matches(path: str, pattern: Path) -> bool:
+    """Tell whether `matching` finds `path`, also where it is gone; before Python 3.13 no match of its own knows **."""
+
+    def match(names: Sequence[str], parts: Sequence[str]) -> bool:
+        if not (names and parts):
+            return not names and not parts
+        if parts[0] == "**":
+            return any(match(names[skipped:], parts[1:]) for skipped in range(len(names)))
+        return fnmatch(names[0], parts[0]) and match(names[1:], parts[1:])
+
+    return match(Path(path).parts, pattern.parts)
 
 
 def position(path: Path, size: int) -> dict[str, Any]:
@@ -66,7 +80,7 @@ class Log:
         name, pattern = self.target.name, file or self.target.log
         if not self.target.log_positions:
             self.began["files"] = positions([pattern], self.root)["files"] | self.began["files"]
-        noted = {path: at for path, at in self.began["files"].items() if Path(path).match(str(self.root / pattern))}
+        noted = {path: at for path, at in self.began["files"].items() if matches(path, self.root / pattern)}
         if not pattern or not noted:
             key = f"acceptance.logs: [{file}]" if file else f"environments.{name}.log"
             hint = f"release.{key}   # in invoke.yaml; from the next deployment on"

@@ -165,6 +165,20 @@ def test_a_new_name_is_read_whole(deployed, tmp_path, app):
     assert check(here, "pg-*.log").outcome == FAILED
 
 
+@pytest.mark.parametrize("pattern", ["logs/**/*.log", "**/*.log", "logs/*/a*.log", "logs/**/x/**/*.log"])
+def test_a_pattern_of_folders_within_folders_finds_what_was_noted_by_it(deployed, tmp_path, app, pattern):
+    """Python's own match takes ** for one folder."""
+    (tmp_path / "logs/x/y").mkdir(parents=True)
+    noted = [tmp_path / "logs" / name for name in ("app.log", "x/app.log", "x/y/app.log")]
+    for path in noted:
+        path.write_text(TROUBLE)
+    here = deployed(pattern)
+    assert check(here, pattern).message == f"{pattern} has no line since {here.deployed_at}: that proves nothing."
+    say(noted[1], TROUBLE)
+    renamed(noted[1])
+    assert "1 line of trouble" in check(here, pattern).message
+
+
 def test_a_file_that_came_by_without_having_been_written_to_is_not_read(deployed, tmp_path, app):
     here = deployed("*.log")
     say(app, "fine\n")

@@ -37,7 +37,8 @@ def check_release(target: Target, record: Record) -> None:
         except (Refused, psycopg.Error) as error:
             unread.append(short(error))
     if wrong or unread:
-        hint = "Restart the web app of dev." if target.name == "dev" else f"inv deploy.{target.name}"
+        deploy = f"inv deploy.{target.name} --version {target.version}"
+        hint = "Restart the web app of dev." if target.name == "dev" else deploy
         raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 

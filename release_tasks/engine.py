@@ -144,8 +144,11 @@ class ReleaseExecutor(Executor):
             release.only_checks = is_status or self.config.run.dry
             steps = _planned(sections, release, options)
             release.plan = steps
-            needed = [] if is_status else ["dev", *(step.options["env"] for step in steps if "env" in step.options)]
-            refuse(problem for name in dict.fromkeys(needed) for problem in release.settings.environments.unset(name))
+            needed = ["dev"] if any(map(_is_numbered, sections)) else []
+            needed += [step.options["env"] for step in steps if "env" in step.options]
+            if not is_status:
+                environments = release.settings.environments
+                refuse(problem for name in dict.fromkeys(needed) for problem in environments.unset(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if release.only_checks else release.locked():
                 outcomes = walk.check()
@@ -218,6 +221,11 @@ def _refused(outcomes: list[Outcome]) -> list[Outcome]:
 
 def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0].rstrip(".")
+
+
+def _is_numbered(each: Section) -> bool:
+    """Tell whether the section is one of the process, not one beside it, as a withdrawal."""
+    return _heading(each)[0].isdigit()
 
 
 def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:

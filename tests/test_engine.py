@@ -230,6 +230,12 @@ def whole(release, sign=False, yes=False):
     return steps()
 
 
+@section()
+def withdraw(release):
+    """Withdraw a release."""
+    return steps(write_it)
+
+
 @section(second, only_checks=True)
 def status(release, json=False):
     """Check only."""
@@ -349,6 +355,13 @@ def test_the_last_line_says_how_far_it_came(project: Project) -> None:
     said = project.inv("first", *V)
     assert "Took 0.1.1 to 1. First: 3 steps" in said and "Released" not in said
     assert "Ready to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
+
+
+def test_a_section_beside_the_process_needs_no_variable_of_dev(project: Project) -> None:
+    dev = 'release: {environments: {dev: {dsn: "${NO_DSN}", origin: "http://x"}}}\n'
+    (project.root / "invoke.yaml").write_text(EXECUTOR + dev)
+    project.inv("withdraw", *V)
+    assert "the environment variable NO_DSN is not set" in project.inv("--dry", "first", *V, code=1)
 
 
 def test_half_way_a_status_says_what_comes_next(project: Project, work: Work) -> None:

@@ -230,11 +230,12 @@ def _is_numbered(each: Section) -> bool:
 
 def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
     """Return how far a command line, whose last section is `last`, has come, or that the step `ahead` is the next."""
-    took, take, to = ("Took", "take", f" to {_heading(last)}") if last.steps(release) else ("Released", "release", "")
+    took, take, to = "Took", "take", f" to {_heading(last)}"
+    if not _is_numbered(last):
+        took, take, to = ("Withdrew", "withdraw", "") if last.steps(release) else ("Released", "release", "")
     summary = f"{took} {release.version}{to}"
-    if to and not _heading(last)[0].isdigit():  # it stands beside the process
-        return f"{last.name.capitalize()} {release.version}"
     if ahead:
-        begin = f"Next: {ahead.section}, to" if release.is_under_way else "Ready to"
+        is_next = release.is_under_way and take != "withdraw"
+        begin = f"Next: {ahead.section}, to" if is_next else "Ready to"
         summary = f"{begin} {take} {release.version}{to}"
     return f"{summary}; nothing was changed" if release.only_checks else summary

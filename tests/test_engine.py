@@ -357,6 +357,12 @@ def test_the_last_line_says_how_far_it_came(project: Project) -> None:
     assert "Ready to release 0.1.1; nothing was changed: 7 steps" in project.inv("status", *V)
 
 
+def test_the_last_line_of_a_withdrawal_says_what_became_of_it(project: Project, work: Work) -> None:
+    work.git("branch", "release/v0.1.1")
+    assert "Ready to withdraw 0.1.1; nothing was changed: 1 step" in project.inv("--dry", "withdraw", *V)
+    assert "Withdrew 0.1.1: 1 step, 1 changed." in project.inv("withdraw", *V)
+
+
 def test_a_section_beside_the_process_needs_no_variable_of_dev(project: Project) -> None:
     dev = 'release: {environments: {dev: {dsn: "${NO_DSN}", origin: "http://x"}}}\n'
     (project.root / "invoke.yaml").write_text(EXECUTOR + dev)

@@ -99,7 +99,7 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
         assert ran.refuses("Why is v0.1.1 withdrawn?", "--reason")
         withdraw = ("withdraw", "--version", "0.1.1", "--reason", "its smoke hangs", *take_over)
         ran = little.inv(*withdraw, cwd=colleague)
-        assert ran.code == 0 and "Withdraw 0.1.1: 2 steps" in ran.flat, ran.output
+        assert ran.code == 0 and "Withdrew 0.1.1: 2 steps" in ran.flat, ran.output
         assert "v0.1.1 stays; staging runs 0.1.1, stamped for 0.1.1; production runs nothing, stamped" in ran.flat
         assert little.inv(*withdraw, cwd=colleague).code == 0, "once more is no harm"
         assert _woken(little, asleep).refuses("This release was overtaken: v0.1.1 is withdrawn")

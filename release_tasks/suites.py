@@ -78,8 +78,8 @@ def check_conditions(
     target, files = runner.target_of(here, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
     results = runner.run(target, [Path(deployed.__file__), *files], evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
-    missing = items.keys() - {each.test.partition("[")[0] for each in results}
-    results += [Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in missing]
+    ran = {each.test.partition("[")[0] for each in results}
+    results += [Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in items if test not in ran]
     return [replace(each, name=runner.name_of(each.test, items) if each.test else each.name) for each in results]
 
 

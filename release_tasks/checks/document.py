@@ -54,9 +54,10 @@ def uses_a_browser(code: Path) -> bool:
 
 def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Iterator[Problem]:
     """Yield each item of the document without a test; without the document there is one test at least."""
-    for name in items.keys() - tests:
-        what = f"{DOCUMENT.as_posix()} names {items[name]!r}, which has no test."
-        yield Problem(what, f"Write {where.format(name)}")
+    for name, item in items.items():
+        if name not in tests:
+            what = f"{DOCUMENT.as_posix()} names {item!r}, which has no test."
+            yield Problem(what, f"Write {where.format(name)}")
     if not tests:
         yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
 

@@ -90,6 +90,13 @@ def test_what_has_no_test_is_said_with_the_name_to_write(repo: Path) -> None:
     assert "'Persistence auto-smoke'" in smoke.what and "smokes/test_persistence_auto_smoke.py" in smoke.hint
 
 
+def test_items_without_a_test_are_said_in_the_order_of_the_document(repo: Path) -> None:
+    items = [f"Item {letter}" for letter in "hgfedcba"]
+    text = "### 7.2 Acceptance\n\n" + "".join(f"- {item}\n" for item in items)
+    (repo / "docs" / "RELEASE_PROCESS.md").write_text(text)
+    assert [problem.what.split("'")[1] for problem in document.condition_problems(repo)] == items
+
+
 def test_a_section_without_a_list_is_refused(repo: Path) -> None:
     """As the process was first written: plain lines, which would all be passed over."""
     text = "7.2 Acceptance\n\nRelease proceeds only if:\n\nAPI OK\n\n8. Deploy to Production\n\n- A person confirms\n"

@@ -295,6 +295,13 @@ def test_a_person_chooses_tests_and_sees_what_pytest_prints(
     assert "OSError: ***" in printed and "hunter2" not in printed
 
 
+def test_files_that_test_nothing_are_named_in_their_order(target: Callable[..., Target], tmp_path: Path) -> None:
+    files = [tmp_path / f"test_{letter}.py" for letter in "hgfedcba"]
+    for file in files:
+        file.touch()
+    assert [each.file for each in runner.run(target(), files, tmp_path / "kept")] == [file.stem for file in files]
+
+
 def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., list[Result]]) -> None:
     found = files(f"{LOOKS}def test_b():\n    import pytest\n    pytest.exit('enough')\ndef test_c(): pass")
     assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]

@@ -68,6 +68,16 @@ def outcomes(release: Release) -> dict[str, str]:
     return {each.name: each.outcome for each in found}
 
 
+def test_conditions_whose_tests_did_not_run_stand_in_the_order_of_the_document(
+    deployed: Callable[..., Release],
+) -> None:
+    names = [*"hgfedcba"]
+    document = "### 7.2 Acceptance\n\n" + "".join(f"- {name}\n" for name in names)
+    left = "if False:\n" + "".join(f"    def test_{name}(api): pass\n" for name in names)
+    found = outcomes(deployed(tests=f"{API_OK}{left}", document=document))
+    assert [name for name, outcome in found.items() if outcome == INCONCLUSIVE] == names
+
+
 def test_a_settled_deployment_is_judged_at_once(deployed: Callable[..., Release], web: Web) -> None:
     release = deployed(age=61)
     web.answers["/api/health"] = (200, '{"ok": false}')

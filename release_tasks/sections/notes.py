@@ -29,7 +29,8 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     committed = release.git.text_at(release.tip, release.notes_path)
     if committed is not None:
         refuse(notes_problems(committed, release))
-        return release.notes_path
+        unused = ", as committed: --highlights changes nothing any more" if highlights else ""
+        return f"{release.notes_path}{unused}"
     template_of(release)
     found = find_highlights(release, highlights)
     require(release.published, "after the tag is pushed")

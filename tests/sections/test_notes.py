@@ -321,7 +321,11 @@ def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work,
     tagged(work, "v0.1.1")
     release.git.refresh()
     assert take(notes.write_the_notes, release).state == CHANGED
-    assert take(notes.write_the_notes, release).state == DONE
+    found = take(notes.write_the_notes, release)
+    assert (found.state, found.text) == (DONE, release.notes_path)
+    release.options = {"highlights": "Other ones."}
+    unused = f"{release.notes_path}, as committed: --highlights changes nothing any more"
+    assert take(notes.write_the_notes, release).text == unused
     assert notes.notes_problems(release.git.text_at("HEAD", release.notes_path) or "", release) == []
     assert take(notes.push_the_notes, release).state == CHANGED
     assert release.git.remote_refs["refs/heads/main"] == work.git("rev-parse", "HEAD")

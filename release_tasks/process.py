@@ -55,8 +55,8 @@ class CommandFailed(Refused):
     """A program ended badly or not in time; `finished` holds what it printed."""
 
     def __init__(self, finished: Finished, how: str) -> None:
-        shown = mask(shlex.join(finished.argv))
-        super().__init__(f"{short(shown, 80)} {how}:\n{finished.tail() or '(no output)'}", f"To see it again: {shown}")
+        shown, printed = mask(shlex.join(finished.argv)), finished.tail() or "(no output)"
+        super().__init__(f"{short(shown, 80)} {how}:\n{printed}", f"{shown}   # to see it again")
         self.finished = finished
 
 

@@ -55,6 +55,8 @@ def test_both_outputs_and_the_exit_code_come_back(supervised: bool) -> None:
             supervised=supervised,
         )
     assert failed.value.finished.code == 3
+    again = subprocess.run(["sh", "-c", failed.value.problems[0].hint], capture_output=True)
+    assert (again.returncode, again.stdout.strip()) == (3, b"what went wrong"), "the hint can be typed as it is"
     assert run(python("raise SystemExit(3)"), supervised=supervised, check=False).code == 3
 
 

@@ -82,7 +82,7 @@ def push_problems(release: Release) -> Iterator[Problem]:
         trial = ["--dry-run", "--no-verify", "--quiet", "--atomic", remote, f"{release.tip}:{ref}"]
         git.reach("push", *trial, changes=False)
     except CommandFailed as no:
-        yield Problem(f"{remote} would not take branch and tag in one push: {no}", no.problems[0].hint)
+        yield Problem(f"{remote} would not take an atomic push of the branch: {no}", no.problems[0].hint)
 
 
 def signing_problems(release: Release) -> Iterator[Problem]:

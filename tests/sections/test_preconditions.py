@@ -158,7 +158,7 @@ def test_a_remote_without_atomic_pushes_is_refused(work: Work) -> None:
     before = work.git("ls-remote", "origin")
     subprocess.run(["git", "-C", str(work.remote), "config", "receive.advertiseAtomic", "false"], check=True)
     (found,) = told(preconditions.agree_with_the_remote, work.release())
-    assert found.startswith("origin would not take branch and tag in one push: ")
+    assert found.startswith("origin would not take an atomic push of the branch: ")
     assert "the receiving end does not support --atomic push" in found
     assert work.git("ls-remote", "origin") == before
 

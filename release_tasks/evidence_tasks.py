@@ -56,9 +56,8 @@ def add_stamps(config: Any, version: str | None) -> None:
     with closing(Release.open(config, version, in_work=True)) as release:
         stamp, pack, rows = release.settings.stamp, release.folder / "evidence", list[dict[str, Any]]()
         if not (pack / bag.ROOT).exists():
-            raise Refused(
-                f"There is no pack of {release.version}.", "inv evidence.stamps --version VERSION   # that has"
-            )
+            hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
+            raise Refused(f"There is no pack of {release.version}.", hint)
         key, first = release.settings.evidence.signing_key, bag.digest(pack / bag.ROOT)
         _need_a_key(pack / bag.ROOT, key)
         for name in ("staging", "production"):

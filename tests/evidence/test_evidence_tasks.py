@@ -140,6 +140,11 @@ def test_a_secret_key_among_the_recipients_is_called_one() -> None:
     assert "AGE-SECRET" not in str(refused.value.problems)
 
 
+def test_where_there_is_no_pack_the_command_asks_for_a_version_that_has_one(repo: Path, dsn: str) -> None:
+    hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
+    assert hint in refused(repo, dsn, "evidence.stamps", "--version", "0.1.2")
+
+
 def test_a_signed_pack_gets_nothing_that_is_not_signed(repo: Path, dsn: str) -> None:
     unset(repo)
     assert "no key is set that signs what is added" in refused(repo, dsn, "evidence.stamps", "--version", "0.1.1")

@@ -56,7 +56,9 @@ def test_near_misses_are_no_versions(text: str) -> None:
     assert not versions.is_version(text)
 
 
-@pytest.mark.parametrize(("text", "hint"), [("0.1.1-dev", "0.1.1"), ("0.2.0-rc1.dev", "0.2.0")])
+@pytest.mark.parametrize(
+    ("text", "hint"), [("0.1.1-dev", "0.1.1"), ("0.2.0-rc1.dev", "0.2.0"), ("0.1.1-dev1", "0.1.1")]
+)
 def test_work_in_progress_is_never_released(text: str, hint: str) -> None:
     assert versions.is_in_work(text)
     (problem,) = versions.version_problems(text)

@@ -3,7 +3,8 @@
 A part is a function `(release, data)`. What was committed it reads by `release.git` from `release.commit` (the notes
 from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote. It may
 return the hashes of files, by their names in the pack. It takes no time, name or random number from the machine, and no
-secret and no personal data into the pack.
+secret into the pack. People are in it as the records name them: accounts and machines in the journal, who applied a
+file in the ledgers, authors in git's history.
 """
 
 import json

@@ -140,6 +140,12 @@ def test_a_secret_key_among_the_recipients_is_called_one() -> None:
     assert "AGE-SECRET" not in str(refused.value.problems)
 
 
+def test_a_database_without_flags_has_its_sessions_added(repo: Path, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("drop table ops.session_flags")
+    assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("2 new lines. ")
+
+
 def test_where_there_is_no_pack_the_command_asks_for_a_version_that_has_one(repo: Path, dsn: str) -> None:
     hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
     assert hint in refused(repo, dsn, "evidence.stamps", "--version", "0.1.2")

@@ -85,7 +85,7 @@ def inv(session: nox.Session, *words: str) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def smokes(session: nox.Session) -> None:
-    """Run all smokes, as `inv smokes` does, whose options follow: `-- --env staging`, `-- -- -k BTC`."""
+    """Run all smokes, as `inv smokes` does, whose options follow: `-- --env staging`, `-- -- -k enabled`."""
     inv(session, "smokes", *session.posargs)
 
 

@@ -12,12 +12,10 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from release_tasks.errors import Problem, refuse
+from release_tasks.errors import REHEARSING, Problem, refuse
 from release_tasks.masks import hide, passwords_in
 from release_tasks.settings import Settings
 from release_tasks.values import VARIABLE, unset_problems
-
-REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
 
 
 def project_root(config: Any) -> Path:

@@ -24,6 +24,7 @@ from release_tasks.masks import hide, mask, short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
+ENDED = pytest.StashKey[list[str]]()  # the tests that came to their end
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         file = Path(os.environ[VARIABLE])
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
+        config.stash[ENDED] = []
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
@@ -61,7 +63,8 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 def wait_of(item: pytest.Item) -> float:
     """Return the seconds in which `item` may come to pass: a watch's, those of its mark, or until all has settled."""
     mark, target = item.get_closest_marker("wait"), item.config.stash[TARGET]
-    own = float(mark.args[0]) if mark else target.settled_by - time.time()
+    given = [*mark.args, *mark.kwargs.values(), "no seconds"] if mark else [target.settled_by - time.time()]
+    own = float(given[0])
     return max(own, target.watch, 0.0)
 
 
@@ -77,9 +80,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     )
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)
     result = yield
-    kept = dict(pyfuncitem.user_properties)
-    if "failed" in kept or not kept:
-        raise Inconclusive(f"A query failed: {kept['failed']}" if kept else NOTHING)
+    if failed := dict(pyfuncitem.user_properties).get("failed"):
+        raise Inconclusive(f"A query failed: {failed}")
+    page: Any = pyfuncitem.funcargs.get("page")
+    if page and page.url != "about:blank":
+        pyfuncitem.user_properties.append(("page", page.url))
     return result
 
 
@@ -100,6 +105,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
     if hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", "It is marked xfail: a failure that is expected is no pass."
         del report.wasxfail
+    if report.when == "call" and report.passed and not any(str(value) for _, value in item.user_properties):
+        report.outcome, report.longrepr = "failed", NOTHING
     if report.failed:
         error, text = call.excinfo.value if call.excinfo else None, mask(report.longreprtext)
         report.longrepr, lines = text, [line[2:].strip() for line in text.splitlines() if ERROR.match(line)]
@@ -108,9 +115,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
             message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
+    if report.when == "teardown":
+        item.config.stash[ENDED].append(item.nodeid)
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
     report.sections = [(name, mask(printed)) for name, printed in report.sections]  # shown below a failure
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
+    if len(session.config.stash[ENDED]) < session.testscollected and not session.shouldfail:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 @pytest.hookimpl(wrapper=True)
@@ -191,10 +206,11 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 def run(target: Target, record_property: Record) -> Callable[..., process.Finished]:
     """Run a program of the application, which ends with 0 in time and prints what it must; it leaves no children."""
 
-    def run(*argv: str, must_print: str, timeout: float = 60, **env: str) -> process.Finished:
+    def run(*argv: str, must_print: str, timeout: float = 60, **env: object) -> process.Finished:
         if re.search(must_print, ""):
             raise ValueError(f"must_print={must_print!r} matches silence; expected what a program has to say")
-        where: dict[str, Any] = {"cwd": Path(target.folder), "env": {**target.env, **env}}
+        own = {name: str(value) for name, value in env.items()}
+        where: dict[str, Any] = {"cwd": Path(target.folder), "env": {**target.env, **own}}
         try:
             ran, how = process.run(argv, **where, timeout=timeout, check=False, supervised=True), ""
         except process.CommandFailed as error:

@@ -69,6 +69,8 @@ class Series:
 
     def _times(self, which: str, window: float = 0) -> list[Any]:
         """Return each expected key, the clock and the key's times. Raises where there is no key, or no such time."""
+        if self.unit not in UNITS:
+            raise ValueError(f"unit is {self.unit!r}; expected one of {', '.join(UNITS)}")
         moment = self.db.execute(f"select {self.time} from {self.table} limit 0".encode())
         if (found := (moment.description or [])[0].type_display) not in UNITS[self.unit][0].split():
             hint = 'unit="ms" for milliseconds; for another zone, time="ts at time zone \'UTC\'"'

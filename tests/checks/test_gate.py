@@ -269,6 +269,12 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("def test_a(:\n", "SyntaxError"),
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
         ("import pytest\ndef test_a(): pytest.exit('enough')", "Exit: enough"),
+        ("import pytest\ndef test_a(): pytest.exit('enough', returncode=0)", "Exit: enough"),
+        ("import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertTrue(1)", "looked at nothing"),
+        ("def test_a(record_property): record_property('coins', '')", "looked at nothing"),
+        ("import pytest\n@pytest.mark.wait()\ndef test_a(): pass", "no seconds"),
+        ("from release_tasks.checks.series import Series\ndef test_a(): Series(1, 2, 'a', 'b', unit='sec').is_fresh(1)",
+         "expected one of timestamptz, ms"),
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
@@ -276,7 +282,8 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
-    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "leaves", "waits for x",
+    ids=["empty", "skips itself", "no Python", "misses a module", "exits", "exits well", "is of unittest",
+         "says nothing", "waits for nothing", "names no unit", "leaves", "waits for x",
          "waives for nothing", "mistypes a mark", "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
@@ -302,8 +309,9 @@ def test_files_that_test_nothing_are_named_in_their_order(target: Callable[..., 
     assert [each.file for each in runner.run(target(), files, tmp_path / "kept")] == [file.stem for file in files]
 
 
-def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., list[Result]]) -> None:
-    found = files(f"{LOOKS}def test_b():\n    import pytest\n    pytest.exit('enough')\ndef test_c(): pass")
+@pytest.mark.parametrize("code", ["", ", returncode=0", ", returncode=1"])
+def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., list[Result]], code: str) -> None:
+    found = files(f"{LOOKS}def test_b():\n    import pytest\n    pytest.exit('enough'{code})\ndef test_c(): pass")
     assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]
     assert "Exit: enough" in found[1].message
 

@@ -256,8 +256,7 @@ def test_nobody_at_origin_is_inconclusive(see: See) -> None:
 OWN = """
 import pytest
 
-def test_well(page, record_property):
-    record_property("page", "/well")
+def test_well(page):
     assert page.goto("/well").ok
     assert page.locator("main").inner_text() == "All is well"
 

@@ -21,7 +21,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from release_tasks import errors, masks, temporary
+from release_tasks import errors, masks, screen, temporary
 from release_tasks.checks import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
@@ -119,9 +119,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def forget_what_others_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide in no test what another one has hidden, and hint at no command that another one has typed."""
+    """Hide in no test what another one has hidden, show all where the output goes, hint at no command typed before."""
     monkeypatch.setattr(masks, "_hidden", set())
     monkeypatch.setattr(errors, "typed", [("release", {})])
+    monkeypatch.setattr(screen._console, "stderr", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,7 +110,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
     if report.failed:
         error, text = call.excinfo.value if call.excinfo else None, mask(report.longreprtext)
         report.longrepr, lines = text, [line[2:].strip() for line in text.splitlines() if ERROR.match(line)]
-        message, hint = " ".join(lines) or text, ""
+        own = [entry.lineno + 1 for entry in call.excinfo.traceback if entry.path == item.path] if error else []
+        where = f" ({item.path.name}:{own[-1]})" if own else ""
+        message, hint = f"{' '.join(lines) or text}{where}", ""
         if isinstance(error, Refused):
             message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -441,9 +442,10 @@ def test_files_that_have_packages_of_their_own_run_beside_the_others_by_nox(
     assert "noxfile" in next(each.message for each in found if each.file == "test_own")
 
 
-def test_a_failure_is_named_whatever_is_parsed_meanwhile(files: Callable[..., list[Result]]) -> None:
+def test_a_failure_is_named_with_its_line_whatever_is_parsed_meanwhile(files: Callable[..., list[Result]]) -> None:
     (result,) = files(FAILS + LONG)
     assert (result.test, result.outcome) == ("test_fails", FAILED) and "assert 3 == 4" in result.message
+    assert re.search(r"\(test_own\.py:\d+\)$", result.message)
 
 
 DROPS = "import psycopg\ndef test_a(target, record_property):\n    record_property('x', 1)\n"

@@ -18,11 +18,11 @@ from release_tasks.database.pack import pack_in
 from release_tasks.deploy.drivers import host_settings
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import locked
 from release_tasks.deploy.releases import COMMAND
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, records_folder
+from release_tasks.machine import locked
 from release_tasks.process import Supervised, free_port, run
 from release_tasks.settings import Settings
 from release_tasks.versions import version_here

@@ -19,10 +19,10 @@ from release_tasks.database.environment_lock import EnvironmentLock
 from release_tasks.deploy import code
 from release_tasks.deploy.drivers import hosts_of
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import atomic_write, read_text, records_folder, sha256
 from release_tasks.git import Git
+from release_tasks.machine import wait_until
 from release_tasks.masks import mask
 from release_tasks.settings import Settings
 from release_tasks.versions import is_later_release

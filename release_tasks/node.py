@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-from release_tasks.deploy.machine import point_link
 from release_tasks.errors import Refused
 from release_tasks.files import read_text
+from release_tasks.machine import point_link
 from release_tasks.process import run
 
 OLDEST = (22, 18)  # the first that runs TypeScript without a flag

@@ -13,13 +13,13 @@ from release_tasks import lines, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.deploy import code
-from release_tasks.deploy.machine import locked
 from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse, require
 from release_tasks.files import RECORDS, atomic_write, emptied, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
+from release_tasks.machine import locked
 from release_tasks.masks import masked_json
 from release_tasks.outcome import Result
 from release_tasks.release_lock import ReleaseLock

@@ -19,10 +19,10 @@ import pytest
 
 from release_tasks import embedded, process
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import locked, point_link, wait_until
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
+from release_tasks.machine import locked, point_link, wait_until
 from release_tasks.settings import Settings
 from tests.test_process import alive, until
 

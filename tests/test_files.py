@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from release_tasks.deploy.machine import point_link, read_link
 from release_tasks.files import (
     atomic_write,
     checksum_lines,
@@ -21,6 +20,7 @@ from release_tasks.files import (
     records_folder,
     sha256,
 )
+from release_tasks.machine import point_link, read_link
 
 if TYPE_CHECKING:
     from tests.conftest import Work

@@ -10,9 +10,9 @@ from typing import Any
 
 from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.database import programs
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import counted
 from release_tasks.files import sha256
+from release_tasks.machine import wait_until
 from release_tasks.masks import short
 from release_tasks.process import plain
 

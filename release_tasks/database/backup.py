@@ -20,9 +20,8 @@ from typing import Any, Self
 import psycopg
 from pydantic import AwareDatetime, BaseModel, Field
 
-from release_tasks import files
+from release_tasks import files, machine
 from release_tasks.database import programs
-from release_tasks.deploy import machine
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Backup as Settings

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 
 from release_tasks.database.programs import as_refusals
-from release_tasks.deploy.machine import locked
 from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.machine import locked
 
 KEY = (0x72656C65, 0x61736521)  # "rele", "ase!"
 HELD = """select pid from pg_locks where locktype = 'advisory' and classid = %s and objid = %s and granted

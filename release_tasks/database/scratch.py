@@ -10,9 +10,9 @@ from psycopg import sql
 
 from release_tasks.database import programs
 from release_tasks.database.server import Running, start
-from release_tasks.deploy.machine import locked
 from release_tasks.errors import Refused
 from release_tasks.files import records_folder
+from release_tasks.machine import locked
 
 
 @contextmanager

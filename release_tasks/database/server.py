@@ -14,8 +14,8 @@ import psutil
 from psycopg import sql
 
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
+from release_tasks.machine import wait_until
 from release_tasks.masks import hide
 from release_tasks.process import Supervised, free_port, run
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from release_tasks import process
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.machine import parsed
 from release_tasks.deploy.ssh import CHANGE, LOOK, PROGRAM, SSH, Ssh, answer_of, order_of
 from release_tasks.errors import Refused
+from release_tasks.machine import parsed
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 ANSWER = re.compile(r"^(\w+): \[([^\]]+?)(?: -> [^\]]+)?\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from release_tasks.deploy.machine import failing_in, is_busy, is_taken, now, probe, run, wait_until
 from release_tasks.deploy.releases import Releases
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write
+from release_tasks.machine import failing_in, is_busy, is_taken, now, probe, run, wait_until
 
 FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}

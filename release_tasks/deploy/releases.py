@@ -15,8 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from release_tasks.deploy.machine import now, parsed, point_link, read_link, run, unpack
 from release_tasks.files import atomic_write
+from release_tasks.machine import now, parsed, point_link, read_link, run, unpack
 
 COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.machine import failing_in, locked
 from release_tasks.errors import Refused
 from release_tasks.files import readable_by_all
+from release_tasks.machine import failing_in, locked
 
 LOCK = 600.0  # seconds for another release on this host; whoever sent us waits longer
 

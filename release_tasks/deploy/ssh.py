@@ -16,8 +16,8 @@ from typing import Any
 from release_tasks import process
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import is_taken, parsed, wait_until
 from release_tasks.errors import Refused
+from release_tasks.machine import is_taken, parsed, wait_until
 
 LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for installs and for other releases
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
@@ -90,7 +90,7 @@ def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
 
     The environment of this machine, its secrets included, is not sent.
     """
-    names = ("../errors", "../files", "machine", "releases", "host", "remote")
+    names = ("../errors", "../files", "../machine", "releases", "host", "remote")
     parts = [(Path(__file__).parent / f"{name}.py").read_text("utf-8") for name in names]
     lines = [line for part in parts for line in part.splitlines()]
     own = [line for line in lines if not line.startswith(("from release_tasks", "from __future__"))]

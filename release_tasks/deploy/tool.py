@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 from release_tasks import process
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.machine import wait_until
 from release_tasks.deploy.settings import Tool
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write
+from release_tasks.machine import wait_until
 from release_tasks.masks import short
 
 RUN = 1800.0  # seconds that a deployment may take

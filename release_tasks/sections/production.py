@@ -10,9 +10,9 @@ from itertools import dropwhile
 from release_tasks import screen, suites
 from release_tasks.checks import document
 from release_tasks.database import backup, programs, proof, restore
-from release_tasks.deploy.machine import wait_until
 from release_tasks.environments import Environment
 from release_tasks.errors import Manual, Refused, listed, refuse, require
+from release_tasks.machine import wait_until
 from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
 from release_tasks.process import Supervised, free_port

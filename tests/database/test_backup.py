@@ -28,11 +28,11 @@ from release_tasks.database.server import Running
 from release_tasks.deploy.code import folder_of
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import wait_until
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.evidence import pack
 from release_tasks.files import file_sha256
+from release_tasks.machine import wait_until
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.sections import production
 from release_tasks.settings import Settings

@@ -14,8 +14,8 @@ from psycopg import conninfo
 
 from release_tasks.database.environment_lock import EnvironmentLock, pooler_problems
 from release_tasks.database.server import Running
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
+from release_tasks.machine import wait_until
 from release_tasks.process import Supervised, free_port
 
 END = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and database is not null"

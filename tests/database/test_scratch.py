@@ -12,8 +12,8 @@ import pytest
 
 from release_tasks.database import restore, scratch
 from release_tasks.database.server import Running
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
+from release_tasks.machine import wait_until
 from release_tasks.settings import Backup
 from tests.test_process import alive
 

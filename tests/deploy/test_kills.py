@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from release_tasks.deploy import host, machine, releases
+from release_tasks import machine
+from release_tasks.deploy import host, releases
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.machine import wait_until
 from release_tasks.deploy.ssh import OwnProcess
+from release_tasks.machine import wait_until
 from tests.deploy.servers import Network, Server, put
 
 # What changes something on a host; before, inside and after each call of these the process is killed.

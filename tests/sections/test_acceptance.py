@@ -14,8 +14,8 @@ import pytest
 
 from release_tasks import suites
 from release_tasks.deploy import code
-from release_tasks.deploy.machine import point_link
 from release_tasks.errors import NotYet, Refused
+from release_tasks.machine import point_link
 from release_tasks.outcome import DONE, FAILED, INCONCLUSIVE, PASSED, PENDING, PLANNED, REFUSED, WAIVED, Outcome
 from release_tasks.sections import deployment
 from release_tasks.sections.preconditions import have_a_test_for_each_condition

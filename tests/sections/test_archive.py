@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from release_tasks.deploy.machine import point_link
 from release_tasks.errors import Refused
 from release_tasks.evidence import authority, bag, verify
 from release_tasks.evidence.settings import Evidence
+from release_tasks.machine import point_link
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
 from release_tasks.sections import archive
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks.deploy.code import unpack
-from release_tasks.deploy.machine import point_link
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_hashes
+from release_tasks.machine import point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.deployment import (

@@ -1,6 +1,6 @@
 """What any machine does with its own means: hold a lock, run a command, see what answers and who is connected.
 
-Sent to hosts together with host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
+Sent to hosts together with deploy/host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
 """
 
 from __future__ import annotations

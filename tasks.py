@@ -1,26 +1,10 @@
 """The written release process: one task a section, in its order. `@section(x)`: the section x runs first."""
 
-from invoke import Collection, task
+from invoke import Collection
 
 import release_tasks as layer
 from release_tasks import sections
-from release_tasks.engine import HELP, next_step, section, steps, words_after
-
-ENV = "dev, staging or production"
-JSON = HELP["json"]
-ACCEPT = {"env": ENV, "version": "the version expected there", "watch": "seconds that each may take", "json": JSON}
-RESTORE = {
-    "from": "a backup: its name, or its folder",
-    "into": "dev, staging, production, or the URL of a database",
-    "over": "the name of a database that is there: it is kept under another name",
-}
-TRUST = {
-    "allowed_signers": "who may sign, as ssh-keygen reads it; default: evidence.signing_key",
-    "tsa_ca": "certificates that timestamps lead to; default: those of evidence.authorities",
-    "at": "when certificates have to be valid, such as 2026-11-26; default: now",
-    "unsigned": "it need be neither signed nor stamped",
-    "json": JSON,
-}
+from release_tasks.engine import command, next_step, section, steps
 
 
 @section()
@@ -45,7 +29,6 @@ def preconditions(release, sign=False):
         sections.preconditions.validate_the_ddl_pack_on_dev,
         sections.preconditions.pass_the_smokes_on_dev,
         sections.preconditions.have_a_test_for_each_condition,
-        sign=sign,
     )
 
 
@@ -57,9 +40,6 @@ def freeze(release, take_over=None, until=None, allow_shift=None):
         sections.freeze.announce_the_freeze,
         sections.freeze.cut_the_release_branch,
         sections.freeze.lock_the_ddl_order,
-        take_over=take_over,
-        until=until,
-        allow_shift=allow_shift,
     )
 
 
@@ -72,13 +52,13 @@ def docs_pack(release):
 @section(docs_pack)
 def tag(release, sign=False):
     """5. Tag the Release"""
-    return steps(sections.tag.tag_the_release, sections.tag.push_branch_and_tag, sign=sign)
+    return steps(sections.tag.tag_the_release, sections.tag.push_branch_and_tag)
 
 
 @section(tag)
 def notes(release, highlights=None):
     """6. Prepare Release Notes"""
-    return steps(sections.notes.write_the_notes, sections.notes.push_the_notes, highlights=highlights)
+    return steps(sections.notes.write_the_notes, sections.notes.push_the_notes)
 
 
 @section(notes)
@@ -112,7 +92,6 @@ def production(release, yes=False):
         sections.production.pass_the_checks_before_the_flip,
         sections.deployment.run_the_release,
         env="production",
-        yes=yes,
     )
 
 
@@ -136,19 +115,13 @@ def post_release(release, next=None):
         sections.post_release.open_the_next_cycle,
         sections.post_release.push_the_main_branch,
         sections.post_release.see_it_on_the_main_branch,
-        next=next,
     )
 
 
 @section()
 def withdraw(release, take_over=None, reason=None):
     """Withdraw a release that will not be finished: its tag stays, the notes on main say why."""
-    return steps(
-        sections.freeze.hold_the_release_lock,
-        sections.withdrawal.record_the_withdrawal,
-        take_over=take_over,
-        reason=reason,
-    )
+    return steps(sections.freeze.hold_the_release_lock, sections.withdrawal.record_the_withdrawal)
 
 
 @section(post_release)
@@ -163,104 +136,104 @@ def status(release, json=False):
     return steps()
 
 
-@task(name="rollback", help={"env": ENV, "to": "default: what had the traffic before", "yes": HELP["yes"]})
+@command("rollback")
 def deploy_rollback(c, env="production", to=None, yes=False):
     """Let an earlier release have the traffic again: its code, no DDL."""
     layer.rollback.roll_back(c.config, env, to, yes)
 
 
-@task(name="running", help={"json": JSON})
+@command("running")
 def deploy_running(c, json=False):
     """Show what runs in each environment, since when, by whom, and what a release under way waits for."""
     layer.running.report(c.config, json, lambda: next_step(post_release, c.config))
 
 
-@task(name="history", help={"env": ENV, "json": JSON})
+@command("history")
 def deploy_history(c, env="production", json=False):
     """Show what happened to an environment: each switch of each host, and the stamps."""
     layer.running.history(c.config, env, json)
 
 
-@task(help={"env": ENV, "only": "the name of one smoke", "json": JSON})
+@command()
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
     layer.suites.report_smokes(c.config, env, only, json)
 
 
-@task(help=ACCEPT)
+@command(version="the version expected there")
 def accept(c, env="staging", version=None, watch=None, json=False):
     """Check section 7.2 in an environment; `-- -x` is pytest's."""
     layer.suites.report_conditions(c.config, env, version, watch, json)
 
 
-@task(help={"version": "the version to rehearse", "keep": "keep the throw-away folder"})
+@command(version="the version to rehearse")
 def rehearse(c, version=None, keep=False):
     """Release in a throw-away clone: bare remote, embedded dev, staging and production."""
     layer.rehearsal.rehearse(c.config, version, keep)
 
 
-@task(name="validate", help={"json": JSON})
+@command("validate")
 def ddl_validate(c, json=False):
     """Prove the DDL pack on a scratch server."""
     layer.ddl.validate(c.config, json)
 
 
-@task(name="apply", help={"env": ENV, "again": "also where nothing is new", "yes": "also to production"})
+@command("apply", yes="also to production")
 def ddl_apply(c, env="dev", again=False, yes=False):
     """Apply the DDL pack in an environment."""
     layer.ddl.report_apply(c.config, env, again, yes)
 
 
-@task(name="drift", help={"env": ENV, "json": JSON})
+@command("drift")
 def ddl_drift(c, env="dev", json=False):
     """Compare a database with what the DDL pack makes."""
     layer.ddl.report_drift(c.config, env, json)
 
 
-@task(name="take", help={"env": ENV})
+@command("take")
 def backup_take(c, env="production"):
     """Back up a database, and verify the backup by a test restore."""
     layer.backup_tasks.take(c.config, env)
 
 
-@task(name="restore", help=RESTORE)
+@command("restore")
 def backup_restore(c, from_=None, into=None, over=None):
     """Restore a backup into a database."""
     layer.backup_tasks.bring_back(c.config, from_, into, over)
 
 
-@task(name="verify", help=TRUST)
+@command("verify")
 def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigned=False, json=False):
     """Verify an evidence pack alone: a folder or a .tar; or an index."""
     layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
 
 
-@task(name="stamps", help={"version": HELP["version"]})
+@command("stamps")
 def evidence_stamps(c, version=None):
     """Add the sessions of staging and production to a pack."""
     layer.evidence_tasks.add_stamps(c.config, version)
 
 
-@task(name="index")
-@words_after("evidence.index")
+@command("index")
+@layer.options.words_after("evidence.index")
 def evidence_index(c, *repos):
     """Add the packs of repos, as `../a ../b`, to index.jsonl."""
     layer.evidence_tasks.add_to_index(c.config, repos)
 
 
-@task(help={"version": HELP["version"]})
+@command()
 def report(c, version=None):
     """Write the report of a release: one page for a browser, a phone, or paper."""
     layer.evidence_tasks.write_report(c.config, version)
 
 
-@task(help={"office": "inpi-br or inpi-fr", "version": HELP["version"]})
+@command()
 def filing(c, office="inpi-br", version=None):
     """Prepare the filing of a release: the deposit, the form, a checklist."""
     layer.evidence_tasks.prepare_filing(c.config, office, version)
 
 
-@task(name="schema", help={"file": "where to write it; default: standard output"})
+@command("schema")
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
     layer.config.write_schema(file)
@@ -273,11 +246,5 @@ ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
 ns.add_collection(Collection("evidence", evidence_verify, evidence_stamps, evidence_index))
 ns.add_collection(Collection("settings", settings_schema))
-
-try:
-    import tasks_local  # a repo's own tasks, where it has any
-except ModuleNotFoundError as missing:
-    if missing.name != "tasks_local":
-        raise
-else:
-    ns.add_collection(Collection.from_module(tasks_local), name="local")
+if local := layer.local_tasks():
+    ns.add_collection(Collection.from_module(local), name="local")

@@ -70,7 +70,6 @@ def proof_of(
 
 def validate(config: Any, as_json: bool) -> None:
     """Prove the DDL pack as it lies here, over that of the last released version. Raises `Refused`."""
-    screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
     with closing(Release(versions.version_here(root), root, settings)) as release:
         files = pack.pack_in(root, root, settings)
@@ -139,7 +138,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
 
     Raises `Refused` with those for which the settings give no reason.
     """
-    screen.for_machines(as_json)
     root, settings = project_root(config), settings_of(config)
     files = pack_for(where, root, settings)
     with environment_of(config, where) as environment, screen.busy(f"Comparing {where} with a scratch server"):

@@ -5,8 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from functools import wraps
-from itertools import takewhile
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
@@ -14,21 +12,10 @@ from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
 from release_tasks import errors, failures, requirements
 from release_tasks.errors import Refused, refuse
+from release_tasks.options import texts_of
 from release_tasks.outcome import REFUSED, Outcome
 
 sys.excepthook = failures.explain
-HELP = {
-    "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
-    "sign": "sign the tag, as git is configured (gpg or ssh)",
-    "yes": "confirm production and manual steps without a question, for machines",
-    "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
-    "highlights": "the Highlights of the notes: a text, or @file",
-    "allow_shift": "why the DDL pack may make something else than was locked",
-    "reason": "why it is withdrawn",
-    "until": "when the freeze ends, in words",
-    "take_over": "the commit of another release's lock, as it was shown, to take over",
-    "json": "print the outcome as JSON",
-}
 
 Steps = list[tuple[Callable[..., Any], dict[str, Any]]]
 
@@ -40,9 +27,10 @@ class Section(Task):  # type: ignore[type-arg]
     only_checks: bool
 
     def given(self, release: Any, options: dict[str, Any]) -> Steps:
-        """Return its steps, with those of `options` that it declares itself."""
-        declared = inspect.signature(self.steps).parameters
-        return self.steps(release, **{name: value for name, value in options.items() if name in declared})
+        """Return its steps, each with those of `options` that the section declares itself."""
+        _, *declared = inspect.signature(self.steps).parameters.values()
+        own = {each.name: options.get(each.name, each.default) for each in declared}
+        return [(step, {**own, **more}) for step, more in self.steps(release, **own)]
 
 
 def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
@@ -63,35 +51,27 @@ def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[...,
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
         run.__signature__ = inspect.Signature([release, *options.values()])  # type: ignore[attr-defined]
-        texts = {name: HELP[name] for name in options if name in HELP}
-        made: Section = task(pre=pre, klass=Section, help=texts, auto_shortflags=False)(run)
+        made: Section = task(pre=pre, klass=Section, help=texts_of(options, {}), auto_shortflags=False)(run)
         made.steps, made.only_checks = body, only_checks
         return made
 
     return decorate
 
 
-def steps(*functions: Callable[..., Any], **options: Any) -> Steps:
-    """Return the steps of a section; each gets those of `options` that it declares, as pytest hands out fixtures.
+def steps(*functions: Callable[..., Any], **more: Any) -> Steps:
+    """Return the steps of a section; each gets its options, and `more`, that it declares, as pytest hands out fixtures.
 
     `env` is the name of an environment; a step that declares it gets the `Environment`.
     """
-    return [(function, options) for function in functions]
+    return [(function, more) for function in functions]
 
 
-def words_after(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let `body(c, *words)` be the task `name`, with all words that are typed after it: Invoke takes a fixed number."""
-    typed = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
-    words = [f"word_{n}" for n, _ in enumerate(takewhile(lambda word: not word.startswith("-"), typed))]
+def command(name: str = "", **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Make a function a task beside the process; `texts` say what options mean that mean something else elsewhere."""
 
-    def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        @wraps(body)
-        def run(c: Any, **given: str) -> None:
-            body(c, *given.values())
-
-        parameters = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("c", *words)]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return run
+    def decorate(body: Callable[..., None]) -> Task[Any]:
+        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, texts))(body)
+        return made
 
     return decorate
 
@@ -114,8 +94,9 @@ class ReleaseExecutor(Executor):
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
-            from release_tasks import config, files, git_setup, temporary
+            from release_tasks import config, files, git_setup, screen, temporary
 
+            screen.for_machines(any("json" in given for _, given in errors.typed))
             git_setup.stay_here()
             with temporary.run_directory():
                 if sections:
@@ -139,7 +120,6 @@ class ReleaseExecutor(Executor):
         from release_tasks.release import Release
 
         is_status, silent = any(each.only_checks for each in sections), "json" in options
-        screen.for_machines(silent)
         with closing(Release.open(self.config, options.get("version"), in_work=is_status)) as release:
             release.only_checks = is_status or self.config.run.dry
             steps = _planned(sections, release, options)

@@ -26,7 +26,6 @@ def show(
 
     Whose word counts is in the files `signers` and `ca`, or the settings of the repo we are in say it.
     """
-    screen.for_machines(json)
     root, settings, path = project_root(config), settings_of(config), Path(what)
     evidence, when = settings.evidence, datetime.now(UTC)
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:

@@ -24,7 +24,6 @@ def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
 
     Raises `SystemExit` where there are environments to be reached, and none was.
     """
-    screen.for_machines(as_json)
     settings = settings_of(config)
     rows: list[dict[str, Any]] = [{"environment": name, **dict.fromkeys(FACTS)} for name, _ in settings.environments]
     with closing(Git.open(project_root(config), settings.remote)) as git:
@@ -81,7 +80,6 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
 
 def history(config: Any, where: str, as_json: bool) -> None:
     """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps."""
-    screen.for_machines(as_json)
     with embedded.environment_of(config, where) as env:
         looks = {} if where == "dev" else env.hosts.looks()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]

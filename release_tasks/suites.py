@@ -95,7 +95,6 @@ def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
 
 def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
-    screen.for_machines(as_json)
     if only and where == "dev":
         smokes_of(project_root(config), only)  # before its DDL pack is applied
     with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
@@ -106,7 +105,6 @@ def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> N
 
 def report_conditions(config: Any, where: str, version: str | None, watch: str | None, as_json: bool) -> None:
     """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
-    screen.for_machines(as_json)
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
     with environment_of(config, where, services=True) as here:

@@ -1,0 +1,58 @@
+"""The options of tasks: what each means, and words as many as are typed."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from itertools import takewhile
+from typing import Any
+
+HELP = {
+    "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
+    "env": "dev, staging or production",
+    "sign": "sign the tag, as git is configured (gpg or ssh)",
+    "yes": "confirm production and manual steps without a question, for machines",
+    "next": "the version to work on afterwards; default: the next patch, as 0.1.2-dev",
+    "highlights": "the Highlights of the notes: a text, or @file",
+    "allow_shift": "why the DDL pack may make something else than was locked",
+    "reason": "why it is withdrawn",
+    "until": "when the freeze ends, in words",
+    "take_over": "the commit of another release's lock, as it was shown, to take over",
+    "json": "print the outcome as JSON",
+    "to": "default: what had the traffic before",
+    "only": "the name of one smoke",
+    "watch": "seconds that each may take",
+    "keep": "keep the throw-away folder",
+    "again": "also where nothing is new",
+    "from": "a backup: its name, or its folder",
+    "into": "dev, staging, production, or the URL of a database",
+    "over": "the name of a database that is there: it is kept under another name",
+    "allowed_signers": "who may sign, as ssh-keygen reads it; default: evidence.signing_key",
+    "tsa_ca": "certificates that timestamps lead to; default: those of evidence.authorities",
+    "at": "when certificates have to be valid, such as 2026-11-26; default: now",
+    "unsigned": "it need be neither signed nor stamped",
+    "office": "inpi-br or inpi-fr",
+    "file": "where to write it; default: standard output",
+}
+
+
+def texts_of(names: Iterable[str], texts: dict[str, str]) -> dict[str, str]:
+    """Return what `inv --help` says of the options `names`: `texts`, else HELP; Python needs `from_` for "from"."""
+    return {name: HELP[name] for name in (each.rstrip("_") for each in names) if name in HELP} | texts
+
+
+def words_after(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let `body(c, *words)` be the task `name`, with all words that are typed after it: Invoke takes a fixed number."""
+    typed = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
+    words = [f"word_{n}" for n, _ in enumerate(takewhile(lambda word: not word.startswith("-"), typed))]
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @wraps(body)
+        def run(c: Any, **given: str) -> None:
+            body(c, *given.values())
+
+        parameters = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("c", *words)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate

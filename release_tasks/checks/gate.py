@@ -24,7 +24,7 @@ from release_tasks.masks import hide, mask, short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
-ENDED = pytest.StashKey[list[str]]()  # the tests that came to their end
+ENDED = pytest.StashKey[int]()  # how many tests came to their end
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         file = Path(os.environ[VARIABLE])
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
-        config.stash[ENDED] = []
+        config.stash[ENDED] = 0
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
@@ -118,7 +118,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
     if report.when == "teardown":
-        item.config.stash[ENDED].append(item.nodeid)
+        item.config.stash[ENDED] += 1
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
     report.sections = [(name, mask(printed)) for name, printed in report.sections]  # shown below a failure
     return report
@@ -126,7 +126,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
-    if len(session.config.stash[ENDED]) < session.testscollected and not session.shouldfail:
+    if session.config.stash[ENDED] < session.testscollected and not session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 

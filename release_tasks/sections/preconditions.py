@@ -14,6 +14,7 @@ from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import deployment, tag, withdrawal
+from release_tasks.settings import Settings
 from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -146,15 +147,14 @@ def have_what_commands_name(release: Release) -> str:
     settings, folder = release.settings, release.root / release.settings.folder
     problems = environments.folder_problems(release.root, settings)
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
-    for key, command in settings.commands.items():
-        packages = environments.package_files(folder) if key == "install" else []
-        for word in [*(word for word in command if SCRIPT.fullmatch(word)), *packages]:
-            file = (PurePosixPath(settings.folder) / word).as_posix()
-            is_built = key != "install" and release.git.look("check-ignore", "--quiet", file).code == 0
-            if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
-                what = f"release.{key} needs {word}, and {file} is not committed."
-                fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
-                problems.append(Problem(what, fix))
+    packages = environments.package_files(folder) if settings.install else []
+    for key, word in [*_scripts(settings), *(("install", file) for file in packages)]:
+        file = (PurePosixPath(settings.folder) / word).as_posix()
+        is_built = key != "install" and release.git.look("check-ignore", "--quiet", file).code == 0
+        if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
+            what = f"release.{key} needs {word}, and {file} is not committed."
+            fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
+            problems.append(Problem(what, fix))
     path = None
     if settings.uses_node:
         refuse(problems)
@@ -169,14 +169,18 @@ def have_what_commands_name(release: Release) -> str:
     return ", ".join(settings.commands)
 
 
+def _scripts(settings: Settings) -> list[tuple[str, str]]:
+    """Return each file that a command of invoke.yaml names, after the command's key."""
+    return [(key, word) for key, command in settings.commands.items() for word in command if SCRIPT.fullmatch(word)]
+
+
 @until_published
 def install_from_a_clean_tree(release: Release) -> str:
     """What is committed can be installed, without anything that only lies in this folder."""
     release.only_in_a_run()
     settings, install = release.settings, release.environment("dev").install
     folder = code.make_ready(release.git, release.tag, release.tip, install) / settings.folder
-    words = [(key, word) for key, command in settings.commands.items() for word in command if SCRIPT.fullmatch(word)]
-    missing = [f"release.{key} needs {word}" for key, word in words if not (folder / word).exists()]
+    missing = [f"release.{key} needs {word}" for key, word in _scripts(settings) if not (folder / word).exists()]
     where = f"ls {shlex.quote(str(folder))}   # there release.install was run"
     refuse(Problem(f"{what}, which is not there after release.install.", where) for what in missing)
     return " ".join(settings.install) or "release.install is not set"

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from release_tasks import node, process, screen, temporary, versions
+from release_tasks import node, process, requirements, screen, temporary, versions
 from release_tasks.checks import document, web
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
@@ -77,6 +77,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     shutil.copytree(records / "evidence", evidence)
     _verify_what_is_kept(throw_away, settings.app)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
+    screen.say(f"Next: {requirements.activation()} && inv status --version {version}")
 
 
 def _verify_what_is_kept(throw_away: Path, app: str) -> None:

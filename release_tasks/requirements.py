@@ -28,7 +28,16 @@ def problems() -> list[Problem]:
         unmet = [f"{need.name} {need.specifier} (found {here or 'none'})" for need, here in wrong]
     if not unmet:
         return []
-    noxfile, activate = (str(FILE.parents[1] / path) for path in ("noxfile.py", BIN / "activate"))
-    join, dot = (subprocess.list2cmdline, []) if os.name == "nt" else (shlex.join, ["."])
+    make = as_typed([sys.executable, str(FILE.parents[1] / "noxfile.py"), "--list"])
     what = f"{sys.executable} is missing packages of the release layer: {', '.join(unmet)}."
-    return [Problem(what, f"{join([sys.executable, noxfile, '--list'])} && {join([*dot, activate])}")]
+    return [Problem(what, f"{make} && {activation()}")]
+
+
+def activation() -> str:
+    """Return the command by which a shell finds the `inv` of the environment that noxfile.py makes."""
+    return as_typed([*([] if os.name == "nt" else ["."]), str(FILE.parents[1] / BIN / "activate")])
+
+
+def as_typed(argv: list[str]) -> str:
+    """Return a command line as this system's shell reads it."""
+    return subprocess.list2cmdline(argv) if os.name == "nt" else shlex.join(argv)

@@ -1,6 +1,6 @@
 """Other programs: run within a time limit, ended with all they started, shown without their secrets."""
 
-import json
+import marshal
 import os
 import random
 import re
@@ -141,15 +141,15 @@ class Supervised(subprocess.Popen[bytes]):
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path | None = None, **how: Any
     ) -> None:
         argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
-        what = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
-        what |= {"stop": how.pop("stop", signal.SIGTERM), "daemons": how.pop("daemons", False)}
+        what: dict[str, Any] = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
+        what |= {"stop": int(how.pop("stop", signal.SIGTERM)), "daemons": how.pop("daemons", False)}
         # Isolated (-I), so that neither the folder nor the environment can change what it imports.
         own = [sys.executable, "-I", str(Path(supervisor.__file__).resolve())]
         with open(log or os.devnull, "ab", opener=partial(os.open, mode=0o600)) as file:
             super().__init__(own, stdin=subprocess.PIPE, **{"stdout": file, "stderr": file, **OWN_GROUP, **how})
         assert self.stdin
         with suppress(BrokenPipeError):  # it ended at once; its exit code says so
-            self.stdin.write(json.dumps(what).encode() + b"\n")
+            self.stdin.write(marshal.dumps(what))
             self.stdin.flush()
 
     def stop(self) -> None:

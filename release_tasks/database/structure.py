@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from release_tasks.database import programs
 from release_tasks.errors import Refused
@@ -60,8 +61,9 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
     `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table. Raises `Refused`.
     """
     major, role, found = programs.server_major(dsn, where), role or programs.variables(dsn)["PGUSER"], Structure()
+    how: dict[str, Any] = {"major": major, "supervised": False}  # it only reads, and soon ends by itself
     left_out = [f"--exclude-table={without}"] if without else []
-    head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, *left_out, major=major).stdout)
+    head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout)
     if STATEMENT.search(head):
         raise Refused("pg_dump printed statements, but no object could be read.", "pg_dump --version   # 15 to 18?")
     for name, type_, schema, owner, body in zip(*[iter(parts)] * 5, strict=True):
@@ -78,7 +80,7 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
             lines.append(f"its owner is {owner}")
     if roles:
         argv = ("--roles-only", "--no-role-passwords", f"--database={programs.variables(dsn)['PGDATABASE']}")
-        for line in ROLE.finditer(programs.run("pg_dumpall", dsn, *argv, major=major).stdout):
+        for line in ROLE.finditer(programs.run("pg_dumpall", dsn, *argv, **how).stdout):
             name = f"role {line[1]}" if line[1] else f"membership {line[2]} to {line[3]}"
             found.setdefault(name, []).append(re.sub(r" GRANTED BY .*", ";", line[0]))
     return found

@@ -200,6 +200,13 @@ def test_a_log_whose_position_nobody_noted_is_inconclusive_and_says_which_settin
     assert result.outcome == INCONCLUSIVE and "release.acceptance.logs: [jobs.log]" in result.hint
 
 
+def test_a_log_that_came_after_the_deployment_is_read_from_its_beginning(deployed, tmp_path):
+    here = deployed("jobs/*.log")
+    (tmp_path / "jobs").mkdir()
+    say(tmp_path / "jobs" / "first.log", TROUBLE)
+    assert check(here, "jobs/*.log").outcome == FAILED
+
+
 def test_exceptions_have_a_reason_and_used_ones_are_reported(deployed, app):
     here = deployed()
     say(app, TROUBLE * 2 + "WARNING:  another\n")

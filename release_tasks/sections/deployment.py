@@ -125,6 +125,12 @@ def stamped_at(release: Release, env: Environment) -> str | None:
     return at.isoformat(timespec="seconds") if is_ours else None
 
 
+def require_the_stamp(release: Release, env: Environment) -> None:
+    """Raise `NotYet` before the session is stamped, where that is done at all: section 7.2 compares the stamp."""
+    is_stamped = not release.settings.stamp.command or stamped_at(release, env)
+    require(is_stamped, f"after the session is stamped on {env.name}")
+
+
 @until_live
 def meet_the_conditions(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
@@ -137,8 +143,7 @@ def conditions_on(release: Release, env: Environment) -> list[Result]:
     """Return what section 7.2 says of the release that runs on `env`; checked once until something changes."""
     if release.acceptance is None:
         require(env.runs(release.version), f"after the release runs on {env.name}")
-        is_stamped = not release.settings.stamp.command or stamped_at(release, env)
-        require(is_stamped, f"after the session is stamped on {env.name}")
+        require_the_stamp(release, env)
         release.only_in_a_run()
         conditions = partial(suites.check_conditions, release, env)
         release.acceptance = release.checked(f"acceptance-{env.name}", env.name, conditions)

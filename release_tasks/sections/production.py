@@ -17,7 +17,7 @@ from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections.deployment import conditions_on, shown, unapplied_files
+from release_tasks.sections.deployment import conditions_on, require_the_stamp, shown, unapplied_files
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -96,6 +96,7 @@ def pass_the_checks_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes, and section 7.2, pass on the new code, beside the one that still has the traffic."""
     require(env.hosts.facts(release.tag), "after the code is in place")
     require(not unapplied_files(release, env), "after the DDL pack is applied")
+    require_the_stamp(release, env)
     if not (env.hosts.host.colours or "web" in release.settings.services):
         later = f"inv smokes --env {env.name}; inv accept --env {env.name}   # after the flip"
         return Manual(f"{later}: no services.web is set, so nothing runs beside the old code; staging passed them")

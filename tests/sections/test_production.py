@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.outcome import DONE, MANUAL, Outcome
+from release_tasks.outcome import DONE, MANUAL, PENDING, Outcome
 from release_tasks.sections.deployment import put_the_code_in_place, unpack_the_code
 from release_tasks.sections.production import pass_the_checks_before_the_flip
 from release_tasks.sections.withdrawal import _left_in
@@ -48,6 +48,15 @@ def test_an_app_without_a_route_for_its_version_is_tried_before_the_flip(
     passed = take(pass_the_checks_before_the_flip, release)
     assert passed.state == DONE, passed
     assert passed.text.count("this code answers") == 2
+
+
+def test_a_release_that_stopped_before_its_stamp_goes_on(
+    placed: Callable[..., Release], take: Callable[..., Outcome]
+) -> None:
+    """Its checks were refused for the stamp that is still to be made, so the stamp was never made."""
+    release = placed(services={"web": [sys.executable, "-c", SERVER]}, stamp={"command": ["false"]})
+    waits = take(pass_the_checks_before_the_flip, release, change=False)
+    assert (waits.state, waits.text) == (PENDING, "after the session is stamped on production")
 
 
 def test_where_nothing_can_run_beside_the_old_code_a_person_checks_after_the_flip(

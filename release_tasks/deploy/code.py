@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
 
+EXECUTABLE = 0o100755  # of git's modes of files
 UNPACK = 120.0  # seconds for one tree
 AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
 
@@ -76,9 +78,10 @@ def pack(git: Git, commit: str, code: Path, file: Path) -> None:
     time = int(git.look("show", "--no-patch", "--format=%ct", commit).stdout)
     with tarfile.open(file, "w") as tar:
         for prefix, repo, wanted in trees(git, commit):
-            for line in filter(None, repo.look("ls-tree", "-r", "-z", wanted).stdout.split("\0")):
-                path = prefix + line.partition("\t")[2]
-                info = without_owner(tar.gettarinfo(code / path, path), line.startswith("100755"), time)
-                with (code / path).open("rb") if info.isreg() else nullcontext() as content:
-                    if not info.isdir():  # a submodule
+            found: Any = repo.repo.commit(wanted).tree.traverse(branch_first=False)  # whose names need be no UTF-8
+            for each in found:
+                if each.type == "blob":
+                    path = f"{prefix}{each.path}"
+                    info = without_owner(tar.gettarinfo(code / path, path), each.mode == EXECUTABLE, time)
+                    with (code / path).open("rb") if info.isreg() else nullcontext() as content:
                         tar.addfile(info, content)

@@ -7,16 +7,20 @@ import os
 import shlex
 import stat
 import sys
+import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks.deploy import code
 from release_tasks.deploy.code import unpack
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import file_hashes
+from release_tasks.git import Git
 from release_tasks.machine import point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
@@ -77,6 +81,21 @@ def test_a_mark_of_a_deployment_that_cannot_be_one_is_named_and_the_command_show
     assert words[:2] == ["mv", str(marker)]
     marker.rename(words[2])
     assert take(put_the_code_in_place, release).state == CHANGED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems keep no such name")
+def test_a_file_whose_name_is_no_utf_8_is_brought_too(work: Work, tmp_path: Path) -> None:
+    """It stopped every release in section 7, after the tag."""
+    name = os.fsdecode(b"caf\xe9.txt")
+    (work.root / name).write_text("coffee\n")
+    work.git("add", "--all")
+    work.git("commit", "--quiet", "-m", "feat: coffee")
+    with closing(Git.open(work.root, "origin")) as git:
+        commit = git.commit_named("HEAD") or ""
+        folder = code.make_ready(git, "v0.1.1", commit, lambda _: None)
+        code.pack(git, commit, folder, tmp_path / "tree.tar")
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        assert name in tar.getnames()
 
 
 def test_the_tar_for_the_hosts_is_not_kept(release: Release, take: Callable[..., Outcome]) -> None:

@@ -68,7 +68,8 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
             row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
         with env.connect() as connection:
             applied = row["ddl"] = apply.last_version(connection, settings.ddl)
-            if tag and is_later_release(applied, settings.version_of(tag)):  # which a rollback does not undo
+            runs = settings.version_of(tag)  # "" for what no release of ours has put there
+            if runs and is_later_release(applied, runs):  # which a rollback does not undo
                 tag = settings.tag_of(applied)
             at = tag and git.commit_named(f"refs/tags/{tag}")
             pack = pack_at(git, at, settings) if at else ddl.pack_for(name, git.root, settings)

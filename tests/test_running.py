@@ -13,9 +13,10 @@ import pytest
 
 from release_tasks import running
 from release_tasks.errors import Refused
+from release_tasks.machine import point_link
 
 if TYPE_CHECKING:
-    from tests.conftest import Work
+    from tests.conftest import Web, Work
 
 
 @pytest.mark.parametrize("stamps", [[], [("0.1.1", datetime(2026, 11, 26, tzinfo=UTC))]])
@@ -44,6 +45,21 @@ def test_stamps_stand_among_the_switches_by_one_clock(
     monkeypatch.setattr(running.embedded, "environment_of", lambda *_: nullcontext(here))
     running.history(None, "dev", as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["at"] == "2026-11-26 12:00:00Z"
+
+
+def test_code_that_no_release_has_put_there_is_shown_as_it_is(
+    work: Work, web: Web, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a traceback: the path of a folder was compared with the version in the ledger."""
+    place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
+    release = work.release(environments={"production": place}, ddl={"folder": "none"})
+    by_hand = work.root / "srv" / "by-hand"
+    by_hand.mkdir(parents=True)
+    point_link(by_hand.parent / "current", by_hand)
+    monkeypatch.setattr(running.apply, "last_version", lambda *_: "0.1.0")
+    row: dict[str, Any] = {}
+    running._look(row, "production", release.git, release.settings)
+    assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"]
 
 
 def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(

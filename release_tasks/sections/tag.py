@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import product
 
 from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
@@ -74,9 +75,10 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
 def push_problems(release: Release) -> Iterator[Problem]:
     """Yield why the branch and its tag cannot be pushed: a branch is in the way, or the remote says no to a trial."""
     git, remote, ref = release.git, release.settings.remote, release.branch_ref
-    for other in {*git.remote_refs, *git.look("for-each-ref", "--format=%(refname)", "refs/heads").stdout.split()}:
-        if f"{ref}/".startswith(f"{other}/") != f"{other}/".startswith(f"{ref}/"):
-            what = f"Git cannot have {other} beside {ref}: the name of one would be a folder of the other."
+    here = git.look("for-each-ref", "--format=%(refname)", "refs/heads").stdout.split()
+    for other, own in product({*git.remote_refs, *here, release.lock.ref}, (ref, release.lock.ref)):
+        if f"{own}/".startswith(f"{other}/") != f"{other}/".startswith(f"{own}/"):
+            what = f"Git cannot have {other} beside {own}: the name of one would be a folder of the other."
             yield Problem(what, "git branch --all   # rename the one, or set release.branch, as release-v{version}")
     try:
         trial = ["--dry-run", "--no-verify", "--quiet", "--atomic", remote, f"{release.tip}:{ref}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_kubectl_deploys_and_rolls_back_by_image(hosts_of: Any, tmp_path: Path, 
     hosts.switch("v0.1.1")
     images = [f"kubectl set image deployment/web web=registry.example/app:{each}" for each in ("0.1.1", "0.1.2")]
     assert calls(tmp_path) == [*images, images[0]]
+
+
+def test_another_clone_lets_the_tool_deploy_nothing_again(hosts_of: Any, tmp_path: Path, web: Web) -> None:
+    """Its facts are in the clone that deployed, which may be lost."""
+    release(hosts_of(KAMAL), "0.1.1", web)
+    shutil.rmtree(tmp_path / ".release")
+    release(hosts_of(KAMAL), "0.1.1", web)
+    assert calls(tmp_path) == [f"kamal deploy --version {COMMITS['0.1.1']}"]
 
 
 def test_a_release_that_does_not_answer_is_rolled_back_by_the_tool(hosts_of: Any, tmp_path: Path, web: Web) -> None:

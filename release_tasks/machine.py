@@ -69,12 +69,12 @@ def probe(origin: str, path: str) -> tuple[str, str]:
     url, parts = origin + (path or "/"), urlsplit(origin)
     try:
         with closing((HTTPSConnection if parts.scheme == "https" else HTTPConnection)(parts.netloc, timeout=3)) as http:
-            http.request("GET", path or "/")
+            http.request("GET", parts.path.rstrip("/") + (path or "/"))
             answer = http.getresponse()
             status, text = answer.status, answer.read(100_000).decode(errors="replace")
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
-    version = str(parsed(text).get("version", "")) if path else "any"
+    version = str(parsed(text).get("version") or "") if path else "any"
     return version if status < 500 else "", f"{url} answers {status}: {' '.join(text.split())[:200]}"
 
 

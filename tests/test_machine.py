@@ -1,0 +1,60 @@
+"""What any machine does with its own means."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from release_tasks.machine import probe
+
+
+@contextmanager
+def answering(answers: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
+    """Answer each path with what `answers` returns: a status, and a body; yield the origin."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers(self.path)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "status, body, version",
+    [
+        (200, b'{"version": "0.1.1"}', "0.1.1"),
+        (404, b'{"version": "0.1.1"}', "0.1.1"),
+        (503, b'{"version": "0.1.1"}', ""),
+        (200, b'{"version": null}', ""),
+        (200, b'{"version": "0.1', ""),
+        (200, b"[]", ""),
+    ],
+)
+def test_a_version_is_what_a_route_that_works_says(status: int, body: bytes, version: str) -> None:
+    with answering(lambda _: (status, body)) as origin:
+        assert probe(origin, "/api/version")[0] == version
+
+
+def test_an_origin_may_have_a_path() -> None:
+    """It was left out, so that another app was asked."""
+    with answering(lambda path: (200, b'{"version": "%b"}' % path.encode())) as origin:
+        assert probe(f"{origin}/base", "/api/version")[0] == "/base/api/version"
+        assert probe(f"{origin}/base/", "")[0] == "any"
+
+
+def test_who_does_not_answer_has_no_version() -> None:
+    version, said = probe("http://127.0.0.1:1", "/api/version")
+    assert version == "" and "could not be reached" in said

@@ -28,7 +28,6 @@ def reach_the_environment(release: Release, env: Environment) -> str:
         server = connection.info.server_version // 10000
         refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])
     refuse(env.later_problems(release.version))
-    env.variables(release.version)
     warnings = "".join(f"; {warning}" for warning in env.hosts.warnings())
     return f"{'embedded ' if env.is_embedded else ''}PostgreSQL {server}, {env.origin}{warnings}"
 

@@ -102,9 +102,21 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         if was != now:
             how = NEW if not was else MISSING if not now else CHANGED
             differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
-    tables = [each.subject for each in differing if each.kind in TABLES and each.how != CHANGED]
-    prefixes = tuple(f"{table}{end}" for table in tables for end in (" ", ".", "_"))
-    return [each for each in differing if each.kind not in OF_TABLES or not f"{each.subject} ".startswith(prefixes)]
+    tables = [each for each in differing if each.kind in TABLES and each.how != CHANGED]
+    parts = {
+        each
+        for each in differing
+        for table in tables
+        if each.kind in OF_TABLES and _is_part(each, expected.get(each.name) or found[each.name], table)
+    }
+    return [each for each in differing if each not in parts]
+
+
+def _is_part(each: Difference, lines: list[str], table: Difference) -> bool:
+    """Tell whether what differs is part of `table`, by its name, or by `lines`, as an index or a sequence has none."""
+    of = re.compile(rf"\b(ON|FROM|OWNED BY|ALTER TABLE)( ONLY)? {re.escape(table.name.partition(' ')[2])}(?![\w$])")
+    named_so = f"{each.subject} ".startswith((f"{table.subject} ", f"{table.subject}."))
+    return named_so or (each.how == table.how and any(map(of.search, lines)))
 
 
 def _detail(was: list[str], now: list[str]) -> str:

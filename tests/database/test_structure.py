@@ -321,6 +321,22 @@ def test_a_table_that_is_missing_says_it_all(dsn: str) -> None:
     assert names(before, structure.read(dsn, without="s.whole_not")) == [f"table s.whole {NEW}"]
 
 
+def test_what_belongs_to_another_table_is_named_whatever_it_is_called(dsn: str) -> None:
+    """It was taken for a part of the new table, for its name begins with that of the table."""
+    execute(dsn, "create table s.coin_universe (id integer)")
+    before = structure.read(dsn)
+    execute(
+        dsn,
+        """
+        create table s.coin (id integer generated always as identity primary key, other serial, n text, unique (n));
+        create index coin_n on s.coin (n); create statistics s.coin_both on id, n from s.coin;
+        create index coin_universe_hand on s.coin_universe (id); create sequence s.coin_numbers;
+        """,
+    )
+    expected = [f"index s.coin_universe_hand {NEW}", f"sequence s.coin_numbers {NEW}", f"table s.coin {NEW}"]
+    assert names(before, structure.read(dsn)) == expected
+
+
 def test_a_policy_is_named_also_where_its_table_is_extra(dsn: str) -> None:
     before = structure.read(dsn)
     execute(dsn, "create table s.x (); create policy p on s.x using (true)")

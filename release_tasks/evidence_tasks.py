@@ -15,6 +15,7 @@ from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of
 from release_tasks.files import atomic_write, read_checksums
 from release_tasks.release import Release
+from release_tasks.settings import Settings
 
 INDEX = "index.jsonl"
 
@@ -26,7 +27,8 @@ def show(
 
     Whose word counts is in the files `signers` and `ca`, or the settings of the repo we are in say it.
     """
-    root, settings, path = project_root(config), settings_of(config), Path(what)
+    settings = Settings() if signers and ca else settings_of(config)  # which may name variables that are not set
+    root, path = project_root(config), Path(what)
     evidence, when = settings.evidence, datetime.now(UTC)
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
         raise Refused(f"There is nothing at {listed(missing)}.", f"ls -d {shlex.join(missing)}")

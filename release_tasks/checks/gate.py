@@ -71,11 +71,12 @@ def wait_of(item: pytest.Item) -> float:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Call the test until it passes, its failure is final, or its wait is over."""
+    own = len(pyfuncitem.user_properties)  # what its fixtures have seen stays
     again = Retrying(
         stop=stop_after_delay(wait_of(pyfuncitem)),
         wait=wait_fixed(1),
         retry=retry_if_exception(lambda error: isinstance(error, Exception) and not is_final(error)),
-        before=lambda _: pyfuncitem.user_properties.clear(),
+        before=lambda _: pyfuncitem.user_properties.__delitem__(slice(own, None)),
         reraise=True,
     )
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)

@@ -293,6 +293,36 @@ def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Res
     assert said in " ".join(each.message for each in results), results
 
 
+def test_what_a_fixture_has_seen_counts(files: Callable[..., list[Result]], dsn: str) -> None:
+    """It was thrown away before the test: rows of a fixture were no look, and its failed query was none either."""
+    text = """
+import psycopg, pytest
+@pytest.fixture
+def rows(db): return db.execute("select 1").fetchall()
+@pytest.fixture
+def caught(db):
+    try:
+        db.execute("select no_such_column")
+    except psycopg.Error:
+        pass
+def test_rows(rows): assert rows
+def test_caught(caught, db): assert db.execute("select 1").fetchall()
+"""
+    seen, caught = files(text, dsn=dsn)
+    assert seen.outcome == PASSED and "select 1 → 1 rows" in " ".join(seen.observed), seen
+    assert caught.outcome == INCONCLUSIVE and "no_such_column" in caught.message
+
+
+def test_of_marked_tests_all_have_to_run(target: Callable[..., Target], tmp_path: Path) -> None:
+    """What had run before another one ended all passed for the whole."""
+    mark = "@pytest.mark.on_backup\n"
+    text = f"import pytest\n{mark}def test_a(record_property): record_property('x', 1)\n"
+    text += f"{mark}def test_b(): pytest.exit('enough')\n{mark}def test_c(): assert False\n"
+    (tmp_path / "test_own.py").write_text(text)
+    results = runner.run(target(), [tmp_path / "test_own.py"], tmp_path / "kept", marked="on_backup")
+    assert INCONCLUSIVE in {each.outcome for each in results}, results
+
+
 def test_a_person_chooses_tests_and_sees_what_pytest_prints(
     files: Callable[..., list[Result]], capfd: pytest.CaptureFixture[str]
 ) -> None:

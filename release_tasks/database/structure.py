@@ -24,7 +24,9 @@ NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNE
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
 TABLES = ("table", "view", "materialized-view", "foreign-table")
-OF_TABLES = ("constraint", "fk-constraint", "default", "index", "trigger", "rule", "acl", "sequence", "statistics")
+OF_TABLES = ("constraint", "fk-constraint", "default", "trigger", "rule", "acl")  # by their names
+NAMED_APART = ("index", "sequence", "statistics")
+OWNER = re.compile(r"\b(?:ON|FROM|OWNED BY|ALTER TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
 OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
@@ -102,21 +104,16 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         if was != now:
             how = NEW if not was else MISSING if not now else CHANGED
             differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
-    tables = [each for each in differing if each.kind in TABLES and each.how != CHANGED]
-    parts = {
-        each
-        for each in differing
-        for table in tables
-        if each.kind in OF_TABLES and _is_part(each, expected.get(each.name) or found[each.name], table)
-    }
-    return [each for each in differing if each not in parts]
+    tables = {each.subject for each in differing if each.kind in TABLES and each.how != CHANGED}
+    prefixes = tuple(f"{table}{end}" for table in tables for end in (" ", "."))
 
+    def is_part(each: Difference) -> bool:
+        if each.kind in NAMED_APART:  # only its lines say which table it is of
+            text = "\n".join(expected.get(each.name) or found[each.name]).replace('"', "")
+            return not tables.isdisjoint(f"{each.how} {owner}" for owner in OWNER.findall(text))
+        return each.kind in OF_TABLES and f"{each.subject} ".startswith(prefixes)
 
-def _is_part(each: Difference, lines: list[str], table: Difference) -> bool:
-    """Tell whether what differs is part of `table`, by its name, or by `lines`, as an index or a sequence has none."""
-    of = re.compile(rf"\b(ON|FROM|OWNED BY|ALTER TABLE)( ONLY)? {re.escape(table.name.partition(' ')[2])}(?![\w$])")
-    named_so = f"{each.subject} ".startswith((f"{table.subject} ", f"{table.subject}."))
-    return named_so or (each.how == table.how and any(map(of.search, lines)))
+    return [each for each in differing if not is_part(each)]
 
 
 def _detail(was: list[str], now: list[str]) -> str:

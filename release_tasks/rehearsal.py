@@ -77,7 +77,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     shutil.copytree(records / "evidence", evidence)
     _verify_what_is_kept(throw_away, settings.app)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
-    screen.say(f"Next: {requirements.activation()} && inv status --version {version}")
+    begin = "" if shutil.which("inv") else f"{requirements.activation()} && "  # nox puts no inv on PATH
+    screen.say(f"Next: {begin}inv status --version {version}")
 
 
 def _verify_what_is_kept(throw_away: Path, app: str) -> None:

@@ -79,7 +79,8 @@ def push_problems(release: Release) -> Iterator[Problem]:
     for other, own in product({*git.remote_refs, *here, release.lock.ref}, (ref, release.lock.ref)):
         if f"{own}/".startswith(f"{other}/") != f"{other}/".startswith(f"{own}/"):
             what = f"Git cannot have {other} beside {own}: the name of one would be a folder of the other."
-            yield Problem(what, "git branch --all   # rename the one, or set release.branch, as release-v{version}")
+            or_else = ", or set release.branch, as release-v{version}" if own == ref else ""
+            yield Problem(what, f"git branch --all   # rename the one{or_else}")
     try:
         trial = ["--dry-run", "--no-verify", "--quiet", "--atomic", remote, f"{release.tip}:{ref}"]
         git.reach("push", *trial, changes=False)

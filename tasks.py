@@ -1,4 +1,4 @@
-"""The written release process: one task a section, in its order. `@section(x)`: the section x runs first."""
+"""The written release process: a task a section, in its order; `@section(x)`: x first. A step gets options by name."""
 
 from invoke import Collection
 

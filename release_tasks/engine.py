@@ -51,7 +51,7 @@ def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[...,
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
         run.__signature__ = inspect.Signature([release, *options.values()])  # type: ignore[attr-defined]
-        made: Section = task(pre=pre, klass=Section, help=texts_of(options, {}), auto_shortflags=False)(run)
+        made: Section = task(pre=pre, klass=Section, help=texts_of(options), auto_shortflags=False)(run)
         made.steps, made.only_checks = body, only_checks
         return made
 
@@ -73,7 +73,7 @@ def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Call
     """
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
-        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, texts))(body)
+        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, **texts))(body)
         made.has_dry_run = dry  # type: ignore[attr-defined]
         return made
 
@@ -89,17 +89,17 @@ class ReleaseExecutor(Executor):
         if own and (unmet := requirements.problems()):
             raise Exit("\n".join(map(str, unmet)), 1)
         sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
-        others = [call.called_as or call.task.name for call in calls if not isinstance(call.task, Section)]
+        others = [_name(call) for call in calls if not isinstance(call.task, Section)]
         if not own:
             return super().execute(*tasks)
-        errors.typed[:] = [(call.called_as or call.task.name, _given(call)) for call in calls]
+        errors.typed[:] = [(_name(call), _given(call)) for call in calls]
         with failures.as_sentences():
             self._read_variables()
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
             if self.config.run.dry:
-                wet = [each.called_as for each in calls if not getattr(each.task, "has_dry_run", True)]
+                wet = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in wet)
             from release_tasks import config, files, git_setup, screen, temporary
 
@@ -194,6 +194,10 @@ def _options() -> dict[str, Any]:
                 flag = f"--{name.replace('_', '-')}"
                 raise Refused(f"{flag} is given twice: found {given[name]} and {value}.", f"Give {flag} once.")
     return given
+
+
+def _name(call: Call) -> str:
+    return call.called_as or call.task.name
 
 
 def _given(call: Call) -> dict[str, Any]:

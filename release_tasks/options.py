@@ -36,7 +36,7 @@ HELP = {
 }
 
 
-def texts_of(names: Iterable[str], texts: dict[str, str]) -> dict[str, str]:
+def texts_of(names: Iterable[str], **texts: str) -> dict[str, str]:
     """Return what `inv --help` says of the options `names`: `texts`, else HELP; Python needs `from_` for "from"."""
     return {name: HELP[name] for name in (each.rstrip("_") for each in names) if name in HELP} | texts
 

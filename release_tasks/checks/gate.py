@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
 from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target
@@ -72,11 +72,15 @@ def wait_of(item: pytest.Item) -> float:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Call the test until it passes, its failure is final, or its wait is over."""
     own = len(pyfuncitem.user_properties)  # what its fixtures have seen stays
+
+    def forget(_: RetryCallState) -> None:
+        del pyfuncitem.user_properties[own:]
+
     again = Retrying(
         stop=stop_after_delay(wait_of(pyfuncitem)),
         wait=wait_fixed(1),
         retry=retry_if_exception(lambda error: isinstance(error, Exception) and not is_final(error)),
-        before=lambda _: pyfuncitem.user_properties.__delitem__(slice(own, None)),
+        before=forget,
         reraise=True,
     )
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)

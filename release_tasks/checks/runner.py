@@ -86,7 +86,7 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     how_it_ended = f"{shlex.join(['pytest', *chosen])} ended with exit code {code}"
     ended = {each.file for each in results if code in (0, 1)}
     for stem in [file.stem for file in files if file.stem not in ended]:
-        if not (chosen and results and code in (0, 1)):  # which may be a part
+        if not (chosen and ended):  # which may be a part
             message = f"{said} No test of {stem}.py ran, or not all: {how_it_ended}.".strip()
             results.append(Result(name_of(stem), INCONCLUSIVE, message, file=stem))
     return results

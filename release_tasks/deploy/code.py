@@ -78,10 +78,9 @@ def pack(git: Git, commit: str, code: Path, file: Path) -> None:
     time = int(git.look("show", "--no-patch", "--format=%ct", commit).stdout)
     with tarfile.open(file, "w") as tar:
         for prefix, repo, wanted in trees(git, commit):
-            found: Any = repo.repo.commit(wanted).tree.traverse(branch_first=False)  # whose names need be no UTF-8
-            for each in found:
-                if each.type == "blob":
-                    path = f"{prefix}{each.path}"
-                    info = without_owner(tar.gettarinfo(code / path, path), each.mode == EXECUTABLE, time)
-                    with (code / path).open("rb") if info.isreg() else nullcontext() as content:
-                        tar.addfile(info, content)
+            tree: Any = repo.repo.commit(wanted).tree  # whose names need be no UTF-8
+            for blob in tree.traverse(lambda each, _: each.type == "blob", branch_first=False):
+                path = f"{prefix}{blob.path}"
+                info = without_owner(tar.gettarinfo(code / path, path), blob.mode == EXECUTABLE, time)
+                with (code / path).open("rb") if info.isreg() else nullcontext() as content:
+                    tar.addfile(info, content)

@@ -37,12 +37,16 @@ class ToolHost(Host):
 
     def give_traffic(self, tag: str) -> None:
         """Let the tool deploy `tag`, or roll back to it where it had the traffic, and see that it runs then."""
-        if self.record()[0] == tag and self.answers(tag):  # by another clone, of which no facts are here
+
+        def runs() -> bool:
+            return self.record()[0] == tag and self.answers(tag)
+
+        if runs():  # by another clone, of which no facts are here
             return
         had_it = self.facts(tag).get("by") and self.tool.rollback  # written by its first switch
         names = self.names_of(tag)
         self.say([word.format_map(names) for word in (self.tool.rollback if had_it else self.tool.deploy)], RUN)
-        if not wait_until(lambda: self.record()[0] == tag and self.answers(tag), self.wait):
+        if not wait_until(runs, self.wait):
             said = short(self.say(self.tool.running, LOOK))
             raise Refused(f"{tag} was deployed, and does not run within {self.wait:g} s; running: {said}")
 

@@ -1,6 +1,5 @@
 """The journal of a release: what ran, when, by whom, with what result. JSON lines that are only appended to."""
 
-import getpass
 import json
 import os
 import platform
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks.files import naming
+from release_tasks.machine import user
 from release_tasks.masks import masked_json
 from release_tasks.process import Finished, listeners
 
@@ -24,7 +24,7 @@ class Journal:
     def record(self, event: str, **facts: Any) -> None:
         """Append one record of `event`, secrets masked, and force it to disk; a line that a crash tore stays."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = {"at": at, "event": event, "who": getpass.getuser(), "where": platform.node(), **facts}
+        entry = {"at": at, "event": event, "who": user(), "where": platform.node(), **facts}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with naming(self.path), self.path.open("a+b") as file:
             file.seek(max(file.tell() - 1, 0))

@@ -5,6 +5,7 @@ Sent to hosts together with deploy/host.py: the standard library alone, of Pytho
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import io
 import json
@@ -115,6 +116,14 @@ def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extraction_filter = lambda member, path: member  # as before 3.14: we know what is in it
         tar.extractall(folder)
+
+
+def user() -> str:
+    """Return who runs us: a name, or the number where a container knows no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the latter since Python 3.13
+        return str(os.getuid())
 
 
 def now() -> str:

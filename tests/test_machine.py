@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
+from release_tasks.database import programs
+from release_tasks.journal import Journal
 from release_tasks.machine import probe
 
 
@@ -53,6 +58,23 @@ def test_an_origin_may_have_a_path() -> None:
     with answering(lambda path: (200, b'{"version": "%b"}' % path.encode())) as origin:
         assert probe(f"{origin}/base", "/api/version")[0] == "/base/api/version"
         assert probe(f"{origin}/base/", "")[0] == "any"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there everybody has a name")
+@pytest.mark.parametrize("unknown", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+def test_who_has_no_name_in_a_container_is_a_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unknown: Exception
+) -> None:
+    """It was a traceback, at the first line of the journal."""
+
+    def getuser() -> str:
+        raise unknown
+
+    monkeypatch.setattr("getpass.getuser", getuser)
+    Journal(tmp_path / "journal.jsonl").record("run")
+    (record,) = Journal(tmp_path / "journal.jsonl").records()
+    assert record["who"] == str(os.getuid())
+    assert programs.who().startswith(f"release by {os.getuid()} on ")
 
 
 def test_who_does_not_answer_has_no_version() -> None:

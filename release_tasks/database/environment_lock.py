@@ -1,6 +1,5 @@
 """Who changes an environment: an advisory lock of one session in its database, gone with it, whatever ends it."""
 
-import getpass
 import platform
 import time
 from contextlib import ExitStack, suppress
@@ -11,7 +10,7 @@ import psycopg
 
 from release_tasks.database.programs import as_refusals
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.machine import locked
+from release_tasks.machine import locked, user
 
 KEY = (0x72656C65, 0x61736521)  # "rele", "ase!"
 HELD = """select pid from pg_locks where locktype = 'advisory' and classid = %s and objid = %s and granted
@@ -40,7 +39,7 @@ class EnvironmentLock:
             if self._session and self._session.execute(f"{HELD} and pid = pg_backend_pid()", KEY).fetchone():
                 return True
         self.give_up()
-        who = f"{getpass.getuser()[:16]} on {platform.node()[:16]}"
+        who = f"{user()[:16]} on {platform.node()[:16]}"
         name = f"v{version} by {who} since {time.strftime('%d %b %H:%M:%SZ', time.gmtime())}"[:63]
         try:
             with as_refusals(self.where):

@@ -1,7 +1,6 @@
 """PostgreSQL's own programs: where they are, which version they have, and one way to run them on a database."""
 
 import functools
-import getpass
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from psycopg import Connection, conninfo, pq
 
 from release_tasks import process
 from release_tasks.errors import Refused
+from release_tasks.machine import user
 from release_tasks.masks import mask
 
 SERVER = ("initdb", "postgres", "pg_dump", "psql")
@@ -122,7 +122,7 @@ def as_refusals(where: str = "") -> Iterator[None]:
 
 def who() -> str:
     """Return what our connections are called in pg_stat_activity, so that another release can say for whom it waits."""
-    return f"release by {getpass.getuser()} on {platform.node()}"[:63]
+    return f"release by {user()} on {platform.node()}"[:63]
 
 
 def _folders(tool: str = "initdb") -> Iterator[Path]:

@@ -4,7 +4,6 @@ What one host does is in host.py, a tool in its place in tool.py; how it is call
 ssh.py and ansible.py, and which of them it is in drivers.py.
 """
 
-import getpass
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.remote import perform
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_sha256
+from release_tasks.machine import user
 
 HERE = "this machine"
 
@@ -113,7 +113,7 @@ class Hosts:
     def switch(self, tag: str) -> None:
         """Give the release `tag` the traffic on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
         for names in self.batched():
-            self.each(names, "switch", tag=tag, by=f"{getpass.getuser()} on {platform.node()}")
+            self.each(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
 
     def batched(self) -> Iterator[Sequence[str]]:
         """Yield the names of the hosts that are switched at once."""

@@ -35,9 +35,8 @@ def condition_problems(code: Path) -> Iterator[Problem]:
     if not items and (code / DOCUMENT).exists():
         what = f"Section 7.2 of {DOCUMENT.as_posix()} has no list item, so nothing would be checked."
         yield Problem(what, "Write each condition as a line that begins with a dash, as in: - API OK")
-    yield from _missing(
-        items, {name for name, _, _ in _tests(code, "acceptance")}, "acceptance/test_*.py, with def test_{}"
-    )
+    names = {name for name, _, _ in _tests(code, "acceptance")}
+    yield from _missing(items, names, "acceptance/test_*.py, with def test_{}")
 
 
 def waivers(code: Path) -> dict[str, str]:
@@ -70,19 +69,26 @@ def docstring_of(file: Path) -> str:
 
 
 def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
-    """Yield name, reason of a waiver ("" without one) and fixtures of each test; what is no Python, pytest reports."""
     for file in sorted((code / folder).glob("test_*.py")):
-        with suppress(SyntaxError, ValueError):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                    marks = "".join(mark for mark in map(ast.unparse, node.decorator_list) if "mark.waived" in mark)
-                    reason = re.sub(r".*waived\(['\"]?|['\"]?\)$", "", marks)
-                    yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
+        yield from tests_in(file)
+
+
+def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
+    """Yield name, reason of a waiver ("" without one) and fixtures of each test; what is no Python, pytest reports."""
+    with suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call)]
+                waived = [mark.args for mark in calls if ast.unparse(mark.func).endswith("mark.waived")]
+                reason = "".join(ast.unparse(arg).strip("'\"") for args in waived for arg in args)
+                yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
 
 
 def _section(code: Path, number: str) -> str:
-    section = rf"(?ms)^#* *{number}\.? [^\n]+$(.*?)(?=^#* *\d+\.[\d.]* |^#+ |\Z)"
-    return "".join(re.findall(section, read_text(code / DOCUMENT))[:1])
+    text = read_text(code / DOCUMENT)
+    # A heading may be a plain line; where it is none, such a line is an item of a numbered list.
+    mark, end = ("#+", "^#+ ") if re.search(rf"(?m)^#+ *{number}\.? ", text) else ("", r"^ *\d+\.[\d.]* |^#+ ")
+    return "".join(re.findall(rf"(?ms)^{mark} *{number}\.? [^\n]+$(.*?)(?={end}|\Z)", text)[:1])
 
 
 def _items(text: str) -> dict[str, str]:

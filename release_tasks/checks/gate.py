@@ -15,7 +15,7 @@ import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks import process
-from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target
+from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target, document
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.database import structure
@@ -24,7 +24,6 @@ from release_tasks.masks import hide, mask, short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
-ENDED = pytest.StashKey[int]()  # how many tests came to their end
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
@@ -36,7 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
         file = Path(os.environ[VARIABLE])
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
-        config.stash[ENDED] = 0
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
@@ -48,11 +46,11 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Take the release itself first and last, logs after the tests that may write to them; apply the marks."""
     items.sort(key=lambda item: (item.name == "test_this_release_still_runs", "log" in item.fixturenames))
     for item in items:
-        for mark in item.iter_markers("waived"):
-            has_reason = mark in getattr(item.obj, "pytestmark", []) and any(mark.args)
+        if item.get_closest_marker("waived"):
+            known = {f"test_{name}": why for name, why, _ in document.tests_in(item.path)}  # as the notes show them
             none = 'It is waived without a reason of its own; expected @pytest.mark.waived("why") above the test.'
-            outcome, reason = (WAIVED, mark.args[0]) if has_reason else (INCONCLUSIVE, none)
-            item.user_properties += [("outcome", outcome), ("message", reason)]
+            reason = known.get(item.originalname) or none
+            item.user_properties += [("outcome", INCONCLUSIVE if reason == none else WAIVED), ("message", reason)]
             item.add_marker(pytest.mark.skip(reason=reason))
         if not OTHERS & set(item.fixturenames):
             item.add_marker("queries")
@@ -122,17 +120,14 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
             message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
-    if report.when == "teardown":
-        item.config.stash[ENDED] += 1
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
     report.sections = [(name, mask(printed)) for name, printed in report.sections]  # shown below a failure
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
-    if session.config.stash[ENDED] < session.testscollected and not session.shouldfail:
-        session.exitstatus = pytest.ExitCode.INTERRUPTED
+def pytest_keyboard_interrupt() -> None:
+    """Let no run succeed that was ended before its last test, as by pytest.exit("", returncode=0)."""
+    raise SystemExit(pytest.ExitCode.INTERRUPTED)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -97,6 +97,16 @@ def test_items_without_a_test_are_said_in_the_order_of_the_document(repo: Path) 
     assert [problem.what.split("'")[1] for problem in document.condition_problems(repo)] == items
 
 
+@pytest.mark.parametrize("mark", ["#", ""])
+def test_a_numbered_list_is_no_section(repo: Path, mark: str) -> None:
+    """Its second item was taken for section 2, so that no smoke was asked for."""
+    text = PROCESS.replace("## 2.", "## 1. Purpose\n\n1. One line.\n2. Another.\n\n## 2.")
+    (repo / "docs" / "RELEASE_PROCESS.md").write_text(text if mark else PROCESS.replace("#", ""))
+    (repo / "smokes" / "test_schema_diagnostics.py").unlink()
+    (problem,) = document.smoke_problems(repo)
+    assert "'Schema diagnostics'" in problem.what
+
+
 def test_a_section_without_a_list_is_refused(repo: Path) -> None:
     """As the process was first written: plain lines, which would all be passed over."""
     text = "7.2 Acceptance\n\nRelease proceeds only if:\n\nAPI OK\n\n8. Deploy to Production\n\n- A person confirms\n"

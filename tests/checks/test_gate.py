@@ -386,8 +386,9 @@ def test_no_conftest_takes_out_a_test_or_stops_the_run(files: Callable[..., list
         "import pytest\none = pytest.param(1, marks=pytest.mark.waived('one'))\n"
         "@pytest.mark.parametrize('x', [one])\ndef test_a(x): pass",
         "import pytest\n@pytest.mark.waived('')\ndef test_a(db): pass",
+        "import pytest\nnot_now = pytest.mark.waived('later')\n@not_now\ndef test_a(db): pass",
     ],
-    ids=["a file", "a parameter", "no reason"],
+    ids=["a file", "a parameter", "no reason", "a name"],
 )
 def test_a_test_is_waived_by_a_mark_of_its_own_with_a_reason(files: Callable[..., list[Result]], text: str) -> None:
     """The notes show the waivers of tests, and would not show others. What is wrong comes first."""

@@ -48,7 +48,7 @@ def close(folder: Path, info: dict[str, str], known: dict[str, dict[str, str]] |
 
 def info_of(folder: Path) -> dict[str, str]:
     lines = (folder / "bag-info.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split(": ", 1) for line in lines)
+    return {key: value for key, _, value in (line.partition(": ") for line in lines)}
 
 
 def state_of(folder: Path) -> str:

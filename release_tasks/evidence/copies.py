@@ -65,15 +65,16 @@ def check(sums: Path, folder: Path) -> None:
     refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
 
 
-def lacking(place: Place, root: Path, sums: Path) -> list[Path]:
-    """Return the files that `place` has not got yet. Raises `Refused` where one there is another than ours.
+def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[Path]:
+    """Return the files that `place` has not got yet. Raises `Refused` where one there, if `hashed`, is not ours.
 
     A folder gets all of them; commands, where something is encrypted, nothing else. What they brought back as it was
     has a receipt beside `sums`.
     """
     files = [*(sums.with_name(name) for name in read_checksums(sums.read_bytes())), sums]
     if isinstance(place, str):
-        check(sums, root / place)
+        if hashed:
+            check(sums, root / place)
         return [file for file in files if not (root / place / file.name).exists()]
     return [it for it in files if not receipt(it, place).exists() and (len(files) < 3 or it.suffix != ".tar")]
 

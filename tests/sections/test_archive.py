@@ -222,6 +222,20 @@ def test_a_file_that_is_no_certificate_is_what_is_wrong_and_not_the_authority(
     assert refused.value.problems[0].hint.startswith("openssl x509 -inform DER")
 
 
+def test_a_look_does_not_read_what_a_run_compares(
+    packed: Path, release: Release, work: Work, rest: Callable[[], list[Outcome]], take: Callable[..., Outcome]
+) -> None:
+    """A status read the pack, its tar and each copy: most of a minute where they have a gigabyte."""
+    rest()
+    for damaged in (packed / "data" / "VERSION", *work.root.parent.glob("vault/*.tar")):
+        damaged.write_text("0.1.2\n")
+    compare = (archive.build_the_evidence_pack, archive.copy_them_to_their_places)
+    release.only_checks = True
+    assert states([take(step, release, change=False) for step in compare]) == [DONE, DONE]
+    release.only_checks = False
+    assert states([take(step, release, change=False) for step in compare]) == [REFUSED, REFUSED]
+
+
 def test_a_stamp_that_comes_later_makes_new_files_beside_the_old(
     packed: Path, release: Release, work: Work, tmp_path: Path, rest: Callable[[], list[Outcome]]
 ) -> None:

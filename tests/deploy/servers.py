@@ -24,7 +24,7 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.ssh import Ssh
 from release_tasks.machine import wait_until
-from release_tasks.process import free_port
+from tests.ports import own_port
 
 APP = Path(__file__).with_name("app.py")
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
@@ -80,9 +80,9 @@ class Server:
     """One host: its folder, its ports, and its nginx."""
 
     folder: Path
-    front: int = field(default_factory=free_port)
-    blue: int = field(default_factory=free_port)
-    green: int = field(default_factory=free_port)
+    front: int = field(default_factory=own_port)
+    blue: int = field(default_factory=own_port)
+    green: int = field(default_factory=own_port)
 
     def __post_init__(self) -> None:
         (self.folder / "nginx").mkdir(parents=True)
@@ -236,7 +236,7 @@ class Sshd:
     name: str
     folder: Path
     server: Server
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=own_port)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -32,7 +32,7 @@ from psycopg import sql
 
 from release_tasks import temporary
 from release_tasks.database.server import Running
-from release_tasks.process import free_port
+from tests.ports import own_port
 
 LITTLE = Path(__file__).with_name("little")
 GIT = f"""#!/bin/sh
@@ -102,10 +102,7 @@ class World:
         """Make a world with databases of its own on `server`; whatever runs in it ends with the block."""
         key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
         names = {name: f"little_{key}_{name}" for name in ENVIRONMENTS}
-        ports = set[int]()
-        while len(ports) < len(ENVIRONMENTS):  # which nobody holds, so that one may come twice
-            ports.add(free_port())
-        places = {name: Place(name, server.dsn(names[name]), ports.pop(), folder / name) for name in ENVIRONMENTS}
+        places = {name: Place(name, server.dsn(names[name]), own_port(), folder / name) for name in ENVIRONMENTS}
         for place in places.values():
             place.folder.mkdir()
         for name in ("faults", "tmp"):

@@ -24,6 +24,7 @@ from release_tasks.masks import hide, mask, short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
+LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
@@ -232,11 +233,14 @@ def run(target: Target, record_property: Record) -> Callable[..., process.Finish
 @pytest.fixture(scope="module", autouse=True)
 def database_stays_as_it_is(request: pytest.FixtureRequest, target: Target) -> Iterator[None]:
     """After the smokes of a file the database consists of what it did before, unless they are marked `changes`."""
+    read, stash = partial(structure.read, target.dsn, target.name, roles=False), request.config.stash
     if request.path.parent.name != "smokes" or request.node.get_closest_marker("changes"):
         yield
+        stash[LEFT] = {}
         return
-    before = structure.read(target.dsn, target.name, roles=False)
+    before = stash.get(LEFT, {}) or read()
     yield
-    if changed := structure.differences(before, structure.read(target.dsn, target.name, roles=False)):
+    stash[LEFT] = read()
+    if changed := structure.differences(before, stash[LEFT]):
         hint = 'Let it leave the database as it is; or say why not: pytestmark = pytest.mark.changes("…")'
         raise CheckFailed(f"While {request.path.name} ran, the database changed: {listed(map(str, changed))}.", hint)

@@ -514,6 +514,19 @@ def test_what_a_smoke_takes_away_from_the_next_is_said_of_that_smoke(
         assert [each.outcome for each in results] == [PASSED]
 
 
+def test_what_a_smoke_may_change_is_not_said_of_the_next(
+    target: Callable[..., Target], dsn: str, tmp_path: Path
+) -> None:
+    (tmp_path / "smokes").mkdir()
+    changes = (
+        f"import pytest\npytestmark = pytest.mark.changes('a')\n{DROPS.format(statement='create view two as select 2')}"
+    )
+    for name, text in {"a": LOOKS, "b": changes, "c": LOOKS}.items():
+        (tmp_path / "smokes" / f"test_{name}.py").write_text(text)
+    results = runner.run(target(dsn=dsn), sorted((tmp_path / "smokes").glob("*.py")), tmp_path / "kept")
+    assert [each.outcome for each in results] == [PASSED] * 3, results
+
+
 def test_a_file_that_needs_no_browser_and_no_web_app_loads_neither(files: Callable[..., list[Result]]) -> None:
     text = "import sys\ndef test_a(record_property):\n    record_property('x', 1)\n"
     text += "    assert not [name for name in sys.modules if 'wright' in name or name == 'requests']"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ create foreign data wrapper files;
 create server far foreign data wrapper files;
 """
 
+OF_ROLES = re.compile(r"(create|alter) role |grant reader to ")
 # What makes an object and what changes it ("": nothing of it can be changed). TABLE is a new one each time.
 KINDS = [
     ('create schema "More"', ""),
@@ -261,7 +263,11 @@ def test_every_kind_of_object_is_seen_when_it_is_made_and_when_it_is_changed(any
         for number, statements in enumerate(KINDS):
             for statement in filter(None, statements):
                 connection.execute(statement.replace("TABLE", f"s.t{number}").encode())
-                now = structure.read(any_server)
+                if OF_ROLES.match(statement):
+                    now = structure.read(any_server)
+                else:  # which is the quicker half
+                    roles = {name: lines for name, lines in before.items() if name.startswith(("role ", "membership "))}
+                    now = structure.read(any_server, roles=False) | roles
                 if not structure.differences(before, now) or not structure.differences(now, before):
                     unseen.append(statement)
                 before = now

@@ -138,6 +138,22 @@ def own_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_initdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs of PostgreSQL whose initdb copies what the real one has made here: it is called a few hundred times."""
+    folder, made = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("made")
+    for program in programs.find_bin().iterdir():
+        (folder / program.name).symlink_to(program)
+    start(made, [], durable=False).stop()
+    initdb = folder / "initdb"
+    initdb.unlink()
+    initdb.write_text(f'#!/bin/sh\ncp -Rp {made}/data "$2" && cat {made}/password > "$4"\n')
+    initdb.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PG_BIN", str(folder))
+        yield
+
+
 @dataclass
 class Work:
     """A repository of a small application at `root`, pushed to the bare repository `remote`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from release_tasks.database.server import Running, start
+from release_tasks.database.server import Running
 from release_tasks.files import records_folder
 
 collect_ignore = ["little"]  # its smokes and acceptance run in its own releases
@@ -21,25 +21,10 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("proofs")
 
 
-@pytest.fixture(scope="session")
-def postgresql(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PostgreSQL's programs, of which initdb copies what the real one has made here: a release calls it three times."""
-    folder, made = tmp_path_factory.mktemp("programs"), tmp_path_factory.mktemp("made")
-    for program in server.bin.iterdir():
-        (folder / program.name).symlink_to(program)
-    start(made, [], durable=False).stop()
-    initdb = folder / "initdb"
-    initdb.unlink()
-    initdb.write_text(f'#!/bin/sh\ncp -Rp {made}/data "$2" && cat {made}/password > "$4"\n')
-    initdb.chmod(0o755)
-    return folder
-
-
 @pytest.fixture
-def little(tmp_path: Path, server: Running, postgresql: Path, proofs: Path) -> Iterator[World]:
+def little(tmp_path: Path, server: Running, proofs: Path) -> Iterator[World]:
     """A little repo that is ready to be released as 0.1.1."""
     with World.made(tmp_path, server) as world:
-        world.variables["PG_BIN"] = str(postgresql)
         cache = records_folder(world.repo) / "cache"
         shutil.copytree(proofs, cache)
         yield world

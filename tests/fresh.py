@@ -199,6 +199,13 @@ def verify_the_evidence(project: Path) -> str:
     return packs[0].name
 
 
+def git_of(project: Path) -> str:
+    """Return all refs of the clone, and what is not committed there."""
+    git = ["git", "-c", "safe.directory=*", "-C", str(project)]
+    looks = (["for-each-ref"], ["status", "--porcelain", "--branch"])
+    return "".join(subprocess.run([*git, *look], capture_output=True, text=True, check=True).stdout for look in looks)
+
+
 def problems_after(system: Path, before: dict[str, tuple[float, int]], output: str) -> Iterator[str]:
     """Yield what a command has left behind: processes, and files outside the clone and the caches."""
     yield from re.findall(r"LEFT BEHIND: .+", output)
@@ -209,9 +216,9 @@ def problems_after(system: Path, before: dict[str, tuple[float, int]], output: s
 def check_command(system: Path, command: str) -> Iterator[str]:
     """Type one command of the README and yield what is not as the README promises."""
     print(f"\n$ {command}", flush=True)
-    before = files_of(system)
-    code, output, seconds, first = run_as_user(system, command)
     project = system / HOME / "project"
+    before, refs = files_of(system), git_of(project)
+    code, output, seconds, first = run_as_user(system, command)
     nox = size_of(project / ".nox")
     print(f"\n{command}: exit code {code}, {seconds:.0f} s, first words after {first:.1f} s, .nox {nox} MB", flush=True)
     if "Traceback" in output:
@@ -221,6 +228,8 @@ def check_command(system: Path, command: str) -> Iterator[str]:
     if nox > MAX_NOX_MB:
         yield f".nox has {nox} MB, expected at most {MAX_NOX_MB}."
     yield from problems_after(system, before, output)
+    if git_of(project) != refs:
+        yield f"{command} has changed the clone: {git_of(project)}"
     if code:
         yield f"{command} ended with exit code {code}."
     elif command.endswith("rehearse"):

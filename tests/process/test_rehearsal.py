@@ -1,4 +1,7 @@
-"""This very repo, rehearsed and released: the sample app, Node and embedded PostgreSQL, end to end."""
+"""This very repo, rehearsed and released: the sample app, Node and embedded PostgreSQL, end to end.
+
+`nox -s fresh` rehearses as well, on a bare machine.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +75,7 @@ def running(clone: Path, *words: str, program: tuple[str, ...] = INV) -> Iterato
         process.communicate()
 
 
+@pytest.mark.faults
 def test_a_rehearsal_releases_and_leaves_nothing_but_evidence(clone: Path, temporary: Path) -> None:
     before = git(clone, "for-each-ref"), git(clone, "status", "--porcelain")
     with running(clone, "rehearse") as process:

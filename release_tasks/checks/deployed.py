@@ -74,7 +74,7 @@ def ledger_problems(target: Target, record: Record) -> Iterator[str]:
 
 
 def tree_problems(target: Target, record: Record) -> Iterator[str]:
-    """Compare the deployed files with the commit, as git compares a working tree."""
+    """Compare the deployed files with the commit, as git compares a working tree; of other hosts' files, our copy."""
     if target.commit:
         tree = target.placed or target.code
         git = ["git", f"--work-tree={tree}"]
@@ -83,7 +83,7 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
             process.run([*git, "read-tree", target.commit], record=False, **how)
             diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
             wrong = process.run(diff, record=False, **how).stdout.split("\0")[:-1]
-        record("tree", f"files of {target.commit:.9}")
+        record("tree", f"files of {target.commit:.9}{'' if target.placed else ', in our copy'}")
         if wrong:
             what = f"In {tree} these are not as in {target.commit:.9}: {listed(wrong)}."
             restore = shlex.join(["git", "-C", target.root, *git[1:], "read-tree", "--reset", "-u", target.commit])

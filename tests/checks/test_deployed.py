@@ -55,6 +55,7 @@ def staging(web, dsn, work, target, tmp_path) -> Target:
         origin=web.origin,
         root=str(work.root),
         code=str(code),
+        placed=str(code),
         commit=commit,
         deployed_at=BEGAN,
         session_log="ops.session_log",
@@ -83,6 +84,7 @@ def test_where_all_four_say_the_same_it_passes_in_a_few_words(staging, checked):
     assert result.outcome == PASSED, result
     assert result.recorded[0] == "0.1.1 by API" and result.recorded[1].startswith("stamp of ")
     assert result.recorded[2:] == ["3 DDL files", f"files of {staging.commit:.9}"]
+    assert checked(staging, placed="").recorded[3] == f"files of {staging.commit:.9}, in our copy"
 
 
 def test_what_a_target_does_not_have_is_not_asked_and_no_proxy_stands_between(web, target, checked, monkeypatch):

@@ -88,6 +88,7 @@ def variables(dsn: str, where: str = "") -> dict[str, str]:
     return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
 
 
+@functools.cache
 def server_major(dsn: str, where: str = "") -> int:
     """Return the major version of the server of `dsn`. Raises `Refused` where it cannot be reached."""
     with connect(dsn, where) as connection:

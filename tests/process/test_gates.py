@@ -69,6 +69,15 @@ def test_a_smoke_that_does_not_pass_stops_the_release(little: World, fault: str,
     assert after == before
 
 
+def test_the_smokes_alone_pass_and_fail_as_they_are(little: World) -> None:
+    ran = little.inv("smokes", "--env", "dev")
+    assert ran.code == 0 and "PASS writing" in ran.output
+    little.let_smoke("writing", "fails")
+    assert little.inv("smokes", "--env", "dev", "--only", "writing").refuses("the smoke saw smoke")
+    assert little.inv("smokes", "--env", "dev", "--only", "schema").code == 0
+    assert little.inv("smokes", "--env", "staging").refuses("Nothing has been deployed to staging yet")
+
+
 def test_a_dry_run_does_not_run_smokes_before_the_ddl_pack_is_on_dev(little: World) -> None:
     """C12: it ran them on an empty dev, where they left views, and their refusals hid the real ones."""
     little.let_smoke("writing", "fails")

@@ -25,9 +25,9 @@ HOW |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYS
 
 
 class Ansible(Ssh):
-    """The hosts of an `inventory`, or those of it that a pattern `limit` names."""
+    """The hosts of an `inventory` that the pattern `limit` names."""
 
-    def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str = "all"):
+    def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str):
         self.which = ["--inventory", inventory, "--limit", limit]
         said = run(["ansible-inventory", *self.which, "--list"], timeout=LOOK)
         self.variables_of: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})

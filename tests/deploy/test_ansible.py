@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from release_tasks.deploy.ansible import Ansible
+from release_tasks.deploy.drivers import hosts_of
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256
+from release_tasks.settings import Settings
 from tests.deploy.servers import Network, Server, facts, put, tree, version_at
 
 
@@ -102,6 +104,14 @@ def of_nobody() -> Iterator[Server]:
         server.power_off()
 
 
+def test_the_settings_say_which_hosts_of_the_inventory_get_the_release(inventory: Path, tmp_path: Path) -> None:
+    """All did, also a database's."""
+    about = {"dsn": "dbname=app", "origin": "http://127.0.0.1:9", "folder": "/srv/app", "restart": ["true"], "log": "x"}
+    production = {**about, "inventory": str(inventory), "limit": "shops"}
+    settings = Settings.model_validate({"environments": {"production": production}})
+    assert hosts_of("production", tmp_path, settings, lambda _: {}).names == ["h1", "h2", "h3"]
+
+
 def test_hosts_become_the_user_that_the_inventory_names(inventory: Path, of_nobody: Server, tmp_path: Path) -> None:
     become = "{ansible_become: true, ansible_become_user: nobody, ansible_become_method: su, "
     become += "ansible_become_flags: -s /bin/sh, "
@@ -172,5 +182,5 @@ def test_what_keeps_ansible_from_its_work_is_a_sentence(
         hosts.switch("v0.1.1")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match=r"^ansible-inventory was not found on PATH\.$") as refused:
-        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1])
+        Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], "all")
     assert refused.value.problems[0].hint.startswith("pipx install ansible-core")

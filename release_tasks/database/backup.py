@@ -8,6 +8,7 @@ SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
 """
 
+import functools
 import json
 import shlex
 import shutil
@@ -136,7 +137,13 @@ def folder_of(environment: Environment) -> Path:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """Return the files of the backup in `folder` that are not what was written."""
+    """Return the files of the backup in `folder` that are not what was written; what stays as it is is read once."""
+    looks = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
+    return _damaged_files(folder, tuple((path, look.st_size, look.st_mtime_ns) for path, look in looks))
+
+
+@functools.cache
+def _damaged_files(folder: Path, as_they_are: tuple[Any, ...]) -> list[str]:
     return files.mismatches(folder, SUMS, ignored=[VERIFIED])
 
 

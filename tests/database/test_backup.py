@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from release_tasks import process
+from release_tasks import files, process
 from release_tasks.config import load
 from release_tasks.database import backup, programs, psql, restore
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
@@ -322,6 +322,17 @@ def test_each_kind_of_damage_is_named(environment: Environment) -> None:
     assert damage(lambda: (taken.folder / SUMS).unlink()) == [SUMS]
     assert "dump/toc.dat" in damage(lambda: (taken.folder / SUMS).write_bytes(b""))
     assert damage(lambda: None) == []
+
+
+def test_a_backup_that_stays_as_it_is_is_read_once(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release looks at it again and again: a hundred gigabytes took some minutes each time."""
+    taken, read = backup.take(environment, "0.1.1"), list[Path]()
+    hashed = files.file_sha256
+    monkeypatch.setattr(files, "file_sha256", lambda path: read.append(path) or hashed(path))
+    assert [backup.damaged_files(taken.folder) for _ in range(3)] == [[], [], []]
+    assert sorted(read) == sorted(path for path in taken.folder.rglob("*") if path.is_file())
+    (taken.folder / "roles.sql").write_text("-- other roles\n")
+    assert backup.damaged_files(taken.folder) == ["roles.sql"]
 
 
 def test_a_damaged_backup_is_not_restored_and_counts_no_more(environment: Environment) -> None:

@@ -63,7 +63,7 @@ def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
 
 
 def probe(origin: str, path: str) -> tuple[str, str]:
-    """Return the version that `path` of `origin` tells, and what it answers; "" where it tells none, or a 5xx error.
+    """Return the version that `path` of `origin` tells, and what it answers; "" for none, a redirect or a 5xx error.
 
     Where no path tells it, the version of whatever answers is "any". No proxy is used, and no redirect is followed.
     """
@@ -75,8 +75,9 @@ def probe(origin: str, path: str) -> tuple[str, str]:
             status, text = answer.status, answer.read(100_000).decode(errors="replace")
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
-    version = str(parsed(text).get("version") or "") if path else "any"
-    return version if status < 500 else "", f"{url} answers {status}: {' '.join(text.split())[:200]}"
+    is_no_answer = status >= 500 or (path and 300 <= status < 400)
+    version = "" if is_no_answer else str(parsed(text).get("version") or "") if path else "any"
+    return version, f"{url} answers {status}: {' '.join(text.split())[:200]}"
 
 
 def parsed(text: str) -> dict[str, Any]:

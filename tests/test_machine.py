@@ -42,6 +42,7 @@ def answering(answers: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
     [
         (200, b'{"version": "0.1.1"}', "0.1.1"),
         (404, b'{"version": "0.1.1"}', "0.1.1"),
+        (302, b'{"version": "0.1.1"}', ""),
         (503, b'{"version": "0.1.1"}', ""),
         (200, b'{"version": null}', ""),
         (200, b'{"version": "0.1', ""),

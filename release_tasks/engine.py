@@ -159,12 +159,13 @@ class ReleaseExecutor(Executor):
 
 def next_step(last: Section, config: Any) -> str:
     """Return the first open step of the release in work, up to the section `last`; "" where none is under way."""
-    from release_tasks import plan
+    from release_tasks import lines, plan
     from release_tasks.release import Release
 
     with closing(Release.open(config, None, in_work=True)) as release:
         release.only_checks = True
-        if not release.is_under_way or release.is_over:
+        is_ended = release.is_over or lines.withdrawn(release.git, release.settings, release.version)
+        if is_ended or not release.is_under_way:
             return ""
         steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
         ahead = plan.first_open(steps, plan.Plan(release, steps).check())

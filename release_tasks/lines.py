@@ -1,5 +1,6 @@
 """Which releases a version comes after: those of its line. What is cut from v0.1.1 never sees 0.2.0."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from release_tasks.git import Git
 from release_tasks.settings import Settings
 
 NOT_HERE = "The tag {} is on the remote, but not here."
+WITHDRAWN = re.compile(r"^> (Withdrawn on .*)", re.MULTILINE)
 
 
 def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
@@ -60,6 +62,13 @@ def tagged(git: Git, tag: str) -> str | None:
     return git.commit_named(ref) if there else None
 
 
+def withdrawn(git: Git, settings: Settings, version: str) -> str:
+    """Return what the notes of `version` on the remote's main branch say of a withdrawal, "" where they say nothing."""
+    main = git.remote_commit(f"refs/heads/{settings.main}")
+    found = WITHDRAWN.search((main and git.text_at(main, settings.notes_of(version))) or "")
+    return found[1] if found else ""
+
+
 def merged(git: Git, ours: str, theirs: str) -> str:
     """Return the tree that a merge would make, with its conflicts; "" before git 2.38, which cannot tell."""
     return git.look("merge-tree", "--write-tree", ours, theirs).stdout.partition("\n")[0]
@@ -81,10 +90,17 @@ class Line:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
         return noted or contains(self.git, self.base, self.tags[version])
 
-    def last(self, target: str, finals: bool = False) -> str | None:
-        """Return the highest release in the line below `target` (of all where that is no version), or final release."""
+    def last(self, target: str, finals: bool = False, withdrawn: bool = True) -> str | None:
+        """Return the highest release in the line below `target` (of all where that is no version).
+
+        With `finals` candidates do not count, without `withdrawn` none that was withdrawn.
+        """
         below = [each for each in self.tags if not versions.is_version(target) or versions.is_past(target, each)]
-        return next((each for each in reversed(below) if not (finals and "-" in each) and self.has(each)), None)
+        counting = (each for each in reversed(below) if not (finals and "-" in each) and self.has(each))
+        return next((each for each in counting if withdrawn or not self.was_withdrawn(each)), None)
+
+    def was_withdrawn(self, version: str) -> bool:
+        return bool(withdrawn(self.git, self.settings, version))
 
     def problems(self, target: str) -> list[Problem]:
         """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""
@@ -97,6 +113,8 @@ class Line:
             problems.append(Problem(f"{target} comes before {later[-1]}, which this branch has.", hint))
         for version in self._since_last(self.tags, target):
             tag, commit = settings.tag_of(version), self.tags[version]
+            if self.was_withdrawn(version):  # its notes come with the main branch, and it is not merged
+                continue
             if not self.git.commit_named(commit):
                 problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign

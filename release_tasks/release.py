@@ -165,9 +165,9 @@ class Release:
     def last(self, for_notes: bool = False) -> str | None:
         """Return the tag of the release before, None before any; production may run it, so candidates count.
 
-        Notes of a final release go back to the last final one. Refused where the tag is not here.
+        One that was withdrawn does not; notes of a final release go back to a final one. Refused without the tag here.
         """
-        version = self.line.last(self.version, finals=for_notes and "-" not in self.version)
+        version = self.line.last(self.version, finals=for_notes and "-" not in self.version, withdrawn=False)
         tag = self.settings.tag_of(version or "")
         return tag if version and lines.tagged(self.git, tag) else None
 

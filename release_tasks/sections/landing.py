@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks import lines, screen
+from release_tasks.commits import TRAILER
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
@@ -63,7 +64,7 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
         add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{release.notes_path}"]
         for words in (["read-tree", main], add, ["write-tree"]):
             tree = git.run(*words, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
-    return git.commit_tree(tree, main, title)
+    return git.commit_tree(tree, main, title, f"{TRAILER}: {release.tag} notes-on-main")
 
 
 def edited(release: Release) -> list[str]:

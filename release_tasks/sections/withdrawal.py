@@ -1,22 +1,18 @@
 """A release that will not be finished: its tag stays, the notes on the main branch and the records tell it."""
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from release_tasks import lines
 from release_tasks.errors import Manual, NotYet, Refused
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import FREE
 from release_tasks.sections import landing
 
-WITHDRAWN = re.compile(r"^> (Withdrawn on .*)", re.MULTILINE)
-
 
 def withdrawn(release: Release) -> str:
     """Return what the notes on the remote's main branch say of a withdrawal, "" where they say nothing."""
-    main = release.git.remote_commit(release.main_ref)
-    found = WITHDRAWN.search((main and release.git.text_at(main, release.notes_path)) or "")
-    return found[1] if found else ""
+    return lines.withdrawn(release.git, release.settings, release.version)
 
 
 def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
@@ -31,7 +27,8 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if not release.published:
         if release.lock.state().holder == FREE:
             return f"{release.tag} was never published, and nobody holds its lock"
-        yield f"give up the lock; {release.tag} was never published, and its branch stays"
+        branch = ", and its branch stays" if release.is_under_way else ""
+        yield f"give up the lock; {release.tag} was never published{branch}"
         release.lock.push(what="is withdrawn", last=True)
         return None
     reason = (reason or "").strip(" …")

@@ -100,6 +100,7 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
         assert ran.code == 0 and "Withdrew 0.1.1: 2 steps" in ran.flat, ran.output
         assert "v0.1.1 stays; staging runs 0.1.1, stamped for 0.1.1; production runs nothing, stamped" in ran.flat
         assert little.inv(*withdraw, cwd=colleague).code == 0, "once more is no harm"
+        assert "No release is under way." in little.inv("deploy.running", cwd=colleague).output
         assert _woken(little, asleep).refuses("This release was overtaken: v0.1.1 is withdrawn")
     notes = little.text_at("main", "docs/releases/v0.1.1.md").splitlines()
     assert re.fullmatch(r"> Withdrawn on 20\S+ by Ada: its smoke hangs\. v0\.1\.1 stays; .*", notes[2])
@@ -108,6 +109,8 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
     ran = little.inv("release", "--version", "0.1.2", "--yes", "--highlights", "It goes on.", cwd=colleague)
     assert ran.code == 0, ran.output
     assert little.places["production"].stamps() == ["0.1.1", "0.1.2"] and little.runs()["production"] == "0.1.2"
+    told = little.text_at("main", "docs/releases/v0.1.2.md")
+    assert "first release of the pack" in told and "withdraw" not in told, "it went back to what never got there"
     ran = little.inv("release", "--version", "0.1.1", "--yes", cwd=colleague)
     assert ran.refuses("v0.1.1: Withdrawn on ", "--version 0.1.2")
 

@@ -1,0 +1,51 @@
+"""A release that will not be finished: what its withdrawal says, and what comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from release_tasks.outcome import CHANGED, Outcome
+from release_tasks.sections import freeze, withdrawal
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
+
+WITHDRAWN = "# App v0.1.1\n\n> Withdrawn on 2026-11-27 by Ada: its smoke hangs. v0.1.1 stays.\n"
+
+
+def test_what_was_never_begun_has_no_branch_that_stays(work: Work, take: Callable[..., Outcome]) -> None:
+    release = work.release()
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    planned = take(withdrawal.record_the_withdrawal, release, change=False)
+    assert planned.text == "give up the lock; v0.1.1 was never published"
+
+
+def test_the_release_after_it_comes_after_the_one_before_it(work: Work) -> None:
+    """Its notes lacked what was withdrawn, DDL included: production had never got that."""
+    work.release_before("v0.1.0")
+    work.commit({"feature": ""}, "feat: weight")
+    work.release_before("v0.1.1")
+    release = work.release("0.1.2")
+    assert release.last() == release.last(for_notes=True) == "v0.1.1"
+    work.commit({release.settings.notes_of("0.1.1"): WITHDRAWN}, "release: withdraw v0.1.1")
+    work.git("push", "--quiet", "origin", "main")
+    release = work.release("0.1.2")
+    assert release.last() == release.last(for_notes=True) == "v0.1.0"
+    assert release.line.last("0.1.2") == "0.1.1", "its number is taken"
+
+
+def test_nobody_is_told_to_merge_it(work: Work) -> None:
+    """The hint ended in a conflict: a pull brings its notes, which is all there is to bring."""
+    work.release_before("v0.1.0")
+    work.git("switch", "--quiet", "--create", "release/v0.1.1")
+    work.commit({"VERSION": "0.1.1\n"}, "docs: update version")
+    work.release_before("v0.1.1")
+    work.git("switch", "--quiet", "main")
+    before = work.git("rev-parse", "HEAD")
+    (problem,) = work.release("0.1.2").line.problems("0.1.2")
+    assert "git merge --no-ff v0.1.1" in problem.hint
+    work.commit({work.release().settings.notes_of("0.1.1"): WITHDRAWN}, "release: withdraw v0.1.1")
+    work.git("push", "--quiet", "origin", "main")
+    work.git("reset", "--quiet", "--hard", before)
+    assert work.release("0.1.2").line.problems("0.1.2") == []

@@ -44,7 +44,8 @@ class Proof:
 
     def __str__(self) -> str:
         passes = ", ".join(self.passes).lower() or "not proved"
-        return f"{counted(len(self.files), 'file')} on PostgreSQL {self.server}: {passes}"
+        excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in self.excepted.items())
+        return f"{counted(len(self.files), 'file')} on PostgreSQL {self.server}: {passes}{excepted}"
 
     @contextmanager
     def one_pass(self, name: str, ddl: Ddl, hint: str = "") -> Iterator[None]:

@@ -26,7 +26,7 @@ def env(releases: dict[str, Any], current: str) -> Any:
 
 def test_what_is_no_release_is_not_gone_back_to() -> None:
     """A rehearsal's first code has no version: a rollback to it could not be stamped, and had moved the traffic."""
-    with pytest.raises(Refused, match=r"Go back to which\? In place are: 0\.1\.1\."):
+    with pytest.raises(Refused, match=r"Production has nothing to go back to. In place are: 0\.1\.1\."):
         _target(env(RELEASES, "v0.1.1"), None)
 
 

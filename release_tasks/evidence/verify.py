@@ -73,7 +73,7 @@ class Pack:
     def without(self, what: str) -> str:
         """Return that `what` is lacking where that may be. Raises `Refused` where it may not."""
         if not self.unsigned:
-            raise Refused(what)
+            raise Refused(f"{what} (--unsigned: it need not be)")
         return f"{what}; --unsigned"
 
     def signer(self, file: Path, at: datetime) -> str:

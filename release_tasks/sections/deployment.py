@@ -134,7 +134,7 @@ def require_the_stamp(release: Release, env: Environment) -> None:
 def meet_the_conditions(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
     again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
-    again += f'\ninv withdraw --version {release.version} --reason "…"   # or this, where a fix has to be a new version'
+    again += suites.or_withdraw(release)
     return all_pass(conditions_on(release, env), "Condition", f"on {env.name}", again)
 
 

@@ -102,7 +102,9 @@ def test_a_smoke_that_fails_on_staging_stops_before_the_stamp(little: World) -> 
     with little.paused("after the restart on staging") as release:
         little.let_smoke("writing", "fails")
         little.go_on()
-        assert ended(release).refuses("Smoke writing: a sample can be stored: failed on staging", "the smoke saw smoke")
+        ran = ended(release)
+        assert ran.refuses("Smoke writing: a sample can be stored: failed on staging", "the smoke saw smoke")
+        assert ran.refuses('inv withdraw --version 0.1.1 --reason "…"')
     assert little.stamps() == {"staging": [], "production": []}
     little.let_smoke("writing", "")
     assert little.inv("deploy.staging", "--version", "0.1.1").code == 0

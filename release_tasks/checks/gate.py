@@ -24,6 +24,7 @@ from release_tasks.masks import hide, mask, short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
+ENDED = pytest.StashKey[int]()  # how many tests came to their end
 LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
@@ -36,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         file = Path(os.environ[VARIABLE])
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
+        config.stash[ENDED] = 0
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
@@ -121,14 +123,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
             message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
         item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
+    if report.when == "teardown":
+        item.config.stash[ENDED] += 1
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]
     report.sections = [(name, mask(printed)) for name, printed in report.sections]  # shown below a failure
     return report
 
 
-def pytest_keyboard_interrupt() -> None:
-    """Let no run succeed that was ended before its last test, as by pytest.exit("", returncode=0)."""
-    raise SystemExit(pytest.ExitCode.INTERRUPTED)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
+    if session.config.stash[ENDED] < session.testscollected and not session.shouldfail:
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 @pytest.hookimpl(wrapper=True)

@@ -347,6 +347,12 @@ def test_a_run_that_ends_before_its_last_test_is_no_pass(files: Callable[..., li
     assert "Exit: enough" in found[1].message
 
 
+def test_a_run_whose_next_tests_were_taken_out_is_no_pass(files: Callable[..., list[Result]]) -> None:
+    takes = "def test_a(request, record_property):\n    record_property('x', 1)\n    del request.session.items[1:]\n"
+    found = files(f"{takes}def test_b(): assert False\n")
+    assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]
+
+
 @pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version"])
 def test_options_that_choose_no_test_are_inconclusive(files: Callable[..., list[Result]], option: str) -> None:
     (result,) = files(LOOKS, option)

@@ -127,6 +127,8 @@ def test_a_repo_without_the_document_runs_the_tests_it_has_at_least_one(repo: Pa
 def test_a_waiver_is_a_mark_with_a_reason_on_the_test(repo: Path) -> None:
     """C13."""
     assert document.waivers(repo) == {"UI renders all views": "there is no UI; #7"}
+    (repo / "acceptance" / "test_app.py").write_text(TESTS.replace('"there is no UI; #7"', "'it is \"the law\"'"))
+    assert document.waivers(repo) == {"UI renders all views": 'it is "the law"'}
     (repo / "acceptance" / "test_app.py").write_text(TESTS.replace('"there is no UI; #7"', "REASON"))
     assert document.waivers(repo) == {"UI renders all views": "REASON"}  # never one that the notes do not show
 

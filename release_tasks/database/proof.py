@@ -44,8 +44,12 @@ class Proof:
 
     def __str__(self) -> str:
         passes = ", ".join(self.passes).lower() or "not proved"
-        excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in self.excepted.items())
-        return f"{counted(len(self.files), 'file')} on PostgreSQL {self.server}: {passes}{excepted}"
+        return f"{counted(len(self.files), 'file')} on PostgreSQL {self.server}: {passes}"
+
+    @property
+    def exceptions(self) -> str:
+        """What is excepted and why, as the end of a sentence; "" for nothing."""
+        return "".join(f"; excepted: {what} ({reason})" for what, reason in self.excepted.items())
 
     @contextmanager
     def one_pass(self, name: str, ddl: Ddl, hint: str = "") -> Iterator[None]:

@@ -211,7 +211,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     proved = ddl.proof_of(pack, release.pack_of(last), release.root, release.settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=last, **asdict(proved))
     refuse(proved.problems)
-    return str(proved)
+    return f"{proved}{proved.exceptions}"
 
 
 @until_published

@@ -87,8 +87,7 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
     with found.one_pass("On a copy of production", ddl):
         refuse(proof.watched(dsn, release.pack, ddl).problems())
     refuse(found.problems)
-    excepted = "".join(f"; excepted: {what} ({reason})" for what, reason in found.excepted.items())
-    return f"{ran}; the DDL pack keeps all rows there{excepted}"
+    return f"{ran}; the DDL pack keeps all rows there{found.exceptions}"
 
 
 @until_live

@@ -475,6 +475,14 @@ def test_the_embedded_dev_is_installed_before_the_runner_of_its_pack(work: Work,
     assert "did not print" in problem.what and "AssertionError" not in problem.what
 
 
+def test_what_is_excepted_of_the_proof_is_said_with_its_reason(work: Work, take: Callable[..., Outcome]) -> None:
+    """It was in the records alone, so that a release went on without a word."""
+    work.commit({"ddl/00_schemas.sql": "create schema app;\n"})
+    release = work.release(ddl={"exceptions": {"^Applied again": "once is enough"}})
+    proved = take(preconditions.prove_the_ddl_pack, release)
+    assert proved.state == DONE and "excepted: Applied again: " in proved.text and "(once is enough)" in proved.text
+
+
 def test_what_the_install_builds_need_not_be_committed_but_has_to_be_there(
     work: Work, take: Callable[..., Outcome]
 ) -> None:

@@ -35,7 +35,8 @@ def repo(tmp_path: Path) -> Path:
     copy_the_layer(repo)
     shutil.copy(LAYER / "invoke.yaml", repo)
     (repo / "release_tasks" / "requirements.txt").write_text("nox >=2025.2\ntiny-thing >=2\n")
-    wheel(tmp_path / "wheels", "2")
+    for version in ("1", "2"):
+        wheel(tmp_path / "wheels", version)
     return repo
 
 
@@ -72,6 +73,8 @@ def test_the_environment_is_made_once_and_anew_when_it_is_no_longer_whole(repo: 
     again = python(repo, *command)
     assert lists(again) and MAKING not in again.output
     own = repo / ".nox" / "layer" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    assert python(repo, "-m", "pip", "install", "-qq", "tiny-thing ==1", executable=own).code == 0
+    assert lists(downgraded := python(repo, *command)) and downgraded.output.count(MAKING) == 1
     assert python(repo, "-m", "pip", "uninstall", "-qq", "--yes", "tiny-thing", executable=own).code == 0
     assert lists(halved := python(repo, *command, executable=own)) and halved.output.count(MAKING) == 1
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import Any
 
 from release_tasks import embedded, screen
@@ -62,13 +61,13 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
     tag = env.settings.tag_of(to) if to else next(iter(befores), "")
-    if tag not in live and not set(live) - {current}:
+    if tag in live:
+        return tag, in_place
+    if not set(live) - {current}:
         what = f"{env.name.capitalize()} has nothing to go back to. {in_place}"
         raise Refused(what, f"inv deploy.history --env {env.name}   # what happened there")
-    if tag not in live:
-        what = f"{to} never had the traffic of {env.name}, or is not in place." if to else "Go back to which?"
-        raise Refused(f"{what} {in_place}", again(to="VERSION"))
-    return tag, in_place
+    what = f"{to} never had the traffic of {env.name}, or is not in place." if to else "Go back to which?"
+    raise Refused(f"{what} {in_place}", again(to="VERSION"))
 
 
 def _lost(env: Environment, git: Git, tag: str) -> Iterator[str]:
@@ -82,9 +81,8 @@ def _lost(env: Environment, git: Git, tag: str) -> Iterator[str]:
         try:
             old, new = (pack_at(git, ref, env.settings) for ref in refs)
             for each in drift.shifts(old, new, env.root, env.settings) if old != new else []:
-                gone = [line for line in each.detail.split("; ") if line.startswith("- ")]
-                if each.how == "dropped" or gone:
-                    lost = replace(each, detail="; ".join(gone))
-                    yield f"The DDL of {newest} took away what {tag} may need: {lost}"
+                if each.how == "dropped" or "- " in each.detail:
+                    did = "took away" if each.how == "dropped" else "changed"
+                    yield f"The DDL of {newest} {did} what {tag} may need: {each}"
         except Refused as no:
             yield f"What the DDL took away is not known: {no}"

@@ -13,7 +13,7 @@ from release_tasks.config import project_root, settings_of, words_after_dashes
 from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of
-from release_tasks.files import RECORDS, atomic_write, read_checksums
+from release_tasks.files import atomic_write, read_checksums
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 
@@ -99,8 +99,9 @@ def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
         if not release.folder.exists():
-            what = f"There is no record of {release.version} here."
-            raise Refused(what, f"inv report --version VERSION   # of {RECORDS}/: ls -d {RECORDS}/*/journal.jsonl")
+            recorded = [path.parent.name for path in sorted(release.folder.parent.glob("*/journal.jsonl"))]
+            what = f"There is no record of {release.version} here, but of {listed(recorded) or 'no release'}."
+            raise Refused(what, "inv report --version VERSION   # one of these")
         sealed, to = release.folder / "evidence", release.folder / "report.html"
         commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
         about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": commit}

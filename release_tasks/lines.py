@@ -90,14 +90,14 @@ class Line:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
         return noted or contains(self.git, self.base, self.tags[version])
 
-    def last(self, target: str, finals: bool = False, withdrawn: bool = True) -> str | None:
+    def last(self, target: str, finals: bool = False, with_withdrawn: bool = True) -> str | None:
         """Return the highest release in the line below `target` (of all where that is no version).
 
-        With `finals` candidates do not count, without `withdrawn` none that was withdrawn.
+        With `finals` candidates do not count, without `with_withdrawn` none that was withdrawn.
         """
         below = [each for each in self.tags if not versions.is_version(target) or versions.is_past(target, each)]
         counting = (each for each in reversed(below) if not (finals and "-" in each) and self.has(each))
-        return next((each for each in counting if withdrawn or not self.was_withdrawn(each)), None)
+        return next((each for each in counting if with_withdrawn or not self.was_withdrawn(each)), None)
 
     def was_withdrawn(self, version: str) -> bool:
         return bool(withdrawn(self.git, self.settings, version))

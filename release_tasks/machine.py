@@ -75,9 +75,10 @@ def probe(origin: str, path: str) -> tuple[str, str]:
             status, text = answer.status, answer.read(100_000).decode(errors="replace")
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
-    is_no_answer = status >= 500 or (path and 300 <= status < 400)
-    version = "" if is_no_answer else str(parsed(text).get("version") or "") if path else "any"
-    return version, f"{url} answers {status}: {' '.join(text.split())[:200]}"
+    said = f"{url} answers {status}: {' '.join(text.split())[:200]}"
+    if status >= 500 or (path and 300 <= status < 400):
+        return "", said
+    return str(parsed(text).get("version") or "") if path else "any", said
 
 
 def parsed(text: str) -> dict[str, Any]:

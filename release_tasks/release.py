@@ -167,7 +167,7 @@ class Release:
 
         One that was withdrawn does not; notes of a final release go back to a final one. Refused without the tag here.
         """
-        version = self.line.last(self.version, finals=for_notes and "-" not in self.version, withdrawn=False)
+        version = self.line.last(self.version, finals=for_notes and "-" not in self.version, with_withdrawn=False)
         tag = self.settings.tag_of(version or "")
         return tag if version and lines.tagged(self.git, tag) else None
 

@@ -37,7 +37,7 @@ def pass_smokes(release: Release, here: Environment, code: Path | None = None, o
     target = runner.target_of(here, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
     results = release.checked(f"smokes-{here.name}", here.name, smokes)
-    again = f"inv smokes --env {here.name}{or_withdraw(release) if here.name != 'dev' else ''}"
+    again = f"inv smokes --env {here.name}" + ("" if here.name == "dev" else or_withdraw(release))
     return all_pass(results, "Smoke", f"on {here.name}", again)
 
 

@@ -123,7 +123,8 @@ def pack_folder(release: Release) -> Path:
 def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
     """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
     hint, tag = f"Move {found.path} away and keep it, then run again.", release.git.object_named(release.tag_ref)
-    checks = verify.BAG[:-1] if release.only_checks else verify.BAG  # hashes take their time
+    # A look does not read all of it.
+    checks = tuple(each for each in verify.BAG if not (release.only_checks and each is verify.hashes))
     checked = [each for each in verify.results(found, checks) if not each.is_pass]
     if not checked and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
         return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]

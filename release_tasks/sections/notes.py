@@ -76,7 +76,7 @@ def find_highlights(release: Release, given: str | None) -> str:
     committed = release.git.text_at(release.commit, changelog) or ""
     found = _written(given or "") or _written(_section_of(committed, title_of(release.version), UNRELEASED))
     if not found:
-        lacks = f"has no text under a heading {release.version} or Unreleased as committed"
+        lacks = f"has no text under a heading {release.version} or Unreleased, as it is committed"
         what = f"{changelog} {lacks}, and no --highlights came."
         write = f"Write them below a heading {release.version} of {changelog}, and commit that."
         again = release.again(write, highlights="…")

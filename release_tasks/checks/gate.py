@@ -65,8 +65,7 @@ def wait_of(item: pytest.Item) -> float:
     """Return the seconds in which `item` may come to pass: a watch's, those of its mark, or until all has settled."""
     mark, target = item.get_closest_marker("wait"), item.config.stash[TARGET]
     given = [*mark.args, *mark.kwargs.values(), "no seconds"] if mark else [target.settled_by - time.time()]
-    own = float(given[0])
-    return max(own, target.watch, 0.0)
+    return max(float(given[0]), target.watch, 0.0)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -85,7 +85,8 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
     _need_a_key(root / INDEX, key)
     new = seal.append(root / INDEX, rows, "", root, key)
     unsigned = "" if key else " It is unsigned: release.evidence.signing_key is not set."
-    screen.say(f"{INDEX}: {counted(new, 'new pack')}.{unsigned}")
+    commit = f"\ngit add {INDEX}* && git commit   # before the next release" if new else ""
+    screen.say(f"{INDEX}: {counted(new, 'new pack')}.{unsigned}{commit}")
 
 
 def _need_a_key(signed: Path, key: str) -> None:

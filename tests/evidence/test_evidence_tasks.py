@@ -92,7 +92,8 @@ def test_sessions_are_added_chained_and_signed_and_only_new_ones_later(
 
 
 def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, dsn: str) -> None:
-    assert inv(repo, dsn, "evidence.index", "--", ".", str(repo)) == "index.jsonl: 2 new packs.\n"
+    commit = "git add index.jsonl* && git commit   # before the next release\n"
+    assert inv(repo, dsn, "evidence.index", "--", ".", str(repo)) == f"index.jsonl: 2 new packs.\n{commit}"
     row = json.loads((repo / "index.jsonl").read_text().splitlines()[0])
     root = bag.digests(repo / ".release/v0.1.1/evidence" / bag.ROOT)["sha512"]
     assert (row["project"], row["version"], row["root"], row["previous"]) == ("app", "0.1.1", root, "")
@@ -103,7 +104,7 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
 
 def test_the_index_takes_paths_as_they_are_typed(repo: Path, dsn: str, tmp_path: Path) -> None:
     (sibling := tmp_path / "a sibling").symlink_to(repo)
-    assert inv(repo, dsn, "evidence.index", ".", str(sibling)) == "index.jsonl: 2 new packs.\n"
+    assert inv(repo, dsn, "evidence.index", ".", str(sibling)).startswith("index.jsonl: 2 new packs.\n")
     found = refused(repo, dsn, "evidence.index", ".", str(tmp_path / "typo"))
     assert f"There is no pack in {tmp_path / 'typo'}; nothing was added." in found
     assert inv(repo, dsn, "evidence.index", ".") == "index.jsonl: 0 new packs.\n"
@@ -116,7 +117,7 @@ def test_an_index_without_a_signature_says_so_and_one_with_it_stays_signed(repo:
     for name in ("index.jsonl", "index.jsonl.sig"):
         (repo / name).unlink()
     said = "index.jsonl: 1 new pack. It is unsigned: release.evidence.signing_key is not set.\n"
-    assert inv(repo, dsn, "evidence.index") == said
+    assert inv(repo, dsn, "evidence.index").startswith(said)
 
 
 @pytest.mark.parametrize(

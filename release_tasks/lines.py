@@ -62,9 +62,9 @@ def tagged(git: Git, tag: str) -> str | None:
     return git.commit_named(ref) if there else None
 
 
-def withdrawn(git: Git, settings: Settings, version: str) -> str:
-    """Return what the notes of `version` on the remote's main branch say of a withdrawal, "" where they say nothing."""
-    main = git.remote_commit(f"refs/heads/{settings.main}")
+def withdrawn(git: Git, settings: Settings, version: str, main: str | None = None) -> str:
+    """Return what the notes of `version` on `main`, by default the remote's, say of a withdrawal; "" for nothing."""
+    main = main or git.remote_commit(f"refs/heads/{settings.main}")
     found = WITHDRAWN.search((main and git.text_at(main, settings.notes_of(version))) or "")
     return found[1] if found else ""
 

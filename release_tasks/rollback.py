@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
-from release_tasks import embedded, screen
+from release_tasks import embedded, lines, screen
 from release_tasks.database import drift
 from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
@@ -33,7 +33,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         now, commit = env.hosts.tag() or "nothing", env.hosts.facts(tag)["commit"]
         if not is_stamped:
             code.need_commit(git, tag, commit)
-        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_lost(env, git, tag)]
+        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_warnings(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
         else:
@@ -70,8 +70,11 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     raise Refused(f"{what} {in_place}", again(to="VERSION"))
 
 
-def _lost(env: Environment, git: Git, tag: str) -> Iterator[str]:
-    """Yield what the DDL of the newest release in place took away, which the code of the release `tag` may need."""
+def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
+    """Yield that the release `tag` was withdrawn, and what its code may need of what newer DDL took away."""
+    main = git.commit_named(f"refs/remotes/{git.remote}/{env.settings.main}")  # as fetched: it waits for no remote
+    if main and (why := lines.withdrawn(git, env.settings, env.settings.version_of(tag), main)):
+        yield f"{tag}: {why}"
     newest = next(iter(env.hosts.releases()))
     with screen.busy("Comparing the DDL packs"):
         refs = [f"refs/tags/{name}" for name in (tag, newest)]

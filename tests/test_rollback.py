@@ -10,7 +10,8 @@ import pytest
 
 from release_tasks import rollback
 from release_tasks.errors import Refused
-from release_tasks.rollback import _target
+from release_tasks.git import Git
+from release_tasks.rollback import _target, _warnings
 from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +34,18 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
 def test_by_default_it_is_what_had_the_traffic_before_the_newest() -> None:
     releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
     assert _target(env(releases, "v0.1.1"), None) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
+
+
+def test_a_withdrawn_release_is_gone_back_to_with_a_word_and_without_the_remote(work: Work) -> None:
+    """It is the default after a newer release, and the question said nothing of the withdrawal."""
+    notes = "# App 0.1.1\n\n> Withdrawn on 2026-11-27 by A Captain: it lost rows.\n"
+    work.commit({"docs/releases/v0.1.1.md": notes})
+    work.git("push", "--quiet", "origin", "HEAD:main")
+    work.git("fetch", "--quiet", "origin")
+    work.git("remote", "set-url", "origin", str(work.root / "gone"))
+    git = Git.open(work.root, "origin")
+    warned, *_ = _warnings(env({"v0.1.2": {}}, "v0.1.2"), git, "v0.1.1")
+    assert warned == "v0.1.1: Withdrawn on 2026-11-27 by A Captain: it lost rows."
 
 
 def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_though_the_stamp_fails(

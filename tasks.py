@@ -11,24 +11,24 @@ from release_tasks.engine import command, next_step, section, steps
 def preconditions(release, sign=False):
     """2. Preconditions"""
     return steps(
-        sections.preconditions.keep_environments_apart,
-        sections.preconditions.stand_on_the_right_branch,
-        sections.preconditions.keep_the_tree_clean,
-        sections.preconditions.agree_with_the_remote,
-        sections.preconditions.have_everything_merged,
-        sections.preconditions.have_the_tag_free,
-        sections.preconditions.come_after_the_last_release,
-        sections.preconditions.have_versions_in_line,
-        sections.preconditions.have_a_ddl_pack_in_order,
-        sections.preconditions.have_what_commands_name,
-        sections.preconditions.install_from_a_clean_tree,
-        sections.preconditions.sign_once,
-        sections.archive.have_what_the_evidence_needs,
-        sections.preconditions.start_the_browser_once,
+        sections.preconditions.check_environments_differ,
+        sections.preconditions.check_branch,
+        sections.preconditions.check_tree_is_clean,
+        sections.preconditions.check_branch_is_up_to_date,
+        sections.preconditions.check_everything_is_merged,
+        sections.preconditions.check_tag_is_free,
+        sections.preconditions.check_version_order,
+        sections.preconditions.check_version_files,
+        sections.preconditions.check_ddl_pack,
+        sections.preconditions.check_commands_exist,
+        sections.preconditions.try_install,
+        sections.preconditions.try_signing,
+        sections.archive.check_evidence_setup,
+        sections.preconditions.try_browser,
         sections.preconditions.prove_the_ddl_pack,
         sections.preconditions.validate_the_ddl_pack_on_dev,
-        sections.preconditions.pass_the_smokes_on_dev,
-        sections.preconditions.have_a_test_for_each_condition,
+        sections.preconditions.run_smokes_on_dev,
+        sections.preconditions.check_conditions_have_tests,
     )
 
 
@@ -65,14 +65,14 @@ def notes(release, highlights=None):
 def staging(release):
     """7. Deploy to Staging"""
     return steps(
-        sections.deployment.reach_the_environment,
+        sections.deployment.check_environment,
         sections.deployment.unpack_the_code,
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.run_the_release,
-        sections.deployment.pass_the_smokes,
+        sections.deployment.run_smokes,
         sections.deployment.stamp_the_session,
-        sections.deployment.meet_the_conditions,
+        sections.deployment.run_acceptance_tests,
         env="staging",
     )
 
@@ -81,7 +81,7 @@ def staging(release):
 def production(release, yes=False):
     """8. Deploy to Production"""
     return steps(
-        sections.deployment.reach_the_environment,
+        sections.deployment.check_environment,
         sections.production.confirm_production,
         sections.production.back_up_the_database,
         sections.production.verify_the_backup,
@@ -89,7 +89,7 @@ def production(release, yes=False):
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.stamp_the_session,
-        sections.production.pass_the_checks_before_the_flip,
+        sections.production.run_checks_before_the_flip,
         sections.deployment.run_the_release,
         env="production",
     )
@@ -114,7 +114,7 @@ def post_release(release, next=None):
         sections.post_release.merge_the_release_branch_back,
         sections.post_release.open_the_next_cycle,
         sections.post_release.push_the_main_branch,
-        sections.post_release.see_it_on_the_main_branch,
+        sections.post_release.check_main_branch,
     )
 
 
@@ -138,7 +138,7 @@ def status(release, json=False):
 
 @command("rollback")
 def deploy_rollback(c, env="production", to=None, yes=False):
-    """Let an earlier release have the traffic again: its code, no DDL."""
+    """Roll back to an earlier release: code only, no DDL."""
     layer.rollback.roll_back(c.config, env, to, yes)
 
 

@@ -15,7 +15,7 @@ from release_tasks.sections.deployment import shown
 
 
 @until_live
-def have_what_the_evidence_needs(release: Release) -> str:
+def check_evidence_setup(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
     evidence, root, problems = release.settings.evidence, release.root, list[Problem]()
     checks: list[Callable[[], object]] = [partial(copies.recipients_of, evidence.recipients)]

@@ -22,7 +22,7 @@ from release_tasks.release import Release, Step, until_live
 
 
 @until_live
-def reach_the_environment(release: Release, env: Environment) -> str:
+def check_environment(release: Release, env: Environment) -> str:
     """The environment can be reached and written to, and has no later release."""
     with env.connect() as connection:
         server = connection.info.server_version // 10000
@@ -95,7 +95,7 @@ def run_the_release(release: Release, env: Environment) -> Step:
 
 
 @until_live
-def pass_the_smokes(release: Release, env: Environment) -> str:
+def run_smokes(release: Release, env: Environment) -> str:
     """The smokes pass."""
     require(env.runs(release.version), "after the release runs here")
     return suites.pass_smokes(release, env)
@@ -131,7 +131,7 @@ def require_the_stamp(release: Release, env: Environment) -> None:
 
 
 @until_live
-def meet_the_conditions(release: Release, env: Environment) -> str:
+def run_acceptance_tests(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
     again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
     again += suites.or_withdraw(release)

@@ -94,7 +94,7 @@ def push_the_main_branch(release: Release) -> Step:
         landing.push(release, branch, back, last=branch == list(left)[-1])
 
 
-def see_it_on_the_main_branch(release: Release) -> str:
+def check_main_branch(release: Release) -> str:
     """The main branch has it."""
     if waiting := landing.lacking(release, waits=True):
         return Manual("; ".join(f"{branch} waits for the pull request of {back}" for branch, back in waiting.items()))

@@ -21,7 +21,7 @@ OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not f
 SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
-def keep_environments_apart(release: Release) -> str:
+def check_environments_differ(release: Release) -> str:
     """Dev, staging and production share no database, folder or origin."""
     problems, unreached = environments.shared_problems(release.root, release.settings)
     refuse(problems)
@@ -30,7 +30,7 @@ def keep_environments_apart(release: Release) -> str:
     return "; ".join([*notes, *(f"{name} was not compared: its variables are not set" for name in unset)])
 
 
-def stand_on_the_right_branch(release: Release) -> str:
+def check_branch(release: Release) -> str:
     """The whole history is here, and the main, the support or the release branch is checked out."""
     git, base, remote = release.git, release.base, release.settings.remote
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
@@ -53,7 +53,7 @@ def stand_on_the_right_branch(release: Release) -> str:
     return f"on {git.branch}"
 
 
-def keep_the_tree_clean(release: Release) -> Step:
+def check_tree_is_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
     git, docs = release.git, release.settings.docs_pack.folder
     paths, ours = git.dirty_paths(), git.half_committed()
@@ -71,7 +71,7 @@ def keep_the_tree_clean(release: Release) -> Step:
 
 
 @until_published
-def agree_with_the_remote(release: Release) -> str:
+def check_branch_is_up_to_date(release: Release) -> str:
     """The branch has everything that the remote's has, and the remote would take it."""
     branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
@@ -80,7 +80,7 @@ def agree_with_the_remote(release: Release) -> str:
 
 
 @until_published
-def have_everything_merged(release: Release) -> str:
+def check_everything_is_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version, tag=release.tag) for pattern in release.settings.must_be_merged]
     if not patterns:
@@ -97,7 +97,7 @@ def have_everything_merged(release: Release) -> str:
     return ", ".join(patterns)
 
 
-def have_the_tag_free(release: Release) -> str:
+def check_tag_is_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
     if found := withdrawal.withdrawn(release):
         raise Refused(f"{release.tag}: {found}", release.again(version=versions.next_release(release.version)))
@@ -106,7 +106,7 @@ def have_the_tag_free(release: Release) -> str:
 
 
 @until_over
-def come_after_the_last_release(release: Release) -> str:
+def check_version_order(release: Release) -> str:
     """No later version has been released from here, and none before it is left out."""
     last = release.last()
     refuse(release.line.problems(release.version))
@@ -114,7 +114,7 @@ def come_after_the_last_release(release: Release) -> str:
 
 
 @until_published
-def have_versions_in_line(release: Release) -> str:
+def check_version_files(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
     version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
@@ -131,7 +131,7 @@ def have_versions_in_line(release: Release) -> str:
     return f"{version} now"
 
 
-def have_a_ddl_pack_in_order(release: Release) -> str:
+def check_ddl_pack(release: Release) -> str:
     """The DDL pack is there, in order, in UTF-8."""
     pack, ddl = release.pack, release.settings.ddl
     refuse(pack_problems(pack, ddl))
@@ -142,7 +142,7 @@ def have_a_ddl_pack_in_order(release: Release) -> str:
 
 
 @until_published
-def have_what_commands_name(release: Release) -> str:
+def check_commands_exist(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
     settings, folder = release.settings, release.root / release.settings.folder
     problems = environments.folder_problems(release.root, settings)
@@ -175,7 +175,7 @@ def _scripts(settings: Settings) -> list[tuple[str, str]]:
 
 
 @until_published
-def install_from_a_clean_tree(release: Release) -> str:
+def try_install(release: Release) -> str:
     """What is committed can be installed, without anything that only lies in this folder."""
     release.only_in_a_run()
     settings, install = release.settings, release.environment("dev").install
@@ -187,7 +187,7 @@ def install_from_a_clean_tree(release: Release) -> str:
 
 
 @until_over
-def sign_once(release: Release, sign: bool = False) -> str:
+def try_signing(release: Release, sign: bool = False) -> str:
     """Where commits or the tag are signed, a trial signature succeeds."""
     signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)] + ["--sign"] * sign
     if signed:
@@ -197,7 +197,7 @@ def sign_once(release: Release, sign: bool = False) -> str:
 
 
 @until_live
-def start_the_browser_once(release: Release) -> str:
+def try_browser(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
     release.only_in_a_run()
     return web.start_once() if document.uses_a_browser(release.root) else "no test looks at a view"
@@ -221,7 +221,7 @@ def validate_the_ddl_pack_on_dev(release: Release) -> Step:
 
 
 @until_published
-def pass_the_smokes_on_dev(release: Release) -> str:
+def run_smokes_on_dev(release: Release) -> str:
     """The smokes pass on dev."""
     refuse(document.smoke_problems(release.root))
     dev = _dev_with_the_pack(release)
@@ -230,7 +230,7 @@ def pass_the_smokes_on_dev(release: Release) -> str:
 
 
 @until_published
-def have_a_test_for_each_condition(release: Release) -> str:
+def check_conditions_have_tests(release: Release) -> str:
     """Each condition of section 7.2 has a test, and its queries run on dev."""
     refuse(document.condition_problems(release.root))
     refuse(suites.problems_on_dev(release, _dev_with_the_pack(release)))

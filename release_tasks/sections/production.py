@@ -91,7 +91,7 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
 
 
 @until_live
-def pass_the_checks_before_the_flip(release: Release, env: Environment) -> str:
+def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes, and section 7.2, pass on the new code, beside the one that still has the traffic."""
     require(env.hosts.facts(release.tag), "after the code is in place")
     require(not unapplied_files(release, env), "after the DDL pack is applied")

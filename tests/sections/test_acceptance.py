@@ -18,7 +18,7 @@ from release_tasks.errors import NotYet, Refused
 from release_tasks.machine import point_link
 from release_tasks.outcome import DONE, FAILED, INCONCLUSIVE, PASSED, PENDING, PLANNED, REFUSED, WAIVED, Outcome
 from release_tasks.sections import deployment
-from release_tasks.sections.preconditions import have_a_test_for_each_condition
+from release_tasks.sections.preconditions import check_conditions_have_tests
 from release_tasks.sections.production import confirm_production
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def deployed(work: Work, web: Web, dsn: str) -> Callable[..., Release]:
 
 
 def meet_them(release: Release) -> str:
-    return deployment.meet_the_conditions(release, release.environment("staging"))
+    return deployment.run_acceptance_tests(release, release.environment("staging"))
 
 
 def outcomes(release: Release) -> dict[str, str]:
@@ -125,11 +125,11 @@ def test_another_version_that_runs_is_not_judged(deployed: Callable[..., Release
 
 def test_the_conditions_are_a_step(deployed: Callable[..., Release], web: Web, take: Callable[..., Outcome]) -> None:
     release = deployed()
-    assert take(deployment.meet_the_conditions, release).state == DONE
+    assert take(deployment.run_acceptance_tests, release).state == DONE
     web.answers["/api/health"] = (503, "")
-    assert take(deployment.meet_the_conditions, release).state == REFUSED
+    assert take(deployment.run_acceptance_tests, release).state == REFUSED
     web.be("0.1.0")
-    assert take(deployment.meet_the_conditions, release, change=False).state == PENDING
+    assert take(deployment.run_acceptance_tests, release, change=False).state == PENDING
 
 
 def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Release], web: Web) -> None:
@@ -183,13 +183,13 @@ def test_a_watch_that_names_no_seconds_is_refused(given: str) -> None:
 def test_section_2_finds_what_7_2_would_stop_at(work: Work, web: Web, dsn: str, take: Callable[..., Outcome]) -> None:
     """A query that cannot run, and a condition without a test; what the queries answer on dev is no matter."""
     release = work.release(environments={"dev": {"dsn": dsn, "origin": web.origin}}, ddl={"folder": "none"})
-    missing = take(have_a_test_for_each_condition, release)
+    missing = take(check_conditions_have_tests, release)
     assert "There is no test" in missing.problems[0].what
     queries = "def test_a(db):\n    assert not db.execute('select 1').fetchall()\n"
     work.commit({"acceptance/test_app.py": queries + API_OK.replace("/api/health", "/nowhere")})
-    assert take(have_a_test_for_each_condition, release).state == DONE
+    assert take(check_conditions_have_tests, release).state == DONE
     work.commit({"acceptance/test_app.py": queries.replace("select 1", "select from nowhere")})
-    refused = take(have_a_test_for_each_condition, release)
+    refused = take(check_conditions_have_tests, release)
     assert refused.state == REFUSED and 'relation "nowhere" does not exist' in refused.problems[0].what
 
 

@@ -159,15 +159,15 @@ def settings(release: Release, **evidence: object) -> None:
 def test_what_evidence_needs_is_named_all_at_once(release: Release, tmp_path: Path) -> None:
     settings(release, recipients=["age1x"], authorities={"http://a": "none.pem", "http://b": "VERSION"})
     with pytest.raises(Refused) as refused:
-        archive.have_what_the_evidence_needs(release)
+        archive.check_evidence_setup(release)
     recipient, missing, other = refused.value.problems
     assert "no public key of age" in recipient.what and all(each.hint for each in refused.value.problems)
     assert missing.what == f"{release.root / 'none.pem'}: found no file, expected root certificates as PEM."
     assert other.what == f"{release.root / 'VERSION'}: found no certificate in it, expected root certificates as PEM."
     settings(release)
-    assert archive.have_what_the_evidence_needs(release) == "nothing signs, stamps or encrypts it"
+    assert archive.check_evidence_setup(release) == "nothing signs, stamps or encrypts it"
     settings(release, authorities={"http://a": str(authority.make(tmp_path))})
-    assert archive.have_what_the_evidence_needs(release) == "authorities"
+    assert archive.check_evidence_setup(release) == "authorities"
 
 
 def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(
@@ -218,7 +218,7 @@ def test_a_file_that_is_no_certificate_is_what_is_wrong_and_not_the_authority(
         and "tsa.der: found no certificate in it, expected root certificates as PEM" in stamped.text
     )
     with pytest.raises(Refused, match="expected root certificates as PEM") as refused:
-        archive.have_what_the_evidence_needs(release)
+        archive.check_evidence_setup(release)
     assert refused.value.problems[0].hint.startswith("openssl x509 -inform DER")
 
 

@@ -205,4 +205,4 @@ def test_where_a_repo_has_several_products_every_name_follows_the_tag(work: Work
     assert (release.tag, release.branch) == ("web-v0.1.1", "release/web-v0.1.1")
     assert (release.folder.name, release.notes_path) == ("web-v0.1.1", "docs/releases/web-v0.1.1.md")
     assert work.git("show", "HEAD:SOURCE_TAG") == "web-v0.1.1" and work.git("show", "HEAD:VERSION") == "0.1.1"
-    assert preconditions.have_versions_in_line(release) == "0.1.1 now"
+    assert preconditions.check_version_files(release) == "0.1.1 now"

@@ -22,7 +22,7 @@ STEPS = [
     post_release.merge_the_release_branch_back,
     post_release.open_the_next_cycle,
     post_release.push_the_main_branch,
-    post_release.see_it_on_the_main_branch,
+    post_release.check_main_branch,
 ]
 WORDS = {
     "update": "error: GH006: Protected branch update failed for refs/heads/main.",
@@ -235,7 +235,7 @@ def test_main_gets_the_notes_alone_of_an_older_line_s_release(hotfix: Release, w
     assert hotfix.is_over and states(take, hotfix) == [DONE] * 4
     for branch in ("main", "support/0.1"):
         work.git("switch", "--quiet", branch)
-        assert take(preconditions.stand_on_the_right_branch, hotfix).text == f"on {branch}"
+        assert take(preconditions.check_branch, hotfix).text == f"on {branch}"
     assert work.git("show", "origin/support/0.1:VERSION") == "0.1.3-dev"
     assert work.git("rev-parse", "origin/main~1", "main").split() == [main] * 2
     assert work.git("diff", "--name-only", "main", "origin/main") == hotfix.notes_path

@@ -16,7 +16,7 @@ from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outc
 from release_tasks.release import Release
 from release_tasks.sections import post_release
 from release_tasks.sections.post_release import with_heading
-from release_tasks.sections.preconditions import keep_the_tree_clean
+from release_tasks.sections.preconditions import check_tree_is_clean
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -141,9 +141,9 @@ def test_what_was_written_when_it_was_killed_before_the_commit_is_taken_back_and
     release.options = {"next": given}
     assert take(STEPS[1], release).state == REFUSED
     hook.unlink()
-    look = take(keep_the_tree_clean, release, change=False)
+    look = take(check_tree_is_clean, release, change=False)
     assert look.state == PLANNED and look.text.startswith("git restore CHANGELOG.md, SOURCE_TAG, VERSION")
-    assert take(keep_the_tree_clean, release).state == CHANGED
+    assert take(check_tree_is_clean, release).state == CHANGED
     assert work.git("status", "--porcelain") == ""
     assert [take(step, release).state for step in STEPS[1:]] == [CHANGED] * 2 and release.is_over
 
@@ -159,9 +159,9 @@ def test_what_a_hand_wrote_on_main_is_never_taken_back(
     hook.unlink()
     with (work.root / path).open("a") as file:
         file.write("by hand\n")
-    (problem,) = take(keep_the_tree_clean, release).problems
+    (problem,) = take(check_tree_is_clean, release).problems
     assert path in problem.what and (work.root / path).read_text().endswith("by hand\n")
     work.git("stash", "--include-untracked")
     assert [take(step, release).state for step in STEPS[1:]] == [CHANGED] * 2
     work.write({"VERSION": "0.1.3-dev\n"})
-    assert take(keep_the_tree_clean, release).state == REFUSED, "the cycle is open: it is a person's"
+    assert take(check_tree_is_clean, release).state == REFUSED, "the cycle is open: it is a person's"

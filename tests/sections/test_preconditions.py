@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from tests.conftest import Work
 
 GATES = [
-    preconditions.stand_on_the_right_branch,
-    preconditions.agree_with_the_remote,
-    preconditions.have_everything_merged,
-    preconditions.have_the_tag_free,
-    preconditions.come_after_the_last_release,
-    preconditions.have_versions_in_line,
-    preconditions.have_a_ddl_pack_in_order,
+    preconditions.check_branch,
+    preconditions.check_branch_is_up_to_date,
+    preconditions.check_everything_is_merged,
+    preconditions.check_tag_is_free,
+    preconditions.check_version_order,
+    preconditions.check_version_files,
+    preconditions.check_ddl_pack,
 ]
 
 
@@ -77,23 +77,23 @@ def test_a_repository_in_order_passes(work: Work) -> None:
     release = work.release(version_files=["package.json"], must_be_merged=["feature/v{version}/*"])
     answers = {gate.__name__: gate(release) for gate in GATES}
     assert answers == {
-        "stand_on_the_right_branch": "on main",
-        "agree_with_the_remote": "",
-        "have_everything_merged": "feature/v0.1.1/*",
-        "have_the_tag_free": "v0.1.1 is free",
-        "come_after_the_last_release": "the first",
-        "have_versions_in_line": "0.1.1-dev now",
-        "have_a_ddl_pack_in_order": "2 files, 00_schemas.sql to 01_tables.sql",
+        "check_branch": "on main",
+        "check_branch_is_up_to_date": "",
+        "check_everything_is_merged": "feature/v0.1.1/*",
+        "check_tag_is_free": "v0.1.1 is free",
+        "check_version_order": "the first",
+        "check_version_files": "0.1.1-dev now",
+        "check_ddl_pack": "2 files, 00_schemas.sql to 01_tables.sql",
     }
 
 
 def test_another_branch_and_a_detached_head_are_refused(work: Work) -> None:
     work.git("switch", "--quiet", "--create", "feature/x")
-    assert told(preconditions.stand_on_the_right_branch, work.release()) == [
+    assert told(preconditions.check_branch, work.release()) == [
         "Found the branch feature/x; expected main or release/v0.1.1."
     ]
     work.git("switch", "--quiet", "--detach")
-    assert told(preconditions.stand_on_the_right_branch, work.release()) == [
+    assert told(preconditions.check_branch, work.release()) == [
         "Found a detached HEAD; expected main or release/v0.1.1."
     ]
 
@@ -103,14 +103,14 @@ def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
     (problem,) = take_problems(work)
     assert problem.what == "Found the branch support/0.1; expected main or release/v0.1.1."
     work.git(*problem.hint.split()[1:])
-    assert preconditions.stand_on_the_right_branch(work.release()) == "on support/0.1"
+    assert preconditions.check_branch(work.release()) == "on support/0.1"
     work.git("switch", "--quiet", "main")
     assert take_problems(work)[0].hint == "git switch support/0.1"
 
 
 def take_problems(work: Work) -> tuple[Problem, ...]:
     with pytest.raises(Refused) as refused:
-        preconditions.stand_on_the_right_branch(work.release())
+        preconditions.check_branch(work.release())
     return refused.value.problems
 
 
@@ -119,7 +119,7 @@ def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeyp
     work.git("config", "user.useConfigOnly", "true")
     (work.root / ".git" / "index.lock").touch()
     (work.root / ".git" / "shallow").write_text(work.git("rev-parse", "HEAD") + "\n")
-    found = told(preconditions.stand_on_the_right_branch, work.release())
+    found = told(preconditions.check_branch, work.release())
     assert [words.split(";")[0].split(":")[0] for words in found] == [
         "This clone is shallow",
         "Git has something unfinished here",
@@ -137,7 +137,7 @@ def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeyp
 def test_a_checkout_that_cannot_commit_is_refused(work: Work, command: str, what: str) -> None:
     """R25: sparse files could not be added in section 4; an author without a name stopped the first commit."""
     work.git(*shlex.split(command)[1:])
-    (found,) = told(preconditions.stand_on_the_right_branch, work.release())
+    (found,) = told(preconditions.check_branch, work.release())
     assert found.startswith(what)
 
 
@@ -148,21 +148,21 @@ def test_a_branch_whose_name_leaves_no_room_for_the_release_branch_is_refused(
 ) -> None:
     """R17: it was found by the push, after commits and tag."""
     work.git("branch", name) if where == "here" else work.git("push", "--quiet", "origin", f"main:refs/heads/{name}")
-    found = told(preconditions.agree_with_the_remote, work.release())
+    found = told(preconditions.check_branch_is_up_to_date, work.release())
     assert any(each.startswith(f"Git cannot have refs/heads/{name} beside refs/heads/release/v0.1.1") for each in found)
     elsewhere = work.release(branch="release-v{version}")
     if name == "release":  # where the release lock would be
-        (found,) = told(preconditions.agree_with_the_remote, elsewhere)
+        (found,) = told(preconditions.check_branch_is_up_to_date, elsewhere)
         assert found.startswith("Git cannot have refs/heads/release beside refs/heads/release/lock")
     else:
-        assert preconditions.agree_with_the_remote(elsewhere) == ""
+        assert preconditions.check_branch_is_up_to_date(elsewhere) == ""
 
 
 def test_a_remote_without_atomic_pushes_is_refused(work: Work) -> None:
     """R17: it was found by the push, after commits and tag."""
     before = work.git("ls-remote", "origin")
     subprocess.run(["git", "-C", str(work.remote), "config", "receive.advertiseAtomic", "false"], check=True)
-    (found,) = told(preconditions.agree_with_the_remote, work.release())
+    (found,) = told(preconditions.check_branch_is_up_to_date, work.release())
     assert found.startswith("origin would not take an atomic push of the branch: ")
     assert "the receiving end does not support --atomic push" in found
     assert work.git("ls-remote", "origin") == before
@@ -173,7 +173,7 @@ def test_a_remote_without_atomic_pushes_is_refused(work: Work) -> None:
 def test_a_key_that_does_not_sign_is_found_before_anything_changes(work: Work, signed: str, kind: str) -> None:
     """R25: it was found by the first commit, or by the tag."""
     release, option = work.release(), {"sign": True} if signed == "--sign" else {}
-    assert preconditions.sign_once(release) == "nothing is signed"
+    assert preconditions.try_signing(release) == "nothing is signed"
     work.git("config", "gpg.format", kind)
     work.git("config", "user.signingKey", str(work.root / "no-key"))
     if not option:
@@ -182,9 +182,9 @@ def test_a_key_that_does_not_sign_is_found_before_anything_changes(work: Work, s
     release.quick = True
     with pytest.raises(NotYet):
         release.refresh()
-        preconditions.sign_once(release, **option)
+        preconditions.try_signing(release, **option)
     release.quick = False
-    (found,) = told(lambda release: preconditions.sign_once(release, **option), release)
+    (found,) = told(lambda release: preconditions.try_signing(release, **option), release)
     assert found.startswith("Git cannot sign: ")
     assert before == (work.git("for-each-ref"), work.git("status", "--porcelain"))
 
@@ -195,16 +195,16 @@ def test_a_key_that_signs_is_no_hindrance(work: Work, tmp_path: Path) -> None:
     work.git("config", "gpg.format", "ssh")
     work.git("config", "user.signingKey", str(tmp_path / "key.pub"))
     work.git("config", "commit.gpgSign", "true")
-    assert preconditions.sign_once(work.release(), sign=True) == "commit.gpgSign, --sign"
+    assert preconditions.try_signing(work.release(), sign=True) == "commit.gpgSign, --sign"
 
 
 def test_a_submodule_without_its_commit_is_refused(work: Work) -> None:
     """R5: it was deployed as an empty folder, in silence."""
     work.add_submodule("vendor (1)", {"lib.js": "x\n"})
-    assert preconditions.have_what_commands_name(work.release()) == ""
+    assert preconditions.check_commands_exist(work.release()) == ""
     work.git("submodule", "--quiet", "deinit", "--all", "--force")
     with pytest.raises(Refused, match=r"The submodule vendor \(1\) does not have its commit ") as refused:
-        preconditions.have_what_commands_name(work.release())
+        preconditions.check_commands_exist(work.release())
     assert refused.value.problems[0].hint == "git submodule update --init --recursive -- 'vendor (1)'"
 
 
@@ -212,22 +212,22 @@ def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:
     """R26: two names of the same letters; two files of one number, whose order is another's choice."""
     work.commit({"ddl/02_a.sql": "select 1;\n", "ddl/02_b.sql": "select 1;\n"})
     text = "4 files, 00_schemas.sql to 02_b.sql"
-    assert preconditions.have_a_ddl_pack_in_order(work.release()) == text
+    assert preconditions.check_ddl_pack(work.release()) == text
     runner = work.release(ddl={"order": ["ls", "ddl"]})
     alike = "; of one number, ordered by release.ddl.order: 02_a.sql, 02_b.sql"
-    assert preconditions.have_a_ddl_pack_in_order(runner) == text + alike
+    assert preconditions.check_ddl_pack(runner) == text + alike
     work.commit({f"ddl/03_{name}.sql": "select 1;\n" for name in ("Gr\u00fc\u00dfe", "Gru\u0308\u00dfe")})
-    (found,) = told(preconditions.have_a_ddl_pack_in_order, work.release())
+    (found,) = told(preconditions.check_ddl_pack, work.release())
     assert found == "ddl has 03_Gr\u00fc\u00dfe.sql twice, in composed and in decomposed letters (Unicode NFC and NFD)."
 
 
 def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome]) -> None:
-    assert take(preconditions.keep_the_tree_clean, work.release()).state == DONE
+    assert take(preconditions.check_tree_is_clean, work.release()).state == DONE
     work.write({"new (1).txt": "", "VERSION": "0.1.1\n"})
-    (problem,) = take(preconditions.keep_the_tree_clean, work.release()).problems
+    (problem,) = take(preconditions.check_tree_is_clean, work.release()).problems
     assert problem.what == "The working tree has 2 uncommitted changes: VERSION, new (1).txt."
     (work.root / "new (1).txt").unlink()
-    (problem,) = take(preconditions.keep_the_tree_clean, work.release()).problems
+    (problem,) = take(preconditions.check_tree_is_clean, work.release()).problems
     assert problem.what == "The working tree has 1 uncommitted change: VERSION."
 
 
@@ -241,7 +241,7 @@ def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
     assert take(write_the_docs_pack, release).state == REFUSED
     work.write({".VERSION.4711.incomplete": "0.1."})
     assert "VERSION" in release.git.dirty_paths()
-    assert take(preconditions.keep_the_tree_clean, release).state == DONE
+    assert take(preconditions.check_tree_is_clean, release).state == DONE
 
 
 def test_what_a_hand_changed_on_the_release_branch_is_refused(work: Work, take: Callable[..., Outcome]) -> None:
@@ -252,23 +252,23 @@ def test_what_a_hand_changed_on_the_release_branch_is_refused(work: Work, take: 
     assert take(freeze.cut_the_release_branch, release).state == CHANGED
     work.write({"CHANGELOG.md": "by hand\n", "package.json": '{"version": "0.1.1", "by": "hand"}'})
     docs.write({f"releases/{release.tag}.md": "## Highlights\n\nBegun by hand.\n"})
-    (problem,) = take(preconditions.keep_the_tree_clean, release).problems
+    (problem,) = take(preconditions.check_tree_is_clean, release).problems
     assert problem.what == "The working tree has 3 uncommitted changes: CHANGELOG.md, docs, package.json."
     assert problem.hint.startswith("git -C docs status   # if only its commit is another: git submodule update docs\n")
     work.git("switch", "--quiet", "main")
     work.git("stash", "--include-untracked")
     docs.git("stash", "--include-untracked")
     docs.commit({"GUIDE.md": "by hand\n"})
-    (problem,) = take(preconditions.keep_the_tree_clean, release).problems
+    (problem,) = take(preconditions.check_tree_is_clean, release).problems
     assert problem.what == "The working tree has 1 uncommitted change: docs."
 
 
 def test_a_branch_that_lacks_what_the_remote_has_is_refused(work: Work) -> None:
     ahead = work.commit({}, "Theirs")
     work.git("push", "--quiet", "origin", "main")
-    assert preconditions.agree_with_the_remote(work.release()) == ""
+    assert preconditions.check_branch_is_up_to_date(work.release()) == ""
     work.git("reset", "--quiet", "--hard", "HEAD~1")
-    assert told(preconditions.agree_with_the_remote, work.release()) == [
+    assert told(preconditions.check_branch_is_up_to_date, work.release()) == [
         f"main lacks commits that origin has ({ahead:.9})."
     ]
 
@@ -286,12 +286,12 @@ def test_a_release_branch_that_is_behind_the_remote_s_is_found_before_the_tag(
     release.git.refresh()
     for branch in (release.branch, "main"):
         work.git("switch", "--quiet", branch)
-        for step in (preconditions.agree_with_the_remote, tag.tag_the_release):
+        for step in (preconditions.check_branch_is_up_to_date, tag.tag_the_release):
             (problem,) = take(step, release, change=False).problems
             assert problem.what == f"{release.branch} lacks commits that origin has ({theirs:.9})."
     assert problem.hint == f"git switch {release.branch} && git pull --rebase origin {release.branch}"
     work.git("tag", "--annotate", "--message", "x", release.tag, release.branch)
-    (problem,) = take(preconditions.agree_with_the_remote, release, change=False).problems
+    (problem,) = take(preconditions.check_branch_is_up_to_date, release, change=False).problems
     look, retag = problem.hint.splitlines()
     assert look == "git show v0.1.1"
     assert retag.startswith("git tag --delete v0.1.1 && git switch release/v0.1.1 && git pull --rebase ")
@@ -305,7 +305,7 @@ def test_branches_meant_for_this_version_have_to_be_merged(work: Work) -> None:
     for name in ("feature/v0.1.1/a", "feature/v0.1.1/b/c", "feature/v0.1.2/later", "other/v0.1.1/x"):
         work.git("push", "--quiet", "origin", f"side:refs/heads/{name}")
     work.git("switch", "--quiet", "main")
-    assert told(preconditions.have_everything_merged, release) == [
+    assert told(preconditions.check_everything_is_merged, release) == [
         f"The branch feature/v0.1.1/{name} ({commit:.9}) is not merged." for name in ("a", "b/c")
     ]
 
@@ -323,18 +323,18 @@ def test_what_was_squashed_is_merged_and_the_layer_s_own_branches_need_not_be(wo
     work.commit({"side.txt": "x\n"}, "Squash")
     work.commit({"side.txt": "another\n"}, "Go on")
     release = work.release(must_be_merged=["feature/*", "release/*"])
-    assert preconditions.have_everything_merged(release) == "feature/*, release/*"
+    assert preconditions.check_everything_is_merged(release) == "feature/*, release/*"
 
 
 def test_a_version_that_comes_before_one_that_this_branch_has_is_refused(work: Work) -> None:
     for name in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
         work.git("tag", name)
-    assert preconditions.come_after_the_last_release(work.release()) == "the first", "the remote's tags decide"
+    assert preconditions.check_version_order(work.release()) == "the first", "the remote's tags decide"
     work.git("push", "--quiet", "--tags", "origin")
-    assert told(preconditions.come_after_the_last_release, work.release()) == [
+    assert told(preconditions.check_version_order, work.release()) == [
         "0.1.1 comes before 0.1.10, which this branch has."
     ]
-    assert preconditions.come_after_the_last_release(work.release("0.1.11")) == "the last is v0.1.10"
+    assert preconditions.check_version_order(work.release("0.1.11")) == "the last is v0.1.10"
 
 
 def test_a_lost_tag_of_a_finished_release_is_neither_deleted_here_nor_made_anew(
@@ -345,7 +345,7 @@ def test_a_lost_tag_of_a_finished_release_is_neither_deleted_here_nor_made_anew(
     work.git("tag", "--annotate", "--message", "x", release.tag)
     work.commit({release.notes_path: "notes\n", "VERSION": "0.1.2-dev\n"})
     work.git("push", "--quiet", "origin", "main")
-    for step in (preconditions.have_the_tag_free, tag.tag_the_release, preconditions.come_after_the_last_release):
+    for step in (preconditions.check_tag_is_free, tag.tag_the_release, preconditions.check_version_order):
         (problem,) = take(step, release, change=False).problems
         assert problem.what.startswith("v0.1.1 was released, for main has docs/releases/v0.1.1.md")
         assert problem.hint == "git push origin refs/tags/v0.1.1"
@@ -356,7 +356,7 @@ def test_a_tag_that_is_another_one_on_the_remote_is_shown_before_it_is_replaced(
     work.release_before(release.tag)
     work.git("tag", "--force", "--annotate", "--message", "another", release.tag)
     with pytest.raises(Refused, match="on the remote, but") as refused:
-        preconditions.have_the_tag_free(release)
+        preconditions.check_tag_is_free(release)
     look, retag = refused.value.problems[0].hint.splitlines()
     assert look == "git show v0.1.1"
     assert retag.startswith("git tag --delete v0.1.1 && git fetch origin tag v0.1.1   # only if")
@@ -364,11 +364,11 @@ def test_a_tag_that_is_another_one_on_the_remote_is_shown_before_it_is_replaced(
 
 def test_a_foreign_tag_of_this_version_is_refused(work: Work) -> None:
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
-    (what,) = told(preconditions.have_the_tag_free, work.release())
+    (what,) = told(preconditions.check_tag_is_free, work.release())
     assert what.endswith("which has no docs pack of 0.1.1: it is not this release.")
     commit = work.git("rev-parse", "HEAD")
     work.commit({}, "Go on")
-    (what,) = told(preconditions.have_the_tag_free, work.release())
+    (what,) = told(preconditions.check_tag_is_free, work.release())
     assert what.startswith(f"v0.1.1 names {commit:.9}, not the release commit ")
 
 
@@ -377,9 +377,9 @@ def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -
     steps: list[Any] = [freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack]
     for step in [*steps, tag.tag_the_release]:
         assert take(step, release).state == CHANGED
-    assert preconditions.have_the_tag_free(release) == "v0.1.1 is free"
+    assert preconditions.check_tag_is_free(release) == "v0.1.1 is free"
     assert take(tag.push_branch_and_tag, release).state == CHANGED
-    assert preconditions.have_the_tag_free(release).startswith("v0.1.1 is ours, ")
+    assert preconditions.check_tag_is_free(release).startswith("v0.1.1 is ours, ")
     texts = [take(gate, release, change=False).text for gate in GATES[1:3]]
     assert texts == ["settled when the tag was published"] * 2
 
@@ -398,17 +398,15 @@ def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -
 def test_versions_out_of_line_are_all_named(work: Work, files: dict[str, str], words: list[str]) -> None:
     work.commit(files)
     release = work.release(version_files=["package.json"])
-    found = told(preconditions.have_versions_in_line, release) if words else []
-    assert words or preconditions.have_versions_in_line(release) == "0.1.1-dev now"
+    found = told(preconditions.check_version_files, release) if words else []
+    assert words or preconditions.check_version_files(release) == "0.1.1-dev now"
     assert len(found) == len(words)
     assert all(what.startswith(start) for what, start in zip(found, words, strict=True))
 
 
 def test_a_pack_that_is_not_there_is_refused(work: Work) -> None:
     release = work.release(ddl={"folder": "sql"})
-    assert told(preconditions.have_a_ddl_pack_in_order, release) == [
-        "No *.sql file is committed in sql; expected the DDL pack."
-    ]
+    assert told(preconditions.check_ddl_pack, release) == ["No *.sql file is committed in sql; expected the DDL pack."]
 
 
 # Environments
@@ -441,16 +439,18 @@ NOWHERE = "postgresql://127.0.0.1:1/"
 def test_environments_that_share_something_are_refused(work: Work, changed: dict[str, str], expected: str) -> None:
     """D14"""
     plain = environments(f"{NOWHERE}dev", f"{NOWHERE}staging", f"{NOWHERE}production")
-    assert "production could not be reached" in preconditions.keep_environments_apart(work.release(environments=plain))
+    assert "production could not be reached" in preconditions.check_environments_differ(
+        work.release(environments=plain)
+    )
     three = environments(f"{NOWHERE}dev", f"{NOWHERE}staging", f"{NOWHERE}production", **changed)
-    (problem,) = told(preconditions.keep_environments_apart, work.release(environments=three))
+    (problem,) = told(preconditions.check_environments_differ, work.release(environments=three))
     assert problem.startswith(expected)
 
 
 def test_one_database_by_two_addresses_is_one(work: Work, dsn: str) -> None:
     """D14: the system identifier tells that two addresses are one server."""
     three = environments(dsn, f"{NOWHERE}staging", dsn.replace("@127.0.0.1", "@127.1"))
-    problems = told(preconditions.keep_environments_apart, work.release(environments=three))
+    problems = told(preconditions.check_environments_differ, work.release(environments=three))
     assert any("Dev and production have the database app of the server with the system id" in each for each in problems)
 
 
@@ -460,10 +460,10 @@ def test_smokes_are_judged_once_dev_has_the_pack(work: Work, dsn: str, take: Cal
     (work.root / "smokes").mkdir()
     (work.root / "smokes" / "test_things.py").write_text("def test_things(db):\n    db.execute('select from things')\n")
     release = work.release(environments=dev)
-    look = take(preconditions.pass_the_smokes_on_dev, release, change=False)
+    look = take(preconditions.run_smokes_on_dev, release, change=False)
     assert (look.state, look.text) == (PENDING, "after the DDL pack is applied there")
     assert take(preconditions.validate_the_ddl_pack_on_dev, release).state == CHANGED
-    assert take(preconditions.pass_the_smokes_on_dev, release, change=False).state == REFUSED
+    assert take(preconditions.run_smokes_on_dev, release, change=False).state == REFUSED
 
 
 def test_the_embedded_dev_is_installed_before_the_runner_of_its_pack(work: Work, take: Callable[..., Outcome]) -> None:
@@ -492,13 +492,13 @@ def test_what_the_install_builds_need_not_be_committed_but_has_to_be_there(
     for made, state in (("server.js", DONE), ("other.js", REFUSED)):
         install = ["python3", "-c", build.format(made)]
         with closing(work.release(install=install, stamp={"command": ["sh", "dist/server.js"]})) as release:
-            assert take(preconditions.have_what_commands_name, release).state == DONE
-            installed = take(preconditions.install_from_a_clean_tree, release)
+            assert take(preconditions.check_commands_exist, release).state == DONE
+            installed = take(preconditions.try_install, release)
         assert installed.state == state
         work.commit({"again": made})
     what = "release.stamp.command needs dist/server.js, which is not there after release.install."
     assert installed.problems[0].what == what
-    bare = take(preconditions.have_what_commands_name, work.release(stamp={"command": ["sh", "dist/server.js"]}))
+    bare = take(preconditions.check_commands_exist, work.release(stamp={"command": ["sh", "dist/server.js"]}))
     assert "dist/server.js is not committed" in bare.problems[0].what
 
 
@@ -508,7 +508,7 @@ def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it
     """C2."""
     work.commit({".gitignore": "package-lock.json\n", "package.json": "{}\n"})
     (work.root / "package-lock.json").write_text("{}\n")
-    refused = take(preconditions.have_what_commands_name, work.release(install=["python3", "-V"]))
+    refused = take(preconditions.check_commands_exist, work.release(install=["python3", "-V"]))
     assert (
         "release.install needs package-lock.json, and package-lock.json is not committed." in refused.problems[0].what
     )

@@ -10,7 +10,7 @@ import pytest
 
 from release_tasks.outcome import DONE, MANUAL, PENDING, Outcome
 from release_tasks.sections.deployment import put_the_code_in_place, unpack_the_code
-from release_tasks.sections.production import pass_the_checks_before_the_flip
+from release_tasks.sections.production import run_checks_before_the_flip
 from release_tasks.sections.withdrawal import _left_in
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_an_app_without_a_route_for_its_version_is_tried_before_the_flip(
 ) -> None:
     """Whatever answers there is the new code; production always stopped here, its DDL applied."""
     release = placed(acceptance={"version": "", "wait": 10}, services={"web": [sys.executable, "-c", SERVER]})
-    passed = take(pass_the_checks_before_the_flip, release)
+    passed = take(run_checks_before_the_flip, release)
     assert passed.state == DONE, passed
     assert passed.text.count("this code answers") == 2
 
@@ -55,7 +55,7 @@ def test_a_release_that_stopped_before_its_stamp_goes_on(
 ) -> None:
     """Its checks were refused for the stamp that is still to be made, so the stamp was never made."""
     release = placed(services={"web": [sys.executable, "-c", SERVER]}, stamp={"command": ["false"]})
-    waits = take(pass_the_checks_before_the_flip, release, change=False)
+    waits = take(run_checks_before_the_flip, release, change=False)
     assert (waits.state, waits.text) == (PENDING, "after the session is stamped on production")
 
 
@@ -63,7 +63,7 @@ def test_where_nothing_can_run_beside_the_old_code_a_person_checks_after_the_fli
     placed: Callable[..., Release], take: Callable[..., Outcome]
 ) -> None:
     """The old code had to answer as the new version: from the second release on it never could."""
-    told = take(pass_the_checks_before_the_flip, placed())
+    told = take(run_checks_before_the_flip, placed())
     assert told.state == MANUAL, told
     assert "inv accept --env production" in told.text and "no services.web" in told.text
 

@@ -75,13 +75,17 @@ def without_reverts(commits: Sequence[Commit]) -> list[Commit]:
     """Return `commits`, newest first, without each revert and what it reverts, where both are there."""
     left = list(commits)
     for commit in commits:
-        named, titled = REVERT.match("\n".join(commit[1:])), re.match('Revert "(.+)"', commit.subject)
-        older = left[left.index(commit) + 1 :] if (named or titled) and commit in left else []
-        for each in older:
-            if each.id.startswith(named[1]) if named else titled and each.subject == titled[1]:
-                left = [it for it in left if it not in (commit, each)]
-                break
+        older = left[left.index(commit) + 1 :] if commit in left else []
+        reverted = next((each for each in older if _reverts(commit, each)), None)
+        if reverted:
+            left = [each for each in left if each not in (commit, reverted)]
     return left
+
+
+def _reverts(commit: Commit, older: Commit) -> bool:
+    if named := REVERT.match(f"{commit.subject}\n{commit.body}"):
+        return older.id.startswith(named[1])
+    return commit.subject.startswith(f'Revert "{older.subject}"')  # a host may add a number
 
 
 def harmless(text: str) -> str:

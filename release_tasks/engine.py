@@ -1,4 +1,4 @@
-"""What tasks.py is written with, and all that knows Invoke: sections, their options, and a plan of all their steps."""
+"""Sections, commands and the executor: what tasks.py is written with, and all that knows Invoke."""
 
 import inspect
 import os
@@ -26,7 +26,7 @@ class Section(Task):  # type: ignore[type-arg]
     steps: Callable[..., Steps]
     only_checks: bool
 
-    def given(self, release: Any, options: dict[str, Any]) -> Steps:
+    def steps_for(self, release: Any, options: dict[str, Any]) -> Steps:
         """Return its steps, each with those of `options` that the section declares itself."""
         _, *declared = inspect.signature(self.steps).parameters.values()
         own = {each.name: options.get(each.name, each.default) for each in declared}
@@ -36,7 +36,7 @@ class Section(Task):  # type: ignore[type-arg]
 def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
     """Make a function that returns steps the task of a section; its docstring is the heading, `pre` what comes before.
 
-    The task's options are `--version`, the function's parameters after `release`, and all that come before it have.
+    The task's options are `--version`, the function's parameters after `release`, and those of every section before.
     With `only_checks` nothing is changed.
     """
 
@@ -67,7 +67,7 @@ def steps(*functions: Callable[..., Any], **more: Any) -> Steps:
 
 
 def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
-    """Make a function a task beside the process; `texts` say what options mean that mean something else elsewhere.
+    """Make a function a task beside the process; `texts` replace the shared help texts of its options.
 
     Without `dry` it writes something, and is refused in a dry run.
     """
@@ -81,7 +81,7 @@ def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Call
 
 
 class ReleaseExecutor(Executor):
-    """Makes the sections of a command line one plan, and walks it."""
+    """Runs all sections of a command line as one plan."""
 
     def execute(self, *tasks: Any) -> Any:
         calls = [each if isinstance(each, Call) else Call(each) for each in self.normalize(tasks)]
@@ -94,16 +94,16 @@ class ReleaseExecutor(Executor):
             return super().execute(*tasks)
         errors.typed[:] = [(_name(call), _given(call)) for call in calls]
         with failures.as_sentences():
-            self._read_variables()
+            self._load_variables()
             if sections and others:
                 what = f"{', '.join(others)} cannot be run in one command with sections of the process."
                 raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
             if self.config.run.dry:
-                wet = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
-                refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in wet)
+                names = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
+                refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
             from release_tasks import config, files, git_setup, screen, temporary
 
-            screen.for_machines(any("json" in given for _, given in errors.typed))
+            screen.json_only(any("json" in given for _, given in errors.typed))
             git_setup.stay_here()
             with temporary.run_directory():
                 if sections:
@@ -111,7 +111,7 @@ class ReleaseExecutor(Executor):
                 files.records_folder(config.project_root(self.config))  # a look at sections needs none
                 return super().execute(*tasks)
 
-    def _read_variables(self) -> None:
+    def _load_variables(self) -> None:
         """Let variables such as INVOKE_RELEASE_TITLE set what they name. Raises `Refused` where one cannot."""
         names = [name for name in os.environ if name.startswith("INVOKE_RELEASE_")]
         try:
@@ -176,7 +176,7 @@ def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> 
     """Return the steps of `sections` for `release`, each under its section's heading."""
     from release_tasks.plan import PlannedStep
 
-    return [PlannedStep(_heading(each), *step) for each in sections for step in each.given(release, options)]
+    return [PlannedStep(_heading(each), *step) for each in sections for step in each.steps_for(release, options)]
 
 
 def _with_pre(each: Any) -> Iterator[Any]:
@@ -222,12 +222,15 @@ def _is_numbered(each: Section) -> bool:
 
 def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
     """Return how far a command line, whose last section is `last`, has come, or that the step `ahead` is the next."""
-    took, take, to = "Took", "take", f" to {_heading(last)}"
-    if not _is_numbered(last):
-        took, take, to = ("Withdrew", "withdraw", "") if last.steps(release) else ("Released", "release", "")
-    summary = f"{took} {release.version}{to}"
-    if ahead:
-        is_next = release.is_under_way and take != "withdraw"
-        begin = f"Next: {ahead.section}, to" if is_next else "Ready to"
-        summary = f"{begin} {take} {release.version}{to}"
-    return f"{summary}; nothing was changed" if release.only_checks else summary
+    version, to = release.version, f" to {_heading(last)}"
+    if _is_numbered(last):
+        done, open_ = f"Took {version}{to}", f"take {version}{to}"
+    elif last.steps(release):  # a withdrawal has steps of its own
+        done, open_ = f"Withdrew {version}", f"withdraw {version}"
+    else:
+        done, open_ = f"Released {version}", f"release {version}"
+    if ahead and release.is_under_way and not open_.startswith("withdraw"):
+        done = f"Next: {ahead.section}, to {open_}"
+    elif ahead:
+        done = f"Ready to {open_}"
+    return f"{done}; nothing was changed" if release.only_checks else done

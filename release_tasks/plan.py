@@ -35,9 +35,9 @@ class PlannedStep:
         return not inspect.isgeneratorfunction(self.function)
 
     def begin(self, release: Release) -> Any:
-        """Call the function with `release` and the options that it declares, unless it is settled; `env` is opened."""
-        if words := getattr(self.function, "settled", lambda _: "")(release):
-            return words
+        """Start the step with `release` and the options that it declares, or return why it is skipped."""
+        if reason := getattr(self.function, "skipped", lambda _: "")(release):
+            return reason
         declared = inspect.signature(self.function).parameters
         given = {name: value for name, value in self.options.items() if name in declared}
         if "env" in given:
@@ -71,13 +71,13 @@ class PlannedStep:
             release.refresh()
             left, found = _advance(self.begin(release))
             if left is not None:
-                what = f"It was done, but it did not hold. Still planned: {left}."
+                what = f"The change was made, but the check after it still plans: {left}."
                 raise Refused(what, "Find what undid it; run again.")
             return outcome(MANUAL, found) if isinstance(found, Manual) else outcome(CHANGED, planned)
         except NotYet as wait:
             if not change:
                 return outcome(PENDING, str(wait))
-            return outcome(REFUSED, "", Problem(f"It can only be done {wait}, and that did not come about."))
+            return outcome(REFUSED, "", Problem(f"It can only be done {wait}, and no earlier step has seen to that."))
         except Refused as error:
             return outcome(REFUSED, "", *error.problems)
         except FORESEEN as error:
@@ -114,10 +114,11 @@ def _advance(running: Any) -> tuple[str | None, str | None]:
 
 
 def first_open(steps: Sequence[PlannedStep], outcomes: Sequence[Outcome]) -> Outcome | None:
-    """Return the first outcome that holds a release up, or says what is changed next; else a gate that is pending."""
+    """Return the next outcome of a release: the first that is refused or planned, else a pending gate."""
     left = [pair for pair in zip(steps, outcomes, strict=True) if pair[1].state in (PLANNED, PENDING, REFUSED)]
-    ahead = [seen for step, seen in left if seen.state == REFUSED or not step.is_gate]
-    return next(iter([*ahead, *(seen for _, seen in left)]), None)
+    blocking = [outcome for step, outcome in left if outcome.state == REFUSED or not step.is_gate]
+    pending = [outcome for _, outcome in left]
+    return next(iter(blocking or pending), None)
 
 
 def show(outcomes: list[Outcome], before: str = "") -> None:
@@ -147,8 +148,8 @@ class Plan:
         if self.release.only_checks or any(outcome.state == REFUSED for outcome in outcomes):
             return outcomes
         self.release.refresh()
-        found = zip(self.steps, outcomes, strict=True)
-        return [self._run(step, change=False) if seen.text == IN_A_RUN else seen for step, seen in found]
+        pairs = zip(self.steps, outcomes, strict=True)
+        return [self._run(step, change=False) if outcome.text == IN_A_RUN else outcome for step, outcome in pairs]
 
     def change(self) -> list[Outcome]:
         """Change what is missing, up to a refusal, and show each step; return the outcomes."""

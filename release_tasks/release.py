@@ -25,24 +25,24 @@ from release_tasks.outcome import Result
 from release_tasks.release_lock import ReleaseLock
 from release_tasks.settings import Settings
 
-# What a step that changes something is: its one `yield` says what it would change; it returns what it saw.
+# A step that changes something: its one `yield` says what it would change; it returns what it observed.
 Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def _until(holds: "Callable[[Release], object]", words: str) -> Callable[[Marked], Marked]:
-    """Return what marks a step as settled once it `holds`: it is not run any more, and `words` say why."""
+def _skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
+    """Return a decorator of steps: once it `holds`, they are skipped for that `reason`."""
 
     def mark(step: Marked) -> Marked:
-        step.settled = lambda release: words if holds(release) else ""  # type: ignore[attr-defined]
+        step.skipped = lambda release: reason if holds(release) else ""  # type: ignore[attr-defined]
         return step
 
     return mark
 
 
-until_published = _until(lambda release: release.published, "settled when the tag was published")
-until_live = _until(lambda release: release.runs_in_production, "history: production has it, or had it")
-until_over = _until(lambda release: release.is_over, "history: the cycle after it is open")
+until_published = _skip_once(lambda release: release.published, "settled when the tag was published")
+until_live = _skip_once(lambda release: release.runs_in_production, "done: it is or was live in production")
+until_over = _skip_once(lambda release: release.is_over, "done: the next cycle is open")
 
 
 class Release:
@@ -57,7 +57,7 @@ class Release:
         self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
-        self.silent: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
+        self.unreachable: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
         self.git = Git.open(root, settings.remote)
         self.tag = settings.tag_of(version)
         self.folder = root / RECORDS / self.tag
@@ -139,16 +139,18 @@ class Release:
         there = self.git.remote_commit(f"refs/heads/{branch}")
         if not (there and self.published):
             return False
-        noted = self.git.bytes_at(there, self.notes_path) is not None
-        brought = noted and lines.brought(self.git, there, self.published, self.settings.ddl.lock)
-        is_all = self.goes_on_at(there) and (self.git.contains(there, self.published) or bool(brought))
-        return (noted or branch != self.settings.main) and (is_all or branch != self.base)
+        has_notes = self.git.bytes_at(there, self.notes_path) is not None
+        if branch == self.settings.main and not has_notes:
+            return False
+        squashed = has_notes and lines.brought(self.git, there, self.published, self.settings.ddl.lock)
+        is_merged = self.git.contains(there, self.published) or bool(squashed)
+        return branch != self.base or (self.has_next_version(there) and is_merged)
 
     def version_at(self, commit: str) -> str:
         """Return what VERSION says in `commit`, "" where it is not there."""
         return (self.git.text_at(commit, "VERSION") or "").strip()
 
-    def goes_on_at(self, commit: str) -> bool:
+    def has_next_version(self, commit: str) -> bool:
         """Tell whether VERSION in `commit` means that work goes on after this release."""
         return versions.opens_a_cycle_after(self.version_at(commit), self.version)
 
@@ -163,9 +165,9 @@ class Release:
         return lines.Line(self.git, self.settings, self.commit)
 
     def last(self, for_notes: bool = False) -> str | None:
-        """Return the tag of the release before, None before any; production may run it, so candidates count.
+        """Return the tag of the previous release, None before the first. Raises `Refused` where it is not here.
 
-        One that was withdrawn does not; notes of a final release go back to a final one. Refused without the tag here.
+        Candidates count, as production may run them, but not in notes of a final release; withdrawn ones never do.
         """
         version = self.line.last(self.version, finals=for_notes and "-" not in self.version, with_withdrawn=False)
         tag = self.settings.tag_of(version or "")
@@ -191,7 +193,7 @@ class Release:
             if self.settings.environments.named(name).embedded:
                 self.only_in_a_run()
             self.environments[name] = open_environment(name, self.root, self.settings)
-            if name != "dev":  # whose web app needs the DDL pack, which section 2 applies
+            if name != "dev":  # its web app is served later: it needs the DDL pack, which section 2 applies
                 serve(self.environments[name])
         return self.environments[name]
 

@@ -38,7 +38,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
             screen.say("\n".join(ahead))
         else:
             screen.need_a_terminal("A rollback", f"{again(yes=True)}   # when a machine may decide")
-            screen.let_type(where, version, ahead, again())
+            screen.confirm_by_typing(where, version, ahead, again())
         if config.run.dry:
             return
         with screen.busy(f"Going back to {version}"):

@@ -69,7 +69,7 @@ def refusals(outcomes: Iterable[Outcome]) -> None:
         problems([problem])
 
 
-def for_machines(silent: bool) -> None:
+def json_only(silent: bool) -> None:
     """From now on say everything on the error stream: the other one is for JSON alone."""
     _console.stderr = silent
 
@@ -119,7 +119,10 @@ def report(title: str, results: Sequence[Result], json: bool, *how: str) -> None
     rows = [(it.name, it.outcome, f"{it.seconds:.1f} s", it.message or "; ".join(it.observed[:3])) for it in results]
     passed, waived = (sum(it.outcome == outcome for it in results) for outcome in (PASSED, WAIVED))
     title += f": {passed} of {len(results)} pass{f', {waived} waived' if waived else ''}"
-    as_json(results) if json else table(title, ["check", "outcome", "time", "observed"], rows)
+    if json:
+        as_json(results)
+    else:
+        table(title, ["check", "outcome", "time", "observed"], rows)
     all_pass(results, *how, shlex.join(["inv", *sys.argv[1:]]))
 
 
@@ -155,16 +158,17 @@ def need_a_terminal(what: str, hint: str) -> None:
         raise Refused(f"{what} needs a typed confirmation, and there is no terminal to ask at.", hint)
 
 
-def let_type(where: str, wanted: str, lines: Iterable[str], hint: str) -> None:
+def confirm_by_typing(where: str, wanted: str, lines: Iterable[str], hint: str) -> None:
     """Show `lines`, and let a person type `wanted`, before `where` changes. Raises `Refused` where they do not."""
     with handed_over():
         for line in lines:
             say(f"  {line}")
         try:
-            found = repr(input(f"  Type {wanted} to go on: ").strip())
+            typed: str | None = input(f"  Type {wanted} to go on: ").strip()
         except EOFError:
-            found = "the end of the input"
-    if found != repr(wanted):
+            typed = None
+    if typed != wanted:
+        found = "the end of the input" if typed is None else repr(typed)
         raise Refused(f"Not confirmed: found {found}, expected {wanted}; {where} is as it was. Go on with:", hint)
 
 

@@ -30,15 +30,15 @@ def smokes_of(code: Path, only: str | None = None) -> list[Path]:
     return [files[only]] if only else list(files.values())
 
 
-def pass_smokes(release: Release, here: Environment, code: Path | None = None, origin: str = "") -> str:
-    """Pass all smokes in `here`, with the tree `code` and against `origin` where they are other ones."""
+def pass_smokes(release: Release, env: Environment, code: Path | None = None, origin: str = "") -> str:
+    """Pass all smokes in `env`, with the tree `code` and against `origin` where they are other ones."""
     release.only_in_a_run()
-    version = _version_of(here) if here.name == "dev" else release.version
-    target = runner.target_of(here, version, code, origin, commit=release.published or "")
+    version = _version_of(env) if env.name == "dev" else release.version
+    target = runner.target_of(env, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
-    results = release.checked(f"smokes-{here.name}", here.name, smokes)
-    again = f"inv smokes --env {here.name}" + ("" if here.name == "dev" else or_withdraw(release))
-    return all_pass(results, "Smoke", f"on {here.name}", again)
+    results = release.checked(f"smokes-{env.name}", env.name, smokes)
+    again = f"inv smokes --env {env.name}" + ("" if env.name == "dev" else or_withdraw(release))
+    return all_pass(results, "Smoke", f"on {env.name}", again)
 
 
 def or_withdraw(release: Release) -> str:
@@ -46,42 +46,42 @@ def or_withdraw(release: Release) -> str:
     return f'\ninv withdraw --version {release.version} --reason "…"   # or this, where a fix has to be a new version'
 
 
-def pass_smokes_on_copy(here: Environment, version: str, dsn: str) -> str:
+def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:
     """Pass the tests marked `on_backup` on `dsn`, a restored copy; return what ran, or why nothing did."""
-    if here.name != "dev" and not here.hosts.tag():
+    if env.name != "dev" and not env.hosts.tag():
         return "no smoke ran, for nothing has been deployed there yet"
-    code = here.code
+    code = env.code
     files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
     if not files:
         return "no smoke is marked on_backup"
-    target = runner.target_of(replace(here, dsn=dsn, to_close=[]), version, code, is_backup=True)
-    results = runner.run(target, files, _evidence(here, "restored"), marked="on_backup")
+    target = runner.target_of(replace(env, dsn=dsn, to_close=[]), version, code, is_backup=True)
+    results = runner.run(target, files, _evidence(env, "restored"), marked="on_backup")
     again = "It runs with the code deployed there; `target.is_backup` says that rows may be old."
     return f"smokes: {all_pass(results, 'Smoke', 'on the restored backup', again)}"
 
 
-def pass_conditions_before_the_flip(release: Release, here: Environment, origin: str) -> str:
+def pass_conditions_before_the_flip(release: Release, env: Environment, origin: str) -> str:
     """Pass section 7.2 at `origin`, where the release runs without traffic; its tests only read."""
-    conditions = partial(check_conditions, release, here, origin=origin)
-    results = release.checked(f"acceptance-{here.name}-before", here.name, conditions)
+    conditions = partial(check_conditions, release, env, origin=origin)
+    results = release.checked(f"acceptance-{env.name}-before", env.name, conditions)
     return all_pass(results, "Condition", f"at {origin}, before the flip", release.again())
 
 
 def check_conditions(
-    release: Release, here: Environment, evidence: Path, *options: str, watch: float = 0, origin: str = ""
+    release: Release, env: Environment, evidence: Path, *options: str, watch: float = 0, origin: str = ""
 ) -> list[Result]:
     """Check the conditions until the deployment has settled, or each for `watch` seconds; `options` are pytest's."""
-    code, facts, settings = release.code if origin else here.code, dict[str, Any](watch=watch), release.settings
+    code, facts, settings = release.code if origin else env.code, dict[str, Any](watch=watch), release.settings
     refuse(document.condition_problems(code))
-    deployment = {} if here.name == "dev" else here.hosts.facts(release.tag)
+    deployment = {} if env.name == "dev" else env.hosts.facts(release.tag)
     if commit := deployment.get("commit"):
         facts |= {"commit": commit, "deployed_at": deployment["began"], "ledger": settings.ddl.ledger}
         facts["settled_by"] = deployment.get("began_unix", 0.0) + settings.acceptance.wait
         facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
         facts["log_positions"] = deployment.get("positions", {})
         facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
-        facts["placed"] = str(here.hosts.path_of(release.tag) or "")
-    target, files = runner.target_of(here, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
+        facts["placed"] = str(env.hosts.path_of(release.tag) or "")
+    target, files = runner.target_of(env, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
     results = runner.run(target, [Path(deployed.__file__), *files], evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
     ran = {each.test.partition("[")[0] for each in results}
@@ -90,12 +90,11 @@ def check_conditions(
 
 
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
-    """Return which queries of section 7.2 cannot be run on dev; what rows there are is no matter."""
+    """Return a problem for each query of section 7.2 that cannot be run on dev; which rows it finds does not matter."""
     release.only_in_a_run()
     files, target = sorted(release.root.glob(ACCEPTANCE)), runner.target_of(dev, release.version)
     results = runner.run(target, files, emptied(release.folder / "checks" / "acceptance-dev"), marked="queries")
-    none = "exit code 5."  # pytest's, where no test only queries the database
-    unclear = [each for each in results if each.outcome == INCONCLUSIVE and none not in each.message]
+    unclear = [each for each in results if each.outcome == INCONCLUSIVE and runner.NONE_CHOSEN not in each.message]
     return problems_of(unclear, "Condition", "on dev", "inv accept --env dev")
 
 
@@ -103,8 +102,8 @@ def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> N
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
     if only and where == "dev":
         smokes_of(project_root(config), only)  # before its DDL pack is applied
-    with environment_of(config, where, services=True) as here, screen.busy(f"Running the smokes on {where}"):
-        target, evidence = runner.target_of(here, _version_of(here)), _evidence(here, f"smokes-{where}")
+    with environment_of(config, where, services=True) as env, screen.busy(f"Running the smokes on {where}"):
+        target, evidence = runner.target_of(env, _version_of(env)), _evidence(env, f"smokes-{where}")
         results = runner.run(target, smokes_of(Path(target.code), only), evidence, *words_after_dashes())
     screen.report(f"Smokes on {where}", results, as_json, "Smoke", f"on {where}")
 
@@ -113,21 +112,21 @@ def report_conditions(config: Any, where: str, version: str | None, watch: str |
     """Check section 7.2 in `where`, outside a release, and show a table; `watch`: seconds that each may take."""
     if watch and not watch.isdecimal():
         raise Refused(f"--watch says {watch!r}; expected seconds.", f"inv accept --env {where} --watch 120")
-    with environment_of(config, where, services=True) as here:
-        version = version or _version_of(here)
+    with environment_of(config, where, services=True) as env:
+        version = version or _version_of(env)
         title, options = f"Section 7.2 on {where}, version {version}", words_after_dashes()
-        with closing(Release(version, here.root, here.settings)) as release, screen.busy(f"Checking {title}"):
-            evidence = _evidence(here, f"acceptance-{where}")
-            results = check_conditions(release, here, evidence, *options, watch=float(watch or 0))
+        with closing(Release(version, env.root, env.settings)) as release, screen.busy(f"Checking {title}"):
+            evidence = _evidence(env, f"acceptance-{where}")
+            results = check_conditions(release, env, evidence, *options, watch=float(watch or 0))
     screen.report(title, results, as_json, "Condition", f"on {where}")
 
 
-def _version_of(here: Environment) -> str:
-    """Return the version that runs `here`: what has the traffic, on dev what lies in the working tree."""
-    tag = "" if here.name == "dev" else here.hosts.tag()
-    return here.settings.version_of(tag) or tag or version_here(here.root)
+def _version_of(env: Environment) -> str:
+    """Return the version that runs `env`: what has the traffic, on dev what lies in the working tree."""
+    tag = "" if env.name == "dev" else env.hosts.tag()
+    return env.settings.version_of(tag) or tag or version_here(env.root)
 
 
-def _evidence(here: Environment, name: str) -> Path:
+def _evidence(env: Environment, name: str) -> Path:
     """Return the empty folder for what checks outside a release leave."""
-    return emptied(records_folder(here.root) / "checks" / name)
+    return emptied(records_folder(env.root) / "checks" / name)

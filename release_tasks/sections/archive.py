@@ -64,7 +64,7 @@ def have_it_stamped(release: Release) -> Step:
     require(folder.exists() or not authorities, "after the evidence pack is built")
     stamps = {url: partial(seal.stamp, folder, url, release.root / ca) for url, ca in authorities.items()}
     missing = {url: stamp for url, stamp in stamps.items() if not seal.token_of(folder, url).exists()}
-    return (yield from _each(release, missing, listed(authorities) or "no evidence.authorities are set"))
+    return (yield from _try_all(release, missing, listed(authorities) or "no evidence.authorities are set"))
 
 
 def write_the_files_to_keep(release: Release) -> Step:
@@ -84,7 +84,7 @@ def copy_them_to_their_places(release: Release) -> Step:
     require(sums.exists(), "after the files are written")
     lacking = [place for place in places if copies.lacking(place, root, sums, hashed=not release.only_checks)]
     missing = {copies.name_of(place): partial(copies.copy, place, root, sums) for place in lacking}
-    return (yield from _each(release, missing, listed(map(copies.name_of, places)) or "no evidence.places are set"))
+    return (yield from _try_all(release, missing, listed(map(copies.name_of, places)) or "no evidence.places are set"))
 
 
 def _sums(release: Release) -> Path:
@@ -93,19 +93,20 @@ def _sums(release: Release) -> Path:
     return copies.sums_of(release.folder / "archive", pack_folder(release), name, recipients)
 
 
-def _each(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:
-    """Try each that is `missing`. What does not answer stays open, for the next `inv archive`, and holds up nothing."""
-    left = [name for name in missing if name not in release.silent]
-    if left and not release.only_checks:
-        yield listed(left)
-        for name in left:
-            try:
-                missing[name]()
-            except (Refused, OSError) as no:
-                release.silent[name] = short(no)
-    elif missing:
-        why = "; ".join(f"{name}: {release.silent.get(name, 'not yet')}" for name in missing)
+def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:
+    """Try all that are `missing`; one that does not answer holds up nothing, and is left for the next `inv archive`."""
+    if not missing:
+        return done
+    left = [name for name in missing if name not in release.unreachable]
+    if release.only_checks or not left:
+        why = "; ".join(f"{name}: {release.unreachable.get(name, 'not yet')}" for name in missing)
         return Manual(f"inv archive --version {release.version}   # tries again: {why}")
+    yield listed(left)
+    for name in left:
+        try:
+            missing[name]()
+        except (Refused, OSError) as error:
+            release.unreachable[name] = short(error)
     return done
 
 

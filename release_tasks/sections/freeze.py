@@ -21,7 +21,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
     with suppress(Refused):  # its tag may not be here, which another step says
         waits = landing.lacking(release, waits=True) and not landing.lacking(release)
         if release.is_over or waits or withdrawal.withdrawn(release):
-            return "it was given up with the last push"
+            return "released with the last push"
     found = lock.check(take_over)
     if found.holder == lock.holder:
         lock.at = found.commit
@@ -45,21 +45,23 @@ def cut_the_release_branch(release: Release) -> Step:
     if git.branch == branch or release.is_over:
         return branch
     known = git.commit_named(release.branch_ref) or release.branch_ref in git.remote_refs
-    words = [branch] if known else ["--create", branch, release.tag if release.published else "HEAD"]
-    yield f"git switch {' '.join(words)}"
+    args = [branch] if known else ["--create", branch, release.tag if release.published else "HEAD"]
+    yield f"git switch {' '.join(args)}"
     if release.branch_ref in git.remote_refs:
         git.fetch()
-    git.run("switch", "--quiet", *words)
+    git.run("switch", "--quiet", *args)
 
 
 @until_published
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
-    git, settings, tip, path = release.git, release.settings, release.tip, release.settings.ddl.lock
+    git, tip, path = release.git, release.tip, release.settings.ddl.lock
     last, pack = release.last(), release.pack
     before = release.pack_of(last)
-    lock, (commit, locked) = lock_of(pack, release.tag), last_locked(git, tip, release.tag, settings) or ("", pack)
-    moved, reason = changes(locked, pack), (allow_shift or "").strip(" …")
+    lock = lock_of(pack, release.tag)
+    commit, locked = last_locked(git, tip, release.tag, release.settings) or ("", pack)
+    moved = changes(locked, pack)
+    reason = (allow_shift or "").strip(" …")
     about = counted(len(pack), "file")
     about += f"; since {last}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
     if commit and not moved and git.bytes_at(tip, path) == lock:

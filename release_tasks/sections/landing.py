@@ -1,4 +1,4 @@
-"""How a release gets to its branch and to main: pushed, or by a pull request where the host's rules decline a push."""
+"""Bring a release to its branch and to main: by a push, or by a pull request where the host declines that."""
 
 import re
 from pathlib import Path
@@ -39,15 +39,15 @@ def push(release: Release, branch: str, back: str, last: bool, commit: str = "",
     commit = commit or git.commit_named(ref) or ""
     try:
         release.lock.push(f"{commit}:{ref}", what=what, last=last)
-    except CommandFailed as no:
-        if not (reason := DECLINED.search(no.finished.stdout)):
+    except CommandFailed as error:
+        if not (reason := DECLINED.search(error.finished.stdout)):
             raise
         if is_base:  # it gets all of this by the pull request, perhaps squashed
             git.run("switch", "--quiet", release.branch)
             git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
         pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
         screen.say(f"{release.settings.remote} declines a push of {branch}: {reason[1]}. {back} was pushed instead.")
-        for line in (no.finished.stderr + pushed.stderr).splitlines():
+        for line in (error.finished.stderr + pushed.stderr).splitlines():
             if line.startswith("remote:"):
                 screen.say(f"  {line.rstrip()}")
 
@@ -62,8 +62,8 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
         file.write_bytes(text.encode())
         blob = git.run("hash-object", "-w", str(file)).stdout.strip()
         add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{release.notes_path}"]
-        for words in (["read-tree", main], add, ["write-tree"]):
-            tree = git.run(*words, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
+        for args in (["read-tree", main], add, ["write-tree"]):
+            tree = git.run(*args, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
     return git.commit_tree(tree, main, title, f"{TRAILER}: {release.tag} notes-on-main")
 
 

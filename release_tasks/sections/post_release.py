@@ -17,7 +17,7 @@ def merge_the_release_branch_back(release: Release) -> Step:
     is_archived, tip = archive.pack_folder(release).exists(), release.tip
     is_merged = is_archived and git.contains(here, tip) and git.contains(here, there or here)
     if is_merged or (known and base not in landing.lacking(release)):
-        return f"{base} has it"
+        return f"merged into {base}"
     require(is_archived, "after the evidence pack is archived")
     yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}"
     git.fetch()
@@ -49,7 +49,7 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
         return release.version_at(git.remote_refs[release.base_ref])
     is_merged = git.contains(base_ref, release.tip) and archive.pack_folder(release).exists()
     require(is_merged, "after the release branch is merged back")
-    if release.goes_on_at(base_ref):
+    if release.has_next_version(base_ref):
         return release.version_at(base_ref)
     yield f"VERSION {release.version} → {upcoming}"
     git.run("switch", "--quiet", release.base)
@@ -85,7 +85,7 @@ def push_the_main_branch(release: Release) -> Step:
     left, lock = landing.lacking(release), release.lock
     if not left and lock.state().holder != lock.holder:
         return "pushed"
-    is_open = release.git.contains(release.base_ref, release.tip) and release.goes_on_at(release.base_ref)
+    is_open = release.git.contains(release.base_ref, release.tip) and release.has_next_version(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
     yield f"git push {release.settings.remote} {' '.join(left) or lock.ref}"
     if not left:  # a pull request was merged meanwhile

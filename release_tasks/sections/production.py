@@ -36,9 +36,9 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
         return "confirmed"
     if not all(each.is_pass for each in accepted):
         raise Refused(f"Staging is not accepted: {staging}.", "inv accept --env staging")
-    yield f"ask to type {release.version}"
+    yield f"confirm by typing {release.version}"
     lines = (f"Staging: {staging}.", *what_is_confirmed(release, env))
-    screen.let_type(env.name, release.version, lines, release.again())
+    screen.confirm_by_typing(env.name, release.version, lines, release.again())
     release.confirmed = about
 
 

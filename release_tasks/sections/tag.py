@@ -37,24 +37,22 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
 def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     """Return why the tag of this version's name, if there is one, is not this release's."""
     git, tag, published = release.git, release.tag, release.published
-    there, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
+    tagged, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
     if not published and (lost := release.line.lost(release.version)):
         return lost
-    if there is None:
+    if tagged is None:
         what = f"{tag} names no commit; expected an annotated tag of one."
         return [Problem(what, retag_hint(tag))] if git.object_named(release.tag_ref) else []
     problems = [] if text else [f"{tag} is a lightweight tag; expected an annotated one."]
-    if published and release.version_at(there) != release.version:
-        problems = [
-            f"{tag} names {there:.9}, where VERSION says {release.version_at(there)!r}: it is not this release."
-        ]
+    if published and (found := release.version_at(tagged)) != release.version:
+        problems = [f"{tag} names {tagged:.9}, where VERSION says {found!r}: it is not this release."]
     elif published:
-        problems += docs_pack.hash_problems(git, there, release.settings.docs_pack.hashes)
-    elif there != release.tip:
-        names = f"{tag} names {there:.9}, not the release commit {release.tip:.9} of {release.branch}"
+        problems += docs_pack.hash_problems(git, tagged, release.settings.docs_pack.hashes)
+    elif tagged != release.tip:
+        names = f"{tag} names {tagged:.9}, not the release commit {release.tip:.9} of {release.branch}"
         problems = [f"{names}; it is not pushed."]
-    elif text and not docs_pack.is_built(release, there):
-        problems = [f"{tag} names {there:.9}, which has no docs pack of {release.version}: it is not this release."]
+    elif text and not docs_pack.is_built(release, tagged):
+        problems = [f"{tag} names {tagged:.9}, which has no docs pack of {release.version}: it is not this release."]
     elif text and sign and not SIGNATURE.search(text):
         problems = [f"{tag} is not signed; expected a signed one."]
     hint = f"git show {tag}\n{_as_a_new_version(release)}" if published else retag_hint(tag)
@@ -62,7 +60,7 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
 
 
 def behind_problems(release: Release, branch: str) -> list[Problem]:
-    """Return that `branch` lacks what the remote's has, if it does; what we have not published can be rebased."""
+    """Return a problem if `branch` lacks what the remote's has; what we have not published can be rebased."""
     git, remote, ref = release.git, release.settings.remote, f"refs/heads/{branch}"
     there = git.remote_refs.get(ref)
     if there is None or git.commit_named(ref) is None or git.contains(ref, there):
@@ -77,7 +75,7 @@ def push_problems(release: Release) -> Iterator[Problem]:
     git, remote, ref = release.git, release.settings.remote, release.branch_ref
     here = git.look("for-each-ref", "--format=%(refname)", "refs/heads").stdout.split()
     for other, own in product({*git.remote_refs, *here, release.lock.ref}, (ref, release.lock.ref)):
-        if f"{own}/".startswith(f"{other}/") != f"{other}/".startswith(f"{own}/"):
+        if own.startswith(f"{other}/") or other.startswith(f"{own}/"):
             what = f"Git cannot have {other} beside {own}: the name of one would be a folder of the other."
             or_else = ", or set release.branch, as release-v{version}" if own == ref else ""
             yield Problem(what, f"git branch --all   # rename the one{or_else}")

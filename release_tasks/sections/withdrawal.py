@@ -23,7 +23,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if f"refs/heads/{back}" in git.remote_refs:
         return Manual(f"{main} waits for the pull request of {back}")
     if release.is_over:
-        raise Refused(f"{release.version} is finished; what is wrong with it, a new version makes good.", "inv status")
+        raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
         if release.lock.state().holder == FREE:
             return f"{release.tag} was never published, and nobody holds its lock"
@@ -33,7 +33,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
         return None
     reason = (reason or "").strip(" …")
     if not reason:
-        raise Refused(f"Why is {release.tag} withdrawn? The notes tell it.", release.again(reason="…"))
+        raise Refused(f"A withdrawal of {release.tag} needs a reason, which the notes give.", release.again(reason="…"))
     left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]
     yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why"
     who = git.run("config", "user.name", check=False).stdout.strip()

@@ -69,7 +69,7 @@ def rest(release: Release, take: Callable[..., Outcome]) -> Callable[[], list[Ou
     """Return what takes the steps after the pack is built, as a run of `inv archive` does."""
 
     def rest() -> list[Outcome]:
-        release.silent.clear()
+        release.unreachable.clear()
         return [take(step, release) for step in (*LATER, archive.ask_for_what_people_keep)]
 
     return rest
@@ -183,7 +183,7 @@ def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(
     assert "inv archive --version 0.1.1" in stamped.text and away in stamped.text and url not in stamped.text
     assert [token.suffix for token in sorted((packed / "anchors").iterdir())] == [".pem", ".tsq", ".tsr"]
     release.only_checks = True
-    release.silent.clear()
+    release.unreachable.clear()
     look = take(archive.have_it_stamped, release, change=False)
     assert look.state == MANUAL and f"{away}: not yet" in look.text
     release.only_checks = False

@@ -125,7 +125,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
 
 
 def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
-    """Return that the pack here is not the committed one: the application's runner would apply what lies here."""
+    """Return a problem if the pack here is not the committed one: the application's runner applies what lies here."""
     with closing(Git.open(root, settings.remote)) as git:
         paths = git.dirty_paths() if where != "dev" else []
     found = [path for path in paths if path.endswith(".sql") and path.rpartition("/")[0] == settings.ddl.folder]

@@ -36,14 +36,14 @@ class NotYet(Exception):
 
 
 def require(found: Found | None, when: str) -> Found:
-    """Return `found`, which an earlier step makes. Raises `NotYet` with `when` that is, as long as it is not there."""
+    """Return `found`, which an earlier step makes. Raises `NotYet(when)` as long as it is missing."""
     if not found:
         raise NotYet(when)
     return found
 
 
 class Manual(str):
-    """What a manual step returns: the sentence that asks a person for it."""
+    """The result of a manual step: the sentence that asks a person for it."""
 
 
 def refuse(problems: Iterable[Problem]) -> None:

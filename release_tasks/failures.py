@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from release_tasks.errors import Problem, Refused
 
 INTERRUPTED = 130
-NO_READER = "The output ended early: nobody reads it. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
+NO_READER = "Standard output was closed. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""

@@ -114,7 +114,7 @@ class Git:
 
     @property
     def under_way(self) -> str | None:
-        """What git itself has left unfinished here: a merge, a rebase, a lock; None when nothing."""
+        """An operation that git has left unfinished here: a merge, a rebase, a lock; None when nothing."""
         return next((mark for mark in git_setup.MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:

@@ -1,4 +1,4 @@
-"""How git is set up around us: a hook that calls us, an owner it does not trust, hooks of its own."""
+"""The setup of git around us: a hook that calls us, an owner it does not trust, hooks of its own."""
 
 import os
 import re

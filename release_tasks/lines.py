@@ -1,4 +1,4 @@
-"""Which releases a version comes after: those of its line. What is cut from v0.1.1 never sees 0.2.0."""
+"""Release lines: the releases that a version comes after. A line that is cut from v0.1.1 never sees 0.2.0."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -32,8 +32,10 @@ def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
 def contains(git: Git, commit: str, tip: str) -> bool:
     """Tell whether `commit` has what `tip` changed: merged, or squashed, so that a merge would have changed nothing."""
     fork = git.look("merge-base", commit, tip).stdout.strip()
-    if not fork or git.contains(commit, tip):
-        return bool(fork)
+    if not fork:
+        return False
+    if git.contains(commit, tip):
+        return True
     changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
     touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
     since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
@@ -123,7 +125,7 @@ class Line:
         return problems
 
     def lost(self, target: str) -> list[Problem]:
-        """Return that a release up to `target`, which would be the last, has lost its tag: main has its notes."""
+        """Return a problem if the last release up to `target` has lost its tag: main has its notes."""
         git, settings = self.git, self.settings
         main = git.remote_commit(f"refs/heads/{settings.main}") or self.base
         now = (git.text_at(main, "VERSION") or "").strip()

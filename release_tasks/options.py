@@ -19,7 +19,7 @@ HELP = {
     "until": "when the freeze ends, in words",
     "take_over": "the commit of another release's lock, as it was shown, to take over",
     "json": "print the outcome as JSON",
-    "to": "default: what had the traffic before",
+    "to": "default: the release that was live before",
     "only": "the name of one smoke",
     "watch": "seconds that each may take",
     "keep": "keep the throw-away folder",

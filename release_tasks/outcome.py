@@ -1,4 +1,4 @@
-"""What a step came to, and what a check came to."""
+"""Outcomes of steps, and results of checks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PASSED, FAILED, INCONCLUSIVE, WAIVED = "passed", "failed", "inconclusive", "waiv
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one step was found, or left: a state, and a few words about it."""
+    """The state in which one step was found or left, and a text about it."""
 
     section: str
     step: str
@@ -22,7 +22,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check: its outcome, what was wrong and what fixes it, and what it observed."""
+    """The result of one check: its outcome, what was wrong, the command that fixes it, and what it observed."""
 
     name: str
     outcome: str

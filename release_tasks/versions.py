@@ -1,4 +1,4 @@
-"""What a version may look like, and which one comes next (SemVer 2.0.0)."""
+"""Rules for versions: their form, their order, and the next one (SemVer 2.0.0)."""
 
 import re
 from pathlib import Path

@@ -609,7 +609,7 @@ def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Proje
     argv, env = [sys.executable, "-m", "invoke", *command], {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(argv, cwd=project.root, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(writer)
-    said = "The output ended early: nobody reads it. What is done stays done; run it again.\n"
+    said = "Standard output was closed. What is done stays done; run it again.\n"
     assert (ran.returncode, ran.stderr) == (141, said)
 
 

@@ -66,7 +66,7 @@ class NoPass(Refused):
 
 
 class CheckFailed(NoPass, AssertionError):
-    """What was checked does not hold."""
+    """A check that ran, and found otherwise."""
 
 
 class Inconclusive(NoPass):

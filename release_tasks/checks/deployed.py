@@ -1,4 +1,4 @@
-"""What runs is this release: the API, the newest session stamp, the DDL ledger and the deployed files say the same."""
+"""Check that this release is live: by API, newest session stamp, DDL ledger and deployed files."""
 
 import shlex
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What the written process asks for: its list items, and the tests that are named like them."""
+"""The list items of the written process, and the tests that are named after them."""
 
 import ast
 import re

@@ -28,7 +28,7 @@ ENDED = pytest.StashKey[int]()  # how many tests came to their end
 LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
-NOTHING = "It looked at nothing: no query, request or program; what a test looks at itself it records: record_property"
+NOTHING = "It observed nothing: no query, request or program. A test records other evidence with record_property."
 OTHERS = {"api", "view", "page", "context", "log", "run", "deployed"}  # fixtures that use more than the database
 
 

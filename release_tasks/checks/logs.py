@@ -42,7 +42,7 @@ def position(path: Path, size: int) -> dict[str, Any]:
 
 
 class Log:
-    """What was logged since the deployment; where nothing was deployed, as on dev, since it was first read."""
+    """Lines logged since the deployment; where nothing was deployed, as on dev, since they were first read."""
 
     def __init__(self, target: Target, record: Record) -> None:
         self.target, self.record, self.root = target, record, Path(target.root)

@@ -108,18 +108,24 @@ def _with_packages(target: Target, smoke: Path, env: dict[str, str], limits: dic
 def read_junit(report: Path) -> Iterator[Result]:
     """Yield the results in a JUnit XML file, as the gate judged them; what it could not judge is inconclusive."""
     for case in ElementTree.parse(report).iterfind(".//testcase[@name]"):  # one without a name was not ended
-        kept = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        broken = [each for each in case if each.tag in ("failure", "error", "skipped")]
         is_test = bool(case.get("line"))  # else it is a file that could not be collected
-        texts = [it.get("message") if is_test else [it.text, *ERROR.findall(it.text or "")][-1] for it in broken]
-        said = [f"{each.tag}: {text}" for each, text in zip(broken, texts, strict=True)]
-        judged = {"outcome": INCONCLUSIVE if broken else PASSED, "message": " ".join(said), "hint": ""}
-        observed = tuple(value for name, value in kept if name not in judged)
-        judged |= {name: value for name, value in kept if name in judged}
+        failures = [each for each in case if each.tag in ("failure", "error", "skipped")]
+        messages = [f"{each.tag}: {_message_of(each, is_test)}" for each in failures]
+        judged = {"outcome": INCONCLUSIVE if failures else PASSED, "message": " ".join(messages), "hint": ""}
+        properties = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
+        observed = tuple(value for name, value in properties if name not in judged)
+        judged |= {name: value for name, value in properties if name in judged}
         judged["message"] = " ".join(judged["message"].split())
-        file, test = Path(case.get("file", "")).stem, BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""
+        file = Path(case.get("file", "")).stem
+        test = BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""
         name = ": ".join(map(name_of, filter(None, [file, test])))
         yield Result(name, observed=observed, seconds=float(case.get("time") or 0), file=file, test=test, **judged)
+
+
+def _message_of(failure: ElementTree.Element, is_test: bool) -> str:
+    """Return what pytest says of a test; of a file the last error that its report names, else all of the report."""
+    report = failure.text or ""
+    return failure.get("message", "") if is_test else [report, *ERROR.findall(report)][-1]
 
 
 def name_of(test: str, items: Mapping[str, str] | None = None) -> str:

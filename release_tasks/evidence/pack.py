@@ -1,4 +1,4 @@
-"""What is in the pack of a release: each of PARTS fills the folder data/; the same tag and records make the same bytes.
+"""The content of an evidence pack: each of PARTS fills the folder data/; the same tag and records make the same bytes.
 
 A part is a function `(release, data)`. What was committed it reads by `release.git` from `release.commit` (the notes
 from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote. It may

@@ -1,4 +1,4 @@
-"""Who signed a file, by ssh-keygen, and that it was there at a time, by RFC 3161 tokens and openssl."""
+"""Signatures by ssh-keygen, and RFC 3161 timestamps by openssl."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the tag's lock files say it is made of, as CycloneDX 1.6; what it is and comes from, as in-toto statements."""
+"""SBOMs of the tag's lock files, as CycloneDX 1.6; release and provenance, as in-toto statements."""
 
 import json
 import re

@@ -38,7 +38,7 @@ def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVN
 
 @dataclass
 class Pack:
-    """What is verified, and by what: `allowed` signers, the roots `ca` of authorities, as of `at`. `work` is ours."""
+    """A pack to verify with the `allowed` signers and the roots `ca` of authorities, as of `at`; `work` is ours."""
 
     path: Path
     work: Path
@@ -71,7 +71,7 @@ class Pack:
         return git(self.work / "clone", *args)
 
     def without(self, what: str) -> str:
-        """Return that `what` is lacking where that may be. Raises `Refused` where it may not."""
+        """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""
         if not self.unsigned:
             raise Refused(f"{what} (--unsigned: it need not be)")
         return f"{what}; --unsigned"
@@ -203,7 +203,7 @@ def order_in_time(pack: Pack) -> str:
 
 
 def addenda(pack: Pack) -> str:
-    """What was added later is chained to it, and signed."""
+    """Addenda are chained to the pack, and signed."""
     found, root = sorted(pack.folder.glob("addenda/*.jsonl")), bag.digest(pack.folder / bag.ROOT)
     return listed(f"{file.name}: {_chain(pack, file, root)}" for file in found)
 

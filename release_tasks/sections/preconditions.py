@@ -137,7 +137,7 @@ def check_ddl_pack(release: Release) -> str:
     refuse(pack_problems(pack, ddl))
     numbers = [re.sub(r"\D.*", "", file.name) for file in pack] if ddl.order != "bytes" else []
     twins = [file.name for file, number in zip(pack, numbers, strict=False) if number and numbers.count(number) > 1]
-    alike = f"; of one number, ordered by release.ddl.order: {listed(twins)}" if twins else ""
+    alike = f"; same number, ordered by release.ddl.order: {listed(twins)}" if twins else ""
     return f"{counted(len(pack), 'file')}, {pack[0].name} to {pack[-1].name}{alike}"
 
 
@@ -200,7 +200,7 @@ def try_signing(release: Release, sign: bool = False) -> str:
 def try_browser(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
     release.only_in_a_run()
-    return web.start_once() if document.uses_a_browser(release.root) else "no test looks at a view"
+    return web.start_once() if document.uses_a_browser(release.root) else "no test uses a browser"
 
 
 @until_published
@@ -235,7 +235,7 @@ def check_conditions_have_tests(release: Release) -> str:
     refuse(document.condition_problems(release.root))
     refuse(suites.problems_on_dev(release, _dev_with_the_pack(release)))
     waived = [f"{condition}: waived, {reason}" for condition, reason in document.waivers(release.root).items()]
-    return "; ".join(waived or ["whatever they answer there"])
+    return "; ".join(waived or ["all queries ran on dev"])
 
 
 def _dev_with_the_pack(release: Release) -> environments.Environment:

@@ -160,7 +160,7 @@ def test_is_of_this_release(deployed):
 
 BECAME = {
     "passes": (PASSED, ""),
-    "looks_at_nothing": (INCONCLUSIVE, "It looked at nothing"),
+    "looks_at_nothing": (INCONCLUSIVE, "It observed nothing"),
     "fails": (FAILED, "assert 3 == 4"),
     "is_skipped": (INCONCLUSIVE, "skipped: not today"),
     "skips_with_a_word_more": (INCONCLUSIVE, "could not import 'no_such_module'"),
@@ -271,8 +271,8 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import no_such_module\ndef test_a(): pass", "No module named 'no_such_module'"),
         ("import pytest\ndef test_a(): pytest.exit('enough')", "Exit: enough"),
         ("import pytest\ndef test_a(): pytest.exit('enough', returncode=0)", "Exit: enough"),
-        ("import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertTrue(1)", "looked at nothing"),
-        ("def test_a(record_property): record_property('coins', '')", "looked at nothing"),
+        ("import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertTrue(1)", "observed nothing"),
+        ("def test_a(record_property): record_property('coins', '')", "observed nothing"),
         ("import pytest\n@pytest.mark.wait()\ndef test_a(): pass", "no seconds"),
         ("from release_tasks.checks.series import Series\ndef test_a(): Series(1, 2, 'a', 'b', unit='sec').is_fresh(1)",
          "expected one of timestamptz, ms"),

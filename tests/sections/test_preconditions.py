@@ -214,7 +214,7 @@ def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:
     text = "4 files, 00_schemas.sql to 02_b.sql"
     assert preconditions.check_ddl_pack(work.release()) == text
     runner = work.release(ddl={"order": ["ls", "ddl"]})
-    alike = "; of one number, ordered by release.ddl.order: 02_a.sql, 02_b.sql"
+    alike = "; same number, ordered by release.ddl.order: 02_a.sql, 02_b.sql"
     assert preconditions.check_ddl_pack(runner) == text + alike
     work.commit({f"ddl/03_{name}.sql": "select 1;\n" for name in ("Gr\u00fc\u00dfe", "Gru\u0308\u00dfe")})
     (found,) = told(preconditions.check_ddl_pack, work.release())

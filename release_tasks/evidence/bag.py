@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unicodedata import category, normalize
 
-from release_tasks.errors import Problem, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import checksum_lines, sha256, without_owner
 
 ALGORITHMS = ("sha256", "sha512")
@@ -76,7 +76,8 @@ def unpack(tar: Path, into: Path) -> Path:
         odd = [each.name for each in members if not (each.isdir() or is_plain(each))]
         roots = {each.name.partition("/")[0] for each in members}
         refuse([*(Problem(f"{name} is no plain file") for name in odd), *name_problems(it.name for it in members)])
-        refuse([Problem(f"expected one folder in it, found {sorted(roots)}")] if len(roots) != 1 else [])
+        if len(roots) != 1:
+            raise Refused(f"expected one folder in it, found {sorted(roots)}")
         for each in members:
             to = into / each.name
             (to if each.isdir() else to.parent).mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,8 @@ def sums(folder: Path) -> dict[str, dict[str, str]]:
             name, size = f"{prefix}-{algorithm}.txt", hashlib.new(algorithm).digest_size * 2
             *lines, rest = (folder / name).read_bytes().decode().split("\n")
             read = [re.fullmatch(rf"([0-9a-f]{{{size}}})  ({own})", line) for line in lines]
-            bad = [line for line, match in zip(lines, read, strict=True) if not match] + [rest] * bool(rest)
+            bad = [line for line, match in zip(lines, read, strict=True) if not match]
+            bad += [rest] if rest else []
             problems += [Problem(f"{name}: {line[:300]!r} is no line of it") for line in bad]
             problems += [Problem(f"{name}: {it.what}") for it in name_problems(match[2] for match in read if match)]
             for match in filter(None, read):

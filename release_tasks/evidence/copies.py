@@ -76,7 +76,9 @@ def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[P
         if hashed:
             check(sums, root / place)
         return [file for file in files if not (root / place / file.name).exists()]
-    return [it for it in files if not receipt(it, place).exists() and (len(files) < 3 or it.suffix != ".tar")]
+    encrypted = any(file.suffix == ".age" for file in files)
+    given = [file for file in files if not (encrypted and file.suffix == ".tar")]
+    return [file for file in given if not receipt(file, place).exists()]
 
 
 def receipt(file: Path, place: Place) -> Path:
@@ -94,8 +96,11 @@ def copy(place: Place, root: Path, sums: Path) -> None:
             else:
                 back, done = Path(folder, file.name), receipt(file, place)
                 for command, given in zip(place, (file, back), strict=True):
-                    words = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
-                    process.run(words, timeout=MOVING)
+                    argv = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
+                    process.run(argv, timeout=MOVING)
             if not back.is_file() or bag.digests(back) != bag.digests(file):
                 raise Refused(f"what came back is not {file.name}")
-            back.rename(done) if isinstance(place, str) else done.touch()
+            if isinstance(place, str):
+                back.rename(done)
+            else:
+                done.touch()

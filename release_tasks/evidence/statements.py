@@ -22,29 +22,42 @@ REQUIRED = re.compile(r"(?m)^(?![\w+]+:)([A-Za-z0-9][\w.-]*)(?:\[.*?\])? *(?:== 
 
 def part(release: Release, data: Path) -> dict[str, dict[str, str]]:
     """Write sbom/ and attest/ into a pack, after the source, whose hashes are returned."""
-    git, commit, name = release.git, release.commit, release.settings.app
+    _write_sboms(release, data / "sbom")
+    source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": release.commit}}
+    made = {file: bag.digests(file) for pattern in ("source/*.tar", "git/*.bundle") for file in data.glob(pattern)}
+    subject = [{"name": file.name, "digest": {"sha256": each["sha256"]}} for file, each in made.items()] + [source]
+    predicates = {
+        "https://in-toto.io/attestation/release/v0.1": {
+            "purl": f"pkg:generic/{release.settings.app}@{quote(release.version)}"
+        },
+        "https://slsa.dev/provenance/v1": {
+            "buildDefinition": {
+                "buildType": "https://git-scm.com/docs/git-archive",
+                "externalParameters": {"ref": release.tag_ref},
+                "resolvedDependencies": [source],
+            },
+            "runDetails": {"builder": {"id": f"swh:1:rev:{release.commit};path=/tasks.py"}},
+        },
+    }
+    for kind, predicate in predicates.items():
+        statement = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": kind}
+        _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**statement, "predicate": predicate})
+    return {file.relative_to(data.parent).as_posix(): each for file, each in made.items()}
+
+
+def _write_sboms(release: Release, folder: Path) -> None:
+    """Write what lock files and requirements name, Node's and Python's apart, where there are any."""
+    git, commit = release.git, release.commit
     folders = dict.fromkeys((".", release.settings.folder, Path(__file__).parents[1].name))
-    paths = [path for folder in folders for path in git.files_in(commit, folder)]
-    app = {"component": {"type": "application", "name": name, "version": release.version}}
+    paths = [path for each in folders for path in git.files_in(commit, each)]
+    app = {"component": {"type": "application", "name": release.settings.app, "version": release.version}}
     for kind, pattern in FILES.items():
         if files := [path for path in paths if re.match(pattern, path.rpartition("/")[2])]:
             found = {each for path in files for each in _packages(path, git.bytes_at(commit, path) or b"")}
-            file = data / "sbom" / ("node.cdx.json" if kind == "npm" else "python.cdx.json")
-            about = {"specVersion": "1.6", "version": 1, "metadata": app}
+            about = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "metadata": app}
             components = [_component(kind, *each) for each in sorted(found)]
-            _write(file, {"bomFormat": "CycloneDX", **about, "components": components})
-    made = {file: bag.digests(file) for pattern in ("source/*.tar", "git/*.bundle") for file in data.glob(pattern)}
-    source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": commit}}
-    subject = [{"name": it.name, "digest": {"sha256": each["sha256"]}} for it, each in made.items()] + [source]
-    built = {"buildType": "https://git-scm.com/docs/git-archive", "externalParameters": {"ref": release.tag_ref}}
-    run = {"builder": {"id": f"swh:1:rev:{commit};path=/tasks.py"}}
-    for kind, predicate in {
-        "in-toto.io/attestation/release/v0.1": {"purl": f"pkg:generic/{name}@{quote(release.version)}"},
-        "slsa.dev/provenance/v1": {"buildDefinition": {**built, "resolvedDependencies": [source]}, "runDetails": run},
-    }.items():
-        head = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": f"https://{kind}"}
-        _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**head, "predicate": predicate})
-    return {file.relative_to(data.parent).as_posix(): each for file, each in made.items()}
+            name = "node.cdx.json" if kind == "npm" else "python.cdx.json"
+            _write(folder / name, {**about, "components": components})
 
 
 def _packages(path: str, content: bytes) -> list[tuple[str, ...]]:

@@ -96,7 +96,8 @@ def signature(pack: Pack) -> str:
 
 def manifests(pack: Pack) -> str:
     """The manifests are strict, and agree."""
-    refuse([Problem("bagit.txt is not of BagIt 1.0")] if pack.text("bagit.txt") != bag.VERSION.decode().strip() else [])
+    if pack.text("bagit.txt") != bag.VERSION.decode().strip():
+        raise Refused("bagit.txt is not of BagIt 1.0")
     return counted(len(pack.sums), "name")
 
 
@@ -117,8 +118,10 @@ def hashes(pack: Pack) -> str:
 
 def history(pack: Pack) -> str:
     """The bundle holds the tag and a whole history, in which git finds no fault."""
-    bundle = f"data/git/{(tag := pack.text('data/SOURCE_TAG'))}.bundle"
-    refuse([Problem(f"{bundle} is not in it")] if bundle not in pack.sums else [])
+    tag = pack.text("data/SOURCE_TAG")
+    bundle = f"data/git/{tag}.bundle"
+    if bundle not in pack.sums:
+        raise Refused(f"{bundle} is not in it")
     pack.git("clone", "--quiet", "--bare", "--template=", pack.folder / bundle, pack.work / "clone")
     pack.git("fsck", "--full")
     if (refs := pack.git("for-each-ref", "--format=%(refname)")) != f"refs/tags/{tag}":
@@ -145,11 +148,8 @@ def names(pack: Pack) -> str:
     }
     if pack.path.is_file() or pack.folder.name.startswith(name.removesuffix(version)):
         compared["the folder"] = (pack.folder.name, name)
-    refuse(
-        Problem(f"{what} is {found}, expected {wanted}")
-        for what, (found, wanted) in compared.items()
-        if found != wanted
-    )
+    wrong = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
+    refuse(Problem(f"{what} is {found}, expected {wanted}") for what, (found, wanted) in wrong.items())
     return ", ".join(ids["swhids"])
 
 
@@ -162,7 +162,8 @@ def source(pack: Pack) -> str:
     with tarfile.open(path, "r:", encoding="utf-8") as tar:
         found = Counter(_as_git(tar, each, f"{path.stem}/", algorithm) for each in tar if not each.isdir())
     wrong = sorted({line.partition("\t")[2] for line in (found - wanted) + (wanted - found)})
-    refuse([Problem(f"not as tagged: {listed(wrong)}")] if wrong else [])
+    if wrong:
+        raise Refused(f"not as tagged: {listed(wrong)}")
     return counted(found.total(), "file")
 
 
@@ -192,13 +193,12 @@ def timestamps(pack: Pack) -> str:
 def order_in_time(pack: Pack) -> str:
     """Committed, then stamped, and all of it is past."""
     seconds = int(pack.git("show", "--no-patch", "--format=%ct", pack.commit))
-    times = [
-        ("the commit", datetime.fromtimestamp(seconds, UTC)),
-        *((it.stem, seal.token_time(it)) for it in pack.tokens),
-    ]
-    late, (_, commit) = pack.at + SKEW, times[0]
-    refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times if at > late)
-    refuse(Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times if at < commit - SKEW)
+    commit = datetime.fromtimestamp(seconds, UTC)
+    times = {"the commit": commit} | {token.stem: seal.token_time(token) for token in pack.tokens}
+    refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times.items() if at > pack.at + SKEW)
+    refuse(
+        Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times.items() if at < commit - SKEW
+    )
     return f"committed {commit:%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -120,4 +120,3 @@ def prepare_filing(config: Any, office: str, version: str | None) -> None:
     """Prepare the filing of `version` with `office`, and say what is left to do."""
     with closing(Release.open(config, version, in_work=True)) as release:
         screen.say("\n".join(filing.prepare(release, office)))
-        screen.say(f"inv archive --version {release.version}   # encrypts it, and copies it to each place")

@@ -36,7 +36,8 @@ def part(release: Release, data: Path) -> None:
 
 def prepare(release: Release, office: str) -> Iterator[str]:
     """Make the deposit, unless it is there, the form and the checklist; yield what a person needs to know."""
-    refuse([] if office in FIELDS else [Problem(f"There is no office {office!r}; expected {listed(FIELDS)}.")])
+    if office not in FIELDS:
+        raise Refused(f"There is no office {office!r}; expected {listed(FIELDS)}.")
     if not release.published:
         raise Refused(
             f"{release.tag} is not published: file a release.", f"inv filing --office {office} --version VERSION"
@@ -62,6 +63,10 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     Journal(release.folder.parent / "filings.jsonl").record("filing", office=office, tag=release.tag, sha512=digest)
     yield f"{folder.relative_to(release.root).as_posix()}; missing in its form: {listed(missing) or 'nothing'}"
     yield from (f"{code} is not known here; compare with INPI's list" for code in filing.codes if not KNOWN.match(code))
+    if release.settings.evidence.recipients:
+        yield f"inv archive --version {release.version}   # encrypts it, and copies it to each place"
+    else:
+        yield "It stays on this machine: evidence.recipients names nobody to encrypt it for."
 
 
 def _private(root: Path, file: Path) -> dict[str, Any]:

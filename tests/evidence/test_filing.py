@@ -55,10 +55,14 @@ def test_the_deposit_is_what_the_patterns_name_and_is_made_once(tagged: Work) ->
         assert found.read("src/deep/b.ts") == b"// b\r\n"
     digest = hashlib.sha512(deposit).hexdigest()
     assert (folder / "deposit.zip.sha512").read_text() == f"{digest}  deposit.zip\n"
-    assert said == [".release/v0.1.1/filing-inpi-br; missing in its form: published, codes, holder, authors"]
+    assert said == [
+        ".release/v0.1.1/filing-inpi-br; missing in its form: published, codes, holder, authors",
+        "It stays on this machine: evidence.recipients names nobody to encrypt it for.",
+    ]
     list(filing.prepare(release(tagged, ("src/**",)), "inpi-br"))
     assert (folder / "deposit.zip").read_bytes() == deposit, "it is kept, whatever the settings say now"
-    list(filing.prepare(release(tagged), "inpi-fr"))
+    with_recipient = tagged.release(evidence={"filing": {"include": ("src/**/*.ts",)}, "recipients": ["age1x"]})
+    assert list(filing.prepare(with_recipient, "inpi-fr"))[-1].startswith("inv archive --version 0.1.1 ")
     assert (folder.with_name("filing-inpi-fr") / "deposit.zip").read_bytes() == deposit, "the same bytes elsewhere"
     log = [json.loads(line) for line in (tagged.root / ".release/filings.jsonl").read_text().splitlines()]
     assert [(row["office"], row["tag"], row["sha512"]) for row in log][::2] == [
@@ -79,7 +83,7 @@ def test_the_form_has_what_settings_git_and_the_private_file_say_and_names_the_r
 ) -> None:
     (tmp_path / "me.json").write_text(json.dumps({"holder": "Rita Ünal", "cpf": "123", "published": "2026-11-27"}))
     own = release(tagged, codes=["FN01", "AP01", "ZZ99"], private=str(tmp_path / "me.json"))
-    said = list(filing.prepare(own, "inpi-br"))
+    said = list(filing.prepare(own, "inpi-br"))[:2]
     assert said == [
         ".release/v0.1.1/filing-inpi-br; missing in its form: authors",
         "ZZ99 is not known here; compare with INPI's list",

@@ -49,6 +49,8 @@ def test_the_one_that_is_named_comes_first_then_those_on_the_path_then_playwrigh
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert web.launch_options()["executable_path"] is None
+    monkeypatch.setattr(web, "USUAL", (program(alone.parent / "Google Chrome"),))
+    assert web.launch_options()["executable_path"] == str(alone.parent / "Google Chrome")
     for name in reversed(web.NAMES):
         there = program(alone / name)
         assert web.launch_options()["executable_path"] == there

@@ -210,8 +210,8 @@ class Git:
 
     def commit_tree(self, tree: str, parent: str, *paragraphs: str) -> str:
         """Make and return a commit of `tree`, which no branch has yet, on `parent` ("": none), signed where all are."""
-        words = [*(["-S"] if self.is_set("commit.gpgsign") else []), *(["-p", parent] if parent else [])]
-        return self.run("commit-tree", *words, "-m", "\n\n".join(paragraphs), tree).stdout.strip()
+        options = [*(["-S"] if self.is_set("commit.gpgsign") else []), *(["-p", parent] if parent else [])]
+        return self.run("commit-tree", *options, "-m", "\n\n".join(paragraphs), tree).stdout.strip()
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:
         """Write `files` (path → bytes with LF) and commit them and nothing else, `even_empty` if they are so already.
@@ -239,7 +239,7 @@ class Git:
         return Path(self.repo.git_dir) / "RELEASE_FILES"
 
     def half_committed(self) -> list[str]:
-        """Return what is, byte for byte, what a `commit_files` wrote that was stopped: files, and whole submodules."""
+        """Return the files and submodules that are, byte for byte, as a `commit_files` wrote them that was stopped."""
         written = read_checksums(self._writing.read_bytes()) if self._writing.exists() else {}
         ours = [path for path in written if (at := self.root / path).is_file() and file_sha256(at) == written[path]]
         for folder in {path.partition("/")[0] for path in written}:

@@ -189,7 +189,8 @@ def try_install(release: Release) -> str:
 @until_over
 def try_signing(release: Release, sign: bool = False) -> str:
     """Where commits or the tag are signed, a trial signature succeeds."""
-    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)] + ["--sign"] * sign
+    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)]
+    signed += ["--sign"] if sign else []
     if signed:
         release.only_in_a_run()  # the key may ask for its passphrase
         refuse(tag.signing_problems(release))

@@ -55,7 +55,9 @@ class Log:
         trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
         name, since = file or f"The server of {self.target.name}", self.target.deployed_at or "the check began"
         if trouble:
-            hint = "A fix is a new version. If it is none of ours: has_no_trouble(exceptions={pattern: reason})"
+            hint = "Fix it; if it is none of ours: has_no_trouble(exceptions={pattern: reason})."
+            if self.target.commit:
+                hint += f" Either is a new version; first: inv withdraw --version {self.target.version} --reason …"
             said = f"{name} logs {counted(len(trouble), 'line')} of trouble since {since}: {'; '.join(trouble[:3])}"
             raise CheckFailed(said, hint, final=True)
         if file and not lines:

@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -183,10 +183,7 @@ class Release:
         return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
 
     def environment(self, name: str) -> Environment:
-        """Return the environment `name` (dev, staging, production), brought up if it is an embedded one.
-
-        Raises `NotYet` where a variable of it is not set, or a look would have to start it: a status shows the rest.
-        """
+        """Return environment `name`, brought up if embedded. Raises `NotYet` without its variables, in a look too."""
         if self.settings.environments.unset(name):
             raise NotYet(f"after the variables of {name} are set")
         if name not in self.environments:
@@ -211,7 +208,9 @@ class Release:
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
             return recorded("production", self.root, self.settings) == self.tag
-        return self.environment("production").runs(self.version)
+        with suppress(Refused):  # where production cannot be reached, its own steps say so
+            return self.environment("production").runs(self.version)
+        return False
 
     def only_in_a_run(self) -> None:
         """Raise `NotYet` while `quick` is set: in a status, a dry run, and the first checks of a run (`Plan.check`)."""

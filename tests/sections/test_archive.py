@@ -96,6 +96,19 @@ def test_a_pack_is_only_built_of_what_runs_in_production(
         assert take(step, release, change=False).state == PENDING
 
 
+def test_production_that_cannot_be_reached_is_refused_by_its_own_steps_alone(
+    release: Release, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step that is history once production runs the release was refused: what signs the evidence."""
+
+    def unreachable(*_: object) -> bool:
+        raise Refused("Production, h1: Permission denied (publickey).")
+
+    monkeypatch.setattr(release.environment("production"), "runs", unreachable)
+    assert take(archive.check_evidence_setup, release).state == DONE
+    assert take(archive.build_the_evidence_pack, release, change=False).state == PENDING
+
+
 def test_a_pack_is_whole_and_stays_as_it_is(packed: Path, release: Release, take: Callable[..., Outcome]) -> None:
     assert what(packed, release) == ""
     look = take(archive.build_the_evidence_pack, release)

@@ -22,7 +22,7 @@ from typing import IO, Any
 from release_tasks import supervisor
 from release_tasks.errors import Refused
 from release_tasks.masks import hide, mask, secrets_of, short
-from release_tasks.supervisor import GRACE, end_group
+from release_tasks.supervisor import GRACE, SIGKILL, end_group
 
 COLOUR = re.compile(r"\x1b\[[0-9;:]*m")  # ECMA-48
 PORTS = range(20000, 32768)  # below those that connections get on Linux (32768), macOS and Windows (49152; RFC 6335)
@@ -105,6 +105,8 @@ def run(
         finally:
             end_group(process, signal.SIGTERM, 2 * GRACE if supervised else GRACE)  # it gives its program GRACE
         code, seconds = process.returncode, time.monotonic() - began
+        if code is None:  # another user's, as with sudo
+            code, failure = -SIGKILL, f"{failure}, nor by SIGKILL"
         for file in (out, err):
             file.seek(0)
         finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)

@@ -15,31 +15,41 @@ import time
 from contextlib import suppress
 
 GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
+SIGKILL = 9  # Windows has no name for it
 
 
 def end_group(leader: subprocess.Popen[bytes], number: int, grace: float = GRACE) -> None:
-    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after `grace` seconds."""
-    for each in (number, None):
-        with suppress(OSError):  # no such group; macOS says EPERM when only zombies are left
-            if sys.platform != "win32":
-                os.killpg(leader.pid, each or signal.SIGKILL)
-            else:  # there are no groups
-                _end_descendants(leader.pid)
-                leader.kill()
-        with suppress(subprocess.TimeoutExpired):
-            leader.wait(grace if each else None)
+    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after `grace` seconds.
+
+    What another user runs, as with sudo, may live on.
+    """
+    _signal_and_wait(leader, number, grace)
+    _signal_and_wait(leader, SIGKILL, grace)
+
+
+def _signal_and_wait(leader: subprocess.Popen[bytes], number: int, seconds: float) -> None:
+    with suppress(OSError):  # no such group; macOS says EPERM when only zombies are left
+        if sys.platform != "win32":
+            os.killpg(leader.pid, number)
+        else:  # there are no groups
+            _end_descendants(leader.pid)
+            leader.kill()
+    with suppress(subprocess.TimeoutExpired):
+        leader.wait(seconds)
 
 
 def _end_descendants(of: int) -> bool:
-    """Kill what descends from the process `of`; return False where nothing does."""
+    """Kill what descends from the process `of`; return False where nothing does that may be killed."""
     import psutil  # which takes its time, and is seldom needed
 
-    with suppress(psutil.Error):  # one of them has ended meanwhile
-        left = psutil.Process(of).children(recursive=True)
-        for each in left:
-            each.kill()
-        psutil.wait_procs(left, 5)
-        return bool(left)
+    killed = []
+    with suppress(psutil.NoSuchProcess):  # one of them has ended meanwhile
+        for each in psutil.Process(of).children(recursive=True):
+            with suppress(psutil.AccessDenied):
+                each.kill()
+                killed.append(each)
+        psutil.wait_procs(killed, 5)
+        return bool(killed)
     return True
 
 
@@ -70,4 +80,5 @@ if __name__ == "__main__":
         may_have_children = not what["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))
         while may_have_children and _end_descendants(os.getpid()):
             pass
-    sys.exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)
+    code = -SIGKILL if process.returncode is None else process.returncode
+    sys.exit(code if code >= 0 else 128 - code)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from release_tasks.process import Supervised
-from tests.test_process import alive, posix, until
+from release_tasks import process, supervisor
+from release_tasks.process import CommandFailed, Supervised, run
+from tests.test_process import SLEEP, alive, posix, python, until
 
 # A service that tells its process id and folder, a line each time it is started.
 SERVICE = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
@@ -89,3 +91,33 @@ def test_a_deaf_service_is_killed_after_the_grace(log: Path, tmp_path: Path, run
 def test_the_log_tells_why_a_service_cannot_be_started(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     running.append(Supervised(["no-such-program"], tmp_path, {}, log))
     assert until(lambda: log.exists() and "no-such-program cannot be started" in log.read_text())
+
+
+@posix
+@pytest.mark.timeout(60)
+def test_what_another_user_runs_as_with_sudo_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was waited for without an end, and a supervisor whose parent was killed looked for it without a pause."""
+    leaders = list[subprocess.Popen[bytes]]()
+
+    def denied(pid: int, number: int) -> None:
+        raise PermissionError
+
+    def sleeping(*args: Any, **how: Any) -> subprocess.Popen[bytes]:
+        leaders.append(started(*args, **how))
+        return leaders[-1]
+
+    def denied_by_psutil(each: psutil.Process) -> None:
+        raise psutil.AccessDenied(each.pid)
+
+    started = subprocess.Popen
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "GRACE", 0.5)
+        patched.setattr(subprocess, "Popen", sleeping)
+        patched.setattr(os, "killpg", denied)
+        patched.setattr(psutil.Process, "kill", denied_by_psutil)
+        with pytest.raises(CommandFailed, match=r"did not end within 0\.5 s, nor by SIGKILL") as failed:
+            run(python(SLEEP), timeout=0.5)
+        assert failed.value.finished.code == -signal.SIGKILL and leaders[0].poll() is None
+        assert not supervisor._end_descendants(os.getpid())
+    leaders[0].kill()
+    leaders[0].wait()

@@ -93,10 +93,12 @@ class ReleaseLock:
         commit = self.git.commit_tree(self.git.run("mktree").stdout.strip(), found.commit, title, trailers)
         try:
             pushed = self.git.push(f"{commit}:{self.ref}", *refspecs)
-        except CommandFailed:
+        except CommandFailed as failed:
             self.git.refresh()
-            self.at = found.commit
-            self.check()
-            raise
+            if self.git.remote_refs.get(self.ref) != commit:  # else it arrived, and only the answer was lost
+                self.at = found.commit
+                self.check()
+                raise
+            pushed = failed.finished
         self.at = commit
         return pushed

@@ -122,6 +122,20 @@ def test_a_push_that_the_remote_refuses_for_another_reason_says_so_and_moves_not
     assert lock.state().commit == lock.at
 
 
+def test_a_push_that_arrived_though_its_answer_was_lost_goes_on(work: Work) -> None:
+    """It was told that it had been overtaken, by itself."""
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push(what="is begun")
+    hook = work.remote / "hooks" / "post-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    hook.chmod(0o755)
+    lock.push("HEAD:refs/heads/release/v0.1.1", what="is tagged")
+    hook.unlink()
+    assert lock.state().summary.startswith("v0.1.1 is tagged") and lock.state().commit == lock.at
+    lock.push(what="is over", last=True)
+
+
 def test_of_many_at_once_one_gets_it(work: Work, clone: CloneOf) -> None:
     locks = [ReleaseLock(clone(f"clone{number}"), "0.1.1") for number in range(4)]
     got, start = list[ReleaseLock](), threading.Barrier(len(locks))

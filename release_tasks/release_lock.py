@@ -41,11 +41,11 @@ class ReleaseLock:
 
     @cached_property
     def holder(self) -> str:
-        """This version in this clone and its worktrees, wherever it is moved to; a copy of the clone is another one.
+        """This version in this worktree, wherever it is moved to; a copy of it is another one.
 
         CI makes a clone for each job: there RELEASE_HOLDER says what belongs together, such as a pipeline's number.
         """
-        file = Path(self.git.repo.common_dir, "release-clone")
+        file = Path(self.git.repo.git_dir, "release-clone")
         if not file.exists():
             atomic_write(file, uuid.uuid4().hex.encode())
         clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{read_text(file)} {file.stat().st_ino}".encode())[:12]

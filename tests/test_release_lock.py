@@ -66,6 +66,16 @@ def test_the_same_version_in_the_same_clone_goes_on_but_a_copy_of_the_clone_does
     copy.close()
 
 
+def test_another_worktree_of_the_clone_does_not_go_on(work: Work, tmp_path: Path) -> None:
+    """It has a checkout of its own, and so a lock file: both went on at once."""
+    ReleaseLock(work.layer(), "0.1.1").push(what="is begun")
+    work.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "tree"))
+    git = Git.open(tmp_path / "tree", "origin")
+    work.opened.append(git.close)
+    with pytest.raises(Refused, match="Another release is under way: v0.1.1 is begun"):
+        ReleaseLock(git, "0.1.1").check()
+
+
 def test_since_stays_while_it_moves_and_the_last_push_gives_it_up(work: Work, clone: CloneOf) -> None:
     lock = ReleaseLock(work.layer(), "0.1.1")
     lock.push(what="is begun")

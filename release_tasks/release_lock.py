@@ -19,6 +19,7 @@ from release_tasks.process import CommandFailed, Finished
 
 FREE = "free"
 SKIP_CI = " [skip ci]"
+DIGITS = 7  # of a commit, as git shortens it, are enough to mean it
 FIELDS = ("%H", "%(trailers:key=Holder,valueonly)", "%(trailers:key=Since,valueonly)", "%s, %an", "%cI")
 
 
@@ -70,8 +71,8 @@ class ReleaseLock:
         """
         found = self.state()
         was_overtaken = self.at not in ("", found.commit)
-        is_meant = take_over and not was_overtaken and found.commit.startswith(take_over)
-        if not was_overtaken and (found.holder in (FREE, self.holder) or is_meant):
+        is_taken_over = take_over and len(take_over) >= DIGITS and found.commit.startswith(take_over)
+        if not was_overtaken and (found.holder in (FREE, self.holder) or is_taken_over):
             return found
         begin = "This release was overtaken" if was_overtaken else "Another release is under way"
         version, shown = self.version, found.commit[:9]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,18 @@ def test_another_worktree_of_the_clone_does_not_go_on(work: Work, tmp_path: Path
     work.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "tree"))
     git = Git.open(tmp_path / "tree", "origin")
     work.opened.append(git.close)
-    with pytest.raises(Refused, match="Another release is under way: v0.1.1 is begun"):
+    with pytest.raises(Refused, match=r"under way: v0\.1\.1 is begun"):
         ReleaseLock(git, "0.1.1").check()
+
+
+@pytest.mark.parametrize(("digits", "is_enough"), [(1, False), (6, False), (7, True), (40, True)])
+def test_a_take_over_names_the_lock_s_commit_by_seven_digits(
+    work: Work, clone: CloneOf, digits: int, is_enough: bool
+) -> None:
+    ReleaseLock(work.layer(), "0.1.1").push()
+    other = ReleaseLock(clone("other"), "0.2.0")
+    with nullcontext() if is_enough else pytest.raises(Refused, match="Another release is under way"):
+        other.check(take_over=other.state().commit[:digits])
 
 
 def test_since_stays_while_it_moves_and_the_last_push_gives_it_up(work: Work, clone: CloneOf) -> None:

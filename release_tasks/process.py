@@ -113,7 +113,9 @@ def run(
     for listener in listeners if record else ():
         listener(finished)
     if not failure and check and code:
-        failure = f"ended with exit code {code}" if code > 0 else f"ended with signal {signal.Signals(-code).name}"
+        failure = (
+            f"ended with exit code {code}" if code > 0 else f"ended with signal {-code} ({signal.strsignal(-code)})"
+        )
     if failure:
         raise CommandFailed(finished, failure)
     return finished

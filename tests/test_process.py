@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -145,6 +146,14 @@ def test_a_daemon_lives_on_where_that_is_wanted() -> None:
     finished = run(python(daemon), supervised=True, daemons=True)
     assert alive(int(finished.stdout))
     os.kill(int(finished.stdout), signal.SIGKILL)
+
+
+@posix
+@pytest.mark.parametrize(("number", "name"), [(9, "9 (Killed"), (40, "40 (")])
+def test_a_signal_is_told_also_where_it_has_no_name(number: int, name: str) -> None:
+    """It was a traceback."""
+    with pytest.raises(CommandFailed, match=re.escape(f"ended with signal {name}")):
+        run(python(f"import os; os.kill(os.getpid(), {number})"))
 
 
 @posix

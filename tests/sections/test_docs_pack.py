@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Callable
 from datetime import date
@@ -146,6 +147,11 @@ def test_committed_files_that_do_not_fit_their_hashes_are_named(packed: Release,
     ]
     work.git("rm", "--quiet", "CHANGELOG.md")
     assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 2
+    empty = hashlib.sha256(b"").hexdigest()
+    emptied = work.commit({"empty": "", HASHES: f"{empty}  empty\n"})
+    assert docs_pack.hash_problems(packed.git, emptied, HASHES) == []
+    work.git("rm", "--quiet", "empty")
+    assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 1
     work.git("rm", "--quiet", HASHES)
     without = work.commit({})
     assert docs_pack.hash_problems(packed.git, without, HASHES) == [f"{HASHES} is not in {without:.9}."]

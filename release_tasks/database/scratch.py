@@ -23,14 +23,16 @@ def server(root: Path, major: int | None = None) -> Iterator[Running]:
     """
     folder = records_folder(root) / "scratch"
     folder.mkdir(exist_ok=True)
-    for lock in folder.glob("*.lock"):
-        with suppress(Refused), locked(lock, "scratch server"):  # not one that is in use
-            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            lock.unlink()
     home = folder / secrets.token_hex(4)
     with ExitStack() as stack:
-        stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
-        stack.enter_context(locked(home.with_suffix(".lock"), "scratch server"))
+        with locked(folder.with_suffix(".lock"), "start of a scratch server", timeout=60):
+            for lock in folder.glob("*.lock"):
+                with suppress(Refused):  # it is in use
+                    with locked(lock, "scratch server"):
+                        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                    lock.unlink(missing_ok=True)  # Windows removes no file that is open
+            stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
+            stack.enter_context(locked(home.with_suffix(".lock"), "scratch server"))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         running = start(home, [], durable=False, major=major)
         stack.callback(running.stop)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from release_tasks import machine
 from release_tasks.database import restore, scratch
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
@@ -69,6 +73,31 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not
         using.send_signal(signal.SIGINT)
         killed.communicate()
         using.communicate()
+    assert left_in(tmp_path) == []
+
+
+def test_another_run_that_cleans_up_takes_no_lock_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken between its making and its locking: a refusal, or a lock that nobody could see."""
+    stand_in, others = SimpleNamespace(stop=lambda: None), list[threading.Thread]()
+
+    def other() -> None:
+        with scratch.server(tmp_path):
+            pass
+
+    def opened(holds: Callable[[], bool], seconds: float) -> bool:
+        if threading.current_thread() is threading.main_thread() and not others and left_in(tmp_path):
+            others.append(threading.Thread(target=other))
+            others[0].start()
+            others[0].join(1)
+        return wait_until(holds, seconds)
+
+    monkeypatch.setattr(scratch, "start", lambda *_, **__: stand_in)
+    monkeypatch.setattr(machine, "wait_until", opened)
+    with scratch.server(tmp_path):
+        assert others and [name for name in left_in(tmp_path) if name.endswith(".lock")], "it is seen"
+        others[0].join()
     assert left_in(tmp_path) == []
 
 

@@ -22,11 +22,19 @@ SECRET_NAME = re.compile(
 # A user of PostgreSQL or of a host alone is no secret, and hints with one can be typed; elsewhere it may be a token.
 USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*:|(?<!postgresql://)(?<!postgres://)(?<!ssh://))[^\s/?#]+(?=@)")
 QUOTED = r"'(?:[^'\\]|\\.)*'"
-# A word after `password` is one where it is quoted or has a digit: "password authentication failed" says nothing.
-KEYWORD = re.compile(
-    rf"((?:password|token|secret|api_?key)[ \t]*=[ \t]*)({QUOTED}|\S+)|(password[ \t]+)({QUOTED}|(?=\S*\d)\S+)",
-    re.IGNORECASE,
-)
+NAME = r"(?:password|passwd|passphrase|token|secret|api[_-]?key)"
+# In prose one is quoted, has a digit or ends the line: "password authentication failed" says nothing.
+NAMED = [
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED}|\S+)",
+        rf"(password[ \t]+)(?:{QUOTED}|(?=\S*\d)\S+)",
+        rf"""((?P<quote>\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))(?:(?!(?P=quote))(?:\\.|[^\\\n]))+""",  # JSON
+        r"(authorization[ \t]*:[ \t]*(?:basic|bearer|token)[ \t]+)[^\s'\"]+",
+        rf"((?:{NAME}|authorization)[ \t]*:[ \t]*|bearer[ \t]+)(?=\S*\d)[^\s'\"]\S{{5,}}",
+        rf"""((?:passw(?:or)?d|passphrase|secret)[ \t]*:[ \t]+)(?:{QUOTED}|"[^"\n]+"|\S{{6,}}(?=[ \t]*$))""",
+    )
+]
 PASSWORD = re.compile(
     rf"://[^/@\s:]*:([^@\s]+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)"
     r"|[?&][^=&\s]*(?:token|secret|key|pass|auth)[^=&\s]*=([^&#\s]+)",  # of a URL
@@ -45,16 +53,19 @@ def hide(secret: str) -> None:
 
 def mask(text: str) -> str:
     """Return `text` with `***` for hidden secrets, userinfo of URLs, passwords and tokens, secret variables' values."""
-    secrets = _hidden_pattern(frozenset(_hidden), frozenset(os.environ))
+    secrets = _hidden_pattern(frozenset(_hidden), frozenset(os.environ.items()))
     if secrets:
         text = secrets.sub("***", text)
-    return KEYWORD.sub(r"\1\3***", USERINFO.sub("***", text))
+    text = USERINFO.sub("***", text)
+    for pattern in NAMED:
+        text = pattern.sub(r"\1***", text)
+    return text
 
 
 @lru_cache(maxsize=8)
-def _hidden_pattern(hidden: frozenset[str], _names: frozenset[str]) -> re.Pattern[str] | None:
-    """Return what matches any secret, the longest first; made anew when one is hidden or a variable comes."""
-    secrets = {form for secret in hidden.union(secrets_of(os.environ)) for form in _forms(secret)}
+def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]]) -> re.Pattern[str] | None:
+    """Return a pattern of all secrets, the longest first; made anew when one is hidden or a variable changes."""
+    secrets = {form for secret in hidden.union(secrets_of(dict(variables))) for form in _forms(secret)}
     return re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True)))) if secrets else None
 
 
@@ -95,7 +106,7 @@ def _masked(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _masked(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _masked(inner) for key, inner in value.items()}
+        return {mask(str(key)): _masked(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | float) else mask(str(value))

@@ -14,6 +14,24 @@ from hypothesis import strategies as st
 
 from release_tasks import masks
 
+PIECES = [
+    "password",
+    "token",
+    "api_key",
+    "Authorization",
+    "Bearer",
+    ":",
+    "=",
+    " ",
+    "\n",
+    '"',
+    "'",
+    "\\",
+    "***",
+    "abc",
+    "x1y2z3",
+]
+
 
 @pytest.mark.parametrize(
     ("name", "value", "secrets"),
@@ -91,8 +109,10 @@ def test_a_secret_of_a_few_letters_does_not_spoil_every_text() -> None:
 
 def test_basic_authentication_is_masked() -> None:
     masks.hide("hunter2-hunter2")
-    said = masks.mask(f"Authorization: Basic {b64encode(b'rita:hunter2-hunter2').decode()}")
-    assert said.startswith("Authorization: Basic cml0YT") and "***" in said and "HVudGVy" not in said
+    basic = f"Basic {b64encode(b'rita:hunter2-hunter2').decode()}"
+    said = masks.mask(f"It sent {basic}")
+    assert said.startswith("It sent Basic cml0YT") and "***" in said and "HVudGVy" not in said
+    assert masks.mask(f"Authorization: {basic}") == "Authorization: Basic ***"
 
 
 @pytest.mark.parametrize(
@@ -106,6 +126,22 @@ def test_basic_authentication_is_masked() -> None:
         ("password authentication failed for user", "password authentication failed for user"),
         ("a password stands in the file", "a password stands in the file"),
         ("the key = 5, a token: 6", "the key = 5, a token: 6"),
+        ('{"access_token":"s3cr3t", "page": "2"}', '{"access_token":"***", "page": "2"}'),
+        ('{"password": "a \\"b\\" c", "user": "x"}', '{"password": "***", "user": "x"}'),
+        (r'"{\"apiKey\":\"abc\",\"a\":1}"', r'"{\"apiKey\":\"***\",\"a\":1}"'),
+        ("{'client_secret': 'abc', 'a': 1}", "{'client_secret': '***', 'a': 1}"),
+        ('answers 500: {"token": "cut of', 'answers 500: {"token": "***'),
+        ('{"tokens": "x", "token": "", "password": null}', '{"tokens": "x", "token": "", "password": null}'),
+        ("Authorization: Bearer abcdef", "Authorization: Bearer ***"),
+        ("-H 'authorization: token abc' x", "-H 'authorization: token ***' x"),
+        ("the header Authorization: it is missing", "the header Authorization: it is missing"),
+        ("X-Api-Key: abc123def", "X-Api-Key: ***"),
+        ("password: hunter2 # of the app", "password: *** # of the app"),
+        ("user: app\n  password: swordfish\nport: 1", "user: app\n  password: ***\nport: 1"),
+        ("secret: 'two words', more", "secret: ***, more"),
+        ("password: see the vault", "password: see the vault"),
+        ("def connect(password: str, token: int)", "def connect(password: str, token: int)"),
+        ("Unexpected token: identifier", "Unexpected token: identifier"),
     ],
 )
 def test_what_names_itself_a_secret_is_masked(text: str, shown: str) -> None:
@@ -113,10 +149,23 @@ def test_what_names_itself_a_secret_is_masked(text: str, shown: str) -> None:
     assert masks.mask(text) == shown
 
 
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_masking_what_names_itself_a_secret_again_changes_nothing(pieces: list[str]) -> None:
+    masked = masks.mask("".join(pieces))
+    assert masks.mask(masked) == masked
+
+
+def test_a_key_of_json_is_masked() -> None:
+    masks.hide("swordfish")
+    assert masks.masked_json({"a role with swordfish": ["swordfish"]}) == '{"a role with ***": ["***"]}'
+
+
 def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """F12."""
     monkeypatch.setenv("GITHUB_PAT", "ghp_0123456789")
     assert masks.mask("it says ghp_0123456789") == "it says ***"
+    monkeypatch.setenv("GITHUB_PAT", "ghp_9876543210")
+    assert masks.mask("it says ghp_9876543210") == "it says ***", "it was the first value's mask"
     monkeypatch.setenv("BYTES_TOKEN", "no-text-\udce9")
     assert masks.mask("it says no-text-\udce9 or no-text-%E9") == "it says *** or ***"
 

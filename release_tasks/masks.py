@@ -1,7 +1,8 @@
 """Keep secrets out of all that is shown or recorded.
 
 A variable holds one where a word of its name ends in PASSWORD, PASS, PAT, KEY, TOKEN, SECRET, CREDENTIAL, AUTH or DSN,
-and its value has six characters and is no path that exists; of a URL only what stands before the @ is one.
+and its value has six characters and is no path that exists; of a URL only what stands before the @ is one. A password
+that is the name of PostgreSQL is shown, as without it no hint could be typed.
 Of the standard library only: the environments of smokes with packages of their own import this too.
 """
 
@@ -42,6 +43,7 @@ PASSWORD = re.compile(
 )
 
 SHORTEST = 6
+PUBLIC = {"postgres", "postgresql"}  # anybody's guess
 
 _hidden: set[str] = set()
 
@@ -65,7 +67,7 @@ def mask(text: str) -> str:
 @lru_cache(maxsize=8)
 def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]]) -> re.Pattern[str] | None:
     """Return a pattern of all secrets, the longest first; made anew when one is hidden or a variable changes."""
-    secrets = {form for secret in hidden.union(secrets_of(dict(variables))) for form in _forms(secret)}
+    secrets = {form for secret in hidden.union(secrets_of(dict(variables))) - PUBLIC for form in _forms(secret)}
     return re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True)))) if secrets else None
 
 

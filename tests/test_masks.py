@@ -160,6 +160,13 @@ def test_a_key_of_json_is_masked() -> None:
     assert masks.masked_json({"a role with swordfish": ["swordfish"]}) == '{"a role with ***": ["***"]}'
 
 
+def test_a_password_that_is_the_name_of_postgresql_leaves_hints_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "postgres")
+    hint = "apt-get install postgresql   # then: psql --dbname postgres"
+    assert masks.mask(hint) == hint
+    assert masks.mask("postgresql://app:postgres@db/x") == "postgresql://***@db/x"
+
+
 def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     """F12."""
     monkeypatch.setenv("GITHUB_PAT", "ghp_0123456789")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from release_tasks import process
 from release_tasks.errors import Refused
-from release_tasks.masks import hide, mask
+from release_tasks.masks import PUBLIC, hide, mask
 from release_tasks.process import CommandFailed, Finished, run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
@@ -196,7 +196,7 @@ def test_mask_examples(text: str, shown: str) -> None:
     assert mask(text) == shown
 
 
-@given(st.lists(WORD, min_size=1), st.text(), st.text())
+@given(st.lists(WORD.filter(lambda word: word not in PUBLIC), min_size=1), st.text(), st.text())
 def test_no_hidden_secret_is_shown(secrets: list[str], before: str, after: str) -> None:
     for secret in secrets:
         hide(secret)

@@ -15,10 +15,14 @@ from release_tasks.process import OWN_GROUP
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
 ORIGINAL_TMPDIR = "RELEASE_SYSTEM_TMP"  # a variable: the system's own temporary folder, set within a run
 # Removes the folder when its standard input ends, which the run holds open; what ends with the run may still write.
-REMOVER = """import os, shutil, sys, time
+REMOVER = """import contextlib, os, shutil, sys, time
+def make_writable(_, path, error):  # Windows removes nothing that is read-only, as git's objects are
+    with contextlib.suppress(OSError):
+        if not os.path.islink(path):
+            os.chmod(path, 0o700)
 sys.stdin.read()
 for _ in range(100):
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    shutil.rmtree(sys.argv[1], onerror=make_writable)
     if not os.path.exists(sys.argv[1]):
         break
     time.sleep(0.1)

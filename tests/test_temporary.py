@@ -26,6 +26,18 @@ with temporary.run_directory():
 """
 
 
+# Windows removes nothing that is read-only, as git's objects are; `shutil` is imported later, and sees this.
+WINDOWS = """
+import os
+unlink = os.unlink
+def unlink_writable(path):
+    if not os.lstat(path).st_mode & 0o200:
+        raise PermissionError(path)
+    unlink(path)
+os.unlink = unlink_writable
+"""
+
+
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's temporary folder, for this test."""
@@ -106,3 +118,12 @@ def test_the_folder_of_a_killed_run_goes_with_it_and_that_of_a_living_one_stays(
     living.communicate("")
     assert living.returncode == 0
     assert not list(system.iterdir())
+
+
+def test_what_is_read_only_is_removed_also_on_windows(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "object").touch(0o400)
+    argv = [sys.executable, "-I", "-c", WINDOWS + temporary.REMOVER, str(tmp_path / "run")]
+    subprocess.run(argv, stdin=subprocess.DEVNULL, check=True)
+    assert not (tmp_path / "run").exists()

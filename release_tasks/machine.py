@@ -124,8 +124,8 @@ def user() -> str:
     """Return who runs us: a name, or the number where a container knows no name for it."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # the latter since Python 3.13
-        return str(os.getuid())
+    except (KeyError, ImportError, OSError):  # the last since Python 3.13
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 def now() -> str:
@@ -142,13 +142,13 @@ def read_link(link: Path) -> Path | None:
 
 
 def point_link(link: Path, target: Path) -> None:
-    """Make `link` name `target` in one step; a text file with the path where a symlink needs a privilege (Windows)."""
+    """Make `link` name `target` in one step; on Windows, where nothing replaces a folder's symlink, as a text file."""
     beside = link.with_name(f".{link.name}.{os.getpid()}")
     beside.unlink(missing_ok=True)
-    try:
-        beside.symlink_to(target, target_is_directory=True)
-    except OSError:
+    if sys.platform == "win32":
         beside.write_text(f"{target}\n", "utf-8")
+    else:
+        beside.symlink_to(target)
     beside.replace(link)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from release_tasks.database import programs
 from release_tasks.journal import Journal
-from release_tasks.machine import probe
+from release_tasks.machine import probe, user
 
 
 @contextmanager
@@ -62,7 +62,10 @@ def test_an_origin_may_have_a_path() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there everybody has a name")
-@pytest.mark.parametrize("unknown", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set")])
+@pytest.mark.parametrize(
+    "unknown",
+    [KeyError("getpwuid(): uid not found: 4711"), OSError("No username set"), ImportError("No module named 'pwd'")],
+)
 def test_who_has_no_name_in_a_container_is_a_number(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unknown: Exception
 ) -> None:
@@ -76,6 +79,15 @@ def test_who_has_no_name_in_a_container_is_a_number(
     (record,) = Journal(tmp_path / "journal.jsonl").records()
     assert record["who"] == str(os.getuid())
     assert programs.who().startswith(f"release by {os.getuid()} on ")
+
+
+def test_a_user_without_a_name_or_a_number_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows without USERNAME."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    monkeypatch.delattr(os, "getuid")
+    assert user() == "unknown"
 
 
 def test_who_does_not_answer_has_no_version() -> None:

@@ -71,10 +71,10 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[
 
 def _as_problem(error: Any) -> Problem:
     *group, key = error["loc"] or ("",)
-    kind, about = Settings, ""
+    kind, meaning = Settings, ""
     for part in group:  # a list or a table of free keys has no fields
         fields = getattr(kind, "model_fields", None)
-        kind, about = (fields[part].annotation, fields[part].description) if fields else (get_args(kind)[-1], about)
+        kind, meaning = (fields[part].annotation, fields[part].description) if fields else (get_args(kind)[-1], meaning)
     fields = getattr(kind, "model_fields", {})
     path = "release" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
     path = path.removesuffix(".[key]")
@@ -83,13 +83,13 @@ def _as_problem(error: Any) -> Problem:
         what = f"invoke.yaml, {path}: no such setting; expected one of {', '.join(fields)}."
         return Problem(what, f"Did you mean {close[0]}?" if close else "Remove it, or give it one of these names.")
     found = "" if isinstance(error["input"], dict) else f"found {error['input']!r}; "
-    about = "" if error["type"] == "value_error" else fields[key].description if key in fields else about
+    meaning = "" if error["type"] == "value_error" else fields[key].description if key in fields else meaning
     what = re.sub(r"^\w+ should (be |have )?", "expected ", error["msg"].removeprefix("Value error, "))
-    what = re.split(", unable to | or instance of ", what)[0] + (about and f" ({about})")
+    what = re.split(", unable to | or instance of ", what)[0] + (meaning and f" ({meaning})")
     if error["type"] == "invalid_key":
         what = "expected a text as key; put it in quotes"
-    if about and error["type"] == "string_pattern_mismatch":  # words say more than a pattern
-        what = f"expected {about}"
+    if meaning and error["type"] == "string_pattern_mismatch":  # words say more than a pattern
+        what = f"expected {meaning}"
     return Problem(f"invoke.yaml, {path}: {found}{what}.", "Fix the value in invoke.yaml.")
 
 

@@ -1,4 +1,4 @@
-"""What any machine does with its own means: hold a lock, run a command, see what answers and who is connected.
+"""Means of any machine: hold a lock, run a command, see what answers and who is connected.
 
 Sent to hosts together with deploy/host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
 """
@@ -71,14 +71,14 @@ def probe(origin: str, path: str) -> tuple[str, str]:
     try:
         with closing((HTTPSConnection if parts.scheme == "https" else HTTPConnection)(parts.netloc, timeout=3)) as http:
             http.request("GET", parts.path.rstrip("/") + (path or "/"))
-            answer = http.getresponse()
-            status, text = answer.status, answer.read(100_000).decode(errors="replace")
+            response = http.getresponse()
+            status, text = response.status, response.read(100_000).decode(errors="replace")
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
-    said = f"{url} answers {status}: {' '.join(text.split())[:200]}"
+    answer = f"{url} answers {status}: {' '.join(text.split())[:200]}"
     if status >= 500 or (path and 300 <= status < 400):
-        return "", said
-    return str(parsed(text).get("version") or "") if path else "any", said
+        return "", answer
+    return str(parsed(text).get("version") or "") if path else "any", answer
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -90,24 +90,28 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
-    """Run a command to its end, and return what it said; what it leaves running lives on. Raises `Refused`."""
-    how: Any = {"cwd": cwd, "env": {**os.environ, **env}, "start_new_session": True}
-    how["executable"] = shutil.which(argv[0]) if sys.platform == "win32" else None  # there it has an ending, as .cmd
-    with tempfile.TemporaryFile() as output:  # what the command leaves running would keep a pipe open
+    """Run a command to its end, and return its output; what it leaves running lives on. Raises `Refused`."""
+    options: Any = {"cwd": cwd, "env": {**os.environ, **env}, "start_new_session": True}
+    if sys.platform == "win32":  # where it has an ending, as .cmd
+        options["executable"] = shutil.which(argv[0])
+    with tempfile.TemporaryFile() as file:  # what the command leaves running would keep a pipe open
         try:
-            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **how)
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **options)
             ended = f"exit code {process.wait(timeout)}"
         except OSError as error:
             raise Refused(f"{argv[0]} cannot be started: {error}") from None
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9) if sys.platform != "win32" else process.kill()
+            if sys.platform != "win32":
+                os.killpg(process.pid, 9)
+            else:
+                process.kill()
             process.wait()
             ended = f"no end within {timeout:g} s"
-        output.seek(0)
-        said = output.read().decode(errors="replace")
+        file.seek(0)
+        output = file.read().decode(errors="replace")
     if ended != "exit code 0":
-        raise Refused(f"{shlex.join(argv)}: {ended}:\n" + "\n".join(said.splitlines()[-8:]))
-    return said
+        raise Refused(f"{shlex.join(argv)}: {ended}:\n" + "\n".join(output.splitlines()[-8:]))
+    return output
 
 
 def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
@@ -121,7 +125,7 @@ def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
 
 
 def user() -> str:
-    """Return who runs us: a name, or the number where a container knows no name for it."""
+    """Return the name of the user who runs us, or the number where a container knows no name for it."""
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # the last since Python 3.13

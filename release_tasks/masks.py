@@ -55,9 +55,7 @@ def hide(secret: str) -> None:
 
 def mask(text: str) -> str:
     """Return `text` with `***` for hidden secrets, userinfo of URLs, passwords and tokens, secret variables' values."""
-    secrets = _hidden_pattern(frozenset(_hidden), frozenset(os.environ.items()))
-    if secrets:
-        text = secrets.sub("***", text)
+    text = _hidden_pattern(frozenset(_hidden), frozenset(os.environ.items())).sub("***", text)
     text = USERINFO.sub("***", text)
     for pattern in NAMED:
         text = pattern.sub(r"\1***", text)
@@ -65,10 +63,11 @@ def mask(text: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]]) -> re.Pattern[str] | None:
+def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]]) -> re.Pattern[str]:
     """Return a pattern of all secrets, the longest first; made anew when one is hidden or a variable changes."""
     secrets = {form for secret in hidden.union(secrets_of(dict(variables))) - PUBLIC for form in _forms(secret)}
-    return re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True)))) if secrets else None
+    longest_first = sorted(secrets, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _forms(secret: str) -> Iterator[str]:

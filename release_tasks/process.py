@@ -54,9 +54,9 @@ class Finished:
 class CommandFailed(Refused):
     """A program ended badly or not in time; `finished` holds what it printed."""
 
-    def __init__(self, finished: Finished, how: str) -> None:
-        shown, printed = mask(shlex.join(finished.argv)), finished.tail() or "(no output)"
-        super().__init__(f"{short(shown, 80)} {how}:\n{printed}", f"{shown}   # to see it again")
+    def __init__(self, finished: Finished, failure: str) -> None:
+        command, printed = mask(shlex.join(finished.argv)), finished.tail() or "(no output)"
+        super().__init__(f"{short(command, 80)} {failure}:\n{printed}", f"{command}   # to see it again")
         self.finished = finished
 
 
@@ -85,19 +85,20 @@ def run(
     """
     for secret in secrets_of(env or {}):
         hide(secret)
-    words, folder = [str(word) for word in argv], (cwd or Path()).absolute()
-    env, name = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}, words[0]
+    command = [str(word) for word in argv]
+    name, folder = command[0], (cwd or Path()).absolute()
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **(env or {})}
     if not folder.is_dir():
         raise Refused(f"There is no folder {folder} to run {name} in.", f"mkdir -p {shlex.quote(str(folder))}")
     program = shutil.which(name if Path(name).name == name else str(folder / name), path=env.get("PATH"))
     if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
-    alone: Any = partial(subprocess.Popen, stdin=stdin, **OWN_GROUP)
-    start = partial(Supervised, daemons=daemons) if supervised else alone
+    unsupervised: Any = partial(subprocess.Popen, stdin=stdin, **OWN_GROUP)
+    start = partial(Supervised, daemons=daemons) if supervised else unsupervised
     began, failure = time.monotonic(), ""
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
         stdout, stderr = (None, None) if show else (out, err)
-        process = start([program, *words[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
+        process = start([program, *command[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -109,7 +110,7 @@ def run(
             code, failure = -SIGKILL, f"{failure}, nor by SIGKILL"
         for file in (out, err):
             file.seek(0)
-        finished = Finished(words, code, plain(out.read()), plain(err.read()), seconds)
+        finished = Finished(command, code, plain(out.read()), plain(err.read()), seconds)
     for listener in listeners if record else ():
         listener(finished)
     if not failure and check and code:
@@ -142,18 +143,18 @@ class Supervised(subprocess.Popen[bytes]):
     """
 
     def __init__(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path | None = None, **how: Any
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path | None = None, **options: Any
     ) -> None:
         argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
-        what: dict[str, Any] = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
-        what |= {"stop": int(how.pop("stop", signal.SIGTERM)), "daemons": how.pop("daemons", False)}
+        order: dict[str, Any] = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
+        order |= {"stop": int(options.pop("stop", signal.SIGTERM)), "daemons": options.pop("daemons", False)}
         # Isolated (-I), so that neither the folder nor the environment can change what it imports.
-        own = [sys.executable, "-I", str(Path(supervisor.__file__).resolve())]
+        command = [sys.executable, "-I", str(Path(supervisor.__file__).resolve())]
         with open(log or os.devnull, "ab", opener=partial(os.open, mode=0o600)) as file:
-            super().__init__(own, stdin=subprocess.PIPE, **{"stdout": file, "stderr": file, **OWN_GROUP, **how})
+            super().__init__(command, stdin=subprocess.PIPE, **{"stdout": file, "stderr": file, **OWN_GROUP, **options})
         assert self.stdin
         with suppress(BrokenPipeError):  # it ended at once; its exit code says so
-            self.stdin.write(marshal.dumps(what))
+            self.stdin.write(marshal.dumps(order))
             self.stdin.flush()
 
     def stop(self) -> None:

@@ -46,8 +46,9 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
-    with screen.busy("Starting the browser"):
-        web.start_once() if document.uses_a_browser(root) else None  # section 2 does it after the environments
+    if document.uses_a_browser(root):
+        with screen.busy("Starting the browser"):  # section 2 does it after the environments
+            web.start_once()
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began, folder = time.monotonic(), _new_folder(keep)
@@ -68,7 +69,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         if record["event"] in ("checked", "step"):  # both passes over a section
             took[record["section"]] = took.get(record["section"], 0.0) + record["seconds"]
     took["Beginning and ending"] = max(seconds - sum(took.values()), 0.0)
-    rows = [(part, f"{of_it:.1f} s") for part, of_it in took.items()]
+    rows = [(part, f"{part_seconds:.1f} s") for part, part_seconds in took.items()]
     screen.table(f"\nRehearsal of {version}, {seconds:.0f} s in all", ["section", "took"], rows)
     if released.code:
         what = f"The rehearsal of {version} stopped with exit code {released.code}; see above."
@@ -77,8 +78,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     shutil.copytree(records / "evidence", evidence)
     _verify_what_is_kept(throw_away, settings.app)
     screen.say(f"\nThe evidence pack: {evidence.relative_to(root).as_posix()}")
-    begin = "" if shutil.which("inv") else f"{requirements.activation()} && "  # nox puts no inv on PATH
-    screen.say(f"Next: {begin}inv status --version {version}")
+    activate = "" if shutil.which("inv") else f"{requirements.activation()} && "  # nox puts no inv on PATH
+    screen.say(f"Next: {activate}inv status --version {version}")
 
 
 def _verify_what_is_kept(throw_away: Path, app: str) -> None:
@@ -86,7 +87,8 @@ def _verify_what_is_kept(throw_away: Path, app: str) -> None:
     from pyrage import decrypt_file, x25519
 
     identity = x25519.Identity.from_str((throw_away / "identity").read_text(encoding="utf-8"))
-    (encrypted,), restored = (throw_away / "place").glob("*.age"), throw_away / "restored.tar"
+    (encrypted,) = (throw_away / "place").glob("*.age")
+    restored = throw_away / "restored.tar"
     decrypt_file(str(encrypted), str(restored), [identity])
     signers = throw_away / "allowed_signers"
     signers.write_bytes(seal.allowed_signers(app, throw_away, "key"))
@@ -105,12 +107,12 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
     if git.is_shallow:
         raise Refused("This clone is shallow; a rehearsal needs the whole history.", "git fetch --unshallow")
     remote, clone = folder / "remote.git", folder / "clone"
-    who = ("--config", "user.name=Rehearsal", "--config", "user.email=rehearsal@example.invalid")
+    author = ("--config", "user.name=Rehearsal", "--config", "user.email=rehearsal@example.invalid")
     refs = (f"HEAD:refs/heads/{settings.main}", "refs/tags/*:refs/tags/*")
     with screen.busy("Cloning into a throw-away folder"):
         git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
         git.run("push", "--quiet", str(remote), *refs, timeout=300)
-        git.run("clone", "--quiet", "--origin", settings.remote, *who, str(remote), str(clone), timeout=300)
+        git.run("clone", "--quiet", "--origin", settings.remote, *author, str(remote), str(clone), timeout=300)
     for name in ("staging", "production"):
         with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
             deploy_previous(environment)

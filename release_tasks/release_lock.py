@@ -1,4 +1,4 @@
-"""Who makes a release: the branch release/lock on the remote says it, and moves with each push of that release.
+"""The release lock: the branch release/lock on the remote says who makes a release, and moves with each push of it.
 
 It is a chain of empty commits that plain pushes move forward: the remote compares and swaps, without force, and keeps
 the story. An atomic push with it gets nothing through for a release that another has taken the lock from.
@@ -82,7 +82,7 @@ class ReleaseLock:
             hint += f'\ninv withdraw --version {theirs} --reason "…"   # or this, where it is tagged: the notes say so'
         raise Refused(f"{begin}: {found.summary}.", hint)
 
-    def push(self, *refspecs: str, what: str = "goes on", take_over: str | None = None, last: bool = False) -> Finished:
+    def push(self, *refspecs: str, what: str, take_over: str | None = None, last: bool = False) -> Finished:
         """Push `refspecs` and move the lock on in one atomic push; the `last` one gives it up.
 
         Raises `Refused` where another release holds it, and then nothing is pushed; `CommandFailed` for other reasons.

@@ -19,10 +19,7 @@ SIGKILL = 9  # Windows has no name for it
 
 
 def end_group(leader: subprocess.Popen[bytes], number: int, grace: float = GRACE) -> None:
-    """End a program with its group: signal `number`, then SIGKILL once it has ended, or after `grace` seconds.
-
-    What another user runs, as with sudo, may live on.
-    """
+    """End a program with its group: signal `number`, then SIGKILL, `grace` seconds each; sudo's may live on."""
     _signal_and_wait(leader, number, grace)
     _signal_and_wait(leader, SIGKILL, grace)
 
@@ -38,13 +35,13 @@ def _signal_and_wait(leader: subprocess.Popen[bytes], number: int, seconds: floa
         leader.wait(seconds)
 
 
-def _end_descendants(of: int) -> bool:
-    """Kill what descends from the process `of`; return False where nothing does that may be killed."""
+def _end_descendants(pid: int) -> bool:
+    """Kill what descends from the process `pid`; return False where nothing does that may be killed."""
     import psutil  # which takes its time, and is seldom needed
 
     killed = []
     with suppress(psutil.NoSuchProcess):  # one of them has ended meanwhile
-        for each in psutil.Process(of).children(recursive=True):
+        for each in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.AccessDenied):
                 each.kill()
                 killed.append(each)
@@ -59,25 +56,25 @@ if __name__ == "__main__":
         signal.signal(number, lambda *_: ended.append(True))
     with open(0, "rb", buffering=0, closefd=False) as pipe:  # a buffer that a thread waits on breaks our exit
         try:
-            what = marshal.load(pipe)  # no JSON: to import that takes as long as Python's own start
+            order = marshal.load(pipe)  # no JSON: to import that takes as long as Python's own start
         except (EOFError, ValueError, TypeError):
             sys.exit("The parent ended before it said what to run.")
     threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
-    if sys.platform == "linux" and not what["daemons"]:
+    if sys.platform == "linux" and not order["daemons"]:
         import ctypes
 
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     try:
-        process = subprocess.Popen(stdin=subprocess.DEVNULL, **what["program"])
+        process = subprocess.Popen(stdin=subprocess.DEVNULL, **order["program"])
     except OSError as error:
-        print(f"{what['program']['args'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
+        print(f"{order['program']['args'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
         sys.exit(127)
     pause = 0.001
     while process.poll() is None and not ended:
         time.sleep(pause := min(1.2 * pause, 0.05))
-    end_group(process, what["stop"])
+    end_group(process, order["stop"])
     with suppress(ChildProcessError):  # there is none; only once Popen has the exit code, which this would take
-        may_have_children = not what["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))
+        may_have_children = not order["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))
         while may_have_children and _end_descendants(os.getpid()):
             pass
     code = -SIGKILL if process.returncode is None else process.returncode

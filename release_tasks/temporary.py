@@ -35,9 +35,11 @@ def run_directory() -> Iterator[None]:
     if os.environ.get(ORIGINAL_TMPDIR):
         yield
         return
-    before, folder = dict(os.environ), tempfile.mkdtemp(prefix="release-")
-    argv, quiet = [sys.executable, "-I", "-c", REMOVER, folder], subprocess.DEVNULL
-    remover = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, **OWN_GROUP)
+    before = dict(os.environ)
+    folder = tempfile.mkdtemp(prefix="release-")
+    argv = [sys.executable, "-I", "-c", REMOVER, folder]
+    null = subprocess.DEVNULL
+    remover = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=null, stderr=null, **OWN_GROUP)
     try:
         os.environ.update({ORIGINAL_TMPDIR: tempfile.gettempdir(), **dict.fromkeys(VARIABLES, folder)})
         tempfile.tempdir = None  # so that it is looked up again

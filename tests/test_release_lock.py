@@ -41,7 +41,7 @@ def test_a_lock_that_is_held_says_who_since_when_which_version_and_how_to_take_i
     ReleaseLock(work.layer(), "0.1.1").push(what="is begun")
     other = ReleaseLock(clone("other"), "0.2.0")
     with pytest.raises(Refused, match=r"v0.1.1 is begun on \S+, Rita Releaser, since 20.*; last sign of life 20") as no:
-        other.push("HEAD:refs/heads/other")
+        other.push("HEAD:refs/heads/other", what="goes on")
     shown = other.state().commit[:9]
     assert f"inv release --version 0.2.0 --take-over {shown}" in no.value.problems[0].hint
     assert "refs/heads/other" not in other.git.remote_refs
@@ -61,7 +61,7 @@ def test_the_same_version_in_the_same_clone_goes_on_but_a_copy_of_the_clone_does
     with pytest.raises(Refused):
         ReleaseLock(copy, "0.1.1").check()
     monkeypatch.setenv("RELEASE_HOLDER", "pipeline 4711")
-    ReleaseLock(work.layer(), "0.1.1").push(take_over=first.at)
+    ReleaseLock(work.layer(), "0.1.1").push(take_over=first.at, what="goes on")
     copy.refresh()
     assert ReleaseLock(copy, "0.1.1").check().holder == "0.1.1 pipeline 4711"
     copy.close()
@@ -81,7 +81,7 @@ def test_another_worktree_of_the_clone_does_not_go_on(work: Work, tmp_path: Path
 def test_a_take_over_names_the_lock_s_commit_by_seven_digits(
     work: Work, clone: CloneOf, digits: int, is_enough: bool
 ) -> None:
-    ReleaseLock(work.layer(), "0.1.1").push()
+    ReleaseLock(work.layer(), "0.1.1").push(what="goes on")
     other = ReleaseLock(clone("other"), "0.2.0")
     with nullcontext() if is_enough else pytest.raises(Refused, match="Another release is under way"):
         other.check(take_over=other.state().commit[:digits])
@@ -96,7 +96,7 @@ def test_since_stays_while_it_moves_and_the_last_push_gives_it_up(work: Work, cl
     lock.push(what="is over", last=True)
     assert lock.state().holder == FREE
     other = ReleaseLock(clone("other"), "0.2.0")
-    other.push()
+    other.push(what="goes on")
     assert other.state().holder == other.holder
     said = work.git("--git-dir", str(work.remote), "log", "--format=%s", "release/lock")
     assert [line.split(" on ")[0] for line in said.splitlines()] == [
@@ -109,37 +109,37 @@ def test_who_was_overtaken_gets_neither_branch_nor_lock_through_also_when_the_ot
 ) -> None:
     """F1"""
     slow = ReleaseLock(work.layer(), "0.1.1")
-    slow.push()
+    slow.push(what="goes on")
     other = ReleaseLock(clone("other"), "0.2.0")
     with pytest.raises(Refused):
-        other.push(take_over="0" * 9)  # what was shown is no longer what is there
-    other.push(take_over=other.state().commit[:9])
+        other.push(take_over="0" * 9, what="goes on")  # what was shown is no longer what is there
+    other.push(take_over=other.state().commit[:9], what="goes on")
     for last in (False, True):
-        other.push(last=last)
+        other.push(last=last, what="goes on")
         slow.git.refresh()
         with pytest.raises(Refused, match=r"This release was overtaken: v0\.2\.0"):
-            slow.push("HEAD:refs/heads/release/v0.1.1")
+            slow.push("HEAD:refs/heads/release/v0.1.1", what="goes on")
     assert "refs/heads/release/v0.1.1" not in slow.git.remote_refs
 
 
 def test_a_push_that_another_s_came_before_is_refused_with_who_it_was(work: Work, clone: CloneOf) -> None:
     slow, other = ReleaseLock(work.layer(), "0.1.1"), ReleaseLock(clone("other"), "0.2.0")
     assert slow.check().holder == other.check().holder == FREE  # both have seen it free
-    other.push()
+    other.push(what="goes on")
     with pytest.raises(Refused, match=r"v0.2.0 goes on") as no:
-        slow.push("HEAD:refs/heads/release/v0.1.1")
+        slow.push("HEAD:refs/heads/release/v0.1.1", what="goes on")
     assert not isinstance(no.value, CommandFailed)
 
 
 def test_a_push_that_the_remote_refuses_for_another_reason_says_so_and_moves_nothing(work: Work) -> None:
     lock = ReleaseLock(work.layer(), "0.1.1")
-    lock.push()
+    lock.push(what="goes on")
     hook = work.remote / "hooks" / "update"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\ntest $1 != refs/heads/no || { echo not that one; exit 1; }\n")
     hook.chmod(0o755)
     with pytest.raises(CommandFailed, match="not that one"):
-        lock.push("HEAD:refs/heads/no")
+        lock.push("HEAD:refs/heads/no", what="goes on")
     assert lock.state().commit == lock.at
 
 
@@ -164,7 +164,7 @@ def test_of_many_at_once_one_gets_it(work: Work, clone: CloneOf) -> None:
     def race(lock: ReleaseLock) -> None:
         start.wait()
         try:
-            lock.push()
+            lock.push(what="goes on")
             got.append(lock)
         except Refused:
             pass
@@ -187,11 +187,11 @@ def test_a_remote_that_forbids_force_and_deletion_takes_it_and_signed_commits_ar
     work.git("config", "user.signingkey", "no such key")
     lock = ReleaseLock(work.layer(), "0.1.1")
     with pytest.raises(CommandFailed, match="no such key"):
-        lock.push()
+        lock.push(what="goes on")
     work.git("config", "commit.gpgsign", "false")
     lock.git.refresh()
-    lock.push()
-    lock.push(last=True)
+    lock.push(what="goes on")
+    lock.push(last=True, what="goes on")
     assert lock.state().holder == FREE
 
 
@@ -202,16 +202,16 @@ def test_a_signed_lock_is_read_also_where_git_shows_signatures(work: Work, tmp_p
     for key, value in {**settings, "log.showSignature": "true"}.items():
         work.git("config", key, value)
     lock = ReleaseLock(work.layer(), "0.1.1")
-    lock.push()
+    lock.push(what="goes on")
     assert (lock.state().commit, lock.state().holder) == (lock.at, lock.holder)
-    lock.push(last=True)
+    lock.push(last=True, what="goes on")
     assert lock.state().holder == FREE
 
 
 def test_a_status_names_the_command_that_takes_the_lock_over(
     work: Work, clone: CloneOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ReleaseLock(work.layer(), "0.1.1").push()
+    ReleaseLock(work.layer(), "0.1.1").push(what="goes on")
     other = ReleaseLock(clone("other"), "0.2.0")
     monkeypatch.setattr(errors, "typed", [("status", {"version": "0.2.0", "json": True})])
     with pytest.raises(Refused) as no:

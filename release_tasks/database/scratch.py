@@ -42,15 +42,15 @@ def server(root: Path, major: int | None = None) -> Iterator[Running]:
 @contextmanager
 def database(running: Running, name: str = "scratch") -> Iterator[str]:
     """Make an empty database on a scratch server and yield its URL; afterwards it and the roles made since are gone."""
-    roles, dsn = "select rolname from pg_roles", running.dsn(name)
+    query, dsn = "select rolname from pg_roles", running.dsn(name)
     with programs.connect(running.dsn("postgres")) as connection:
         connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
-        there = set(connection.execute(roles))
+        before = set(connection.execute(query))
         try:
             yield dsn
         finally:
             connection.execute("delete from pg_subscription")  # one would not let its database be dropped
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-            if made := [sql.Identifier(role) for (role,) in set(connection.execute(roles)) - there]:
+            if roles := [sql.Identifier(role) for (role,) in set(connection.execute(query)) - before]:
                 for statement in ("drop owned by {} cascade", "drop role {}"):
-                    connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(made)))
+                    connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(roles)))

@@ -37,11 +37,11 @@ def publish_the_docs_submodule(release: Release) -> Step:
         return "they are no submodule"
     require(release.version_at(release.tip) == release.version, "after the docs pack is built")
     commit, branch = docs.commit_named("HEAD"), f"refs/heads/{release.settings.docs_pack.submodule_branch}"
-    tagged, there = docs.commit_named(tag_ref), docs.remote_refs
+    tagged, refs = docs.commit_named(tag_ref), docs.remote_refs
     if tagged not in (None, commit):
         what = f"In {folder}/, {release.tag} names {tagged:.9}, not the docs pack's commit {commit:.9}."
         raise Refused(what, retag_hint(release.tag, git=f"git -C {folder}"))
-    if tagged and there.get(tag_ref) == docs.object_named(tag_ref) and there.get(branch) == commit:
+    if tagged and refs.get(tag_ref) == docs.object_named(tag_ref) and refs.get(branch) == commit:
         return f"{folder}/ {commit:.9}"
     yield f"git -C {folder} tag --annotate {release.tag}; git -C {folder} push --atomic HEAD:{branch} {tag_ref}"
     if not tagged:

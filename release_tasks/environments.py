@@ -96,7 +96,8 @@ class Environment:
         with self.connect() as connection:
             if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
                 return []
-            query = f"select app_version, opened_at from {log} where app_name = %s order by 2 desc limit %s"
+            query = f"""select app_version, opened_at::timestamptz from {log}
+              where app_name = %s and opened_at is not null order by opened_at desc limit %s"""
             return connection.execute(query.encode(), [app, most]).fetchall()
 
     def later_problems(self, version: str) -> list[Problem]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -146,6 +147,20 @@ def test_a_dsn_that_leads_nowhere_is_refused_without_its_password(
     with pytest.raises(Refused, match=r"^The database of staging cannot be used: ") as refused, connect:
         pass
     assert "s3cret" not in str(refused.value.problems)
+
+
+STAMPS = "create schema ops; create table ops.session_log (app_name text, app_version text, opened_at {}); "
+STAMPS += "insert into ops.session_log values ('app', '0.1.0', '2026-11-26 12:00'), ('app', '0.0.9', {})"
+
+
+@pytest.mark.parametrize("kind, other", [("timestamptz", "null"), ("timestamp", "'2026-11-25 12:00'")])
+def test_the_newest_stamp_has_a_time_and_a_zone(tmp_path: Path, dsn: str, kind: str, other: str) -> None:
+    """A stamp without a time was the newest, and comparing it, or a time without a zone, was a traceback."""
+    here = Environment("staging", Settings(), tmp_path, dsn, NOBODY, tmp_path, None)
+    with here.connect() as connection:
+        connection.execute(STAMPS.format(kind, other).encode())
+    version, at = here.last_stamp() or ("", datetime.max)
+    assert version == "0.1.0" and at < datetime.now(UTC)
 
 
 # What the application needs

@@ -101,12 +101,12 @@ class Environment:
             return connection.execute(query.encode(), [app, most]).fetchall()
 
     def later_problems(self, version: str) -> list[Problem]:
-        """Return that a later release than `version` is here: it runs, or is in place, or was stamped last."""
-        stamp = self.last_stamp()
-        found = {"runs": self.running_version(), "has the code of": self.settings.version_of(self.hosts.tag())}
-        found |= {"was stamped for": stamp and stamp[0]}
+        """Return a problem if a later release than `version` runs here, is live on a host, or was stamped last."""
+        found = [("runs", self.running_version())]
+        found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
+        found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
         hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
-        later = [f"{what} {each}" for what, each in found.items() if each and is_later_release(each, version)]
+        later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
         return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
 
     def runs(self, version: str) -> bool:

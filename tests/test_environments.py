@@ -163,6 +163,21 @@ def test_the_newest_stamp_has_a_time_and_a_zone(tmp_path: Path, dsn: str, kind: 
     assert version == "0.1.0" and at < datetime.now(UTC)
 
 
+@pytest.mark.parametrize("tags", [("v0.1.1", "v0.2.0"), ("v0.2.0", "v0.1.1")])
+def test_a_later_release_on_any_host_is_a_problem(
+    environment: Callable[..., Environment], monkeypatch: pytest.MonkeyPatch, tags: tuple[str, str]
+) -> None:
+    """It was seen on the first host alone."""
+    here = environment()
+    here.hosts = Hosts("staging", embedded.host_of(here), ["a", "b"])
+    found = {"a": {"tag": tags[0]}, "b": {"tag": tags[1]}}
+    monkeypatch.setattr(here.hosts, "call", lambda name, verb, **arguments: found[name])
+    monkeypatch.setattr(here, "stamps", lambda most: [])
+    (problem,) = here.later_problems("0.1.1")
+    assert problem.what == "Staging has the code of 0.2.0, later than 0.1.1."
+    assert here.later_problems("0.2.0") == []
+
+
 # What the application needs
 
 

@@ -93,7 +93,11 @@ class Hosts:
 
     def tag(self) -> str:
         """Return what has the traffic, "" for nothing; on hosts that disagree, of the first."""
-        return next(iter(self.seen().values())).tag
+        return self.tags()[0]
+
+    def tags(self) -> list[str]:
+        """Return what has the traffic on the hosts, each once, that of the first host first."""
+        return list(dict.fromkeys(seen.tag for seen in self.seen().values()))
 
     def has_traffic(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""

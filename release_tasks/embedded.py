@@ -69,8 +69,9 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
                 stack.enter_context(locked(folder / "in-use.lock", user, inf))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
-        origin, to_close = f"http://127.0.0.1:{free_port()}", [stack.pop_all().close]
-    env = Environment(name, settings, root, running.dsn(settings.app), origin, folder, running.log, to_close=to_close)
+        dsn, origin = running.dsn(settings.app), f"http://127.0.0.1:{free_port()}"
+        env = Environment(name, settings, root, dsn, origin, folder, running.log)
+        env.to_close.push(stack.pop_all())
     if name != "dev":
         env.hosts = Hosts(name, host_of(env))
     return env
@@ -130,7 +131,7 @@ def host_of(env: Environment) -> EmbeddedHost:
     about["colours"] = {colour: free_port() for colour in colours_of(env.name, env.settings)}
     about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
     host = EmbeddedHost(env.folder, env.origin, **about)
-    env.to_close.append(host.stop_all)
+    env.to_close.callback(host.stop_all)
     return host
 
 
@@ -155,24 +156,25 @@ def serve(environment: Environment) -> None:
 
     Dev runs the working tree, its DDL pack applied, the others what has the traffic.
     """
-    settings, root, to_close = environment.settings, environment.root, environment.to_close
+    settings, root = environment.settings, environment.root
     if not environment.is_embedded:
         return
     if isinstance(environment.hosts.host, EmbeddedHost):
         environment.hosts.host.serve()
         if not environment.hosts.tag():
             return
-    elif len(to_close) == 1:  # its server alone
+    elif not environment.is_served:
         environment.install(root)
         pack = pack_in(root, root, settings)
         with environment.connect() as connection:
             missing = apply.unapplied(connection, pack, settings.ddl)
         if missing:
             apply.apply(environment, pack, root, "dev")
+        environment.is_served = True
         variables = {**os.environ, **environment.variables(version_here(root))}
         for service, argv in settings.services.items():
             log = environment.folder / f"{service}.log"
-            to_close.append(Supervised(argv, root / settings.folder, variables, log).stop)
+            environment.to_close.callback(Supervised(argv, root / settings.folder, variables, log).stop)
     if "web" in settings.services:
         environment.wait_until_ready()
 

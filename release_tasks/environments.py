@@ -1,8 +1,7 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
 import shlex
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -43,7 +42,8 @@ class Environment:
     origin: str
     folder: Path
     log: Path | None
-    to_close: list[Callable[[], None]] = field(default_factory=list)
+    to_close: ExitStack = field(default_factory=ExitStack, init=False)
+    is_served: bool = field(default=False, init=False)  # dev: its services were started
 
     def __post_init__(self) -> None:
         self.lock = EnvironmentLock(self.name, self.dsn, self.folder)
@@ -159,9 +159,8 @@ class Environment:
 
     def close(self) -> None:
         """Give up its lock, and stop what this process brought up; what others own stays."""
-        self.lock.give_up()
-        while self.to_close:
-            self.to_close.pop()()
+        with self.to_close:
+            self.lock.give_up()
 
 
 def folder_problems(code: Path, settings: Settings) -> list[Problem]:

@@ -54,7 +54,7 @@ def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:
     files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
     if not files:
         return "no smoke is marked on_backup"
-    target = runner.target_of(replace(env, dsn=dsn, to_close=[]), version, code, is_backup=True)
+    target = runner.target_of(replace(env, dsn=dsn), version, code, is_backup=True)
     results = runner.run(target, files, _evidence(env, "restored"), marked="on_backup")
     again = "It runs with the code deployed there; `target.is_backup` says that rows may be old."
     return f"smokes: {all_pass(results, 'Smoke', 'on the restored backup', again)}"

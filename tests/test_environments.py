@@ -310,10 +310,24 @@ def test_an_environment_with_a_dsn_is_as_its_settings_say(tmp_path: Path) -> Non
 
 def test_closing_stops_what_is_held_in_reverse_and_once(environment: Callable[..., Environment]) -> None:
     here, stopped = environment(), []
-    here.to_close += [lambda: stopped.append("database"), lambda: stopped.append("services")]
+    here.to_close.callback(stopped.append, "database")
+    here.to_close.callback(stopped.append, "services")
     here.close()
     here.close()
     assert stopped == ["services", "database"]
+
+
+def test_what_cannot_be_stopped_keeps_nothing_else_from_being_stopped(environment: Callable[..., Environment]) -> None:
+    here, stopped = environment(), list[str]()
+
+    def fail() -> None:
+        raise OSError("no answer")
+
+    here.to_close.callback(stopped.append, "database")
+    here.to_close.callback(fail)
+    with pytest.raises(OSError, match="no answer"):
+        here.close()
+    assert stopped == ["database"]
 
 
 def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no() -> None:

@@ -9,9 +9,9 @@ import platform
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,8 @@ class Hosts:
             except Refused as no:
                 return no
 
-        with ThreadPoolExecutor(20) as threads:
-            return dict(zip(names, threads.map(one, names), strict=True))
+        with ThreadPool(len(names[:20]) or 1) as threads:  # of daemons: Ctrl-C waits for none, nor does our exit
+            return dict(zip(names, threads.map(one, names, chunksize=1), strict=True))
 
 
 def in_place(looks: dict[str, Seen]) -> dict[str, dict[str, Any]]:

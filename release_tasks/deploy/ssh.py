@@ -6,17 +6,17 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from release_tasks import process
+from release_tasks import process, screen
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.errors import Refused
+from release_tasks.errors import Refused, listed
 from release_tasks.machine import is_taken, parsed, wait_until
 
 LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for installs and for other releases
@@ -58,6 +58,14 @@ class OwnProcess(Hosts):
             forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
         return answer_of(done.stdout, done.tail(5), hint)["result"]
+
+    def each(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            return super().each(names, verb, **arguments)
+        except KeyboardInterrupt:
+            if verb != "look":
+                screen.say(f"What has begun on {listed(names)} goes on there to its end.")
+            raise
 
 
 class Ssh(OwnProcess):

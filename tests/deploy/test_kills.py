@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.ssh import OwnProcess
 from release_tasks.machine import wait_until
 from tests.deploy.servers import Network, Server, put
+from tests.test_process import alive
 
 # What changes something on a host; before, inside and after each call of these the process is killed.
 CHANGES = ["run", "link", "write_traffic", "note", "start", "give_traffic", "stop", "place", "switch"]
@@ -144,6 +147,38 @@ def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_
     assert hosts.has_traffic("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
     whats = [each["what"] for each in hosts.seen()["this machine"].switches]
     assert whats.count("v0.1.2 has the traffic") == 1
+
+
+INTERRUPTED = """
+from pathlib import Path
+from release_tasks.deploy.host import Host
+from release_tasks.deploy.ssh import OwnProcess
+from release_tasks.failures import as_sentences
+
+class Slow(OwnProcess):
+    def argv(self, name, *command):
+        return ["sh", "-c", f"echo $$ > {name}; exec sleep 600"]
+
+with as_sentences():
+    Slow("production", Host(Path(), "http://127.0.0.1:1"), names=["h1", "h2"], batches=[2]).switch("v0.1.2")
+"""
+
+
+def test_an_interrupt_is_answered_at_once_while_hosts_end_what_they_have_begun(tmp_path: Path) -> None:
+    """It was answered when all of them had ended, which may take half an hour."""
+    files = [tmp_path / "h1", tmp_path / "h2"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    release = subprocess.Popen([sys.executable, "-c", INTERRUPTED], cwd=tmp_path, env=env, stdout=subprocess.PIPE)
+    try:
+        assert wait_until(lambda: all(file.exists() and file.read_text() for file in files), 20)
+        release.terminate()  # as Ctrl-C
+        said, _ = release.communicate(timeout=10)
+        assert release.returncode == 130 and said == b"What has begun on h1, h2 goes on there to its end.\n"
+        assert all(alive(int(file.read_text())) for file in files)
+    finally:
+        release.kill()
+        for file in files:
+            os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 def test_this_machine_finds_the_variables_of_the_application_and_no_module_of_the_repo(

@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 
 from psycopg import Connection
 
-from release_tasks import node, process
-from release_tasks.checks import NoPass
-from release_tasks.checks.web import Api, version_in
+from release_tasks import machine, node, process
 from release_tasks.database import programs
 from release_tasks.database.environment_lock import EnvironmentLock
 from release_tasks.deploy import code
@@ -133,14 +131,7 @@ class Environment:
 
     def probe(self, origin: str = "") -> tuple[str, str]:
         """Return the version that the web app says it is ("" for none, "any" where no route tells), and the answer."""
-        path, origin = self.settings.acceptance.version, origin or self.origin
-        try:
-            with Api(origin) as api:
-                answer = api.get(path or "/", timeout=ANSWER)
-        except NoPass as no:
-            return "", str(no)
-        said = f"{origin}{path} answers {answer.status_code}: {answer.text[:200]}"
-        return version_in(answer) if path else "any", said
+        return machine.probe(origin or self.origin, self.settings.acceptance.version, ANSWER)
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""

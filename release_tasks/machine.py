@@ -13,16 +13,18 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from base64 import b64encode
 from contextlib import closing, contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterator  # noqa: UP035 - of Python 3.8
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from release_tasks.errors import Refused
 
@@ -62,23 +64,46 @@ def locked(file: Path, what: str, timeout: float = 0) -> Iterator[None]:
         yield
 
 
-def probe(origin: str, path: str) -> tuple[str, str]:
+def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
     """Return the version that `path` of `origin` tells, and what it answers; "" for none, a redirect or a 5xx error.
 
     Where no path tells it, the version of whatever answers is "any". No proxy is used, and no redirect is followed.
+    The origin may hold a user and a password.
     """
-    url, parts = origin + (path or "/"), urlsplit(origin)
+    parts = urlsplit(origin)
+    user, _, host = parts.netloc.rpartition("@")
+    target = parts.path.rstrip("/") + (path or "/")
+    url = f"{parts.scheme}://{host}{target}"
+    headers = {"Authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
     try:
-        with closing((HTTPSConnection if parts.scheme == "https" else HTTPConnection)(parts.netloc, timeout=3)) as http:
-            http.request("GET", parts.path.rstrip("/") + (path or "/"))
+        http = HTTPConnection(host, timeout=seconds)
+        if parts.scheme == "https":
+            http = HTTPSConnection(host, timeout=seconds, context=_trusted())
+        with closing(http):
+            http.request("GET", target, headers=headers)
             response = http.getresponse()
-            status, text = response.status, response.read(100_000).decode(errors="replace")
+            content = response.read(100_000)
+            if response.length and len(content) < 100_000:
+                raise IncompleteRead(content, response.length)
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
-    answer = f"{url} answers {status}: {' '.join(text.split())[:200]}"
-    if status >= 500 or (path and 300 <= status < 400):
+    text = content.decode(errors="replace")
+    answer = f"{url} answers {response.status}: {' '.join(text.split())[:200]}"
+    if response.status >= 500 or (path and 300 <= response.status < 400):
         return "", answer
     return str(parsed(text).get("version") or "") if path else "any", answer
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return the certificates of REQUESTS_CA_BUNDLE, else the system's, and certifi's where that is installed."""
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    context = ssl.create_default_context(cafile=bundle or None)
+    with suppress(ImportError):
+        import certifi  # a Python from python.org finds none of macOS's
+
+        if not bundle:
+            context.load_verify_locations(certifi.where())
+    return context
 
 
 def parsed(text: str) -> dict[str, Any]:

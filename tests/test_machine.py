@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,18 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from release_tasks import process
 from release_tasks.database import programs
 from release_tasks.journal import Journal
 from release_tasks.machine import probe, user
 
 
 @contextmanager
-def answering(answers: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
-    """Answer each path with what `answers` returns: a status, and a body; yield the origin."""
+def answering(
+    answers: Callable[[str], tuple[int, bytes]], user: str | None = None, certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Answer each path with what `answers` returns: a status, and a body, for `user` alone; yield the origin."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = answers(self.path)
+            allowed = self.headers["Authorization"] == user
+            status, body = answers(self.path) if allowed else (401, b"Who are you?")
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
@@ -32,8 +38,12 @@ def answering(answers: Callable[[str], tuple[int, bytes]]) -> Iterator[str]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(*certificate)
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
@@ -59,6 +69,26 @@ def test_an_origin_may_have_a_path() -> None:
     with answering(lambda path: (200, b'{"version": "%b"}' % path.encode())) as origin:
         assert probe(f"{origin}/base", "/api/version")[0] == "/base/api/version"
         assert probe(f"{origin}/base/", "")[0] == "any"
+
+
+def test_an_origin_may_have_a_user_and_a_password_which_are_not_shown() -> None:
+    """All of it was the name of a host, so that no deployment went well."""
+    user = f"Basic {b64encode(b'ada:p@ss word').decode()}"
+    with answering(lambda _: (200, b'{"version": "0.1.1"}'), user) as origin:
+        version, said = probe(origin.replace("//", "//ada:p%40ss%20word@"), "/api/version")
+        assert (version, said) == ("0.1.1", f'{origin}/api/version answers 200: {{"version": "0.1.1"}}')
+        assert probe(origin, "/api/version")[0] == ""
+
+
+def test_a_bundle_of_certificates_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An own authority was believed by the checks, and not by what waits for a version."""
+    certificate, key = tmp_path / "own.pem", tmp_path / "own.key"
+    how = ["-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1"]
+    process.run(["openssl", "req", *how, "-keyout", key, "-out", certificate])
+    with answering(lambda _: (200, b'{"version": "0.1.1"}'), certificate=(certificate, key)) as origin:
+        assert "CERTIFICATE_VERIFY_FAILED" in probe(origin, "/api/version")[1]
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert probe(origin, "/api/version")[0] == "0.1.1"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there everybody has a name")

@@ -49,7 +49,7 @@ def main() -> None:
             measure(taken, "a rollback behind nginx, one host", partial(one.switch, first.stem))
             measure(taken, "a deployment behind nginx, three hosts at once", partial(deploy, at_once, third))
             measure(taken, "a rollback behind nginx, three hosts in two batches", partial(three.switch, first.stem))
-            measure(taken, "a look at three hosts", three.looks)
+            measure(taken, "a look at three hosts", three.try_status)
     base = statistics.median(taken["by hand, one host"])
     rows = [
         (what, f"{statistics.median(found):.2f}", f"{statistics.median(found) / base:.2f}")
@@ -65,7 +65,7 @@ def measure(taken: dict[str, list[float]], what: str, action: Callable[[], objec
 
 
 def deploy(hosts: Ssh, tar: Path) -> None:
-    """Put a release in place and let it have the traffic, as a release does after its first look."""
+    """Put a release in place and make it live, as a release does after its first look."""
     hosts.place(tar.stem, facts(tar.stem.removeprefix("v")), tar)
     hosts.switch(tar.stem)
 

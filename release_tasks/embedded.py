@@ -103,7 +103,7 @@ class EmbeddedHost(Host):
         run(argv, cwd=cwd or self.folder, env=self.environment(""), timeout=timeout, supervised=True)
 
     def serve(self) -> None:
-        """Start nginx, and what has the traffic, unless they run."""
+        """Start nginx, and what is live, unless they run."""
         tag, colour = self.record()
         if self.colours and "nginx" not in self.running:
             (self.folder / "nginx.conf").write_text(
@@ -142,7 +142,7 @@ def colours_of(name: str, settings: Settings) -> list[str]:
 
 
 def recorded(name: str, root: Path, settings: Settings) -> str:
-    """Return the tag that an embedded environment has on record as what has the traffic; it is not started for that."""
+    """Return the tag that an embedded environment has on record as live; it is not started for that."""
     return Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0)).record()[0]
 
 
@@ -154,7 +154,7 @@ def folder_of(name: str, root: Path) -> Path:
 def serve(environment: Environment) -> None:
     """Start web app and jobs of an embedded environment, unless they run, and wait until it answers.
 
-    Dev runs the working tree, its DDL pack applied, the others what has the traffic.
+    Dev runs the working tree, its DDL pack applied, the others what is live.
     """
     settings, root = environment.settings, environment.root
     if not environment.is_embedded:

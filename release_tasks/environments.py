@@ -58,7 +58,7 @@ class Environment:
 
     @property
     def code(self) -> Path:
-        """The code that runs here, unpacked on this machine: the working tree on dev, else what has the traffic."""
+        """The code that runs here, unpacked on this machine: the working tree on dev, else what is live."""
         if self.name == "dev":
             return self.root
         tag = self.hosts.tag()
@@ -109,7 +109,7 @@ class Environment:
 
     def runs(self, version: str) -> bool:
         """Tell whether every host has finished its switch to this version, which is what people get."""
-        if not self.hosts.has_traffic(self.settings.tag_of(version), version):
+        if not self.hosts.is_live(self.settings.tag_of(version), version):
             return False
         return not self.settings.acceptance.version or self.running_version() == version
 

@@ -1,4 +1,4 @@
-"""`inv deploy.rollback`: an earlier release gets the traffic again. Only its code: the DDL pack stays as it is."""
+"""`inv deploy.rollback`: an earlier release is live again. Only its code: the DDL pack stays as it is."""
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -14,9 +14,9 @@ from release_tasks.git import Git
 
 
 def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
-    """Let the version `to` have the traffic of `where`, by default what had it before the newest, and stamp it.
+    """Make the version `to` live in `where`, by default what was live before the newest, and stamp it.
 
-    Raises `Refused` where it does not answer: then what had the traffic has it again.
+    Raises `Refused` where it does not answer: then what was live is live again.
     """
     with embedded.environment_of(config, where) as env, closing(Git.open(env.root, env.settings.remote)) as git:
         tag, in_place = _target(env, to)
@@ -54,7 +54,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
 
 
 def _target(env: Environment, to: str | None) -> tuple[str, str]:
-    """Return the tag of the version `to`, by default of what had the traffic before the newest, and which there are."""
+    """Return the tag of the version `to`, by default of what was live before the newest, and which there are."""
     found, current = env.hosts.releases(), env.hosts.tag()
     befores = [facts["before"] for facts in found.values() if env.settings.version_of(facts.get("before") or "")]
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
@@ -66,7 +66,7 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     if not set(live) - {current}:
         what = f"{env.name.capitalize()} has nothing to go back to. {in_place}"
         raise Refused(what, f"inv deploy.history --env {env.name}   # what happened there")
-    what = f"{to} never had the traffic of {env.name}, or is not in place." if to else "Go back to which?"
+    what = f"{to} was never live in {env.name}, or is not in place." if to else "Go back to which?"
     raise Refused(f"{what} {in_place}", again(to="VERSION"))
 
 

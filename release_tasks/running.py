@@ -55,7 +55,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
         version, said = env.probe()
-        looks = {} if name == "dev" else env.hosts.looks()
+        looks = {} if name == "dev" else env.hosts.try_status()
         tags = dict.fromkeys(seen.tag for seen in looks.values() if seen.tag)
         problems = [] if version else [said]
         problems += [seen.problem for seen in looks.values() if seen.problem]
@@ -82,7 +82,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
 def history(config: Any, where: str, as_json: bool) -> None:
     """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps."""
     with embedded.environment_of(config, where) as env:
-        looks = {} if where == "dev" else env.hosts.looks()
+        looks = {} if where == "dev" else env.hosts.try_status()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]
         stamps = [(version, at.astimezone(UTC)) for version, at in env.stamps(50)]
         rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in stamps]

@@ -31,7 +31,7 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
         _target(env(RELEASES, "v0.1.1"), None)
 
 
-def test_by_default_it_is_what_had_the_traffic_before_the_newest() -> None:
+def test_by_default_it_is_what_was_live_before_the_newest() -> None:
     releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
     assert _target(env(releases, "v0.1.1"), None) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
 

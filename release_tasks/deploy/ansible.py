@@ -46,9 +46,9 @@ class Ansible(Ssh):
     def batched(self) -> Iterator[Sequence[str]]:
         yield self.names  # the playbook makes the batches
 
-    def answers(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         if verb == "look":
-            return super().answers(names, verb, **arguments)
+            return super().try_all(names, verb, **arguments)
         found = self.play(names, verb, **arguments)
         return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
 

@@ -1,11 +1,11 @@
 """One host's releases: `look`, `place`, `start`, `switch`, `stop`; the same on this machine as on others.
 
 A host gets this file and what it imports as they are: the standard library alone, of Python 3.8 or newer. What was
-begun ends by itself: the release has the traffic, or what had it before has it again, whoever still listens.
+begun ends by itself: the release is live, or what was live before it is again, whoever still listens.
 
-    current -> …            what has the traffic; or, with colours behind nginx:
+    current -> …            what is live; or, with colours behind nginx:
     blue, green -> …        what each colour starts from
-    traffic.conf            included by nginx; its first line says which release and which colour have the traffic
+    traffic.conf            included by nginx; its first line says which release and which colour are live
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Host(Releases):
     nginx: list[str] = field(default_factory=list)
 
     def look(self, nginx: bool = False) -> dict[str, Any]:
-        """Return which release has the traffic in which colour, what answers, the releases here, and the switches.
+        """Return which release is live in which colour, what answers, the releases here, and the switches.
 
         With `nginx` also the version of the one in front of the colours, which may take a call of sudo.
         """
@@ -63,14 +63,14 @@ class Host(Releases):
         return {**found, "releases": self.releases(), "switches": self.switches()}
 
     def record(self) -> tuple[str, str]:
-        """Return the tag and the colour that have the traffic, "" for none. Raises `Refused` where that is torn."""
+        """Return the tag and the colour that are live, "" for none. Raises `Refused` where that is torn."""
         if not self.colours:
             return self.linked("current"), ""
         if not self.traffic.exists():
             return "", ""
         mark, tag, colour = [*self.traffic.read_text("utf-8", "replace").partition("\n")[0].split(" "), "", "", ""][:3]
         if mark != "#" or colour not in self.colours:
-            what = f"{self.traffic} does not say which release has the traffic, as does a first line '# v0.1.2 blue'."
+            what = f"{self.traffic} does not say which release is live, as does a first line '# v0.1.2 blue'."
             raise Refused(what, shlex.join(["ls", "-l", *(str(self.folder / each) for each in self.colours)]))
         return (tag, colour) if tag else ("", "")
 
@@ -97,7 +97,7 @@ class Host(Releases):
             super().place(tag, facts, tree, sha256)
 
     def start(self, tag: str) -> str:
-        """Start the release `tag` in its colour, or in the one without traffic, until it answers; return its origin."""
+        """Start the release `tag` in its colour, or in the idle one, until it answers; return its origin."""
         live = self.record()[1]
         colour = self.colour_of(tag) or self.other(live)
         origin = f"http://127.0.0.1:{self.colours[colour]}"
@@ -118,15 +118,15 @@ class Host(Releases):
         return origin
 
     def stop(self, colour: str = "") -> None:
-        """Stop a colour, by default the one that has no traffic, where there are any."""
+        """Stop a colour, by default the idle one, where there are any."""
         colour = colour or (self.other(self.record()[1]) if self.colours else "")
         for service in reversed(self.services if colour else []):
             self.call(self.halt, colour, service)
 
     def switch(self, tag: str, by: str) -> None:
-        """Let the release `tag` have the traffic. Raises `Refused` where it does not answer.
+        """Make the release `tag` live. Raises `Refused` where it does not answer.
 
-        What had the traffic before gets it again then, also where an earlier run was killed before it could do that.
+        What was live before is live again then, also where an earlier run was killed before it could do that.
         """
         facts, had = self.facts(tag), self.record()[0]
         if "commit" not in facts:
@@ -137,15 +137,15 @@ class Host(Releases):
         self.note(tag, f"{old or 'nothing'} → {tag}", by, before=old, since=None)
         try:
             with failing_in(self.folder):
-                self.give_traffic(tag)
+                self.make_live(tag)
         except Refused as failed:
             if not (old and self.code_of(old).is_dir()):
                 raise
-            state = f"{old} still has the traffic."
+            state = f"{old} is still live."
             try:
                 if self.record()[0] != old or not self.answers(old):
-                    self.give_traffic(old)
-                    state = f"It went back: {old} has the traffic again."
+                    self.make_live(old)
+                    state = f"It went back: {old} is live again."
             except (Refused, OSError) as no:
                 state = f"{old} does not answer either. {no}"
             with suppress(Refused, OSError):  # what went wrong matters more than that it cannot be recorded
@@ -156,10 +156,10 @@ class Host(Releases):
         found = self.releases()
         for each in found.keys() - {tag, old, *list(found)[: self.keep]}:
             self.remove(each)
-        self.note(tag, f"{tag} has the traffic", by, since=now(), by=by)
+        self.note(tag, f"{tag} is live", by, since=now(), by=by)
 
-    def give_traffic(self, tag: str) -> None:
-        """Let `tag` have the traffic, by nginx or by a restart. Raises `Refused` where it does not answer then."""
+    def make_live(self, tag: str) -> None:
+        """Make `tag` live, by nginx or by a restart. Raises `Refused` where it does not answer then."""
         if not self.colours:
             self.link("current", tag)
             for service in self.services:
@@ -187,7 +187,7 @@ class Host(Releases):
         return next(each for each in self.colours if each != colour)
 
     def colour_of(self, tag: str) -> str:
-        """Return the colour that starts from `tag`: where both do, the one that has the traffic; "" for none."""
+        """Return the colour that starts from `tag`: where both do, the one that is live; "" for none."""
         return next((each for each in (self.record()[1], *self.colours) if each and self.linked(each) == tag), "")
 
     def write_traffic(self, tag: str, colour: str, other: str) -> None:
@@ -202,7 +202,7 @@ class Host(Releases):
         try:
             self.run([*self.nginx, "-s", "reload"])
         except Refused as no:
-            when = f"nginx has to run before a release gets the traffic; {self.traffic}, which it includes, is there."
+            when = f"nginx has to run before a release goes live; {self.traffic}, which it includes, is there."
             raise Refused(f"{no}\n{when}", f"{shlex.join(self.nginx)}   # or by the service manager") from None
 
     def expect(self, tag: str, seconds: float, origin: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The hosts of an environment: what is to be seen on all of them, and what all of them do, at once or in batches.
+"""The hosts of an environment: query all, change all at once or in batches.
 
 What one host does is in host.py, a tool in its place in tool.py; how it is called in remote.py, how it is reached in
 ssh.py and ansible.py, and which of them it is in drivers.py.
@@ -25,8 +25,8 @@ HERE = "this machine"
 
 
 @dataclass
-class Seen:
-    """What a look at a host has found; a `problem` where there was none."""
+class HostStatus:
+    """The status of a host, as `look` returns it; a `problem` where it does not answer."""
 
     tag: str = ""
     colour: str = ""
@@ -60,25 +60,28 @@ class Hosts:
 
     # What is there
 
-    def looks(self) -> dict[str, Seen]:
-        """Return what each host says; one that cannot be reached says a problem."""
-        found = self.answers(self.names, "look").items()
-        return {name: Seen(problem=f"{name}: {it}") if isinstance(it, Refused) else Seen(**it) for name, it in found}
+    def try_status(self) -> dict[str, HostStatus]:
+        """Return host → status; that of one that cannot be reached is a problem."""
+        found = self.try_all(self.names, "look").items()
+        return {
+            name: HostStatus(problem=f"{name}: {it}") if isinstance(it, Refused) else HostStatus(**it)
+            for name, it in found
+        }
 
-    def seen(self) -> dict[str, Seen]:
-        """Return what each host says. Raises `Refused` with those that cannot be reached."""
-        return {name: Seen(**found) for name, found in self.each(self.names, "look").items()}
+    def status(self) -> dict[str, HostStatus]:
+        """Return host → status. Raises `Refused` with those that cannot be reached."""
+        return {name: HostStatus(**found) for name, found in self.call_all(self.names, "look").items()}
 
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases that are in place on every host, what was placed last first."""
-        return in_place(self.seen())
+        return in_place(self.status())
 
     def facts(self, tag: str) -> dict[str, Any]:
         """Return the facts of the release `tag` once it is in place on every host, {} before.
 
         Raises `Refused` where they were cut short on one.
         """
-        looks = self.seen()
+        looks = self.status()
         for path in [path for seen in looks.values() for path in seen.torn if Path(path).stem == tag]:
             hint = shlex.join(["mv", path, f"{path}.broken"]) + "   # there; then the code is put in place once more"
             raise Refused(f"{path} is not what a deployment leaves there: it may have been cut short.", hint)
@@ -86,24 +89,24 @@ class Hosts:
 
     def warnings(self) -> list[str]:
         """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
-        looks = self.each(self.names, "look", nginx=True).items()
+        looks = self.call_all(self.names, "look", nginx=True).items()
         found = {look["nginx"].rpartition("/")[2]: name for name, look in looks if "nginx" in look}
         old = {each: name for each, name in found.items() if [*map(int, re.findall(r"\d+", each))][:3] < [1, 27, 4]}
         return [f"nginx {each} on {name} may lose a request at a flip; 1.27.4 does not" for each, name in old.items()]
 
     def tag(self) -> str:
-        """Return what has the traffic, "" for nothing; on hosts that disagree, of the first."""
+        """Return which release is live, "" for none; on hosts that disagree, of the first."""
         return self.tags()[0]
 
     def tags(self) -> list[str]:
-        """Return what has the traffic on the hosts, each once, that of the first host first."""
-        return list(dict.fromkeys(seen.tag for seen in self.seen().values()))
+        """Return which releases are live on the hosts, each once, that of the first host first."""
+        return list(dict.fromkeys(seen.tag for seen in self.status().values()))
 
-    def has_traffic(self, tag: str, version: str) -> bool:
+    def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
         return all(
             seen.tag == tag and seen.releases.get(tag, {}).get("since") and seen.answers[0] in (version, "any")
-            for seen in self.seen().values()
+            for seen in self.status().values()
         )
 
     # What changes it
@@ -111,13 +114,13 @@ class Hosts:
     def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
         """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
         about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
-        lacking = [name for name, seen in self.seen().items() if seen.commit(tag) != facts["commit"]]
-        self.each(lacking, "place", **about)
+        lacking = [name for name, seen in self.status().items() if seen.commit(tag) != facts["commit"]]
+        self.call_all(lacking, "place", **about)
 
     def switch(self, tag: str) -> None:
-        """Give the release `tag` the traffic on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
+        """Make the release `tag` live on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
         for names in self.batched():
-            self.each(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
+            self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
 
     def batched(self) -> Iterator[Sequence[str]]:
         """Yield the names of the hosts that are switched at once."""
@@ -129,14 +132,14 @@ class Hosts:
 
     @contextmanager
     def idle(self, tag: str) -> Iterator[str]:
-        """Run the release `tag` in the colour without traffic, for the block; yield its origin."""
+        """Run the release `tag` in the idle colour, for the block; yield its origin."""
         name = self.names[0]
-        with self.tunnel(name, self.each([name], "start", tag=tag)[name]) as origin:
+        with self.tunnel(name, self.call_all([name], "start", tag=tag)[name]) as origin:
             try:
                 yield origin
             except BaseException:
                 with suppress(Refused):
-                    self.each([name], "stop")
+                    self.call_all([name], "stop")
                 raise
 
     @contextmanager
@@ -144,15 +147,15 @@ class Hosts:
         """Yield by which address of this machine `origin` of the host is reached."""
         yield origin
 
-    def each(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something; return their answers. Raises `Refused` with all that failed."""
-        found = self.answers(names, verb, **arguments)
+        found = self.try_all(names, verb, **arguments)
         where = self.environment.capitalize() + ("" if self.is_here else ", {}")
         failed = [(where.format(name), answer) for name, answer in found.items() if isinstance(answer, Refused)]
         refuse(Problem(f"{host}: {no}", no.problems[0].hint) for host, no in failed)
         return found
 
-    def answers(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
 
         def one(name: str) -> Any:
@@ -165,7 +168,7 @@ class Hosts:
             return dict(zip(names, threads.map(one, names, chunksize=1), strict=True))
 
 
-def in_place(looks: dict[str, Seen]) -> dict[str, dict[str, Any]]:
+def in_place(looks: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:
     """Return tag → facts of the releases that every one of `looks` has, at one commit, what was placed last first."""
     first, *others = looks.values()
     return {tag: own for tag, own in first.releases.items() if {each.commit(tag) for each in others} <= {own["commit"]}}

@@ -3,7 +3,7 @@
 Sent to other hosts with host.py: the standard library alone, of Python 3.8 or newer.
 
     releases/v0.1.2/        a whole tree: unpacked beside, installed, then renamed
-    releases/v0.1.2.json    its commit; what had the traffic `before` it, `since` when it has it, and `by` whom
+    releases/v0.1.2.json    its commit; what was live `before` it, `since` when it is, and `by` whom
     journal.jsonl           each switch, also one that failed
 """
 

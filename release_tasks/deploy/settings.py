@@ -14,9 +14,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Tool(Model):
     """A tool that deploys, as Kamal or kubectl: its commands may hold {version}, {tag}, {commit} and {image}."""
 
-    deploy: list[Word] = Field([], description="lets a release have the traffic, and ends well only when it has")
+    deploy: list[Word] = Field([], description="makes a release live, and ends well only when it is")
     running: list[str] = Field([], description="prints what runs: the version, tag, commit or image of a release")
-    rollback: list[Word] = Field([], description="lets an earlier release have the traffic; empty: deploy")
+    rollback: list[Word] = Field([], description="makes an earlier release live again; empty: deploy")
     image: Word = Field("", description="what {image} stands for, as registry.example/app:{version}")
 
     @model_validator(mode="after")

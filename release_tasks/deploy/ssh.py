@@ -59,9 +59,9 @@ class OwnProcess(Hosts):
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
         return answer_of(done.stdout, done.tail(5), hint)["result"]
 
-    def each(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
+    def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         try:
-            return super().each(names, verb, **arguments)
+            return super().call_all(names, verb, **arguments)
         except KeyboardInterrupt:
             if verb != "look":
                 screen.say(f"What has begun on {listed(names)} goes on there to its end.")

@@ -35,17 +35,17 @@ class ToolHost(Host):
         names = {tag: set(self.names_of(tag).values()) for tag in self.releases()}
         return next((tag for tag, known in names.items() if known & printed), ""), ""
 
-    def give_traffic(self, tag: str) -> None:
-        """Let the tool deploy `tag`, or roll back to it where it had the traffic, and see that it runs then."""
+    def make_live(self, tag: str) -> None:
+        """Let the tool deploy `tag`, or roll back to it where it was live before, and see that it runs then."""
 
         def runs() -> bool:
             return self.record()[0] == tag and self.answers(tag)
 
         if runs():  # by another clone, of which no facts are here
             return
-        had_it = self.facts(tag).get("by") and self.tool.rollback  # written by its first switch
+        was_live = self.facts(tag).get("by") and self.tool.rollback  # written by its first switch
         names = self.names_of(tag)
-        self.say([word.format_map(names) for word in (self.tool.rollback if had_it else self.tool.deploy)], RUN)
+        self.say([word.format_map(names) for word in (self.tool.rollback if was_live else self.tool.deploy)], RUN)
         if not wait_until(runs, self.wait):
             said = short(self.say(self.tool.running, LOOK))
             raise Refused(f"{tag} was deployed, and does not run within {self.wait:g} s; running: {said}")

@@ -85,7 +85,7 @@ def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
 
 @until_live
 def run_the_release(release: Release, env: Environment) -> Step:
-    """Run it: the release gets the traffic on every host."""
+    """Run it: the release goes live on every host."""
     if env.runs(release.version):
         return env.origin
     require(env.hosts.facts(release.tag), "after the code is in place")

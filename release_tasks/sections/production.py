@@ -92,7 +92,7 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
 
 @until_live
 def run_checks_before_the_flip(release: Release, env: Environment) -> str:
-    """The smokes, and section 7.2, pass on the new code, beside the one that still has the traffic."""
+    """The smokes, and section 7.2, pass on the new code, beside the one that is still live."""
     require(env.hosts.facts(release.tag), "after the code is in place")
     require(not unapplied_files(release, env), "after the DDL pack is applied")
     require_the_stamp(release, env)
@@ -107,7 +107,7 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
 
 @contextmanager
 def _candidate(release: Release, env: Environment) -> Iterator[str]:
-    """Run the new code where it has no traffic, for the length of the block; yield its origin.
+    """Run the new code where it is not live, for the length of the block; yield its origin.
 
     That is its colour on the first host; without colours the web app on a port of this machine, and where nothing ran
     before the jobs too: nobody else would feed what the checks look at.

@@ -65,7 +65,7 @@ def test_a_release_is_placed_on_all_hosts_seen_on_the_first_and_switched_in_batc
     with hosts.idle("v0.1.2") as origin:
         assert version_at(origin) == "0.1.2" and network.versions() == ["0.1.1"] * 3
     hosts.switch("v0.1.2")
-    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.is_live("v0.1.2", "0.1.2")
     assert not list(Path("/tmp").glob("release-v0.1.*"))
 
 
@@ -75,17 +75,17 @@ def test_a_check_says_what_would_change_and_changes_nothing_as_does_a_second_run
     deployed(network, tmp_path)
     file = tree(tmp_path, "0.1.2")
     about = {"tag": "v0.1.2", "facts": facts("0.1.2"), "tree": str(file), "sha256": "0" * 64}
-    before = hosts.looks()
+    before = hosts.try_status()
     assert changes(hosts, "place", "--check", **about) == {"h1": True, "h2": True, "h3": True}
-    assert hosts.looks() == before
+    assert hosts.try_status() == before
     put(network.driver(), "0.1.2", tmp_path)
-    before = hosts.looks()
+    before = hosts.try_status()
     assert changes(hosts, "switch", "--check", tag="v0.1.2", by="") == {"h1": True, "h2": True, "h3": True}
-    assert hosts.looks() == before and network.versions() == ["0.1.1"] * 3
+    assert hosts.try_status() == before and network.versions() == ["0.1.1"] * 3
     network.driver().switch("v0.1.2")
-    before = hosts.looks()
+    before = hosts.try_status()
     assert changes(hosts, "switch", tag="v0.1.2", by="") == {"h1": False, "h2": False, "h3": False}
-    assert hosts.looks() == before
+    assert hosts.try_status() == before
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_hosts_become_the_user_that_the_inventory_names(inventory: Path, of_nobo
     for version in ("0.1.1", "0.1.2"):
         put(hosts, version, tmp_path)
         hosts.switch(f"v{version}")
-        assert of_nobody.version() == version and hosts.has_traffic(f"v{version}", version)
+        assert of_nobody.version() == version and hosts.is_live(f"v{version}", version)
     ours = [path for path in of_nobody.folder.rglob("*") if path.owner() != "nobody"]
     assert ours == [] and hosts.tag() == "v0.1.2"
     (pid,) = of_nobody.pids().values()
@@ -138,7 +138,7 @@ def test_an_unreachable_host_at_place_means_that_no_host_is_switched(
     with pytest.raises(Refused, match=r"^Production, h3: cannot be reached"):  # by the look that comes first
         hosts.place("v0.1.2", about, file)
     with pytest.raises(Refused) as refused:
-        hosts.each(hosts.names, "place", tag="v0.1.2", facts=about, tree=str(file), sha256=file_sha256(file))
+        hosts.call_all(hosts.names, "place", tag="v0.1.2", facts=about, tree=str(file), sha256=file_sha256(file))
     (problem,) = refused.value.problems
     assert problem.what.startswith("Production, h3: cannot be reached") and "Connection refused" in problem.what
     assert "{" not in problem.what and network.versions() == ["0.1.1"] * 3
@@ -160,7 +160,7 @@ def test_a_host_that_fails_in_the_second_batch_is_named_by_its_own_sentence_and_
         hosts.switch("v0.1.2")
     (problem,) = refused.value.problems
     assert problem.what.startswith("Production, h3: v0.1.2 does not answer within 1 s: http://127.0.0.1:")
-    assert problem.what.endswith("\nv0.1.1 still has the traffic.") and "Look at the logs" in problem.hint
+    assert problem.what.endswith("\nv0.1.1 is still live.") and "Look at the logs" in problem.hint
     assert network.versions() == ["0.1.2", "0.1.2", "0.1.1"]
     server.fault("0.1.2")
     network.hosts["h2"].stop()
@@ -168,7 +168,7 @@ def test_a_host_that_fails_in_the_second_batch_is_named_by_its_own_sentence_and_
         hosts.switch("v0.1.2")
     network.hosts["h2"].start()
     hosts.switch("v0.1.2")
-    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.is_live("v0.1.2", "0.1.2")
 
 
 def test_what_keeps_ansible_from_its_work_is_a_sentence(

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.hosts import Hosts, Seen, in_place
+from release_tasks.deploy.hosts import Hosts, HostStatus, in_place
 from release_tasks.errors import Refused
 from release_tasks.machine import wait_until
 from tests.deploy.servers import Server, facts, lives, put, tree, version_at
 
 
 def running(server: Server, version: str = "0.1.1", **about: object) -> Hosts:
-    """Return the host with a release that has the traffic, behind nginx."""
+    """Return the host with a release that is live, behind nginx."""
     hosts = Hosts("production", server.behind_nginx(**about))
     put(hosts, version)
     hosts.switch(f"v{version}")
@@ -30,8 +30,8 @@ def running(server: Server, version: str = "0.1.1", **about: object) -> Hosts:
 
 
 def look(hosts: Hosts) -> tuple[str, str, str]:
-    """Return which release has the traffic in which colour, and what answers."""
-    (seen,) = hosts.seen().values()
+    """Return which release is live in which colour, and what answers."""
+    (seen,) = hosts.status().values()
     return seen.tag, seen.colour, seen.answers[0]
 
 
@@ -116,7 +116,7 @@ def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server) -> None:
     hosts.place("v0.1.1", anew, tree(server.folder, "0.1.1", {"anew": ""}))
     assert hosts.facts("v0.1.1")["commit"] == "a" * 40
     assert (hosts.host.code_of("v0.1.1") / "anew").exists()
-    here, there = Seen(releases={"v0.1.1": anew}), Seen(releases={"v0.1.1": facts("0.1.1")})
+    here, there = HostStatus(releases={"v0.1.1": anew}), HostStatus(releases={"v0.1.1": facts("0.1.1")})
     assert in_place({"h1": here, "h2": here}) == {"v0.1.1": anew}
     assert in_place({"h1": here, "h2": there}) == {}, "h2 still has the old commit"
 
@@ -142,17 +142,17 @@ def test_nginx_that_refuses_its_configuration_is_known_before_anything_is_touche
     with pytest.raises(Refused, match="unexpected end of file"):
         put(hosts, "0.1.3")
     said = refusal(hosts)
-    assert "unexpected end of file" in said and said.endswith("v0.1.1 still has the traffic.")
+    assert "unexpected end of file" in said and said.endswith("v0.1.1 is still live.")
     assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
     (server.folder / "nginx.conf").write_text(good)
     hosts.switch("v0.1.2")
     assert server.version() == "0.1.2"
 
 
-# Which gets the traffic
+# Which goes live
 
 
-def test_the_next_release_is_started_idle_and_gets_the_traffic_in_the_other_colour(server: Server) -> None:
+def test_the_next_release_is_started_idle_and_goes_live_in_the_other_colour(server: Server) -> None:
     hosts = running(server)
     assert look(hosts) == ("v0.1.1", "blue", "0.1.1")
     put(hosts, "0.1.2")
@@ -163,7 +163,7 @@ def test_the_next_release_is_started_idle_and_gets_the_traffic_in_the_other_colo
     assert list(server.pids()) == ["blue-web"]
     hosts.switch("v0.1.2")
     assert look(hosts) == ("v0.1.2", "green", "0.1.2")
-    assert hosts.has_traffic("v0.1.2", "0.1.2") and not hosts.has_traffic("v0.1.1", "0.1.1")
+    assert hosts.is_live("v0.1.2", "0.1.2") and not hosts.is_live("v0.1.1", "0.1.1")
     assert (list(server.pids()), hosts.facts("v0.1.2")["before"]) == (["green-web"], "v0.1.1")
 
 
@@ -185,9 +185,9 @@ def test_without_a_route_for_the_version_what_the_idle_colour_still_runs_is_not_
 
 def test_a_switch_that_is_done_changes_nothing_and_one_that_no_longer_answers_is_done_again(server: Server) -> None:
     hosts = running(server)
-    before = server.pids(), hosts.seen()["this machine"].switches
+    before = server.pids(), hosts.status()["this machine"].switches
     hosts.switch("v0.1.1")
-    assert (server.pids(), hosts.seen()["this machine"].switches) == before
+    assert (server.pids(), hosts.status()["this machine"].switches) == before
     os.kill(server.pids()["blue-web"], 9)
     assert server.version().startswith("HTTPError 502")
     hosts.switch("v0.1.1")
@@ -204,11 +204,11 @@ def test_without_colours_a_switch_is_a_restart_and_a_bad_one_goes_back(server: S
     put(hosts, "0.1.3")
     said = refusal(hosts, "v0.1.3")
     assert said.startswith("Production: v0.1.3 does not answer within 3 s: ") and "answers 503" in said
-    assert said.endswith("It went back: v0.1.2 has the traffic again.")
+    assert said.endswith("It went back: v0.1.2 is live again.")
     assert (server.version(), sorted(server.pids())) == ("0.1.2", ["current-jobs", "current-web"])
     server.fault("0.1.3")
     hosts.switch("v0.1.3")
-    assert hosts.has_traffic("v0.1.3", "0.1.3") and hosts.facts("v0.1.3")["before"] == "v0.1.2"
+    assert hosts.is_live("v0.1.3", "0.1.3") and hosts.facts("v0.1.3")["before"] == "v0.1.2"
     assert not (server.folder / "two-at-once").exists()
 
 
@@ -218,7 +218,7 @@ def test_a_port_that_something_else_has_taken_is_named_and_the_old_release_stays
     with socket.create_server(("127.0.0.1", server.green)):
         said = refusal(hosts)
     assert f"Port {server.green} (green) is taken by something that `stop` does not stop." in said
-    assert said.endswith("v0.1.1 still has the traffic.") and server.version() == "0.1.1"
+    assert said.endswith("v0.1.1 is still live.") and server.version() == "0.1.1"
     hosts.switch("v0.1.2")
     assert server.version() == "0.1.2"
 
@@ -226,15 +226,15 @@ def test_a_port_that_something_else_has_taken_is_named_and_the_old_release_stays
 @pytest.mark.parametrize(
     ("fault", "said", "state"),
     [
-        ("mute", "v0.1.2 does not answer within 2 s", "v0.1.1 still has the traffic."),
-        ("exits", "v0.1.2 does not answer within 2 s", "v0.1.1 still has the traffic."),
-        ("old", 'answers 200: {"version": "0.0.1"}', "v0.1.1 still has the traffic."),
-        ("unwell", 'answers 503: {"version": "0.1.2"}', "v0.1.1 still has the traffic."),
-        ("sick", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 has the traffic again."),
-        ("dies", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 has the traffic again."),
+        ("mute", "v0.1.2 does not answer within 2 s", "v0.1.1 is still live."),
+        ("exits", "v0.1.2 does not answer within 2 s", "v0.1.1 is still live."),
+        ("old", 'answers 200: {"version": "0.0.1"}', "v0.1.1 is still live."),
+        ("unwell", 'answers 503: {"version": "0.1.2"}', "v0.1.1 is still live."),
+        ("sick", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 is live again."),
+        ("dies", "v0.1.2 does not answer within 2 s", "It went back: v0.1.1 is live again."),
     ],
 )
-def test_a_release_that_is_not_well_leaves_the_traffic_to_the_old_one(
+def test_a_release_that_is_not_well_leaves_the_old_one_live(
     server: Server, monkeypatch: pytest.MonkeyPatch, fault: str, said: str, state: str
 ) -> None:
     monkeypatch.setattr("release_tasks.deploy.host.FRONT", 2)
@@ -244,7 +244,7 @@ def test_a_release_that_is_not_well_leaves_the_traffic_to_the_old_one(
     refused = refusal(hosts)
     assert said in refused and refused.endswith(f"\n{state}")
     assert (look(hosts), list(server.pids())) == (("v0.1.1", "blue", "0.1.1"), ["blue-web"])
-    assert hosts.seen()["this machine"].switches[-1]["what"].endswith(state)
+    assert hosts.status()["this machine"].switches[-1]["what"].endswith(state)
     server.fault("0.1.2")
     hosts.switch("v0.1.2")
     assert (look(hosts), list(server.pids())) == (("v0.1.2", "green", "0.1.2"), ["green-web"])
@@ -264,7 +264,7 @@ def test_a_release_that_dies_while_the_old_one_finishes_its_requests_is_taken_ba
         said = refusal(hosts)
         killer.wait()
         closer.wait()
-    assert said.endswith("It went back: v0.1.1 has the traffic again.")
+    assert said.endswith("It went back: v0.1.1 is live again.")
     assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
 
 
@@ -287,7 +287,7 @@ def test_a_first_release_without_nginx_says_when_to_start_it_and_the_hint_starts
     put(hosts, "0.1.1")
     with pytest.raises(Refused) as refused:
         hosts.switch("v0.1.1")
-    assert "nginx has to run before a release gets the traffic; " in str(refused.value)
+    assert "nginx has to run before a release goes live; " in str(refused.value)
     assert f"{server.folder}/traffic.conf, which it includes, is there." in str(refused.value)
     assert server.pids() == {}
     subprocess.run(["sh", "-c", refused.value.problems[0].hint], check=True, cwd=server.folder)
@@ -307,16 +307,16 @@ def test_a_host_whose_front_leads_elsewhere_does_not_answer_for_the_release(serv
     conf.write_text(good)
 
 
-def test_a_stop_that_fails_is_said_while_the_new_release_keeps_the_traffic(server: Server) -> None:
+def test_a_stop_that_fails_is_said_while_the_new_release_stays_live(server: Server) -> None:
     hosts = running(server)
     put(hosts, "0.1.2")
     with hosts.idle("v0.1.2"):
         good, hosts.host.halt = hosts.host.halt, ["sh", "-c", "echo Not now; exit 4"]
         assert "exit code 4:\nNot now" in refusal(hosts)
-        assert look(hosts) == ("v0.1.2", "green", "0.1.2") and not hosts.has_traffic("v0.1.2", "0.1.2")
+        assert look(hosts) == ("v0.1.2", "green", "0.1.2") and not hosts.is_live("v0.1.2", "0.1.2")
         hosts.host.halt = good
     hosts.switch("v0.1.2")
-    assert hosts.has_traffic("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
+    assert hosts.is_live("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
     assert hosts.facts("v0.1.2")["before"] == "v0.1.1"
 
 
@@ -388,14 +388,14 @@ def test_a_torn_record_is_named_and_nothing_is_touched(server: Server) -> None:
     for torn in ("", "\0\0\0\0", "# v0.1.1 bl", good.partition("\n")[2]):
         (server.folder / "traffic.conf").write_text(torn)
         said = refusal(hosts)
-        assert "traffic.conf does not say which release has the traffic, as does a first line '# v0.1.2 blue'." in said
-        assert hosts.looks()["this machine"].problem == f"this machine: {said.removeprefix('Production: ')}"
+        assert "traffic.conf does not say which release is live, as does a first line '# v0.1.2 blue'." in said
+        assert hosts.try_status()["this machine"].problem == f"this machine: {said.removeprefix('Production: ')}"
         assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
     (server.folder / "traffic.conf").write_text(good)
     with (server.folder / "journal.jsonl").open("a") as file:
         file.write('{"at": "20')
     hosts.switch("v0.1.2")
-    assert [each["what"] for each in hosts.seen()["this machine"].switches][-1] == "v0.1.2 has the traffic"
+    assert [each["what"] for each in hosts.status()["this machine"].switches][-1] == "v0.1.2 is live"
 
 
 def test_after_a_reboot_the_services_come_back_from_the_links(server: Server) -> None:
@@ -403,13 +403,13 @@ def test_after_a_reboot_the_services_come_back_from_the_links(server: Server) ->
     put(hosts, "0.1.2")
     hosts.switch("v0.1.2")
     server.power_off()
-    (seen,) = hosts.seen().values()
+    (seen,) = hosts.status().values()
     assert (seen.tag, seen.colour, seen.answers[0]) == ("v0.1.2", "green", "")
     assert "could not be reached" in seen.answers[1]
     server.start_nginx()
     for service in ("web", "jobs"):
         hosts.host.call(hosts.host.restart, "green", service)
-    assert hosts.host.answers("v0.1.2", seconds=5) and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert hosts.host.answers("v0.1.2", seconds=5) and hosts.is_live("v0.1.2", "0.1.2")
     put(hosts, "0.1.3")
     hosts.switch("v0.1.3")
     assert look(hosts) == ("v0.1.3", "blue", "0.1.3") and sorted(server.pids()) == ["blue-jobs", "blue-web"]

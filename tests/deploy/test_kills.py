@@ -22,7 +22,7 @@ from tests.deploy.servers import Network, Server, put
 from tests.test_process import alive
 
 # What changes something on a host; before, inside and after each call of these the process is killed.
-CHANGES = ["run", "link", "write_traffic", "note", "start", "give_traffic", "stop", "place", "switch"]
+CHANGES = ["run", "link", "write_traffic", "note", "start", "make_live", "stop", "place", "switch"]
 
 
 def killed_at(number: int) -> None:
@@ -82,9 +82,9 @@ def kills(server: Server, hosts: Hosts, tmp_path: Path, numbers: Iterator[int] |
         if hosts.host.colours:
             assert server.version() in (users, new), f"killed at change {number}"
         assert in_a_child(lambda new=new: deploy(hosts, new, tmp_path)) == 0, f"killed at change {number}"
-        (seen,) = hosts.seen().values()
+        (seen,) = hosts.status().values()
         assert (seen.tag, seen.answers[0], server.version()) == (f"v{new}", new, new), f"killed at change {number}"
-        assert hosts.has_traffic(f"v{new}", new) and hosts.facts(f"v{new}")["before"] == f"v{users}"
+        assert hosts.is_live(f"v{new}", new) and hosts.facts(f"v{new}")["before"] == f"v{users}"
         assert sorted(server.pids()) == [f"{seen.colour or 'current'}-{each}" for each in ("jobs", "web")]
         assert not (server.folder / "two-at-once").exists()
         assert not list((server.folder / "releases").glob(".*")) and len(hosts.releases()) <= 3
@@ -135,7 +135,7 @@ def test_hosts_finish_after_whoever_told_them_was_killed(network: Network, tmp_p
     killed_while_it_starts(hosts, network.hosts["h1"].server, "0.1.2", tmp_path)
     assert network.versions()[1:] == ["0.1.1"] * 2
     deploy(hosts, "0.1.2", tmp_path)
-    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
+    assert network.versions() == ["0.1.2"] * 3 and hosts.is_live("v0.1.2", "0.1.2")
 
 
 def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_
     deploy(hosts, "0.1.1", tmp_path)
     killed_while_it_starts(hosts, server, "0.1.2", tmp_path)
     deploy(hosts, "0.1.2", tmp_path)  # waits for what goes on, and has nothing to change
-    assert hosts.has_traffic("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
-    whats = [each["what"] for each in hosts.seen()["this machine"].switches]
-    assert whats.count("v0.1.2 has the traffic") == 1
+    assert hosts.is_live("v0.1.2", "0.1.2") and list(server.pids()) == ["green-web"]
+    whats = [each["what"] for each in hosts.status()["this machine"].switches]
+    assert whats.count("v0.1.2 is live") == 1
 
 
 INTERRUPTED = """

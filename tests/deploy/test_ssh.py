@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def released(network: Network, tmp_path: Path, version: str = "0.1.1", **about: object) -> Ssh:
-    """Return the three hosts with a release that has the traffic."""
+    """Return the three hosts with a release that is live."""
     hosts = network.driver(**about)
     put(hosts, version, tmp_path)
     hosts.switch(f"v{version}")
@@ -43,13 +43,13 @@ def test_three_hosts_get_a_release_which_is_first_seen_through_a_tunnel(network:
     assert network.versions() == ["0.1.1"] * 3 and sorted(hosts.facts("v0.1.2")) == sorted(facts("0.1.2"))
     with hosts.idle("v0.1.2") as origin:
         assert version_at(origin) == "0.1.2" and not origin.endswith(str(network.hosts["h1"].server.green))
-    assert not hosts.has_traffic("v0.1.2", "0.1.2") and hosts.path_of("v0.1.2") is None
+    assert not hosts.is_live("v0.1.2", "0.1.2") and hosts.path_of("v0.1.2") is None
     hosts.switch("v0.1.2")
-    assert network.versions() == ["0.1.2"] * 3 and hosts.has_traffic("v0.1.2", "0.1.2")
-    assert {seen.colour for seen in hosts.seen().values()} == {"green"} and hosts.tag() == "v0.1.2"
-    before = {name: seen.switches for name, seen in hosts.seen().items()}
+    assert network.versions() == ["0.1.2"] * 3 and hosts.is_live("v0.1.2", "0.1.2")
+    assert {seen.colour for seen in hosts.status().values()} == {"green"} and hosts.tag() == "v0.1.2"
+    before = {name: seen.switches for name, seen in hosts.status().items()}
     hosts.switch("v0.1.2")
-    assert {name: seen.switches for name, seen in hosts.seen().items()} == before
+    assert {name: seen.switches for name, seen in hosts.status().items()} == before
     hosts.switch("v0.1.1")
     assert network.versions() == ["0.1.1"] * 3
 
@@ -62,12 +62,12 @@ def test_a_host_that_goes_away_between_place_and_switch_ends_the_batches(network
     assert said.startswith("Production, h2: cannot be reached, or its Python did not answer: ssh: connect to host")
     assert network.versions() == ["0.1.2", "0.1.1", "0.1.2"]
     with pytest.raises(Refused, match=r"^Production, h2: cannot be reached"):
-        hosts.seen()
-    assert [name for name, seen in hosts.looks().items() if seen.problem] == ["h2"]
+        hosts.status()
+    assert [name for name, seen in hosts.try_status().items() if seen.problem] == ["h2"]
     network.hosts["h2"].start()
-    assert not hosts.has_traffic("v0.1.2", "0.1.2")
+    assert not hosts.is_live("v0.1.2", "0.1.2")
     hosts.switch("v0.1.2")
-    assert hosts.has_traffic("v0.1.2", "0.1.2") and network.versions() == ["0.1.2"] * 3
+    assert hosts.is_live("v0.1.2", "0.1.2") and network.versions() == ["0.1.2"] * 3
 
 
 def test_a_bad_first_host_is_the_last_one(network: Network, tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_a_bad_first_host_is_the_last_one(network: Network, tmp_path: Path) -> N
     network.hosts["h1"].server.fault("0.1.2", "unwell")
     (said,) = refusal(hosts)
     assert said.startswith("Production, h1: v0.1.2 does not answer within 1 s")
-    assert said.endswith("v0.1.1 still has the traffic.")
+    assert said.endswith("v0.1.1 is still live.")
     assert network.versions() == ["0.1.1"] * 3
-    assert [seen.tag for seen in hosts.seen().values()] == ["v0.1.1"] * 3
+    assert [seen.tag for seen in hosts.status().values()] == ["v0.1.1"] * 3
     network.hosts["h1"].server.fault("0.1.2")
     hosts.switch("v0.1.2")
     assert network.versions() == ["0.1.2"] * 3
@@ -105,7 +105,7 @@ def test_a_key_that_is_refused_is_said_with_a_command_that_shows_it(network: Net
     keys.write_text("")
     try:
         with pytest.raises(Refused) as refused:
-            hosts.seen()
+            hosts.status()
     finally:
         keys.write_text(good)
     (problem,) = refused.value.problems
@@ -124,7 +124,7 @@ def test_a_host_key_that_has_changed_is_said_with_what_to_type(network: Network)
         (host.folder / file).unlink()
     host.start()
     with pytest.raises(Refused) as refused:
-        hosts.seen()
+        hosts.status()
     (problem,) = refused.value.problems
     known = network.folder / "known_hosts"
     assert "Host key verification failed" in problem.what and "[127.0.0.1]" in problem.what
@@ -134,7 +134,7 @@ def test_a_host_key_that_has_changed_is_said_with_what_to_type(network: Network)
     subprocess.run(["sh", "-c", problem.hint], check=True, capture_output=True)
     assert f":{host.port} " not in known.read_text()
     known.write_text(known.read_text() + host.known_host)
-    assert hosts.seen()
+    assert hosts.status()
 
 
 def test_a_lost_connection_leaves_the_host_to_finish_and_the_next_switch_waits_for_it(
@@ -155,7 +155,7 @@ def test_a_lost_connection_leaves_the_host_to_finish_and_the_next_switch_waits_f
     threading.Timer(1, server.fault, ["0.1.2"]).start()
     hosts.switch("v0.1.2")
     assert network.versions() == ["0.1.2"] * 3
-    found = [each["by"] for each in hosts.seen()["h1"].switches if each["what"] == "v0.1.2 has the traffic"]
+    found = [each["by"] for each in hosts.status()["h1"].switches if each["what"] == "v0.1.2 is live"]
     assert found == ["Rita"]
     assert list(server.pids()) == ["green-web"]
 
@@ -180,8 +180,8 @@ def test_of_two_at_once_the_second_waits(network: Network, tmp_path: Path) -> No
     for host in network.hosts.values():
         assert not (host.server.folder / "two-at-once").exists()
         assert sorted(host.server.pids()) == ["green-jobs", "green-web"]
-    whats = [each["what"] for each in hosts.seen()["h2"].switches]
-    assert whats.count("v0.1.2 has the traffic") == 1
+    whats = [each["what"] for each in hosts.status()["h2"].switches]
+    assert whats.count("v0.1.2 is live") == 1
 
 
 def test_nothing_of_an_order_is_seen_in_the_process_list(network: Network, tmp_path: Path) -> None:
@@ -202,13 +202,13 @@ def test_nothing_of_an_order_is_seen_in_the_process_list(network: Network, tmp_p
 def test_without_ssh_or_python_a_sentence_says_so(network: Network, tmp_path: Path) -> None:
     hosts = Ssh("production", network.host(), ["h1"], ["no-such-ssh"], [1])
     with pytest.raises(Refused, match=r"The program no-such-ssh was not found\."):
-        hosts.seen()
+        hosts.status()
     python = network.hosts["h1"].folder / "bin" / "python3"
     good = python.read_text()
     python.write_text("#!/bin/sh\necho 'python3: not here' >&2; exit 127\n")
     try:
         with pytest.raises(Refused, match="h1: cannot be reached, or its Python did not answer: python3: not here"):
-            network.driver().seen()
+            network.driver().status()
     finally:
         python.write_text(good)
 

@@ -52,7 +52,7 @@ def release(hosts: Hosts, version: str, web: Web) -> None:
     hosts.place(f"v{version}", facts, STAND_IN)
     web.be(version)
     hosts.switch(f"v{version}")
-    assert hosts.has_traffic(f"v{version}", version) and hosts.tag() == f"v{version}"
+    assert hosts.is_live(f"v{version}", version) and hosts.tag() == f"v{version}"
 
 
 def calls(folder: Path) -> list[str]:
@@ -100,7 +100,7 @@ def test_a_release_that_does_not_answer_is_rolled_back_by_the_tool(hosts_of: Any
     hosts.place("v0.1.2", facts, STAND_IN)
     with pytest.raises(Refused, match=r"v0\.1\.2 was deployed, and does not run within 1 s; running: container b+"):
         hosts.switch("v0.1.2")
-    assert hosts.has_traffic("v0.1.1", "0.1.1")
+    assert hosts.is_live("v0.1.1", "0.1.1")
     assert calls(tmp_path)[-1] == f"kamal rollback {COMMITS['0.1.1']}"
 
 

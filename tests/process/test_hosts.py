@@ -79,7 +79,7 @@ def test_killed_in_each_phase_the_same_command_finishes_and_users_always_have_a_
     ran = three.inv("deploy.rollback", "--yes")
     assert ran.code == 0 and network.versions() == ["0.1.0"] * 3, ran.output
     told = three.inv("deploy.history", "--json").json
-    assert {row["where"] for row in told if "v0.1.1 has the traffic" in row["what"]} == set(network.hosts)
+    assert {row["where"] for row in told if "v0.1.1 is live" in row["what"]} == set(network.hosts)
 
 
 def is_placed(folder: Path) -> bool:

@@ -39,14 +39,14 @@ def _a_flip_that_fails_goes_back_by_itself_and_the_same_command_goes_on(little: 
     little.let_go_wrong("staging", "away-0.1.2")
     ran = little.inv(*NEXT, env=fast)
     assert ran.refuses("Staging: v0.1.2 does not answer within 3 s", "answers 503: away", "Look at the logs in")
-    assert ran.refuses("It went back: v0.1.1 has the traffic again.")
+    assert ran.refuses("It went back: v0.1.1 is live again.")
     assert little.runs() == {"staging": "0.1.1", "production": "0.1.1"}
     little.let_go_wrong("staging")
     little.let_go_wrong("production", "away-0.1.2")
     for point in ("after the restart on production", "before the restart of 0.1.1 on production"):
         assert little.inv(*NEXT, env={**fast, "LITTLE_KILL": point}).code == KILLED
         assert until(lambda: little.runs() == {"staging": "0.1.2", "production": "0.1.1"})  # it goes back without us
-    assert little.inv(*NEXT, env=fast).refuses("It went back: v0.1.1 has the traffic again.")
+    assert little.inv(*NEXT, env=fast).refuses("It went back: v0.1.1 is live again.")
     assert little.runs()["production"] == "0.1.1"
     little.let_go_wrong("production", "away-0.1.2", "away-0.1.1")
     ran = little.inv(*NEXT, env=fast)
@@ -62,7 +62,7 @@ def _a_finished_release_is_gone_back_to_and_a_hotfix_goes_through(little: World)
     (little.places["production"].folder / "releases" / "of-a-person").mkdir()
     assert little.inv("deploy.rollback").refuses("typed confirmation", "inv deploy.rollback --yes")
     assert little.inv("deploy.rollback", "--to", "0.1.0").refuses(
-        "never had the traffic", "In place are: 0.1.2, 0.1.1."
+        "was never live in production", "In place are: 0.1.2, 0.1.1."
     )
     before = little.look()
     assert little.inv("--dry", "deploy.rollback").code == 0
@@ -74,7 +74,7 @@ def _a_finished_release_is_gone_back_to_and_a_hotfix_goes_through(little: World)
 
     little.let_go_wrong("production", "away-0.1.1")
     ran = little.inv("deploy.rollback", "--yes", env={"LITTLE_WAIT": "2"})
-    assert ran.refuses("v0.1.1 does not answer", "It went back: v0.1.2 has the traffic again.")
+    assert ran.refuses("v0.1.1 does not answer", "It went back: v0.1.2 is live again.")
     little.let_go_wrong("production")
     assert little.runs()["production"] == "0.1.2"
 

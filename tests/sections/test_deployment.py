@@ -130,7 +130,7 @@ def test_what_no_release_has_put_there_is_gone_back_to_also_where_restart_fails(
     said = take(run_the_release, release).problems[0].what
     assert env.hosts.tag() == str(by_hand) and env.hosts.facts(release.tag)["since"] is None
     if restart == "true":
-        assert f"It went back: {by_hand} has the traffic again." in said
+        assert f"It went back: {by_hand} is live again." in said
     else:
         assert f"{by_hand} does not answer either. false: exit code 1" in said
 
@@ -164,7 +164,7 @@ def test_older_releases_are_removed_and_nothing_else(release: Release, take: Cal
         "v0.0.2",
         "v0.1.0",
         "v0.1.1",
-    ], "the newest two, what had the traffic before, and what has no facts"
+    ], "the newest two, what was live before, and what has no facts"
     assert list(env.hosts.releases()) == ["v0.1.1", "v0.1.0", "v0.0.2"]
 
 

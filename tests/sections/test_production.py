@@ -24,7 +24,7 @@ TEST = "def test_this_code_answers(api):\n    assert api.get('/VERSION').text.st
 
 @pytest.fixture
 def placed(work: Work, web: Web, dsn: str, take: Callable[..., Outcome]) -> Callable[..., Release]:
-    """Return what makes a release whose code is in place in production, where 0.1.0 has the traffic."""
+    """Return what makes a release whose code is in place in production, where 0.1.0 is live."""
 
     def placed(**settings: object) -> Release:
         web.be("0.1.0")

@@ -48,12 +48,12 @@ class Environment:
 
     @cached_property
     def hosts(self) -> Hosts:
-        """What its web app and jobs run on; an embedded one gets another on opening."""
+        """The hosts of its web app and jobs; an embedded one gets another on opening."""
         return hosts_of(self.name, self.root, self.settings, self.variables)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it was brought up here, and ends with the run that did."""
+        """True where it was brought up here, and ends with the run that did."""
         return self.settings.environments.named(self.name).embedded
 
     @property
@@ -155,7 +155,7 @@ class Environment:
 
 
 def folder_problems(code: Path, settings: Settings) -> list[Problem]:
-    """Return that release.folder is no folder of the tree `code`, if it is none."""
+    """Return a problem if release.folder is no folder of the tree `code`."""
     if (code / settings.folder).is_dir():
         return []
     what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."

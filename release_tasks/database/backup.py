@@ -60,7 +60,7 @@ class Backup(BaseModel):
 
     @property
     def verified(self) -> dict[str, Any]:
-        """What was found when exactly these files were restored; empty when that has not been done."""
+        """The facts found when exactly these files were restored; empty when that has not been done."""
         with suppress(OSError, ValueError, TypeError):
             found = dict(json.loads((self.folder / VERIFIED).read_bytes()))
             if found.get(SUMS) == files.file_sha256(self.folder / SUMS):

@@ -1,4 +1,4 @@
-"""What a DDL pack makes from empty, on a scratch server, and how another pack or a live database differs from that."""
+"""The structure that a DDL pack makes from empty, on a scratch server; and drift, which is what differs from it."""
 
 import json
 from collections.abc import Sequence

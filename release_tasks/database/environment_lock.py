@@ -1,4 +1,4 @@
-"""Who changes an environment: an advisory lock of one session in its database, gone with it, whatever ends it."""
+"""The lock on changing an environment: advisory, of one session in its database, gone with it, whatever ends it."""
 
 import platform
 import time
@@ -73,7 +73,7 @@ class EnvironmentLock:
 
 
 def pooler_problems(connection: psycopg.Connection, where: str) -> list[Problem]:
-    """Return that a pooler is between us and the server: there, the lock of a session is soon somebody else's."""
+    """Return a problem if a pooler is before the server: there, the lock of a session is soon somebody else's."""
     if connection.execute("select pg_backend_pid()").fetchone() == (connection.info.backend_pid,):
         return []
     what = f"A pooler is between us and the database of {where}; expected the server itself, for its locks to hold."

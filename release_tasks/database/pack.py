@@ -42,7 +42,7 @@ class DdlFile:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it is applied in one transaction: not with its own, nor a comment `-- release: no-transaction`."""
+        """True where it is applied in one transaction: not with its own, nor a comment `-- release: no-transaction`."""
         return not NO_TRANSACTION.search(self.content)
 
 

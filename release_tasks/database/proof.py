@@ -48,7 +48,7 @@ class Proof:
 
     @property
     def exceptions(self) -> str:
-        """What is excepted and why, as the end of a sentence; "" for nothing."""
+        """The exceptions with their reasons, as the end of a sentence; "" for nothing."""
         return "".join(f"; excepted: {what} ({reason})" for what, reason in self.excepted.items())
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What a database consists of, as pg_dump writes it: an object for each entry of the dump; what differs between two.
+"""The structure of a database, as pg_dump writes it: an object for each entry of the dump; what differs between two.
 
 Left out is what says nothing of what the database does: comments, the order of columns, tablespaces, who granted, and
 owners, except those of views and SECURITY DEFINER functions: they decide whose rights are used.

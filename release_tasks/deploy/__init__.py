@@ -1,1 +1,1 @@
-"""How code gets to hosts, and traffic to code: what one host does, who brings it there, and what may be set."""
+"""Deployment: code brought to hosts and made live there, and the settings of environments."""

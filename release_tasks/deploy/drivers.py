@@ -1,4 +1,4 @@
-"""Which driver reaches the hosts of an environment, by its settings."""
+"""The driver that reaches the hosts of an environment, by its settings."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a host does its part: here, or in a process of its own that reads it on standard input, where nobody sees it."""
+"""The part of one host: done here, or in a process of its own that reads it on standard input, where nobody sees it."""
 
 from __future__ import annotations
 

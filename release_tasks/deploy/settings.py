@@ -1,4 +1,4 @@
-"""The settings of dev, staging and production: databases, hosts, and how traffic gets to a release."""
+"""The settings of dev, staging and production: databases, hosts, and the way to deploy."""
 
 from typing import Annotated, Self
 

@@ -20,7 +20,7 @@ LOOK = 60.0  # seconds to say what runs
 
 @dataclass
 class ToolHost(Host):
-    """What a tool deploys to, as one host: on this machine are only the facts of each release, and the journal."""
+    """All that a tool deploys to, as one host: on this machine are only the facts of each release, and the journal."""
 
     tool: Tool = field(kw_only=True)
     root: Path = field(kw_only=True)  # where its configuration is

@@ -82,7 +82,8 @@ def prove(
     proof.notes += [f"{file.path} is empty." for file in pack if not file.content.strip()]
     with scratch.database(running, app) as dsn:
         with proof.one_pass("From empty", ddl):
-            proof.server, found = programs.server_major(dsn), watched(dsn, pack, ddl)
+            proof.server = programs.server_major(dsn)
+            found = watched(dsn, pack, ddl)
             proof.notes += found.warnings
             refuse(found.failed[:1])  # others may follow from it
             made = structure.read(dsn)
@@ -101,8 +102,9 @@ def prove(
                 if what != "alters" and file in proof.files:
                     proof.files[file].append(f"{what} {name}")
             differing = structure.differences(made, structure.read(dsn))
-            proof.notes += [f"There, but not made from empty: {each.name}." for each in differing if each.how == NEW]
-            refuse(Problem(f"unlike from empty, {each}.", UPGRADE) for each in differing if each.how != NEW)
+            more = [each.name for each in differing if each.how == NEW]
+            proof.notes += [f"Exists after the upgrade, but not in a fresh database: {name}." for name in more]
+            refuse(Problem(f"differs from a fresh database: {each}.", UPGRADE) for each in differing if each.how != NEW)
     if copy:
         with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
             copy(dsn)

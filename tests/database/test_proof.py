@@ -198,9 +198,8 @@ def test_a_materialized_view_may_be_refreshed(prove: Prove) -> None:
 
 def test_a_table_that_only_changed_where_it_is_created_is_found(prove: Prove) -> None:
     (problem,) = problems(prove({"00_t": TABLE.replace("int", "bigint"), "01_v": VIEW}, PACK))
-    assert problem.startswith(
-        "Over the last release: unlike from empty, table public.t is changed: - n bigint NOT NULL; + n integer"
-    )
+    differs = "Over the last release: differs from a fresh database: table public.t is changed: "
+    assert problem.startswith(f"{differs}- n bigint NOT NULL; + n integer")
 
 
 def test_a_table_that_is_brought_there_is_none_and_its_lock_is_told(prove: Prove) -> None:
@@ -226,7 +225,7 @@ def test_what_is_dropped_and_rewritten_of_the_last_release_is_told(prove: Prove)
 def test_what_only_an_older_release_made_is_told_and_is_no_problem(prove: Prove) -> None:
     found = prove(PACK, {**PACK, "02_old": "create table if not exists old ();"})
     assert problems(found) == []
-    assert found.notes == ["There, but not made from empty: table public.old."]
+    assert found.notes == ["Exists after the upgrade, but not in a fresh database: table public.old."]
 
 
 def test_a_released_pack_that_fails_is_said_to_be_one(prove: Prove) -> None:

@@ -74,7 +74,8 @@ def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) ->
         if not ran.can_be_retried or attempt == ATTEMPTS - 1:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
-    refuse([ran.problem] if ran.problem else [])
+    if ran.problem:
+        refuse([ran.problem])
     return ran.warnings
 
 

@@ -8,7 +8,6 @@ SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
 """
 
-import functools
 import json
 import shlex
 import shutil
@@ -36,6 +35,7 @@ RUN_AGAIN = "Fix what it says (df -h shows a full disk), then run the same comma
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
+_damaged: dict[tuple[Any, ...], list[str]] = {}  # of a backup in a state of its files
 
 
 class Backup(BaseModel):
@@ -139,12 +139,10 @@ def folder_of(environment: Environment) -> Path:
 def damaged_files(folder: Path) -> list[str]:
     """Return the files of the backup in `folder` that are not what was written; what stays as it is is read once."""
     looks = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
-    return _damaged_files(folder, tuple((path, look.st_size, look.st_mtime_ns) for path, look in looks))
-
-
-@functools.cache
-def _damaged_files(folder: Path, as_they_are: tuple[Any, ...]) -> list[str]:
-    return files.mismatches(folder, SUMS, ignored=[VERIFIED])
+    state = (folder, *((path, look.st_size, look.st_mtime_ns) for path, look in looks))
+    if state not in _damaged:
+        _damaged[state] = files.mismatches(folder, SUMS, ignored=[VERIFIED])
+    return _damaged[state]
 
 
 def read(folder: Path) -> Backup:

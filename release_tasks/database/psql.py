@@ -133,6 +133,8 @@ def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tu
     warnings, failed, rest = list[str](), list[Problem](), list(pack)
     while rest:
         ran = run(dsn, rest, ours, "proof", "the scratch server", watch)
-        rest, warnings = rest[len(ran.applied) + 1 :] if ran.failed else [], warnings + ran.warnings
-        failed += [ran.problem] if ran.problem else []
+        warnings += ran.warnings
+        rest = rest[len(ran.applied) + 1 :] if ran.failed else []
+        if ran.problem:
+            failed.append(ran.problem)
     return warnings, failed

@@ -74,7 +74,8 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
 
     `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
     """
-    name, there = programs.variables(dsn)["PGDATABASE"], check_target(dsn, over, again)
+    there = check_target(dsn, over, again)
+    name = programs.variables(dsn)["PGDATABASE"]
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
     beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
@@ -83,8 +84,9 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
         try:
             roles = _load(chosen, conninfo.make_conninfo(dsn, dbname=beside), settings)
             with admin.transaction():
-                for old, new in [(name, kept)] * there + [(beside, name)]:
-                    admin.execute(RENAME.format(sql.Identifier(old), sql.Identifier(new)))
+                if there:
+                    admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(kept)))
+                admin.execute(RENAME.format(sql.Identifier(beside), sql.Identifier(name)))
         except (Refused, psycopg.Error, OSError) as error:
             what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
             raise Refused(what, backup.RUN_AGAIN) from None

@@ -18,7 +18,8 @@ Structure = dict[str, list[str]]  # "table s.t" → its lines
 MISSING, CHANGED, NEW = "missing", "changed", "new"
 OURS = "release_proof"  # the schema of a proof's own tables on a scratch server
 FLAGS = ("--schema-only", "--no-comments", "--no-security-labels", "--no-tablespaces", f"--exclude-schema={OURS}")
-ENTRY = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
+HEADER = r"^--\n-- Name: {0}; Type: {0}; Schema: {0}; Owner: {0}\n--\n"
+ENTRY = re.compile(rf"{HEADER.format('(.*)')}((?s:.*?))(?={HEADER.format('.*')}|\Z)", re.MULTILINE)
 STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
 NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
@@ -62,14 +63,17 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
 
     `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table. Raises `Refused`.
     """
-    major, role, found = programs.server_major(dsn, where), role or programs.variables(dsn)["PGUSER"], Structure()
-    how: dict[str, Any] = {"major": major, "supervised": False}  # it only reads, and soon ends by itself
+    role = role or programs.variables(dsn)["PGUSER"]
+    how: dict[str, Any] = {"major": programs.server_major(dsn, where)}
+    how["supervised"] = False  # it only reads, and soon ends by itself
     left_out = [f"--exclude-table={without}"] if without else []
-    head, *parts = ENTRY.split(programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout)
-    if STATEMENT.search(head):
+    dump = programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout
+    if STATEMENT.search(ENTRY.sub("", dump)):
         raise Refused("pg_dump printed statements, but no object could be read.", "pg_dump --version   # 15 to 18?")
-    for name, type_, schema, owner, body in zip(*[iter(parts)] * 5, strict=True):
-        kind, name = SAME.get(type_, type_.lower().replace(" ", "-")), name.removeprefix(f"{type_} ")
+    found = Structure()
+    for name, type_, schema, owner, body in ENTRY.findall(dump):
+        name = name.removeprefix(f"{type_} ")
+        kind = SAME.get(type_, type_.lower().replace(" ", "-"))
         if kind == "acl":  # its name is "TABLE t"
             of, _, name = name.partition(" ")
             kind = f"acl {of.lower()}"

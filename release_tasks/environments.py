@@ -90,13 +90,13 @@ class Environment:
 
     def stamps(self, most: int) -> list[tuple[str, datetime]]:
         """Return the newest stamps of the session, at most so many: the version, and when."""
-        log, app = self.settings.stamp.log, self.settings.app
+        log = self.settings.stamp.log
         with self.connect() as connection:
             if connection.execute("select to_regclass(%s)", [log]).fetchone() == (None,):
                 return []
             query = f"""select app_version, opened_at::timestamptz from {log}
               where app_name = %s and opened_at is not null order by opened_at desc limit %s"""
-            return connection.execute(query.encode(), [app, most]).fetchall()
+            return connection.execute(query.encode(), [self.settings.app, most]).fetchall()
 
     def later_problems(self, version: str) -> list[Problem]:
         """Return a problem if a later release than `version` runs here, is live on a host, or was stamped last."""

@@ -10,6 +10,7 @@ begun ends by itself: the release is live, or what was live before it is again, 
 
 from __future__ import annotations
 
+import re
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}
 upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} max_fails=0 backup; keepalive 16; }}
 """
+RECORD = re.compile(r"# (?P<tag>[^ \n]*) (?P<colour>[^ \n]+)")
 
 
 @dataclass
@@ -68,11 +70,11 @@ class Host(Releases):
             return self.linked("current"), ""
         if not self.traffic.exists():
             return "", ""
-        mark, tag, colour = [*self.traffic.read_text("utf-8", "replace").partition("\n")[0].split(" "), "", "", ""][:3]
-        if mark != "#" or colour not in self.colours:
+        found = RECORD.match(self.traffic.read_text("utf-8", "replace"))
+        if not found or found["colour"] not in self.colours:
             what = f"{self.traffic} does not say which release is live, as does a first line '# v0.1.2 blue'."
             raise Refused(what, shlex.join(["ls", "-l", *(str(self.folder / each) for each in self.colours)]))
-        return (tag, colour) if tag else ("", "")
+        return (found["tag"], found["colour"]) if found["tag"] else ("", "")
 
     def answers(self, tag: str, origin: str = "", seconds: float = 0) -> bool:
         """Tell whether `origin`, by default the front, answers as the release `tag`, at the latest in some seconds."""

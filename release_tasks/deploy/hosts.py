@@ -15,6 +15,8 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.remote import perform
 from release_tasks.errors import Problem, Refused, refuse
@@ -22,6 +24,7 @@ from release_tasks.files import file_sha256
 from release_tasks.machine import user
 
 HERE = "this machine"
+VERSION = re.compile(r"/(\d+(?:\.\d+)*)")  # as nginx -v prints it
 
 
 @dataclass
@@ -62,11 +65,11 @@ class Hosts:
 
     def try_status(self) -> dict[str, HostStatus]:
         """Return host → status; that of one that cannot be reached is a problem."""
-        found = self.try_all(self.names, "look").items()
-        return {
-            name: HostStatus(problem=f"{name}: {it}") if isinstance(it, Refused) else HostStatus(**it)
-            for name, it in found
-        }
+        found = dict[str, HostStatus]()
+        for name, look in self.try_all(self.names, "look").items():
+            failed = isinstance(look, Refused)
+            found[name] = HostStatus(problem=f"{name}: {look}") if failed else HostStatus(**look)
+        return found
 
     def status(self) -> dict[str, HostStatus]:
         """Return host → status. Raises `Refused` with those that cannot be reached."""
@@ -81,17 +84,18 @@ class Hosts:
 
         Raises `Refused` where they were cut short on one.
         """
-        looks = self.status()
-        for path in [path for seen in looks.values() for path in seen.torn if Path(path).stem == tag]:
-            hint = shlex.join(["mv", path, f"{path}.broken"]) + "   # there; then the code is put in place once more"
-            raise Refused(f"{path} is not what a deployment leaves there: it may have been cut short.", hint)
-        return in_place(looks).get(tag, {})
+        found = self.status()
+        torn = [path for status in found.values() for path in status.torn if Path(path).stem == tag]
+        if torn:
+            hint = shlex.join(["mv", torn[0], f"{torn[0]}.broken"]) + "   # there; then the code is put in place again"
+            raise Refused(f"{torn[0]} is not what a deployment leaves there: it may have been cut short.", hint)
+        return in_place(found).get(tag, {})
 
     def warnings(self) -> list[str]:
         """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
         looks = self.call_all(self.names, "look", nginx=True).items()
-        found = {look["nginx"].rpartition("/")[2]: name for name, look in looks if "nginx" in look}
-        old = {each: name for each, name in found.items() if [*map(int, re.findall(r"\d+", each))][:3] < [1, 27, 4]}
+        found = {nginx[1]: name for name, look in looks if (nginx := VERSION.search(look.get("nginx", "")))}
+        old = {each: name for each, name in found.items() if Version(each) < Version("1.27.4")}
         return [f"nginx {each} on {name} may lose a request at a flip; 1.27.4 does not" for each, name in old.items()]
 
     def tag(self) -> str:
@@ -100,13 +104,13 @@ class Hosts:
 
     def tags(self) -> list[str]:
         """Return which releases are live on the hosts, each once, that of the first host first."""
-        return list(dict.fromkeys(seen.tag for seen in self.status().values()))
+        return list(dict.fromkeys(each.tag for each in self.status().values()))
 
     def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
         return all(
-            seen.tag == tag and seen.releases.get(tag, {}).get("since") and seen.answers[0] in (version, "any")
-            for seen in self.status().values()
+            each.tag == tag and each.releases.get(tag, {}).get("since") and each.answers[0] in (version, "any")
+            for each in self.status().values()
         )
 
     # What changes it
@@ -114,7 +118,7 @@ class Hosts:
     def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
         """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
         about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
-        lacking = [name for name, seen in self.status().items() if seen.commit(tag) != facts["commit"]]
+        lacking = [name for name, each in self.status().items() if each.commit(tag) != facts["commit"]]
         self.call_all(lacking, "place", **about)
 
     def switch(self, tag: str) -> None:
@@ -168,7 +172,7 @@ class Hosts:
             return dict(zip(names, threads.map(one, names, chunksize=1), strict=True))
 
 
-def in_place(looks: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:
-    """Return tag → facts of the releases that every one of `looks` has, at one commit, what was placed last first."""
-    first, *others = looks.values()
+def in_place(found: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:
+    """Return tag → facts of the releases that every host of `found` has, at one commit, what was placed last first."""
+    first, *others = found.values()
     return {tag: own for tag, own in first.releases.items() if {each.commit(tag) for each in others} <= {own["commit"]}}

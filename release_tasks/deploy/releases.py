@@ -54,7 +54,8 @@ class Releases:
             unpack(tree, sha256, part)
             if self.install:
                 self.run(self.install, part / self.subfolder, INSTALL)
-            os.sync() if hasattr(os, "sync") else None  # also after a power cut its name has to mean: whole
+            if hasattr(os, "sync"):
+                os.sync()  # also after a power cut its name has to mean: whole
             self.remove(tag)
             atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
             part.rename(self.code_of(tag))

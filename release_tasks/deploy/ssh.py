@@ -42,7 +42,8 @@ class OwnProcess(Hosts):
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb == "look":  # quick, and often
             return super().call(name, verb, **arguments)
-        tree, python = arguments.get("tree", os.devnull), [sys.executable, "-I"] if self.is_here else ["python3"]
+        tree = arguments.get("tree", os.devnull)
+        python = [sys.executable, "-I"] if self.is_here else ["python3"]
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
             stdin.write(order_of(self.host, verb, {**arguments, "tree": ""} if "tree" in arguments else arguments))
             shutil.copyfileobj(content, stdin)

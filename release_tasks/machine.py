@@ -70,12 +70,13 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
     Where no path tells it, the version of whatever answers is "any". No proxy is used, and no redirect is followed.
     The origin may hold a user and a password.
     """
-    parts = urlsplit(origin)
-    user, _, host = parts.netloc.rpartition("@")
-    target = parts.path.rstrip("/") + (path or "/")
-    url = f"{parts.scheme}://{host}{target}"
-    headers = {"Authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+    url = "The origin"
     try:
+        parts = urlsplit(origin)
+        user, _, host = parts.netloc.rpartition("@")
+        target = parts.path.rstrip("/") + (path or "/")
+        url = f"{parts.scheme}://{host}{target}"
+        headers = {"Authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
         http = HTTPConnection(host, timeout=seconds)
         if parts.scheme == "https":
             http = HTTPSConnection(host, timeout=seconds, context=_trusted())

@@ -18,8 +18,7 @@ Structure = dict[str, list[str]]  # "table s.t" → its lines
 MISSING, CHANGED, NEW = "missing", "changed", "new"
 OURS = "release_proof"  # the schema of a proof's own tables on a scratch server
 FLAGS = ("--schema-only", "--no-comments", "--no-security-labels", "--no-tablespaces", f"--exclude-schema={OURS}")
-HEADER = r"^--\n-- Name: {0}; Type: {0}; Schema: {0}; Owner: {0}\n--\n"
-ENTRY = re.compile(rf"{HEADER.format('(.*)')}((?s:.*?))(?={HEADER.format('.*')}|\Z)", re.MULTILINE)
+ENTRY = re.compile(r"^--\n-- Name: (.*); Type: (.*); Schema: (.*); Owner: (.*)\n--\n", re.MULTILINE)
 STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
 NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
@@ -68,10 +67,11 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
     how["supervised"] = False  # it only reads, and soon ends by itself
     left_out = [f"--exclude-table={without}"] if without else []
     dump = programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout
-    if STATEMENT.search(ENTRY.sub("", dump)):
+    head, *parts = ENTRY.split(dump)  # then four names and the body of each entry
+    if STATEMENT.search(head):
         raise Refused("pg_dump printed statements, but no object could be read.", "pg_dump --version   # 15 to 18?")
     found = Structure()
-    for name, type_, schema, owner, body in ENTRY.findall(dump):
+    for name, type_, schema, owner, body in zip(*(parts[at::5] for at in range(5)), strict=True):
         name = name.removeprefix(f"{type_} ")
         kind = SAME.get(type_, type_.lower().replace(" ", "-"))
         if kind == "acl":  # its name is "TABLE t"

@@ -33,7 +33,8 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         now, commit = env.hosts.tag() or "nothing", env.hosts.facts(tag)["commit"]
         if not is_stamped:
             code.need_commit(git, tag, commit)
-        ahead = [f"{where.capitalize()}, {env.origin}: {now} → {tag}; no DDL is undone", *_warnings(env, git, tag)]
+        what = f"{now} → {tag}; no DDL is undone" if now != tag else f"{tag} stays, and its session is stamped again"
+        ahead = [f"{where.capitalize()}, {env.origin}: {what}", *_warnings(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
         else:
@@ -54,13 +55,20 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
 
 
 def _target(env: Environment, to: str | None) -> tuple[str, str]:
-    """Return the tag of the version `to`, by default of what was live before the newest, and which there are."""
+    """Return the tag of the version `to`, by default of what was live before the newest, and which there are.
+
+    Where the newest was stamped and then refused before its switch, that is what is live.
+    """
     found, current = env.hosts.releases(), env.hosts.tag()
+    stamp = env.last_stamp()
+    stamped = env.settings.tag_of(stamp[0]) if stamp else ""
     befores = [facts["before"] for facts in found.values() if env.settings.version_of(facts.get("before") or "")]
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
-    tag = env.settings.tag_of(to) if to else next(iter(befores), "")
+    was_never_live = stamped in found and "before" not in found[stamped]
+    before = current if was_never_live else next(iter(befores), "")
+    tag = env.settings.tag_of(to) if to else before
     if tag in live:
         return tag, in_place
     if not set(live) - {current}:
@@ -86,6 +94,6 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
             for each in drift.shifts(old, new, env.root, env.settings) if old != new else []:
                 if each.how == "dropped" or "- " in each.detail:
                     did = "took away" if each.how == "dropped" else "changed"
-                    yield f"The DDL of {newest} {did} what {tag} may need: {each}"
+                    yield f"The DDL up to {newest} {did} what {tag} may need: {each}"
         except Refused as no:
             yield f"What the DDL took away is not known: {no}"

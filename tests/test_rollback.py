@@ -22,7 +22,7 @@ RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": 
 
 def env(releases: dict[str, Any], current: str) -> Any:
     hosts = SimpleNamespace(releases=lambda: releases, tag=lambda: current)
-    return SimpleNamespace(name="production", hosts=hosts, settings=Settings())
+    return SimpleNamespace(name="production", hosts=hosts, settings=Settings(), last_stamp=lambda: None)
 
 
 def test_what_is_no_release_is_not_gone_back_to() -> None:
@@ -34,6 +34,25 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
 def test_by_default_it_is_what_was_live_before_the_newest() -> None:
     releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
     assert _target(env(releases, "v0.1.1"), None) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
+
+
+@pytest.mark.parametrize(
+    "newest, stamp, to",
+    [
+        ({}, "0.1.2", "v0.1.1"),  # stamped, and refused before its switch
+        ({}, "0.1.1", "v0.1.0"),  # placed alone, or stamped again meanwhile
+        ({"before": "v0.1.1"}, "0.1.2", "v0.1.1"),  # its switch failed
+        ({"before": "v0.1.1", "since": "later"}, "0.1.2", "v0.1.1"),
+    ],
+)
+def test_what_was_stamped_and_was_never_live_is_taken_back_to_what_is(
+    newest: dict[str, str], stamp: str, to: str
+) -> None:
+    """Users got the release before the one that was live and well."""
+    older = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
+    here = env({"v0.1.2": newest, **older}, "v0.1.2" if "since" in newest else "v0.1.1")
+    here.last_stamp = lambda: (stamp, None)
+    assert _target(here, None)[0] == to
 
 
 def test_a_withdrawn_release_is_gone_back_to_with_a_word_and_without_the_remote(work: Work) -> None:

@@ -104,6 +104,7 @@ class Environment:
         found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
         hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
+        hint += f"\ninv deploy.rollback --env {self.name}   # or this, where the later one was withdrawn"
         later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
         return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
 
@@ -170,12 +171,20 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
             continue
         things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []
-        things += [f"the folder {(root / own.folder).resolve()}"] if own.folder else []
+        hosts = _hosts(own.hosts, own.inventory) if own.folder else []
+        things += [f"the folder {(root / own.folder).resolve()}{on}" for on in hosts]
         for thing in [*things, f"the origin {own.origin.rstrip('/').lower()}"]:
             if (owner := owners.setdefault(thing, name)) != name:
                 what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
                 problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))
     return problems, unreached
+
+
+def _hosts(names: list[str], inventory: str) -> list[str]:
+    """Return on which hosts the folder of an environment is, as the end of a sentence."""
+    if inventory:
+        return [f" on the hosts of {inventory}"]
+    return [f" on {name.rpartition('@')[2]}" for name in names] or [""]
 
 
 def _databases(dsn: str, where: str) -> list[str]:

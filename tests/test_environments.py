@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,7 +21,7 @@ import pytest
 from release_tasks import embedded, process
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.embedded import open_environment, serve
-from release_tasks.environments import Environment
+from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Refused
 from release_tasks.machine import locked, point_link, wait_until
 from release_tasks.settings import Settings
@@ -176,6 +176,27 @@ def test_a_later_release_on_any_host_is_a_problem(
     (problem,) = here.later_problems("0.1.1")
     assert problem.what == "Staging has the code of 0.2.0, later than 0.1.1."
     assert here.later_problems("0.2.0") == []
+
+
+@pytest.mark.parametrize(
+    "staging, production, is_shared",
+    [
+        ({"hosts": ["deploy@app1"]}, {"hosts": ["app2", "app3"]}, False),
+        ({"hosts": ["deploy@app1"]}, {"hosts": ["app2", "other@app1"]}, True),
+        ({"inventory": "hosts.ini"}, {"hosts": ["app1"]}, False),
+        ({"inventory": "hosts.ini"}, {"inventory": "hosts.ini"}, True),
+    ],
+)
+def test_a_folder_is_shared_where_it_is_on_one_host(
+    tmp_path: Path, staging: dict[str, Any], production: dict[str, Any], is_shared: bool
+) -> None:
+    """Staging had to get another folder than production, though it was on another host."""
+    both = {"staging": staging, "production": production}
+    for name, own in both.items():
+        own |= {"dsn": f"postgresql://127.0.0.1:1/{name}", "origin": f"http://{name}", "folder": "/srv/app"}
+        own |= {"restart": ["true"], "log": "l"}
+    settings = Settings.model_validate({"environments": both})
+    assert bool(shared_problems(tmp_path, settings)[0]) == is_shared
 
 
 # What the application needs

@@ -148,13 +148,13 @@ class Watched:
         for table, had, now, has_all_columns, hash_differs in self.rows:
             files = self.files_on(table, LOSES)
             if now < had:
-                found[table] = f"table {table} had {had} rows and has {now} now ({files})"
+                found[table] = f"table {table} had {counted(had, 'row')} and has {now} now ({files})"
             elif 0 < had == now and (hash_differs if has_all_columns else files != "the pack"):
                 found[table] = f"values in table {table} change ({files})"
             for file, what, name in self.done:
                 if had and what == "drops" and name.startswith(f"table column {table}."):
                     column = name.removeprefix("table ")
-                    found[column] = f"{column} is dropped, with the values of {had} rows ({file})"
+                    found[column] = f"{column} is dropped, with the values of {counted(had, 'row')} ({file})"
         return found
 
 

@@ -142,6 +142,8 @@ class Host(Releases):
                 self.make_live(tag)
         except Refused as failed:
             if not (old and self.code_of(old).is_dir()):
+                with suppress(Refused, OSError):
+                    self.note(tag, str(failed), by)
                 raise
             state = f"{old} is still live."
             try:

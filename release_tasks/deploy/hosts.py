@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.remote import perform
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import file_sha256
 from release_tasks.machine import user
 
@@ -123,8 +123,14 @@ class Hosts:
 
     def switch(self, tag: str) -> None:
         """Make the release `tag` live on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
+        done: list[str] = []
         for names in self.batched():
-            self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
+            try:
+                self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
+            except Refused as failed:
+                half = [Problem(f"On {listed(done)} {tag} is live already.", "inv deploy.running")] if done else []
+                refuse([*failed.problems, *half])
+            done += names
 
     def batched(self) -> Iterator[Sequence[str]]:
         """Yield the names of the hosts that are switched at once."""

@@ -50,11 +50,11 @@ class OwnProcess(Hosts):
             stdin.seek(0)
             env, timeout = self.variables(), LOOK if verb == "look" else CHANGE
             argv = self.argv(name, *python, "-c", PROGRAM)
+            hint = shlex.join(self.argv(name, *python, "--version"))
             try:
                 done = process.run(argv, env=env, stdin=stdin, timeout=timeout, check=False, record=False)
             except process.CommandFailed as no:
-                raise Refused(f"has not answered within {timeout:g} s: {no.finished.tail(5)}") from None
-        hint = shlex.join(self.argv(name, *python, "--version"))
+                raise Refused(f"has not answered within {timeout:g} s. {no.finished.tail(5)}".strip(), hint) from None
         if changed := CHANGED.search(done.output):
             forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"

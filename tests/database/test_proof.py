@@ -134,9 +134,9 @@ ROW_ONCE = """do $$ begin
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("delete from t;", "table public.t had 1 rows and has 0 now (ddl/03_x.sql)."),
-        ("truncate t;", "table public.t had 1 rows and has 0 now (ddl/03_x.sql)."),
-        ("alter table t drop m;", "public.t.m is dropped, with the values of 1 rows (ddl/03_x.sql)."),
+        ("delete from t;", "table public.t had 1 row and has 0 now (ddl/03_x.sql)."),
+        ("truncate t;", "table public.t had 1 row and has 0 now (ddl/03_x.sql)."),
+        ("alter table t drop m;", "public.t.m is dropped, with the values of 1 row (ddl/03_x.sql)."),
     ],
 )
 def test_a_loss_is_named_once_with_the_file_that_caused_it(prove: Prove, text: str, expected: str) -> None:

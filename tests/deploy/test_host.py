@@ -290,6 +290,8 @@ def test_a_first_release_without_nginx_says_when_to_start_it_and_the_hint_starts
     assert "nginx has to run before a release goes live; " in str(refused.value)
     assert f"{server.folder}/traffic.conf, which it includes, is there." in str(refused.value)
     assert server.pids() == {}
+    first, last = hosts.host.switches()
+    assert first["what"] == "nothing → v0.1.1" and "nginx has to run before a release goes live" in last["what"]
     subprocess.run(["sh", "-c", refused.value.problems[0].hint], check=True, cwd=server.folder)
     hosts.switch("v0.1.1")
     assert server.version() == "0.1.1"

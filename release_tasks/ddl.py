@@ -22,7 +22,7 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-FIXES = {MISSING: "inv ddl.apply --env {where} --again   # or", NEW: "Drop {name}, bring it into the pack, or"}
+FIXES = {MISSING: "{switch}inv ddl.apply --env {where} --again   # or", NEW: "Drop {name}, bring it into the pack, or"}
 CHANGED = "Alter {name} by hand, bring the change into the pack, or"
 
 
@@ -32,6 +32,21 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_in(root, root, settings)
     with closing(Git.open(root, settings.remote)) as git:
         return pack.pack_at(git, "HEAD", settings)
+
+
+def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
+    """Return the tag whose pack `env` should have, with that: `live`, or a later one that was applied since.
+
+    Where that is no release of ours, the tag is "", and the pack is that of `pack_for`.
+    """
+    with env.connect() as connection:
+        applied = apply.last_version(connection, env.settings.ddl)
+    version = env.settings.version_of(live)
+    is_later = version and versions.is_later_release(applied, version)  # which a rollback does not undo
+    tag = env.settings.tag_of(applied) if is_later else live
+    if tag and git.commit_named(f"refs/tags/{tag}"):
+        return tag, pack.pack_at(git, f"refs/tags/{tag}", env.settings)
+    return "", pack_for(env.name, git.root, env.settings)
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -139,10 +154,16 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
     Raises `Refused` with those for which the settings give no reason.
     """
     root, settings = project_root(config), settings_of(config)
-    files = pack_for(where, root, settings)
-    with environment_of(config, where) as environment, screen.busy(f"Comparing {where} with a scratch server"):
-        there = programs.server_major(environment.dsn, where)
-        differences = drift.drift_of(environment.dsn, where, files, root, settings)
+    with (
+        environment_of(config, where) as env,
+        closing(Git.open(root, settings.remote)) as git,
+        screen.busy(f"Comparing {where} with a scratch server"),
+    ):
+        hosts = {} if where == "dev" else env.hosts.try_status()
+        tag, files = pack_there(env, git, next((host.tag for host in hosts.values() if host.tag), ""))
+        switch = f"git switch --detach {tag} && " if files != pack_for(where, root, settings) else ""
+        there = programs.server_major(env.dsn, where)
+        differences = drift.drift_of(env.dsn, where, files, root, settings)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]
     here = programs.major_of(programs.find_bin(there))
     if as_json:
@@ -157,6 +178,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
-            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name)
+            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name, switch=switch)
             problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
     refuse(problems)

@@ -9,11 +9,9 @@ from typing import Any
 from release_tasks import ddl, embedded, screen
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift
-from release_tasks.database.pack import pack_at
 from release_tasks.errors import Refused
 from release_tasks.git import Git
 from release_tasks.settings import Settings
-from release_tasks.versions import is_later_release
 
 FACTS = ["answers", "tag", "colour", "commit", "since", "by", "stamped", "ddl", "unapplied", "drift", "problem"]
 EMBEDDED = "embedded: runs only with a command"
@@ -67,12 +65,8 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         if stamp := env.last_stamp():
             row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
         with env.connect() as connection:
-            applied = row["ddl"] = apply.last_version(connection, settings.ddl)
-            runs = settings.version_of(tag)  # "" for what no release of ours has put there
-            if runs and is_later_release(applied, runs):  # which a rollback does not undo
-                tag = settings.tag_of(applied)
-            at = tag and git.commit_named(f"refs/tags/{tag}")
-            pack = pack_at(git, at, settings) if at else ddl.pack_for(name, git.root, settings)
+            row["ddl"] = apply.last_version(connection, settings.ddl)
+            _, pack = ddl.pack_there(env, git, tag)
             row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
         with screen.busy(f"Comparing {name} with a scratch server"):
             found = drift.drift_of(env.dsn, name, pack, git.root, settings)

@@ -225,6 +225,28 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         assert excepted.returncode == 0 and excepted.stdout.count("why") == 2
 
 
+def test_an_environment_is_compared_with_the_pack_of_what_is_live_there(
+    inv: Callable[..., subprocess.CompletedProcess[str]], server: Running, work: Work
+) -> None:
+    """Whatever HEAD had more was drift, and the hint applied what was not released yet."""
+    work.release_before("v0.1.1")
+    releases = work.root / ".release" / "at" / "releases"
+    (releases / "v0.1.1").mkdir(parents=True)
+    (releases / "v0.1.1.json").write_text(json.dumps({"commit": work.git("rev-parse", "HEAD"), "version": "0.1.1"}))
+    (releases.parent / "current").symlink_to(releases / "v0.1.1")
+    staging = '{dsn: "${LIVE}", origin: "http://127.0.0.1:1", folder: .release/at, restart: [git], log: l}'
+    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+        for file in sorted((work.root / "ddl").glob("*.sql")):
+            live.execute(file.read_bytes())
+        work.commit({"ddl/03_more.sql": "create table app.more ()"})
+        how = {"settings": f"{{environments: {{staging: {staging}}}}}", "LIVE": dsn}
+        ran = inv("--env", "staging", **how)
+        assert ran.stdout == "No drift: staging is what its pack of 2 files makes.\n", ran.stderr
+        live.execute("drop table app.things")
+        hint = "git switch --detach v0.1.1 && inv ddl.apply --env staging --again"
+        assert hint in inv("--env", "staging", **how).stdout
+
+
 def test_it_is_said_that_a_scratch_server_is_of_another_major_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], work: Work
 ) -> None:

@@ -215,7 +215,7 @@ def evidence_stamps(c, version=None):
 
 
 @command("index", dry=False)
-@layer.options.words_after("evidence.index")
+@layer.command_line.words_after("evidence.index")
 def evidence_index(c, *repos):
     """Add the packs of repos, as `../a ../b`, to index.jsonl."""
     layer.evidence_tasks.add_to_index(c.config, repos)

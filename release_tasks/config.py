@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +11,8 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from release_tasks.errors import REHEARSING, Problem, refuse
+from release_tasks.command_line import REHEARSING
+from release_tasks.errors import Problem, refuse
 from release_tasks.masks import hide, passwords_in
 from release_tasks.settings import Settings
 from release_tasks.values import VARIABLE, unset_problems
@@ -100,8 +100,3 @@ def write_schema(file: str | None) -> None:
     if file:
         Path(file).write_text(f"{schema}\n", encoding="utf-8")
     print(f"The JSON Schema of invoke.yaml is in {file}." if file else schema)
-
-
-def words_after_dashes() -> list[str]:
-    """Return what was typed after `--`, word by word: Invoke itself keeps it as one text."""
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []

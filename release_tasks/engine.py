@@ -10,9 +10,9 @@ from typing import Any
 from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
 
-from release_tasks import errors, failures, requirements
+from release_tasks import command_line, failures, requirements
+from release_tasks.command_line import texts_of
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.options import texts_of
 from release_tasks.outcome import REFUSED, Outcome
 
 sys.excepthook = failures.explain
@@ -92,7 +92,7 @@ class ReleaseExecutor(Executor):
         others = [_name(call) for call in calls if not isinstance(call.task, Section)]
         if not own:
             return super().execute(*tasks)
-        errors.typed[:] = [(_name(call), _given(call)) for call in calls]
+        command_line.typed[:] = [(_name(call), _given(call)) for call in calls]
         with failures.as_sentences():
             self._load_variables()
             if sections and others:
@@ -103,7 +103,7 @@ class ReleaseExecutor(Executor):
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
             from release_tasks import config, files, git_setup, screen, temporary
 
-            screen.json_only(any("json" in given for _, given in errors.typed))
+            screen.json_only(any("json" in given for _, given in command_line.typed))
             git_setup.stay_here()
             with temporary.run_directory():
                 if sections:
@@ -189,7 +189,7 @@ def _with_pre(each: Any) -> Iterator[Any]:
 def _options() -> dict[str, Any]:
     """Return all that was typed: an option reaches each section that declares it. Raises `Refused` for two values."""
     given: dict[str, Any] = {}
-    for _, own in errors.typed:
+    for _, own in command_line.typed:
         for name, value in own.items():
             if given.setdefault(name, value) != value:
                 flag = f"--{name.replace('_', '-')}"

@@ -1,15 +1,11 @@
 """Outcomes of a check that is not passed: a problem with its hint, something not there yet, something for a person."""
 
-import os
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Found = TypeVar("Found")
-REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
 IN_A_RUN = "when the release runs"  # what a check waits for that starts something, or takes its time
-typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
 
 
 @dataclass(frozen=True)
@@ -63,25 +59,3 @@ def listed(paths: Iterable[str], most: int = 10) -> str:
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def again(instead: str = "", **options: Any) -> str:
-    """Return the command that was typed, with `options` in it, as a hint.
-
-    A status changes nothing: there the sentence `instead` is the hint, if one is given. Within a rehearsal that command
-    would be a real release, without a question.
-    """
-    task = typed[-1][0]
-    if REHEARSING in os.environ and task != "rehearse":
-        return instead or "inv rehearse"
-    if instead and task == "status":
-        return instead
-    words, given = ["inv"], [(task, dict(own)) for task, own in typed]
-    for name, value in options.items():
-        for own in [own for _, own in given if name in own] or [given[-1][1]]:
-            own[name] = value
-    for task, own in given:
-        words.append(task)
-        for name, value in own.items():
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return " ".join(f'"{word}"' if word == "…" else shlex.quote(word) for word in words)

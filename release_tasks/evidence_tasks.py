@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import screen
-from release_tasks.config import project_root, settings_of, words_after_dashes
+from release_tasks.command_line import words_after_dashes
+from release_tasks.config import project_root, settings_of
 from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from semver import Version
 
 from release_tasks import versions
-from release_tasks.errors import Problem, Refused, again
+from release_tasks.command_line import again
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS
 from release_tasks.git import Git
 from release_tasks.settings import Settings

@@ -13,13 +13,14 @@ from typing import Any
 
 from release_tasks import node, process, requirements, screen, temporary, versions
 from release_tasks.checks import document, web
+from release_tasks.command_line import REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import REHEARSING, Refused, counted, listed, refuse
+from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.evidence import authority, seal, verify
 from release_tasks.files import emptied, records_folder
 from release_tasks.git import Git

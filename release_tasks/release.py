@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from release_tasks import lines, versions
+from release_tasks import command_line, lines, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import IN_A_RUN, NotYet, Refused, again, refuse, require
+from release_tasks.errors import IN_A_RUN, NotYet, Refused, refuse, require
 from release_tasks.files import RECORDS, atomic_write, emptied, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
@@ -86,7 +86,7 @@ class Release:
 
     def again(self, instead: str = "", **options: Any) -> str:
         """Return the command that was typed, with this version and `options` in it, as a hint."""
-        return again(instead, **{"version": self.version, **options})
+        return command_line.again(instead, **{"version": self.version, **options})
 
     @property
     def base(self) -> str:

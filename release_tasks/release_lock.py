@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from release_tasks.errors import Refused, again
+from release_tasks.command_line import again
+from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, read_text, sha256
 from release_tasks.git import Git
 from release_tasks.process import CommandFailed, Finished

@@ -5,11 +5,12 @@ from contextlib import closing, suppress
 from typing import Any
 
 from release_tasks import embedded, lines, screen
+from release_tasks.command_line import again
 from release_tasks.database import drift
 from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused, again
+from release_tasks.errors import Refused
 from release_tasks.git import Git
 
 

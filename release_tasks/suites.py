@@ -8,7 +8,8 @@ from typing import Any
 
 from release_tasks import screen
 from release_tasks.checks import deployed, document, runner
-from release_tasks.config import project_root, words_after_dashes
+from release_tasks.command_line import words_after_dashes
+from release_tasks.config import project_root
 from release_tasks.database.pack import pack_at
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment

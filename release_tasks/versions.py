@@ -5,7 +5,8 @@ from pathlib import Path
 
 from semver import Version
 
-from release_tasks.errors import Problem, again
+from release_tasks.command_line import again
+from release_tasks.errors import Problem
 from release_tasks.files import read_text
 
 FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?")

@@ -21,7 +21,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from release_tasks import errors, masks, screen, temporary
+from release_tasks import command_line, masks, screen, temporary
 from release_tasks.checks import Target
 from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
@@ -134,7 +134,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forget_what_others_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide in no test what another one has hidden, show all where the output goes, hint at no command typed before."""
     monkeypatch.setattr(masks, "_hidden", set())
-    monkeypatch.setattr(errors, "typed", [("release", {})])
+    monkeypatch.setattr(command_line, "typed", [("release", {})])
     monkeypatch.setattr(screen._console, "stderr", False)
 
 

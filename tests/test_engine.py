@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks import errors
+from release_tasks import command_line
 from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
 from release_tasks.failures import problem_of
 from release_tasks.journal import Journal
@@ -153,7 +153,7 @@ def test_a_step_that_yields_twice_is_a_mistake_of_ours(work: Work, take: Take) -
 TASKS = '''
 import time
 from release_tasks.engine import section, steps
-from release_tasks import errors
+from release_tasks import command_line
 from release_tasks.errors import Manual, NotYet, Refused
 
 
@@ -383,11 +383,11 @@ def test_half_way_a_status_says_what_comes_next(project: Project, work: Work) ->
 
 def test_a_rehearsal_never_hints_at_a_real_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """It printed `inv release --yes --highlights "…"`, which asks nothing."""
-    monkeypatch.setattr(errors, "typed", [("release", {"version": "0.1.4", "yes": True})])
-    assert errors.again(highlights="…") == 'inv release --version 0.1.4 --yes --highlights "…"'
-    monkeypatch.setenv(errors.REHEARSING, "{}")
-    assert errors.again(highlights="…") == "inv rehearse"
-    assert errors.again("Write them.", highlights="…") == "Write them."
+    monkeypatch.setattr(command_line, "typed", [("release", {"version": "0.1.4", "yes": True})])
+    assert command_line.again(highlights="…") == 'inv release --version 0.1.4 --yes --highlights "…"'
+    monkeypatch.setenv(command_line.REHEARSING, "{}")
+    assert command_line.again(highlights="…") == "inv rehearse"
+    assert command_line.again("Write them.", highlights="…") == "Write them."
 
 
 def test_what_comes_next_is_a_change_not_a_gate_that_waits_for_the_run() -> None:

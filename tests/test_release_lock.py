@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import errors
+from release_tasks import command_line
 from release_tasks.errors import Refused
 from release_tasks.git import Git
 from release_tasks.process import CommandFailed
@@ -213,7 +213,7 @@ def test_a_status_names_the_command_that_takes_the_lock_over(
 ) -> None:
     ReleaseLock(work.layer(), "0.1.1").push(what="goes on")
     other = ReleaseLock(clone("other"), "0.2.0")
-    monkeypatch.setattr(errors, "typed", [("status", {"version": "0.2.0", "json": True})])
+    monkeypatch.setattr(command_line, "typed", [("status", {"version": "0.2.0", "json": True})])
     with pytest.raises(Refused) as no:
         other.check()
     over = f"\ninv release --version 0.2.0 --take-over {other.state().commit[:9]}   # its"

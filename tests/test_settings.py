@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from release_tasks import masks
-from release_tasks.config import REHEARSING, load, write_schema
+from release_tasks.command_line import REHEARSING
+from release_tasks.config import load, write_schema
 from release_tasks.errors import Problem, Refused
 from release_tasks.settings import Settings
 

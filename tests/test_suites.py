@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import config, outcome, screen, suites
+from release_tasks import command_line, outcome, screen, suites
 from release_tasks.checks import runner
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -107,6 +107,6 @@ def test_only_smokes_that_are_marked_run_on_a_restored_copy_and_know_it(
 
 def test_what_stands_after_the_dashes_is_kept_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["inv", "smokes", "--only", "a", "--", "-k", "a or b", "--pdb"])
-    assert config.words_after_dashes() == ["-k", "a or b", "--pdb"]
+    assert command_line.words_after_dashes() == ["-k", "a or b", "--pdb"]
     monkeypatch.setattr(sys, "argv", ["inv", "smokes"])
-    assert config.words_after_dashes() == []
+    assert command_line.words_after_dashes() == []

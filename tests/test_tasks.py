@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import tasks
+from release_tasks.command_line import HELP
 from release_tasks.engine import Section
-from release_tasks.options import HELP
 
 ROOT = Path(__file__).parents[1]
 HEADING = re.compile(r"^## (\d+\. .+?)\s*$", re.MULTILINE)

@@ -1,12 +1,16 @@
-"""The options of tasks: what each means, and words as many as are typed."""
+"""The command line: what was typed, the same again as a hint, and the help texts of options."""
 
 import inspect
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from itertools import takewhile
 from typing import Any
 
+REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
+typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
 HELP = {
     "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
     "env": "dev, staging or production",
@@ -36,6 +40,28 @@ HELP = {
 }
 
 
+def again(instead: str = "", **options: Any) -> str:
+    """Return the command that was typed, with `options` in it, as a hint.
+
+    A status changes nothing: there the sentence `instead` is the hint, if one is given. Within a rehearsal that command
+    would be a real release, without a question.
+    """
+    task = typed[-1][0]
+    if REHEARSING in os.environ and task != "rehearse":
+        return instead or "inv rehearse"
+    if instead and task == "status":
+        return instead
+    words, given = ["inv"], [(task, dict(own)) for task, own in typed]
+    for name, value in options.items():
+        for own in [own for _, own in given if name in own] or [given[-1][1]]:
+            own[name] = value
+    for task, own in given:
+        words.append(task)
+        for name, value in own.items():
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return " ".join(f'"{word}"' if word == "…" else shlex.quote(word) for word in words)
+
+
 def texts_of(names: Iterable[str], **texts: str) -> dict[str, str]:
     """Return what `inv --help` says of the options `names`: `texts`, else HELP; Python needs `from_` for "from"."""
     return {name: HELP[name] for name in (each.rstrip("_") for each in names) if name in HELP} | texts
@@ -56,3 +82,8 @@ def words_after(name: str) -> Callable[[Callable[..., None]], Callable[..., None
         return run
 
     return decorate
+
+
+def words_after_dashes() -> list[str]:
+    """Return what was typed after `--`, word by word: Invoke itself keeps it as one text."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []

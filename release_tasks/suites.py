@@ -123,7 +123,7 @@ def report_conditions(config: Any, where: str, version: str | None, watch: str |
 
 
 def _version_of(env: Environment) -> str:
-    """Return the version that runs `env`: what has the traffic, on dev what lies in the working tree."""
+    """Return the version that runs in `env`: what is live, on dev what lies in the working tree."""
     tag = "" if env.name == "dev" else env.hosts.tag()
     return env.settings.version_of(tag) or tag or version_here(env.root)
 

@@ -40,7 +40,7 @@ class Environment(Model):
     colours: dict[str, Port] = Field({}, description="two colours behind nginx, with their ports")
     nginx: Command = Field(["nginx"], description="the command for -t and -s reload")
     front: Origin = Field("", description="where a host answers itself; default: origin, http://127.0.0.1 on others")
-    drain: Seconds = Field(30, description="seconds that requests may take after the traffic has moved")
+    drain: Seconds = Field(30, description="seconds that requests may take after a flip")
     hosts: list[Text] = Field([], description="what ssh reaches, as deploy@app1 or ssh://app1:2222; none: this machine")
     ssh: Command = Field(["ssh"], description="the command, perhaps with options as -F FILE")
     inventory: str = Field("", description="of Ansible, in place of hosts")

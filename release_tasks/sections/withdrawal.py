@@ -35,7 +35,8 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if not reason:
         raise Refused(f"A withdrawal of {release.tag} needs a reason, which the notes give.", release.again(reason="…"))
     left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]
-    yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why"
+    after = "where it runs or was stamped, then: inv deploy.rollback --env NAME"
+    yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why; {after}"
     who = git.run("config", "user.name", check=False).stdout.strip()
     release.keep_check("withdrawn", reason=reason, by=who, left=left)
     text = git.text_at(release.tip, release.notes_path) or f"# {release.title}\n"

@@ -28,12 +28,13 @@ NAME = r"(?:password|passwd|passphrase|token|secret|api[_-]?key)"
 NAMED = [
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED}|\S+)",
-        rf"(password[ \t]+)(?:{QUOTED}|(?=\S*\d)\S+)",
+        rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED})?\S*",
+        rf"(password[ \t]+)(?:{QUOTED}[^\s,;)]*|(?=\S*\d)\S+)",
         rf"""((?P<quote>\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))(?:(?!(?P=quote))(?:\\.|[^\\\n]))+""",  # JSON
         r"(authorization[ \t]*:[ \t]*(?:basic|bearer|token)[ \t]+)[^\s'\"]+",
         rf"((?:{NAME}|authorization)[ \t]*:[ \t]*|bearer[ \t]+)(?=\S*\d)[^\s'\"]\S{{5,}}",
-        rf"""((?:passw(?:or)?d|passphrase|secret)[ \t]*:[ \t]+)(?:{QUOTED}|"[^"\n]+"|\S{{6,}}(?=[ \t]*$))""",
+        r"((?:passw(?:or)?d|passphrase|secret)[ \t]*:[ \t]+)"
+        rf"""(?:(?:{QUOTED}|"[^"\n]+")[^\s,;)]*|\S{{6,}}(?=[ \t]*$))""",
     )
 ]
 PASSWORD = re.compile(

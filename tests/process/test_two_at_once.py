@@ -96,7 +96,7 @@ def test_a_release_that_is_withdrawn_leaves_its_tag_and_a_later_one_goes_through
         ran = little.inv("withdraw", "--version", "0.1.1", cwd=colleague)
         take_over = _take_over(ran)
         ran = little.inv("withdraw", "--version", "0.1.1", *take_over, cwd=colleague)
-        assert ran.refuses("Why is v0.1.1 withdrawn?", "--reason")
+        assert ran.refuses("A withdrawal of v0.1.1 needs a reason", "--reason")
         withdraw = ("withdraw", "--version", "0.1.1", "--reason", "its smoke hangs", *take_over)
         ran = little.inv(*withdraw, cwd=colleague)
         assert ran.code == 0 and "Withdrew 0.1.1: 2 steps" in ran.flat, ran.output

@@ -30,9 +30,10 @@ NAMED = [
     for pattern in (
         rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED})?\S*",
         rf"(password[ \t]+)(?:{QUOTED}[^\s,;)]*|(?=\S*\d)\S+)",
-        rf"""((?P<quote>\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))(?:(?!(?P=quote))(?:\\.|[^\\\n]))+""",  # JSON
-        r"(authorization[ \t]*:[ \t]*(?:basic|bearer|token)[ \t]+)[^\s'\"]+",
-        rf"((?:{NAME}|authorization)[ \t]*:[ \t]*|bearer[ \t]+)(?=\S*\d)[^\s'\"]\S{{5,}}",
+        rf"""((?P<quote>(?<!\\)\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))"""  # JSON
+        r"(?:(?!(?P=quote))(?:\\.|[^\\\n]))+",
+        r"""(authorization\\*["']?\s*:\s*\\*["']?(?:basic|bearer|token)[ \t]+)[^\s'"]+""",
+        rf"((?:{NAME}|authorization)[ \t]*:[ \t]*|bearer[ \t]+)(?=[^\s\d]{{0,200}}\d)[^\s'\"]\S{{5,}}",
         r"((?:passw(?:or)?d|passphrase|secret)[ \t]*:[ \t]+)"
         rf"""(?:(?:{QUOTED}|"[^"\n]+")[^\s,;)]*|\S{{6,}}(?=[ \t]*$))""",
     )

@@ -1,12 +1,13 @@
 """The DDL pack and the environments: applied there, and the tasks `ddl.validate`, `ddl.apply` and `ddl.drift`."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from semver import Version
 
 from release_tasks import screen, versions
 from release_tasks.config import project_root, settings_of
@@ -22,7 +23,10 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-FIXES = {MISSING: "{switch}inv ddl.apply --env {where} --again   # or", NEW: "Drop {name}, bring it into the pack, or"}
+FIXES = {
+    MISSING: "{switch}inv ddl.apply --env {where} --again{yes}   # or",
+    NEW: "Drop {name}, bring it into the pack, or",
+}
 CHANGED = "Alter {name} by hand, bring the change into the pack, or"
 
 
@@ -37,16 +41,27 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
 def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
     """Return the tag whose pack `env` should have, with that: `live`, or a later one that was applied since.
 
-    Where that is no release of ours, the tag is "", and the pack is that of `pack_for`.
+    On dev, and where no release of ours has been, the tag is "", and the pack that of `pack_for`. Raises `Refused`
+    where the tag that is live is not here.
     """
     with env.connect() as connection:
-        applied = apply.last_version(connection, env.settings.ddl)
+        applied = apply.last_version(connection, env.settings.ddl)  # which a rollback does not undo
     version = env.settings.version_of(live)
-    is_later = version and versions.is_later_release(applied, version)  # which a rollback does not undo
-    tag = env.settings.tag_of(applied) if is_later else live
-    if tag and git.commit_named(f"refs/tags/{tag}"):
-        return tag, pack.pack_at(git, f"refs/tags/{tag}", env.settings)
-    return "", pack_for(env.name, git.root, env.settings)
+    if version and not git.commit_named(f"refs/tags/{live}"):
+        raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
+    releases = [each for each in (version, applied) if each and not versions.version_problems(each)]
+    tags = [env.settings.tag_of(each) for each in sorted(releases, key=Version.parse)]
+    here = [tag for tag in tags if git.commit_named(f"refs/tags/{tag}")]
+    if env.name == "dev" or not here:
+        return "", pack_for(env.name, git.root, env.settings)
+    return here[-1], pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
+
+
+def _live_tag(env: Environment) -> str:
+    """Return what is live, "" for nothing, or where no host can be asked: the ledger says enough then."""
+    with suppress(Refused):
+        return next((host.tag for host in env.hosts.try_status().values() if host.tag), "")
+    return ""
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -54,8 +69,13 @@ def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Pro
     settings, where = environment.settings, environment.name
     found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
     missing = [str(each) for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]
-    hint = f"inv ddl.apply --env {where} --again   # inv ddl.drift --env {where} names all differences"
+    hint = f"inv ddl.apply --env {where} --again{_yes(where)}   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
+
+
+def _yes(where: str) -> str:
+    """Return the option by which `inv ddl.apply` changes `where`, for a hint."""
+    return " --yes" if where == "production" else ""
 
 
 def proof_of(
@@ -128,7 +148,8 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             screen.say(f"-- Would apply {counted(len(files), 'file')} to {where}; {len(missing)} new or changed.")
         elif where == "production" and not yes:
             what = f"Production lacks {len(missing)} of {counted(len(files), 'file')}; this would take no backup first."
-            fix = "inv ddl.apply --env production --yes   # or inv deploy.production, which takes a backup first"
+            apply_all = f"inv ddl.apply --env production{' --again' if again else ''} --yes"
+            fix = f"{apply_all}   # or inv deploy.production, which takes a backup first"
             raise Refused(what, fix)
         else:
             environment.lock.hold(version)
@@ -159,8 +180,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         closing(Git.open(root, settings.remote)) as git,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        hosts = {} if where == "dev" else env.hosts.try_status()
-        tag, files = pack_there(env, git, next((host.tag for host in hosts.values() if host.tag), ""))
+        tag, files = pack_there(env, git, "" if where == "dev" else _live_tag(env))
         switch = f"git switch --detach {tag} && " if files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
         differences = drift.drift_of(env.dsn, where, files, root, settings)
@@ -170,7 +190,8 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         objects = [{**asdict(each), "excepted": reason} for each, reason in found]
         screen.as_json({"server": there, "scratch": here, "drift": objects})
     if not found:
-        screen.say(f"No drift: {where} is what its pack of {counted(len(files), 'file')} makes.", "bold green")
+        whose = f"the pack of {tag}" if tag else f"its pack of {counted(len(files), 'file')}"
+        screen.say(f"No drift: {where} is what {whose} makes.", "bold green")
     elif there != here:
         screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
     problems = []
@@ -178,6 +199,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
-            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name, switch=switch)
+            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name, switch=switch, yes=_yes(where))
             problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
     refuse(problems)

@@ -241,7 +241,7 @@ def test_an_environment_is_compared_with_the_pack_of_what_is_live_there(
         work.commit({"ddl/03_more.sql": "create table app.more ()"})
         how = {"settings": f"{{environments: {{staging: {staging}}}}}", "LIVE": dsn}
         ran = inv("--env", "staging", **how)
-        assert ran.stdout == "No drift: staging is what its pack of 2 files makes.\n", ran.stderr
+        assert ran.stdout == "No drift: staging is what the pack of v0.1.1 makes.\n", ran.stderr
         live.execute("drop table app.things")
         hint = "git switch --detach v0.1.1 && inv ddl.apply --env staging --again"
         assert hint in inv("--env", "staging", **how).stdout

@@ -171,7 +171,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
             continue
         things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []
-        hosts = _hosts(own.hosts, own.inventory) if own.folder else []
+        hosts = _hosts(own.hosts, own.inventory, own.limit) if own.folder else []
         things += [f"the folder {(root / own.folder).resolve()}{on}" for on in hosts]
         for thing in [*things, f"the origin {own.origin.rstrip('/').lower()}"]:
             if (owner := owners.setdefault(thing, name)) != name:
@@ -180,11 +180,12 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     return problems, unreached
 
 
-def _hosts(names: list[str], inventory: str) -> list[str]:
+def _hosts(names: list[str], inventory: str, limit: str) -> list[str]:
     """Return on which hosts the folder of an environment is, as the end of a sentence."""
     if inventory:
-        return [f" on the hosts of {inventory}"]
-    return [f" on {name.rpartition('@')[2]}" for name in names] or [""]
+        return [f" on the hosts {limit} of {inventory}"]
+    urls = [urlsplit(name if "://" in name else f"ssh://{name}") for name in names]
+    return [f" on {url.hostname}:{url.port or 22}" for url in urls] or [""]
 
 
 def _databases(dsn: str, where: str) -> list[str]:

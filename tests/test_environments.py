@@ -183,6 +183,9 @@ def test_a_later_release_on_any_host_is_a_problem(
     [
         ({"hosts": ["deploy@app1"]}, {"hosts": ["app2", "app3"]}, False),
         ({"hosts": ["deploy@app1"]}, {"hosts": ["app2", "other@app1"]}, True),
+        ({"hosts": ["deploy@app1"]}, {"hosts": ["ssh://app1:22"]}, True),
+        ({"hosts": ["ssh://app1:22"]}, {"hosts": ["ssh://app1:2222"]}, False),
+        ({"inventory": "i", "limit": "staging"}, {"inventory": "i", "limit": "production"}, False),
         ({"inventory": "hosts.ini"}, {"hosts": ["app1"]}, False),
         ({"inventory": "hosts.ini"}, {"inventory": "hosts.ini"}, True),
     ],

@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from packaging.version import Version
@@ -24,6 +24,7 @@ from release_tasks.files import file_sha256
 from release_tasks.machine import user
 
 HERE = "this machine"
+AT_ONCE = 20  # hosts
 VERSION = re.compile(r"/(\d+(?:\.\d+)*)")  # as nginx -v prints it
 
 
@@ -123,14 +124,14 @@ class Hosts:
 
     def switch(self, tag: str) -> None:
         """Make the release `tag` live on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
-        done: list[str] = []
         for names in self.batched():
             try:
                 self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
             except Refused as failed:
+                found = self.try_status().items()
+                done = [name for name, each in found if each.tag == tag and each.releases.get(tag, {}).get("since")]
                 half = [Problem(f"On {listed(done)} {tag} is live already.", "inv deploy.running")] if done else []
                 refuse([*failed.problems, *half])
-            done += names
 
     def batched(self) -> Iterator[Sequence[str]]:
         """Yield the names of the hosts that are switched at once."""
@@ -168,14 +169,25 @@ class Hosts:
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
 
-        def one(name: str) -> Any:
-            try:
-                return self.call(name, verb, **arguments)
-            except Refused as no:
-                return no
+        found = dict[str, Any]()
 
-        with ThreadPool(len(names[:20]) or 1) as threads:  # of daemons: Ctrl-C waits for none, nor does our exit
-            return dict(zip(names, threads.map(one, names, chunksize=1), strict=True))
+        def one(name: str) -> None:
+            try:
+                found[name] = self.call(name, verb, **arguments)
+            except Exception as error:
+                found[name] = error
+
+        for begin in range(0, len(names), AT_ONCE):
+            # Daemons: neither Ctrl-C nor our exit waits for one, as an executor's threads would be.
+            threads = [Thread(target=one, args=[name], daemon=True) for name in names[begin : begin + AT_ONCE]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, Refused):
+                raise error
+        return {name: found[name] for name in names}
 
 
 def in_place(found: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:

@@ -224,13 +224,13 @@ def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
     """Return how far a command line, whose last section is `last`, has come, or that the step `ahead` is the next."""
     version, to = release.version, f" to {_heading(last)}"
     if _is_numbered(last):
-        done, open_ = f"Took {version}{to}", f"take {version}{to}"
+        done, goal = f"Took {version}{to}", f"take {version}{to}"
     elif last.steps(release):  # a withdrawal has steps of its own
-        done, open_ = f"Withdrew {version}", f"withdraw {version}"
+        done, goal = f"Withdrew {version}", f"withdraw {version}"
     else:
-        done, open_ = f"Released {version}", f"release {version}"
-    if ahead and release.is_under_way and not open_.startswith("withdraw"):
-        done = f"Next: {ahead.section}, to {open_}"
+        done, goal = f"Released {version}", f"release {version}"
+    if ahead and release.is_under_way and not goal.startswith("withdraw"):
+        done = f"Next: {ahead.section}, to {goal}"
     elif ahead:
-        done = f"Ready to {open_}"
+        done = f"Ready to {goal}"
     return f"{done}; nothing was changed" if release.only_checks else done

@@ -76,7 +76,10 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
         user, _, host = parts.netloc.rpartition("@")
         target = parts.path.rstrip("/") + (path or "/")
         url = f"{parts.scheme}://{host}{target}"
-        headers = {"Authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"} if user else {}
+        headers = {"User-Agent": "release-tasks"}  # some front answers none without
+        if user:
+            user += "" if ":" in user else ":"
+            headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
         http = HTTPConnection(host, timeout=seconds)
         if parts.scheme == "https":
             http = HTTPSConnection(host, timeout=seconds, context=_trusted())
@@ -98,6 +101,8 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
 def _trusted() -> ssl.SSLContext:
     """Return the certificates of REQUESTS_CA_BUNDLE, else the system's, and certifi's where that is installed."""
     bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle and Path(bundle).is_dir():
+        return ssl.create_default_context(capath=bundle)
     context = ssl.create_default_context(cafile=bundle or None)
     with suppress(ImportError):
         import certifi  # a Python from python.org finds none of macOS's
@@ -110,7 +115,7 @@ def _trusted() -> ssl.SSLContext:
 def parsed(text: str) -> dict[str, Any]:
     """Return the object that is `text` in JSON, {} where it is none."""
     with suppress(ValueError):
-        found = json.loads(text)
+        found = json.loads(text.lstrip("\ufeff"))
         return found if isinstance(found, dict) else {}
     return {}
 

@@ -104,7 +104,7 @@ def run(
         except subprocess.TimeoutExpired:
             failure = f"did not end within {timeout:g} s"
         finally:
-            end_group(process, signal.SIGTERM, 2 * GRACE if supervised else GRACE)  # it gives its program GRACE
+            end_group(process, signal.SIGTERM, 3 * GRACE if supervised else GRACE)  # it gives its program twice GRACE
         code, seconds = process.returncode, time.monotonic() - began
         if code is None:  # another user's, as with sudo
             code, failure = -SIGKILL, f"{failure}, nor by SIGKILL"
@@ -163,6 +163,6 @@ class Supervised(subprocess.Popen[bytes]):
         with suppress(OSError):
             self.stdin.close()
         try:
-            self.wait(2 * GRACE)
+            self.wait(3 * GRACE)
         except subprocess.TimeoutExpired:
-            end_group(self, signal.SIGTERM, 2 * GRACE)
+            end_group(self, signal.SIGTERM, 3 * GRACE)

@@ -183,7 +183,7 @@ class Release:
         return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
 
     def environment(self, name: str) -> Environment:
-        """Return environment `name`, brought up if embedded. Raises `NotYet` without its variables, in a look too."""
+        """Return environment `name`, brought up if embedded. Raises `NotYet` where a look would have to do that."""
         if self.settings.environments.unset(name):
             raise NotYet(f"after the variables of {name} are set")
         if name not in self.environments:

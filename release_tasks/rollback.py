@@ -31,10 +31,11 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         if runs and is_stamped:
             screen.say(f"{where.capitalize()} runs {version} already; nothing was changed. {in_place}")
             return
-        now, commit = env.hosts.tag() or "nothing", env.hosts.facts(tag)["commit"]
+        commit = env.hosts.facts(tag)["commit"]
         if not is_stamped:
             code.need_commit(git, tag, commit)
-        what = f"{now} → {tag}; no DDL is undone" if now != tag else f"{tag} stays, and its session is stamped again"
+        now = ", ".join(each or "nothing" for each in env.hosts.tags())
+        what = f"{tag} stays, and its session is stamped again" if runs else f"{now} → {tag}; no DDL is undone"
         ahead = [f"{where.capitalize()}, {env.origin}: {what}", *_warnings(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
@@ -67,7 +68,7 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
-    was_never_live = stamped in found and "before" not in found[stamped]
+    was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
     before = current if was_never_live else next(iter(befores), "")
     tag = env.settings.tag_of(to) if to else before
     if tag in live:
@@ -93,7 +94,7 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
         try:
             old, new = (pack_at(git, ref, env.settings) for ref in refs)
             for each in drift.shifts(old, new, env.root, env.settings) if old != new else []:
-                if each.how == "dropped" or "- " in each.detail:
+                if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"
                     yield f"The DDL up to {newest} {did} what {tag} may need: {each}"
         except Refused as no:

@@ -22,6 +22,7 @@ RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": 
 
 def env(releases: dict[str, Any], current: str) -> Any:
     hosts = SimpleNamespace(releases=lambda: releases, tag=lambda: current)
+    hosts.tags = lambda: [current]
     return SimpleNamespace(name="production", hosts=hosts, settings=Settings(), last_stamp=lambda: None)
 
 
@@ -43,6 +44,7 @@ def test_by_default_it_is_what_was_live_before_the_newest() -> None:
         ({}, "0.1.1", "v0.1.0"),  # placed alone, or stamped again meanwhile
         ({"before": "v0.1.1"}, "0.1.2", "v0.1.1"),  # its switch failed
         ({"before": "v0.1.1", "since": "later"}, "0.1.2", "v0.1.1"),
+        ({"since": "by another clone"}, "0.1.2", "v0.1.0"),
     ],
 )
 def test_what_was_stamped_and_was_never_live_is_taken_back_to_what_is(

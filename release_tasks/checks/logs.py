@@ -57,7 +57,8 @@ class Log:
         if trouble:
             hint = "Fix it; if it is none of ours: has_no_trouble(exceptions={pattern: reason})."
             if self.target.commit:
-                hint += f" Either is a new version; first: inv withdraw --version {self.target.version} --reason …"
+                end = f"inv withdraw --version {self.target.version} --reason …"
+                hint += f" Both need a new version; end this one first: {end}"
             said = f"{name} logs {counted(len(trouble), 'line')} of trouble since {since}: {'; '.join(trouble[:3])}"
             raise CheckFailed(said, hint, final=True)
         if file and not lines:

@@ -58,7 +58,7 @@ def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile
 
 
 def _live_tag(env: Environment) -> str:
-    """Return what is live, "" for nothing, or where no host can be asked: the ledger says enough then."""
+    """Return what is live, "" for nothing, or where no host can be reached: the ledger says enough then."""
     with suppress(Refused):
         return next((host.tag for host in env.hosts.try_status().values() if host.tag), "")
     return ""

@@ -75,17 +75,18 @@ def without_reverts(commits: Sequence[Commit]) -> list[Commit]:
     """Return `commits`, newest first, without each revert and what it reverts, where both are there."""
     left = list(commits)
     for commit in commits:
-        older = left[left.index(commit) + 1 :] if commit in left else []
-        reverted = next((each for each in older if _reverts(commit, each)), None)
+        named = REVERT.match(f"{commit.subject}\n{commit.body}")
+        titled = re.match('Revert "(.+)"', commit.subject)
+        if not (named or titled) or commit not in left:
+            continue
+        older = left[left.index(commit) + 1 :]
+        if named:
+            reverted = [each for each in older if each.id.startswith(named[1])]
+        else:
+            reverted = [each for each in older if titled and each.subject == titled[1]]
         if reverted:
-            left = [each for each in left if each not in (commit, reverted)]
+            left = [each for each in left if each not in (commit, reverted[0])]
     return left
-
-
-def _reverts(commit: Commit, older: Commit) -> bool:
-    if named := REVERT.match(f"{commit.subject}\n{commit.body}"):
-        return older.id.startswith(named[1])
-    return commit.subject.startswith(f'Revert "{older.subject}"')  # a host may add a number
 
 
 def harmless(text: str) -> str:

@@ -134,6 +134,12 @@ def test_a_revert_without_an_id_is_known_by_the_subject_it_names(work: Work) -> 
     assert subjects(work) == ["feat: a (#1)", "Begin"], "it is in again"
 
 
+def test_a_title_that_goes_on_after_the_quote_reverts_nothing_else(work: Work) -> None:
+    work.commit({}, "feat: a")
+    work.commit({}, 'Revert "feat: a" and "feat: b"')
+    assert subjects(work) == ['Revert "feat: a" and "feat: b"', "feat: a", "Begin"]
+
+
 def test_a_revert_of_what_is_not_in_the_range_is_listed(work: Work) -> None:
     """R14"""
     before = work.commit({"a": "1"}, "feat: a")

@@ -23,10 +23,7 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-FIXES = {
-    MISSING: "{switch}inv ddl.apply --env {where} --again{yes}   # or",
-    NEW: "Drop {name}, bring it into the pack, or",
-}
+FIXES = {MISSING: "{switch}{apply}   # or", NEW: "Drop {name}, bring it into the pack, or"}
 CHANGED = "Alter {name} by hand, bring the change into the pack, or"
 
 
@@ -38,14 +35,12 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_at(git, "HEAD", settings)
 
 
-def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
-    """Return the tag whose pack `env` should have, with that: `live`, or a later one that was applied since.
+def pack_there(env: Environment, git: Git, live: str, applied: str) -> tuple[str, list[DdlFile]]:
+    """Return the tag whose pack `env` should have, with that: `live`, or that of a later version that was `applied`.
 
-    On dev, and where no release of ours has been, the tag is "", and the pack that of `pack_for`. Raises `Refused`
-    where the tag that is live is not here.
+    A rollback undoes no DDL. On dev, and where no release of ours has been, the tag is "", and the pack that of
+    `pack_for`. Raises `Refused` where the tag that is live is not here.
     """
-    with env.connect() as connection:
-        applied = apply.last_version(connection, env.settings.ddl)  # which a rollback does not undo
     version = env.settings.version_of(live)
     if version and not git.commit_named(f"refs/tags/{live}"):
         raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
@@ -69,13 +64,12 @@ def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Pro
     settings, where = environment.settings, environment.name
     found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
     missing = [str(each) for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]
-    hint = f"inv ddl.apply --env {where} --again{_yes(where)}   # inv ddl.drift --env {where} names all differences"
+    hint = f"{_apply_again(where)}   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
 
 
-def _yes(where: str) -> str:
-    """Return the option by which `inv ddl.apply` changes `where`, for a hint."""
-    return " --yes" if where == "production" else ""
+def _apply_again(where: str) -> str:
+    return f"inv ddl.apply --env {where} --again{' --yes' if where == 'production' else ''}"
 
 
 def proof_of(
@@ -180,8 +174,10 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         closing(Git.open(root, settings.remote)) as git,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        tag, files = pack_there(env, git, "" if where == "dev" else _live_tag(env))
-        switch = f"git switch --detach {tag} && " if files != pack_for(where, root, settings) else ""
+        with env.connect() as connection:
+            applied = apply.last_version(connection, settings.ddl)
+        tag, files = pack_there(env, git, "" if where == "dev" else _live_tag(env), applied)
+        switch = f"git switch --detach {tag} && " if tag and files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
         differences = drift.drift_of(env.dsn, where, files, root, settings)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]
@@ -199,6 +195,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
-            fix = FIXES.get(each.how, CHANGED).format(where=where, name=each.name, switch=switch, yes=_yes(where))
+            fix = FIXES.get(each.how, CHANGED).format(name=each.name, switch=switch, apply=_apply_again(where))
             problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
     refuse(problems)

@@ -194,11 +194,10 @@ def order_in_time(pack: Pack) -> str:
     """Committed, then stamped, and all of it is past."""
     seconds = int(pack.git("show", "--no-patch", "--format=%ct", pack.commit))
     commit = datetime.fromtimestamp(seconds, UTC)
-    times = {"the commit": commit} | {token.stem: seal.token_time(token) for token in pack.tokens}
-    refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times.items() if at > pack.at + SKEW)
-    refuse(
-        Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times.items() if at < commit - SKEW
-    )
+    times = [("the commit", commit)]  # no names as keys: who made the pack names the tokens
+    times += [(token.stem, seal.token_time(token)) for token in pack.tokens]
+    refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times if at > pack.at + SKEW)
+    refuse(Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times if at < commit - SKEW)
     return f"committed {commit:%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -83,6 +83,5 @@ def hash_problems(git: Git, commit: str, hashes_path: str) -> list[str]:
     sums = read_checksums((git.text_at(commit, hashes_path) or "").encode())
     if not sums:
         return [f"{hashes_path} is not in {commit:.9}."]
-    found = {path: git.bytes_at(commit, path) for path in sums}
-    wrong = [path for path, content in found.items() if content is None or sha256(content) != sums[path]]
+    wrong = [path for path in sums if (found := git.bytes_at(commit, path)) is None or sha256(found) != sums[path]]
     return [f"In {commit:.9}, {path} is not what {hashes_path} says." for path in wrong]

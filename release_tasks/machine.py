@@ -100,15 +100,14 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
 
 def _trusted() -> ssl.SSLContext:
     """Return the certificates of REQUESTS_CA_BUNDLE, else the system's, and certifi's where that is installed."""
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
-    if bundle and Path(bundle).is_dir():
-        return ssl.create_default_context(capath=bundle)
-    context = ssl.create_default_context(cafile=bundle or None)
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        is_folder = Path(bundle).is_dir()
+        return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
+    context = ssl.create_default_context()
     with suppress(ImportError):
         import certifi  # a Python from python.org finds none of macOS's
 
-        if not bundle:
-            context.load_verify_locations(certifi.where())
+        context.load_verify_locations(certifi.where())
     return context
 
 

@@ -168,7 +168,6 @@ class Hosts:
 
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
-
         found = dict[str, Any]()
 
         def one(name: str) -> None:

@@ -169,6 +169,18 @@ def quick_initdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def add_hook(repo: Path, name: str, script: str) -> Path:
+    """Make the shell `script` the hook `name` of a repository, bare or not; return its file."""
+    git_dir = subprocess.run(
+        ["git", "rev-parse", "--absolute-git-dir"], cwd=repo, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    hook = Path(git_dir) / "hooks" / name
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+    return hook
+
+
 @dataclass
 class Work:
     """A repository of a small application at `root`, pushed to the bare repository `remote`."""
@@ -206,11 +218,7 @@ class Work:
 
     def refuse_commits(self) -> Path:
         """Let git refuse each commit, as if the run was stopped there, until the file that is returned is gone."""
-        hook = self.root / ".git" / "hooks" / "pre-commit"
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text("#!/bin/sh\nexit 1\n")
-        hook.chmod(0o755)
-        return hook
+        return add_hook(self.root, "pre-commit", "exit 1")
 
     def release_before(self, tag: str) -> None:
         """Tag HEAD as an earlier release, and push the tag."""

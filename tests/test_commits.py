@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 
 from release_tasks.commits import KINDS, Commit, commit_step, harmless, history, lines_of, without_reverts
 from release_tasks.errors import Refused
+from tests.conftest import add_hook
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -205,9 +206,7 @@ def test_a_hook_that_changes_what_we_commit_is_named_and_the_commit_taken_back(
     """R8: each run made a commit more, and nothing named the hook."""
     work.write({"staged.txt": "a person's\n", ".git/hooks/other.sample": ""})
     work.git("add", "staged.txt")
-    before, file = work.git("rev-parse", "HEAD"), work.root / ".git" / "hooks" / hook
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
+    before, file = work.git("rev-parse", "HEAD"), add_hook(work.root, hook, script)
     git = work.layer()
     for even_empty in (True, False):
         with pytest.raises(Refused, match=f"A git hook changed {changed}") as no:
@@ -222,10 +221,7 @@ def test_a_hook_that_changes_what_we_commit_is_named_and_the_commit_taken_back(
 
 def test_a_hook_that_adds_to_the_message_is_no_hindrance(work: Work) -> None:
     """R8"""
-    file = work.root / ".git" / "hooks" / "prepare-commit-msg"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text('#!/bin/sh\nsed -i "1s/^/APP-7 /" "$1"\nprintf "\\n\\nAPP-7\\n" >> "$1"\n')
-    file.chmod(0o755)
+    add_hook(work.root, "prepare-commit-msg", 'sed -i "1s/^/APP-7 /" "$1"\nprintf "\\n\\nAPP-7\\n" >> "$1"')
     git = work.layer()
     commit_step(git, {"VERSION": b"0.1.1\n"}, "release: x", STEP)
     commit_step(git, {"VERSION": b"0.1.1\n"}, "release: x", STEP)

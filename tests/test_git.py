@@ -256,10 +256,7 @@ def test_what_a_stopped_commit_wrote_in_a_submodule_is_known_until_a_hand_change
     docs = work.add_submodule("manual", {"GUIDE.md": "first\n", "OTHER.md": "theirs\n"})
     git, files = work.layer(), {"VERSION": b"0.1.1\n", "manual/GUIDE.md": b"second\n"}
     for where in (docs, work):  # stopped in the submodule; then when it is committed there, but not recorded here
-        hook = Path(where.git("rev-parse", "--absolute-git-dir")) / "hooks" / "pre-commit"
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text("#!/bin/sh\nexit 1\n")
-        hook.chmod(0o755)
+        hook = where.refuse_commits()
         with pytest.raises(Refused):
             git.commit_files(files, "release: both")
         docs.write({".GUIDE.md.4711.incomplete": "seco"})

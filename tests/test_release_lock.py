@@ -16,7 +16,7 @@ from release_tasks.errors import Refused
 from release_tasks.git import Git
 from release_tasks.process import CommandFailed
 from release_tasks.release_lock import FREE, ReleaseLock
-from tests.conftest import Work
+from tests.conftest import Work, add_hook
 
 CloneOf = Callable[[str], Git]
 
@@ -134,10 +134,7 @@ def test_a_push_that_another_s_came_before_is_refused_with_who_it_was(work: Work
 def test_a_push_that_the_remote_refuses_for_another_reason_says_so_and_moves_nothing(work: Work) -> None:
     lock = ReleaseLock(work.layer(), "0.1.1")
     lock.push(what="goes on")
-    hook = work.remote / "hooks" / "update"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\ntest $1 != refs/heads/no || { echo not that one; exit 1; }\n")
-    hook.chmod(0o755)
+    add_hook(work.remote, "update", "test $1 != refs/heads/no || { echo not that one; exit 1; }")
     with pytest.raises(CommandFailed, match="not that one"):
         lock.push("HEAD:refs/heads/no", what="goes on")
     assert lock.state().commit == lock.at
@@ -147,10 +144,7 @@ def test_a_push_that_arrived_though_its_answer_was_lost_goes_on(work: Work) -> N
     """It was told that it had been overtaken, by itself."""
     lock = ReleaseLock(work.layer(), "0.1.1")
     lock.push(what="is begun")
-    hook = work.remote / "hooks" / "post-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
-    hook.chmod(0o755)
+    hook = add_hook(work.remote, "post-receive", "kill -9 $PPID")
     lock.push("HEAD:refs/heads/release/v0.1.1", what="is tagged")
     hook.unlink()
     assert lock.state().summary.startswith("v0.1.1 is tagged") and lock.state().commit == lock.at

@@ -32,6 +32,7 @@ from psycopg import sql
 
 from release_tasks import temporary
 from release_tasks.database.server import Running
+from tests.conftest import add_hook
 from tests.ports import own_port
 
 LITTLE = Path(__file__).with_name("little")
@@ -214,11 +215,7 @@ class World:
 
     def hook(self, name: str, script: str, repo: Path | None = None) -> Path:
         """Install a git hook: a shell script."""
-        hook = Path(git(repo or self.repo, "rev-parse", "--absolute-git-dir")) / "hooks" / name
-        hook.parent.mkdir(exist_ok=True)
-        hook.write_text(f"#!/bin/sh\n{script}\n")
-        hook.chmod(0o755)
-        return hook
+        return add_hook(repo or self.repo, name, script)
 
     def colleague(self) -> Path:
         """Return a colleague's clone."""

@@ -12,6 +12,7 @@ from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import landing, post_release, preconditions
+from tests.conftest import add_hook
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -32,11 +33,8 @@ WORDS = {
 
 def protect(work: Work, hook: str = "update", branch: str = "main") -> Path:
     """Let the remote decline each push of `branch`, as a host does."""
-    path = work.remote / "hooks" / hook
     is_fine = f'[ "$1" != refs/heads/{branch} ]' if hook == "update" else f"! grep -q refs/heads/{branch}$"
-    path.write_text(f"#!/bin/sh\n{is_fine} || {{ echo '{WORDS[hook]}' >&2; exit 1; }}\n")
-    path.chmod(0o755)
-    return path
+    return add_hook(work.remote, hook, f"{is_fine} || {{ echo '{WORDS[hook]}' >&2; exit 1; }}")
 
 
 def archived(work: Work, version: str = "0.1.1") -> Release:
@@ -265,13 +263,11 @@ def test_a_finished_release_stays_over_when_its_support_branch_is_cut(work: Work
 
 
 def test_notes_that_others_outrun_are_pushed_by_the_same_command(hotfix: Release, work: Work, take: Take) -> None:
-    hook = work.root / ".git" / "hooks" / "pre-push"
     push = f"git -C {work.root} push --quiet --no-verify origin main~0:refs/heads/main"
     work.git("switch", "--quiet", "--detach", "main")
     theirs = work.commit({"their.txt": "x"}, "Theirs")
     work.git("switch", "--quiet", hotfix.branch)
-    hook.write_text(f"#!/bin/sh\ngrep --quiet refs/heads/main && {push.replace('main~0', theirs)}; exit 0\n")
-    hook.chmod(0o755)
+    hook = add_hook(work.root, "pre-push", f"grep --quiet refs/heads/main && {push.replace('main~0', theirs)}; exit 0")
     assert states(take, hotfix)[2] == REFUSED
     hook.unlink()
     assert states(take, hotfix) == [DONE, DONE, CHANGED, DONE] and hotfix.git.contains("origin/main", theirs)

@@ -10,7 +10,7 @@ import pytest
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import docs_pack, freeze, notes, preconditions
-from tests.conftest import APP
+from tests.conftest import APP, add_hook
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -33,14 +33,6 @@ def sections(text: str) -> dict[str, str]:
     """Return heading → body of each level-2 section, in order."""
     parts = (part.partition("\n") for part in text.split("\n## ")[1:])
     return {heading: body.strip() for heading, _, body in parts}
-
-
-def hook(work: Work, name: str, script: str) -> None:
-    """Make `script` a hook of the repository."""
-    file = work.root / ".git" / "hooks" / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
 
 
 def tagged(work: Work, tag: str) -> None:
@@ -190,7 +182,7 @@ def test_the_layer_s_own_commits_are_left_out_and_a_person_s_that_looks_like_one
 ) -> None:
     """R8, R10: ours are known by their trailer, also where a hook has put a ticket before the subject."""
     work.release_before("v0.1.0")
-    hook(work, "prepare-commit-msg", 'sed -i "1s/^/APP-7 /" "$1"')
+    add_hook(work.root, "prepare-commit-msg", 'sed -i "1s/^/APP-7 /" "$1"')
     release = work.release(branch="")
     for step in (freeze.lock_the_ddl_order, docs_pack.write_the_docs_pack):
         assert take(step, release).state == CHANGED

@@ -1,6 +1,7 @@
 """A release's code: unpacked once on the releasing machine, submodules included, and the tar of it that hosts get."""
 
 import shlex
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from release_tasks.git import Git
 
 EXECUTABLE = 0o100755  # of git's modes of files
 UNPACK = 120.0  # seconds for one tree
+KEPT = 3  # trees here, with their packages; an older one is made again when it is wanted
 AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
 
 
@@ -27,7 +29,10 @@ def is_ready(root: Path, tag: str, commit: str) -> bool:
 
 
 def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None]) -> Path:
-    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder."""
+    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder.
+
+    Of older releases here the oldest code goes.
+    """
     code = folder_of(git.root, tag)
     if not is_ready(git.root, tag, commit):
         need_commit(git, tag, commit)
@@ -36,6 +41,10 @@ def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None])
         with readable_by_all():
             install(code)
         atomic_write(code.with_suffix(".ready"), commit.encode())
+        ready = sorted((git.root / RECORDS).glob("*/code.ready"), key=lambda mark: mark.stat().st_mtime)
+        for mark in ready[:-KEPT]:
+            mark.unlink()
+            shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
     return code
 
 

@@ -37,7 +37,8 @@ def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
     if as_json:
         screen.as_json({"environments": rows, "next": ahead})
     else:
-        short = [row | {"commit": (row["commit"] or "")[:9]} for row in rows]
+        words = {True: "yes", False: "no"}
+        short = [row | {"commit": (row["commit"] or "")[:9], "drift": words.get(row["drift"])} for row in rows]
         cells = [[fact, *("–" if row[fact] in ("", None) else row[fact] for row in short)] for fact in FACTS]
         screen.table("", ["", *(row["environment"] for row in rows)], cells)
         screen.say(f"Next: {ahead}   (inv status)" if ahead else "No release is under way.")
@@ -70,7 +71,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
             row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
         with screen.busy(f"Comparing {name} with a scratch server"):
             found = drift.drift_of(env.dsn, name, pack, git.root, settings)
-        row["drift"] = "yes" if any(not settings.ddl.excepts(str(each)) for each in found) else "no"
+        row["drift"] = any(not settings.ddl.excepts(str(each)) for each in found)
 
 
 def history(config: Any, where: str, as_json: bool) -> None:

@@ -59,7 +59,7 @@ def test_code_that_no_release_has_put_there_is_shown_as_it_is(
     monkeypatch.setattr(running.apply, "last_version", lambda *_: "0.1.0")
     row: dict[str, Any] = {}
     running._look(row, "production", release.git, release.settings)
-    assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"]
+    assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"] is True
 
 
 def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(

@@ -104,7 +104,7 @@ def _rows_are_as_they_are(little: World, ran: Ran) -> None:
     assert ran.code == 0, ran.output
     found = ran.json
     dev, staging, production = found["environments"]
-    assert found["next"] == "" and (staging["drift"], production["drift"]) == ("no", "no")
+    assert found["next"] == "" and (staging["drift"], production["drift"]) == (False, False)
     assert "could not be reached" in dev["problem"] and dev["ddl"]
     assert (staging["answers"], staging["ddl"], staging["unapplied"]) == ("0.1.2", "0.1.2", 0)
     assert production["answers"] == "0.1.1" and production["ddl"] == "0.1.2" and production["unapplied"] == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, requirements, screen, temporary, versions
-from release_tasks.checks import document, web
+from release_tasks.checks import browser, document
 from release_tasks.command_line import REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
@@ -49,7 +49,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
     if document.uses_a_browser(root):
         with screen.busy("Starting the browser"):  # section 2 does it after the environments
-            web.start_once()
+            browser.start_once()
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began, folder = time.monotonic(), _new_folder(keep)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import screen
-from release_tasks.checks import deployed, document, runner
+from release_tasks.checks import document, runner
 from release_tasks.command_line import words_after_dashes
 from release_tasks.config import project_root
 from release_tasks.database.pack import pack_at
@@ -83,7 +83,7 @@ def check_conditions(
         facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
         facts["placed"] = str(env.hosts.path_of(release.tag) or "")
     target, files = runner.target_of(env, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
-    results = runner.run(target, [Path(deployed.__file__), *files], evidence, *options)
+    results = runner.run(target, [runner.HERE / "deployed.py", *files], evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
     ran = {each.test.partition("[")[0] for each in results}
     results += [Result("", INCONCLUSIVE, "Its test did not run.", test=test) for test in items if test not in ran]

@@ -16,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from release_tasks import process
 from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target, document
+from release_tasks.checks.browser import launch_options
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.database import structure
@@ -204,8 +205,6 @@ def view(context: Any, api: Any, record_property: Record) -> Callable[..., None]
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     """pytest-playwright's, for the browser of this machine."""
-    from release_tasks.checks.web import launch_options
-
     return {**launch_options(), **browser_type_launch_args}
 
 

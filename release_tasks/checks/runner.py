@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from release_tasks import process, screen
 from release_tasks.checks import VARIABLE, Target
-from release_tasks.checks.web import node_of_playwright
+from release_tasks.checks.browser import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.files import read_text, records_folder

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,21 +12,11 @@ from urllib.parse import urldefrag
 
 import requests
 
-from release_tasks import node
 from release_tasks.checks import CheckFailed, Inconclusive, Record
 from release_tasks.masks import short
 
 LOGIN = re.compile(r"log-?in|sign-?in|\bo?auth\d?\b|\bsso\b", re.IGNORECASE)
 as_text = partial(dumps, ensure_ascii=False, sort_keys=True)  # by which true is neither "true" nor 1
-NODE = "PLAYWRIGHT_NODEJS_PATH"  # by which Playwright finds its Node; its own needs libatomic1, which may be missing
-NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "microsoft-edge", "chrome", "msedge")
-USUAL = (  # where installers of macOS and Windows put it, which is not on PATH
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
-    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
-)
-GET_ONE = "python -m playwright install chromium   # or set BROWSER_BIN to one that is there"
-GET_A_SANDBOX = "sudo apt-get install chromium-sandbox   # on Debian; on Ubuntu Google Chrome's own package has it"
 ERROR_WORDS = (
     r"(?i)\b(something went wrong|(application|internal server|unexpected|unhandled( runtime)?) error|"
     r"an error (has )?occurred|failed to (fetch|load)|(service|temporarily) unavailable|bad gateway|gateway timeout|"
@@ -157,29 +146,3 @@ def check_view(
     if wrong:
         raise CheckFailed(f"{path} {', '.join(dict.fromkeys(wrong))}.")
     record("view", f"{path} in {time.monotonic() - began:.1f} s")
-
-
-def start_once() -> str:
-    """Start the browser, open a page, and return which browser it is. Raises `Inconclusive` with its own words."""
-    from playwright.sync_api import sync_playwright
-
-    os.environ |= node_of_playwright()
-    try:
-        with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
-            browser.new_page().goto("data:text/html,<main>A page</main>")
-            return f"{launch_options()['executable_path'] or 'Chromium of Playwright'}, {browser.version}"
-    except Exception as error:  # Playwright's, and whatever hinders its Node
-        said = re.findall(r"\[err\] (?:\[[^]]*\] )?(.+)", str(error)) or str(error).splitlines()
-        hint = GET_A_SANDBOX if "No usable sandbox" in str(error) else GET_ONE
-        raise Inconclusive(f"The browser does not start: {short(said[0])}", hint) from None
-
-
-def node_of_playwright() -> dict[str, str]:
-    """Return the variable that lets Playwright run on the wheel's Node, unless it is set."""
-    return {NODE: os.environ.get(NODE) or str(node.wheel_node() or "")}
-
-
-def launch_options() -> dict[str, Any]:
-    """Return how to launch BROWSER_BIN, or one that is installed, or Playwright's own; for root without a sandbox."""
-    found = os.environ.get("BROWSER_BIN") or next(filter(None, map(shutil.which, NAMES + USUAL)), None)
-    return {"executable_path": found, "chromium_sandbox": not hasattr(os, "geteuid") or os.geteuid() != 0}

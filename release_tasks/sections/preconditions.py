@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from release_tasks import ddl, embedded, environments, lines, node, suites, versions
-from release_tasks.checks import document, web
+from release_tasks.checks import browser, document
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
@@ -201,7 +201,7 @@ def try_signing(release: Release, sign: bool = False) -> str:
 def try_browser(release: Release) -> str:
     """The browser that checks the views starts, and opens a page."""
     release.only_in_a_run()
-    return web.start_once() if document.uses_a_browser(release.root) else "no test uses a browser"
+    return browser.start_once() if document.uses_a_browser(release.root) else "no test uses a browser"
 
 
 @until_published

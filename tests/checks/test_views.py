@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from release_tasks.checks import Target, runner, web
+from release_tasks.checks import Target, browser, runner
 from release_tasks.checks.web import Api, check_view
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED
 from tests.checks.conftest import Came, came_to
@@ -131,9 +131,9 @@ def site(served: Site) -> Site:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Any]:
-    os.environ |= web.node_of_playwright()
+    os.environ |= browser.node_of_playwright()
     with sync_playwright() as playwright:
-        one = playwright.chromium.launch(**web.launch_options())
+        one = playwright.chromium.launch(**browser.launch_options())
         yield one
         one.close()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from release_tasks import evidence_tasks
-from release_tasks.checks import web
+from release_tasks.checks.browser import launch_options, node_of_playwright
 from release_tasks.evidence import bag, report
 from release_tasks.git import Git
 from release_tasks.release import Release
@@ -88,8 +88,8 @@ def data(tmp_path: Path) -> Path:
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    os.environ |= web.node_of_playwright()
-    with sync_playwright() as playwright, playwright.chromium.launch(**web.launch_options()) as browser:
+    os.environ |= node_of_playwright()
+    with sync_playwright() as playwright, playwright.chromium.launch(**launch_options()) as browser:
         yield browser
 
 

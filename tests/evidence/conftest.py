@@ -26,7 +26,7 @@ FILES = {
     "SOURCE_TAG": "v0.1.1\n",
     "docs/HASHES.sha256.txt": "# none\n",
     "ddl/ORDER.lock": "# x\n",
-    ".gitattributes": "docs export-ignore\nSOURCE_TAG export-subst\n*.txt text eol=crlf\n",
+    ".gitattributes": "docs export-ignore\nSOURCE_TAG export-subst\n*.txt text eol=crlf\n*.dat text\n",
     "bin/run me (1).sh": "#!/bin/sh\n$Id$\n",
     "text.txt": "one\ntwo\n",
     ".gitignore": "kept.log\n",
@@ -52,7 +52,10 @@ def tagged(own_git: None, server: Running, tmp_path_factory: pytest.TempPathFact
     (work.root / "bin" / "run me (1).sh").chmod(0o755)
     (work.root / "a link").symlink_to("docs/HASHES.sha256.txt")
     (work.root / "kept.log").write_text("ignored by git, but committed\n")
+    (work.root / "crlf.dat").write_bytes(b"one\r\ntwo\r\n")
     work.git("add", "--all", "--force")
+    crlf = work.git("hash-object", "-w", "--no-filters", "crlf.dat")  # as git would not commit it by its attributes
+    work.git("update-index", "--add", "--cacheinfo", f"100644,{crlf},crlf.dat")
     work.git("commit", "--quiet", "--message", "release")
     work.git("tag", "--annotate", "--message", "App v0.1.1", "v0.1.1")
     work.commit({"docs/releases/v0.1.1.md": "# App v0.1.1\n"}, "notes")

@@ -129,4 +129,4 @@ def test_another_implementation_finds_the_same_swhids(good: Good, tmp_path: Path
 
 def test_a_source_with_odd_names_modes_and_links_is_the_tagged_tree(good: Good, verified: Verify) -> None:
     found = verified(good)["source"]
-    assert found.is_pass and found.observed == ("15 files",)
+    assert found.is_pass and found.observed == ("16 files",)

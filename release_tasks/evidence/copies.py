@@ -6,6 +6,7 @@ A name holds a hash of what was added to the pack so far, and of who can read it
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,9 +24,14 @@ def name_of(place: Place) -> str:
 
 
 def sums_of(kept: Path, pack: Path, name: str, recipients: Sequence[str]) -> Path:
-    """Return the list of hashes in the folder `kept` of the files made of `pack` as it is now; it is written last."""
+    """Return the list of hashes in the folder `kept` of the files made of `pack` as it is now; it is written last.
+
+    What is encrypted is another file each time, so that it gets another name too.
+    """
     filings = [str(file_hashes(folder)) for folder in sorted(pack.parent.glob("filing-*"))]
-    return kept / f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}.sha512"
+    state = f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}"
+    new = kept / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
+    return next(kept.glob(f"{state}*.sha512"), new)
 
 
 def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
@@ -92,7 +98,11 @@ def copy(place: Place, root: Path, sums: Path) -> None:
             if isinstance(place, str):
                 (root / place).mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
                 back, done = root / place / f".{file.name}.incomplete", root / place / file.name
-                shutil.copyfile(file, back)
+                try:
+                    shutil.copyfile(file, back)
+                except OSError:
+                    back.unlink(missing_ok=True)  # a full disk gets its space back
+                    raise
             else:
                 back, done = Path(folder, file.name), receipt(file, place)
                 for command, given in zip(place, (file, back), strict=True):

@@ -4,16 +4,17 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import process
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.evidence import bag
 from release_tasks.files import atomic_write
+from release_tasks.machine import parsed
 from release_tasks.masks import short
 
 NAMESPACE = "evidence-pack"
@@ -44,7 +45,7 @@ def signature_of(file: Path) -> Path:
 
 
 def signer_of(file: Path, allowed: Path, at: datetime) -> str:
-    """Return who of the file `allowed` has signed `file`, by a key that was valid `at`. Raises `Refused`."""
+    """Return who of the file `allowed` has signed `file`, by which key, which was valid `at`. Raises `Refused`."""
     ours = ["-f", str(allowed), "-s", str(signature_of(file)), f"-Overify-time={at:%Y%m%d%H%M%SZ}"]
     found = process.run(["ssh-keygen", "-Y", "find-principals", *ours], check=False)
     if not (who := found.stdout.splitlines()):
@@ -54,7 +55,7 @@ def signer_of(file: Path, allowed: Path, at: datetime) -> str:
         verified = process.run(words, check=False, stdin=content)
     if verified.code:
         raise Refused(f"it is not what {who[0]} has signed: {verified.tail(1)}")
-    return who[0]
+    return verified.stdout.partition(" signature for ")[2].strip() or who[0]  # and by which key
 
 
 def token_of(folder: Path, url: str) -> Path:
@@ -69,13 +70,14 @@ def need_certificates(ca: Path) -> None:
     except OSError:  # SSLError is one
         found = "no certificate in it" if ca.is_file() else "no file"
         hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
+        hint = hint if ca.is_file() else f"ls -l {ca.parent}   # the authority has it on its pages"
         raise Refused(f"{ca}: found {found}, expected root certificates as PEM.", hint) from None
 
 
 def stamp(folder: Path, url: str, ca: Path) -> None:
     """Let the authority at `url` stamp the pack in `folder`: query, reply and `ca` go into its anchors.
 
-    Raises `Refused` or `OSError` where it does not answer, or with what `ca`, its certificate, does not vouch for.
+    Raises `Refused` where it does not answer, or with what `ca`, its certificate, does not vouch for.
     """
     import requests
 
@@ -84,11 +86,16 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
     with TemporaryDirectory() as temporary:
         query, reply = Path(temporary, "query"), Path(temporary, "reply")
         process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])
-        answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
-        answer.raise_for_status()
+        try:
+            answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            raise Refused(f"it does not answer: {short(str(error).rpartition(': ')[2])}") from None
         reply.write_bytes(answer.content)
         if why := _doubt(reply, ca, "-queryfile", query):
-            raise Refused(f"it has answered, but {ca} does not vouch for that: {why}")
+            kind = answer.headers.get("Content-Type", "")
+            kind = "" if kind.startswith("application/timestamp-reply") else f" with {kind or 'what is no timestamp'}"
+            raise Refused(f"it has answered{kind}, but {ca} does not vouch for that: {why}")
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
 
@@ -115,12 +122,35 @@ def _doubt(token: Path, ca: Path, *how: str | Path) -> str:
     """Return why openssl takes the reply `token` for no proof, "" where it takes it for one."""
     ran = process.run(["openssl", "ts", "-verify", *how, "-in", token, "-CAfile", ca], check=False)
     found = REASON.search(ran.stderr)
-    return short(": ".join(filter(None, found.groups())) if found else ran.tail(1)) if ran.code else ""
+    why = short(": ".join(filter(None, found.groups())) if found else ran.tail(1)) if ran.code else ""
+    return f"its root is not in {ca.name}: {why}" if "self-signed certificate" in why or "local issuer" in why else why
+
+
+def chain_problems(lines: Sequence[bytes], first: str) -> Iterator[Problem]:
+    """Yield which of `lines` does not name the SHA-512 of the line before, or of the first one `first`."""
+    previous = first
+    for number, line in enumerate(lines, 1):
+        if parsed(line.decode(errors="replace")).get("previous") != previous:
+            yield Problem(f"line {number} does not follow what is before it")
+        previous = hashlib.sha512(line).hexdigest()
 
 
 def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: str) -> int:
-    """Append those of `rows` that `file` has not got, each with the SHA-512 of the line before, and sign it anew."""
+    """Append those of `rows` that `file` has not got, each with the SHA-512 of the line before, and sign it anew.
+
+    Raises `Refused` where `file` is not as it was left: what somebody has changed would be signed with it.
+    """
     lines = file.read_bytes().splitlines() if file.exists() else []
+    problems = [*chain_problems(lines, first)]
+    if key and signature_of(file).exists():
+        with TemporaryDirectory() as folder:
+            (allowed := Path(folder, "evidence.signing_key")).write_bytes(allowed_signers("us", root, key))
+            try:
+                signer_of(file, allowed, datetime.now(UTC))
+            except Refused as no:
+                problems += no.problems
+    back = f"Bring {file.name} back as it was signed. With a new key: remove {signature_of(file).name}, then run again."
+    refuse(Problem(f"{file} is not as it was left: {each.what}.", back) for each in problems)
     known = [{name: value for name, value in json.loads(line).items() if name != "previous"} for line in lines]
     new = [row for row in json.loads(json.dumps(rows, default=str)) if row not in known]
     for row in new:

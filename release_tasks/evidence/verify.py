@@ -64,6 +64,10 @@ class Pack:
     def tokens(self) -> list[Path]:
         return sorted(self.folder.glob("anchors/*.tsr"))
 
+    @property
+    def addenda(self) -> list[Path]:
+        return sorted(self.folder.glob("addenda/*.jsonl"))
+
     def text(self, name: str) -> str:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 
@@ -203,23 +207,25 @@ def order_in_time(pack: Pack) -> str:
 
 def addenda(pack: Pack) -> str:
     """Addenda are chained to the pack, and signed."""
-    found, root = sorted(pack.folder.glob("addenda/*.jsonl")), bag.digest(pack.folder / bag.ROOT)
-    return listed(f"{file.name}: {_chain(pack, file, root)}" for file in found)
+    found = chains(pack)
+    return listed([*([found] if found else []), *(pack.signer(file, pack.at) for file in pack.addenda)])
+
+
+def chains(pack: Pack) -> str:
+    """Addenda are chained to the pack."""
+    root = bag.digest(pack.folder / bag.ROOT)
+    return listed(f"{file.name}: {_chain(file, root)}" for file in pack.addenda)
 
 
 def index(pack: Pack) -> str:
     """An index: each line follows the one before, and it is signed."""
-    return _chain(pack, pack.path, "")
+    return f"{_chain(pack.path, '')}, {pack.signer(pack.path, pack.at)}"
 
 
-def _chain(pack: Pack, file: Path, previous: str) -> str:
-    problems = []
-    for number, line in enumerate(lines := file.read_bytes().split(b"\n")[:-1], 1):
-        if json.loads(line)["previous"] != previous:
-            problems.append(Problem(f"{file.name}, line {number}, does not follow what is before it"))
-        previous = hashlib.sha512(line).hexdigest()
-    refuse(problems)
-    return f"{counted(len(lines), 'line')}, {pack.signer(file, pack.at)}"
+def _chain(file: Path, previous: str) -> str:
+    lines = file.read_bytes().split(b"\n")[:-1]
+    refuse(Problem(f"{file.name}, {each.what}") for each in seal.chain_problems(lines, previous))
+    return counted(len(lines), "line")
 
 
 BAG = (plain_files, manifests, exact_files, hashes)

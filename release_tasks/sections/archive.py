@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
+from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
 from release_tasks.release import Release, Step, until_live
@@ -44,7 +45,8 @@ def build_the_evidence_pack(release: Release) -> Step:
         return f"{shown(folder, release)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}"
     require(release.runs_in_production, "after production runs it")
     folders = [release.root / place for place in places if isinstance(place, str)]
-    tars = [tar for each in folders for tar in sorted(each.glob(f"{pack.name_of(release)}.????????.tar"))]
+    tars = [tar for each in folders for tar in each.glob(f"{pack.name_of(release)}.*.tar")]
+    tars.sort(key=lambda tar: (tar.stat().st_size, tar.stat().st_mtime), reverse=True)  # a pack only ever grows
     yield f"fetch it back from {tars[0].parent}" if tars else f"write {shown(folder, release)}"
     incomplete = folder.with_name(f".{folder.name}.incomplete")
     for tar in tars:
@@ -106,7 +108,7 @@ def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: 
         try:
             missing[name]()
         except (Refused, OSError) as error:
-            release.unreachable[name] = short(error)
+            release.unreachable[name] = short(problem_of(error).what if isinstance(error, OSError) else error)
     return done
 
 
@@ -125,7 +127,7 @@ def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
     """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
     hint, tag = f"Move {found.path} away and keep it, then run again.", release.git.object_named(release.tag_ref)
     # A look does not read all of it.
-    checks = tuple(each for each in verify.BAG if not (release.only_checks and each is verify.hashes))
+    checks = tuple(it for it in (*verify.BAG, verify.chains) if not (release.only_checks and it is verify.hashes))
     checked = [each for each in verify.results(found, checks) if not each.is_pass]
     if not checked and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
         return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]

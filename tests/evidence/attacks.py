@@ -503,12 +503,12 @@ def stamps(good: Good, *rows: dict[str, str], first: str = "") -> Path:
     return file
 
 
-@attack("addenda", "line 1, does not follow")
+@attack("addenda", "line 1 does not follow")
 def the_addendum_of_another_pack(good: Good) -> None:
     stamps(good, {"a": "1"}, first="0" * 128)
 
 
-@attack("addenda", "line 2, does not follow")
+@attack("addenda", "line 2 does not follow")
 def reordered_addenda(good: Good) -> None:
     file = stamps(good, {"a": "1"}, {"a": "2"}, {"a": "3"})
     lines = file.read_bytes().splitlines(keepends=True)
@@ -516,7 +516,7 @@ def reordered_addenda(good: Good) -> None:
     seal.sign(file, good.folder, str(good.key))
 
 
-@attack("addenda", "line 2, does not follow")
+@attack("addenda", "line 2 does not follow")
 def an_edited_addendum(good: Good) -> None:
     edited(stamps(good, {"a": "1"}, {"a": "2"}), '"a": "1"', '"a": "9"')
 
@@ -564,7 +564,15 @@ def a_tar_with_the_wrong_root_folder(good: Good) -> Path:
     return tarred(good, name="another")
 
 
-@attack("plain_files", "cannot be read")
+@attack("plain_files", "something follows the zeros that end a tar")
+def a_tar_after_the_tar(good: Good) -> Path:
+    """GNU tar's --ignore-zeros unpacks both."""
+    tar = tarred(good)
+    tar.write_bytes(2 * tar.read_bytes())
+    return tar
+
+
+@attack("plain_files", "cannot be read|lacks the zeros")
 def a_truncated_tar(good: Good) -> Path:
     tar = tarred(good)
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.evidence import authority, bag, copies, seal, verify
+from release_tasks.errors import Refused
+from release_tasks.evidence import authority, bag, copies, pack, seal, verify
 from release_tasks.outcome import Result
+from tests.conftest import Work
 from tests.evidence.attacks import Good, stamps, tarred
 from tests.evidence.conftest import Verify
 
@@ -170,6 +172,24 @@ def test_by_hand_a_damaged_pack_does_not_pass(copied: Good, tmp_path: Path, path
     assert _bare(copied.folder, commands).returncode != 0
 
 
+def test_by_hand_the_source_of_a_tree_with_a_submodule_passes(work: Work, tmp_path: Path) -> None:
+    """It was called another tree: the source has an empty folder for a submodule."""
+    text = (ROOT / "release_tasks/evidence/VERIFY.md").read_text(encoding="utf-8")
+    work.git("update-index", "--add", "--cacheinfo", f"160000,{work.git('rev-parse', 'HEAD')},lib")
+    work.git("commit", "--quiet", "--message", "a submodule")
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    (data := tmp_path / "pack" / "data").mkdir(parents=True)
+    pack.source(work.release(), data)
+    text = text.replace("<name>", next(data.glob("source/*.tar")).stem).replace("<tag>", "v0.1.1")
+    steps = [text[text.index(begin) : text.index(end)] for begin, end in (("\n6. ", "\n7. "), ("\n8. ", "\n9. "))]
+    commands = [line.strip() for step in steps for line in step.splitlines() if line.startswith(" " * 8)]
+    ran = _bare(data.parent, commands)
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stdout + ran.stderr
+    (tmp_path / "source" / "lib" / "more").write_text("not in the tag")
+    ran = _bare(data.parent, [commands[-3], commands[-1]])
+    assert (ran.returncode, ran.stdout) == (1, "lib/more\n"), ran.stdout + ran.stderr
+
+
 def _bare(folder: Path, commands: list[str]) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(["/usr/local/bin", "/usr/bin", "/bin"])
     argv = ["env", "-i", f"PATH={path}", "sh", "-e", "-c", "\n".join(commands)]
@@ -185,11 +205,11 @@ def test_an_index_is_verified_line_by_line(good: Good, tmp_path: Path) -> None:
     def check() -> Result:
         return next(verify.results(verify.Pack(file, tmp_path, good.allowed), (verify.index,)))
 
-    assert check().observed == ("3 lines, app",)
+    assert check().observed[0].startswith("3 lines, app with ED25519 key SHA256:")
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([lines[1], lines[0], lines[2]]))
     seal.sign(file, tmp_path, str(good.key))
-    assert "line 1, does not follow" in check().message
+    assert "line 1 does not follow" in check().message
     file.write_bytes(b"".join(lines[:2]))
     assert "is not what app has signed" in check().message or "no key of" in check().message
     file.with_name("index.jsonl.sig").unlink()
@@ -208,4 +228,18 @@ def test_lines_that_were_not_signed_before_a_kill_are_signed_later(
         patch.setattr(seal, "sign", killed)
         seal.append(file, rows, "", tmp_path, str(good.key))
     assert seal.append(file, rows, "", tmp_path, str(good.key)) == 0
-    assert seal.signer_of(file, good.allowed, NOW + timedelta(minutes=5)) == "app"
+    assert seal.signer_of(file, good.allowed, NOW + timedelta(minutes=5)).startswith("app with ED25519 key SHA256:")
+
+
+@pytest.mark.parametrize(("signed", "line"), [(True, -1), (False, 0)])
+def test_what_somebody_has_changed_is_not_signed_anew(good: Good, tmp_path: Path, signed: bool, line: int) -> None:
+    """It was: lines were added below, and all of them signed, so that a forged one passed."""
+    file, key = tmp_path / "index.jsonl", str(good.key) if signed else ""
+    rows = [{"project": name, "version": "0.1.1"} for name in "abc"]
+    seal.append(file, rows[:2], "", tmp_path, key)
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b"0.1.1", b"6.6.6")
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(Refused, match=r"index\.jsonl is not as it was left: (no key of|it is not what|line 2 does)"):
+        seal.append(file, rows, "", tmp_path, key)
+    assert file.read_bytes() == b"".join(lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import psycopg
 import pytest
 
 from release_tasks.errors import Refused
-from release_tasks.evidence import authority, bag, verify
+from release_tasks.evidence import authority, bag, seal, verify
 from release_tasks.evidence.settings import Evidence
 from release_tasks.machine import point_link
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
@@ -215,7 +217,7 @@ def test_an_answer_that_another_authority_has_signed_is_no_stamp(
     stamped = rest()[0]
     assert stamped.state == MANUAL and "openssl" not in stamped.text
     assert f"has answered, but {tmp_path / 'two' / 'tsa.pem'} does not vouch for that: " in stamped.text
-    assert "self-signed certificate" in stamped.text
+    assert "its root is not in tsa.pem: " in stamped.text
     assert not (packed / "anchors").exists()
 
 
@@ -311,6 +313,62 @@ def test_who_may_read_it_may_be_said_later(
     settings(release, recipients=[str(x25519.Identity.generate().to_public())], places=["../vault"])
     assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
     assert len(list((work.root.parent / "vault").glob("*.tar.age"))) == 1
+
+
+def test_files_that_are_lost_here_are_written_anew_beside_their_copies(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], work: Work
+) -> None:
+    """What is encrypted is other bytes each time: under the same name a whole copy was called damaged."""
+    from pyrage import x25519
+
+    settings(release, recipients=[str(x25519.Identity.generate().to_public())], places=["../vault"])
+    assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
+    shutil.rmtree(release.folder / "archive")
+    assert states(rest()) == [DONE, CHANGED, CHANGED, MANUAL]
+    sums = sorted((work.root.parent / "vault").glob("*.sha512"))
+    assert len(sums) == 2
+    subprocess.run(["sha512sum", "--check", "--quiet", *sums], cwd=sums[0].parent, check=True)
+
+
+def test_a_pack_that_is_lost_here_comes_back_with_all_that_was_added(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], tmp_path: Path, take: Callable[..., Outcome]
+) -> None:
+    """The first good tar by name was taken, and a name is a hash."""
+    rest()
+    for number in range(3):
+        seal.append(
+            packed / "addenda" / "stamps.jsonl", [{"number": number}], bag.digest(packed / bag.ROOT), tmp_path, ""
+        )
+        rest()
+    there = bag.state_of(packed)
+    shutil.rmtree(packed)
+    assert take(archive.build_the_evidence_pack, release).state == CHANGED
+    assert bag.state_of(packed) == there
+
+
+def test_an_addendum_that_does_not_follow_the_pack_is_not_archived(
+    packed: Path, release: Release, tmp_path: Path, take: Callable[..., Outcome]
+) -> None:
+    file = packed / "addenda" / "stamps.jsonl"
+    seal.append(file, [{"app": "one"}, {"app": "two"}], bag.digest(packed / bag.ROOT), tmp_path, "")
+    assert what(packed, release) == ""
+    file.write_bytes(file.read_bytes().replace(b"one", b"six"))
+    assert "stamps.jsonl, line 2 does not follow what is before it" in what(packed, release)
+    assert take(archive.build_the_evidence_pack, release).state == REFUSED
+
+
+def test_a_full_place_gets_its_space_back(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path, to: Path) -> None:
+        to.write_bytes(b"as much as fits")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        assert "cannot be used: No space left on device" in rest()[2].text
+    assert list((work.root.parent / "vault").iterdir()) == []
+    assert rest()[2].state == CHANGED
 
 
 def test_what_comes_back_otherwise_is_no_copy(

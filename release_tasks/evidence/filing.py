@@ -19,6 +19,8 @@ from release_tasks.release import Release
 HINT = """In invoke.yaml, release: {evidence: {filing: {include: ["src/**/*.ts", "db/*.sql"]}}}"""
 FIELDS = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
 KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
+LANGUAGES = {"ts": "TypeScript", "tsx": "TypeScript", "js": "JavaScript", "mjs": "JavaScript", "sql": "SQL"}
+LANGUAGES |= {"py": "Python", "sh": "Shell", "css": "CSS", "html": "HTML", "json": "JSON"}  # by a file's ending
 # Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
 SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[A-Z0-9]{16}\b|\b(gh[pousr]|npm|sk_live|glpat|xox[abprs])[_-][\w-]{16}"
@@ -50,13 +52,15 @@ def prepare(release: Release, office: str) -> Iterator[str]:
         atomic_write(sums, checksum_lines({deposit.name: bag.digest(deposit)}))
     copies.check(sums, folder)
     digest, date = bag.digest(deposit), ("show", "--no-patch", "--format=%cs", release.commit)
-    languages = sorted({Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()})
+    endings = {Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()}
+    languages = sorted({LANGUAGES.get(ending, ending) for ending in endings})
     form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
     form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}
     missing = [name for name in FIELDS[office].split() if not form.get(name)]
     form |= dict.fromkeys(missing, "MISSING")
     checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
-    lines = "".join(f"- {name}: {value}\n" for name, value in form.items())
+    said = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in form.items()}
+    lines = "".join(f"- {name}: {value}\n" for name, value in said.items())
     texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "form.md": lines, "CHECKLIST.md": checklist}
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())

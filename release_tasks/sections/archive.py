@@ -42,7 +42,8 @@ def build_the_evidence_pack(release: Release) -> Step:
     folder, places = pack_folder(release), release.settings.evidence.places
     if folder.exists():
         refuse(pack_problems(verify.Pack(folder, folder), release))
-        return f"{shown(folder, release)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}"
+        unread = "; a run compares its hashes" if release.only_checks else ""
+        return f"{shown(folder, release)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}{unread}"
     require(release.runs_in_production, "after production runs it")
     folders = [release.root / place for place in places if isinstance(place, str)]
     tars = [tar for each in folders for tar in each.glob(f"{pack.name_of(release)}.*.tar")]

@@ -137,9 +137,12 @@ def test_the_command_shows_a_row_for_each_check_and_exits_by_them(copied: Good, 
     trusted = ("--allowed-signers", str(copied.allowed), "--tsa-ca", str(copied.ca))
     ran = inv(ROOT, str(copied.folder), *trusted)
     assert ran.returncode == 0 and "11 of 11 pass" in ran.stdout, ran.stdout + ran.stderr
+    day = f"{datetime.now(UTC):%Y-%m-%d}"  # all of it: its midnight is before the stamp
+    assert inv(ROOT, str(copied.folder), *trusted, "--at", day).returncode == 0
     (copied.folder / "data" / "VERSION").write_text("0.1.2\n")
     ran = inv(ROOT, str(copied.folder), *trusted, "--json")
     assert ran.returncode == 1 and "Traceback" not in ran.stdout + ran.stderr
+    assert "inv evidence.verify" not in ran.stderr and "compare it with another copy" in ran.stderr
     rows = {row["name"]: row for row in json.loads(ran.stdout)}
     assert len(rows) == 11 and rows["Every file has both its hashes"]["message"] == "data/VERSION is not as listed"
     ran = inv(ROOT, str(tmp_path / "nowhere"))

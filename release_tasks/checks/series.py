@@ -46,12 +46,13 @@ class Series:
         ages = sorted(((clock - times[0] if times else inf, name) for name, clock, times in found), reverse=True)
         wrong = [f"has no row for {name}" for age, name in ages if age == inf]
         wrong += [f"the newest row of {name} is {-age:.1f} s in the future" for age, name in ages if age < -AHEAD]
-        wrong += [f"the newest row of {name} is {age:.1f} s old" for age, name in ages if within < age < inf]
+        old = [(age, name) for age, name in ages if not age <= within and age != inf]  # NaN is no age
+        wrong += [f"the newest row of {name} is {age:.1f} s old" for age, name in old]
         self._conclude(wrong, f"{counted(len(ages), 'key')}, the oldest {ages[0][0]:.1f} s old")
 
     def has_no_gaps(self, every: float, window: float = 600, late: float = 15) -> None:
         """Raise `CheckFailed` with each gap of each expected key: no row for 1.5 times `every`, or `late` more now."""
-        if window <= every * 1.5 + late:
+        if not window > every * 1.5 + late:
             raise ValueError(f"window is {window:g} s; expected more than every * 1.5 + late: a dead key would pass")
         gaps = list[tuple[float, str, str]]()
         for name, clock, times in self._times(WINDOW, window):
@@ -72,7 +73,7 @@ class Series:
         if self.unit not in UNITS:
             raise ValueError(f"unit is {self.unit!r}; expected one of {', '.join(UNITS)}")
         moment = self.db.execute(f"select {self.time} from {self.table} limit 0".encode())
-        if (found := (moment.description or [])[0].type_display) not in UNITS[self.unit][0].split():
+        if (found := (moment.description or [])[0].type_display.partition("(")[0]) not in UNITS[self.unit][0].split():
             hint = 'unit="ms" for milliseconds; for another zone, time="ts at time zone \'UTC\'"'
             said = f"{self.time} of {self.table} is of type {found}; expected {self.unit}."
             raise Inconclusive(said, hint, final=True)

@@ -53,6 +53,27 @@ def sample(dsn: str, symbol: str, *ages: float) -> None:
                 connection.execute(f"insert into {table} values (%s, {time.format(age)})".encode(), [symbol])
 
 
+def test_a_column_may_name_how_exact_it_is(ask: Ask, dsn: str) -> None:
+    """It was refused: timestamptz(3) is what many tools make."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("alter table samples alter ts type timestamptz(3)")
+        connection.execute("alter table samples_ms alter ts_ms type numeric(20, 0)")
+    sample(dsn, "BTC", 1)
+    sample(dsn, "ETH", 1)
+    for where in WHERE.values():
+        assert ask("is_fresh", {"within": 600}, **where).outcome == PASSED
+
+
+def test_what_is_no_number_is_not_fresh(ask: Ask, dsn: str) -> None:
+    sample(dsn, "BTC", 1)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("alter table samples_ms alter ts_ms type float8")
+        connection.execute("insert into samples_ms values ('ETH', 'NaN')")
+    assert "the newest row of ETH is nan s old" in ask("is_fresh", FRESH, **WHERE["ms"]).message
+    with pytest.raises(ValueError, match="a dead key would pass"):
+        ask("has_no_gaps", {**GAPS, "every": float("nan")}, **WHERE["timestamptz"])
+
+
 # Fresh
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -61,6 +62,39 @@ def test_a_warning_in_colours_is_one_as_well(deployed, app):
     here = deployed()
     say(app, "\x1b[33mWARNING\x1b[39m:  there is no transaction in progress\n")
     assert check(here).outcome == FAILED
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR:root:boom",
+        "[ERROR] boom",
+        "2026-01-01 12:00:00,000 CRITICAL app: boom",
+        "error: boom",
+        '{"level":"error","msg":"boom"}',
+        '{"level":50,"msg":"boom"}',
+        "time=12:00 level=error msg=boom",
+        "Traceback (most recent call last):\n  File …\nboom: x",
+    ],
+)
+def test_trouble_is_seen_as_other_loggers_write_it(deployed, app, line):
+    """Only PostgreSQL's spelling was."""
+    here = deployed()
+    say(app, f"fine\n{line}\n")
+    assert check(here).outcome == FAILED
+
+
+@pytest.mark.parametrize("line", ["0 errors", '{"level":"info","error":null}', "no error: all is well", "level=50000"])
+def test_what_only_speaks_of_errors_is_no_trouble(deployed, app, line):
+    here = deployed()
+    say(app, f"{line}\n")
+    assert check(here).outcome == PASSED
+
+
+def test_a_log_that_came_later_and_was_compressed_is_read(deployed, app, tmp_path):
+    here = deployed("*.log")
+    (tmp_path / "new.log.1.gz").write_bytes(gzip.compress(f"fine\n{TROUBLE}".encode()))
+    assert check(here, "*.log").outcome == FAILED
 
 
 def test_a_log_that_nobody_has_is_inconclusive(deployed):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from psycopg import Connection
 
@@ -71,3 +71,9 @@ class CheckFailed(NoPass, AssertionError):
 
 class Inconclusive(NoPass):
     """It could not be checked, or there was nothing to check."""
+
+
+def fail(record: Record, message: str) -> NoReturn:
+    """Raise `CheckFailed`, on record, so that a test that catches it does not pass either."""
+    record("failed", f"A check failed, and the test caught that: {message}")
+    raise CheckFailed(message)

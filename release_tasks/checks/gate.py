@@ -4,28 +4,26 @@ import gc
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from functools import partial
+from collections.abc import Generator
+from math import inf
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from release_tasks import process
-from release_tasks.checks import VARIABLE, CheckFailed, Inconclusive, Record, Target, document
-from release_tasks.checks.browser import launch_options
-from release_tasks.checks.logs import SQL_TROUBLE, Log
-from release_tasks.checks.series import Series
+from release_tasks.checks import VARIABLE, Inconclusive, Target, document
 from release_tasks.database import structure
-from release_tasks.errors import Refused, listed
-from release_tasks.masks import hide, mask, short
+from release_tasks.errors import Refused
+from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
 ENDED = pytest.StashKey[int]()  # how many tests came to their end
+STATUS = pytest.StashKey[int]()  # the exit code
 LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
@@ -39,10 +37,19 @@ def pytest_configure(config: pytest.Config) -> None:
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
         config.stash[ENDED] = 0
+        vars(config.pluginmanager)["consider_module"] = no_plugins
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
+    if config.option.setuponly:
+        raise pytest.UsageError("--setup-only and --setup-plan run no test.")
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
         hide(secret)
+
+
+def no_plugins(module: Any) -> None:
+    """Stop a test file that names plugins: their hooks could change what runs, and what that comes to."""
+    if getattr(module, "pytest_plugins", ()):
+        raise Inconclusive(f"{module.__name__} names pytest_plugins; no hooks are read. Import what it needs.")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,8 +72,10 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 def wait_of(item: pytest.Item) -> float:
     """Return the seconds in which `item` may come to pass: a watch's, those of its mark, or until all has settled."""
     mark, target = item.get_closest_marker("wait"), item.config.stash[TARGET]
-    given = [*mark.args, *mark.kwargs.values(), "no seconds"] if mark else [target.settled_by - time.time()]
-    return max(float(given[0]), target.watch, 0.0)
+    given = [*mark.args, *mark.kwargs.values(), "nothing"] if mark else [target.settled_by - time.time()]
+    if not isinstance(given[0], int | float) or not given[0] < inf:
+        raise pytest.UsageError(f"{item.nodeid} waits for {given[0]!r}; expected seconds, as in wait(30).")
+    return max(given[0], target.watch, 0.0)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,7 +96,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)
     result = yield
     if failed := dict(pyfuncitem.user_properties).get("failed"):
-        raise Inconclusive(f"A query failed: {failed}")
+        raise Inconclusive(str(failed))
     page: Any = pyfuncitem.funcargs.get("page")
     if page and page.url != "about:blank":
         pyfuncitem.user_properties.append(("page", page.url))
@@ -134,6 +143,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
     if session.config.stash[ENDED] < session.testscollected and not session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
+    session.config.stash[STATUS] = session.exitstatus
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End now where a test has left a thread: Python would wait for it for as long as it likes."""
+    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+        print("A test has left a thread running, which ends with this run.", flush=True)
+        os._exit(config.stash[STATUS])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,107 +161,3 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report.longrepr = mask(report.longreprtext) if report.failed else report.longrepr
     report.sections = [(name, mask(printed)) for name, printed in report.sections]
     return report
-
-
-@pytest.fixture(scope="session")
-def target(pytestconfig: pytest.Config) -> Target:
-    return pytestconfig.stash[TARGET]
-
-
-@pytest.fixture
-def db(target: Target, record_property: Record) -> Iterator[psycopg.Connection]:
-    """A psycopg connection that may only read; a failed query is no pass, also where the test catches it."""
-
-    class Recorded(psycopg.Cursor[Any]):
-        def execute(self, query: Any, params: Any = None, **how: Any) -> Self:
-            try:
-                super().execute(query, params, **how)
-            except psycopg.Error as error:
-                record_property("failed", error)
-                raise
-            record_property("query", f"{short(query, 80)} → {self.rowcount} rows")
-            return self
-
-    with target.connect() as connection:
-        connection.cursor_factory = Recorded
-        yield connection
-
-
-@pytest.fixture
-def series(target: Target, record_property: Record) -> Iterator[Callable[..., Series]]:
-    with target.connect() as connection:
-        yield partial(Series, connection, record_property)
-
-
-@pytest.fixture
-def api(target: Target, record_property: Record) -> Iterator[Any]:
-    from release_tasks.checks.web import Api  # here, as requests takes its time, and most smokes need none
-
-    with Api(target.origin, record_property) as session:
-        yield session
-
-
-@pytest.fixture
-def log(target: Target, record_property: Record) -> Log:
-    return Log(target, record_property)
-
-
-@pytest.fixture(name="deployed")
-def deployed_fixture(target: Target, record_property: Record) -> Callable[[], None]:
-    from release_tasks.checks import deployed
-
-    return partial(deployed.check_release, target, record_property)
-
-
-@pytest.fixture
-def view(context: Any, api: Any, record_property: Record) -> Callable[..., None]:
-    from release_tasks.checks.web import check_view
-
-    return partial(check_view, context, api, record_property)
-
-
-@pytest.fixture(scope="session")
-def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    """pytest-playwright's, for the browser of this machine."""
-    return {**launch_options(), **browser_type_launch_args}
-
-
-@pytest.fixture
-def run(target: Target, record_property: Record) -> Callable[..., process.Finished]:
-    """Run a program of the application, which ends with 0 in time and prints what it must; it leaves no children."""
-
-    def run(*argv: str, must_print: str, timeout: float = 60, **env: object) -> process.Finished:
-        if re.search(must_print, ""):
-            raise ValueError(f"must_print={must_print!r} matches silence; expected what a program has to say")
-        own = {name: str(value) for name, value in env.items()}
-        where: dict[str, Any] = {"cwd": Path(target.folder), "env": {**target.env, **own}}
-        try:
-            ran, how = process.run(argv, **where, timeout=timeout, check=False, supervised=True), ""
-        except process.CommandFailed as error:
-            ran, how = error.finished, f"did not end within {timeout:g} s"
-        trouble = [line for line in ran.output.splitlines() if re.search(SQL_TROUBLE, line)]
-        how = how or (f"ended with exit code {ran.code}" if ran.code else "printed trouble" if trouble else "")
-        if how or not re.search(must_print, ran.output, re.MULTILINE):
-            said = short("; ".join(trouble[:3])) or ran.tail(5) or "nothing"
-            how = how or f"did not print {must_print!r}"
-            raise CheckFailed(f"{short(' '.join(argv), 80)} {how}; it said: {said}")
-        record_property("run", ran.tail(1))
-        return ran
-
-    return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def database_stays_as_it_is(request: pytest.FixtureRequest, target: Target) -> Iterator[None]:
-    """After the smokes of a file the database consists of what it did before, unless they are marked `changes`."""
-    read, stash = partial(structure.read, target.dsn, target.name, roles=False), request.config.stash
-    if request.path.parent.name != "smokes" or request.node.get_closest_marker("changes"):
-        yield
-        stash[LEFT] = {}
-        return
-    before = stash.get(LEFT, {}) or read()
-    yield
-    stash[LEFT] = read()
-    if changed := structure.differences(before, stash[LEFT]):
-        hint = 'Let it leave the database as it is; or say why not: pytestmark = pytest.mark.changes("…")'
-        raise CheckFailed(f"While {request.path.name} ran, the database changed: {listed(map(str, changed))}.", hint)

@@ -31,8 +31,10 @@ ERROR = re.compile(r"^E +(.+)", re.MULTILINE)  # what a file that cannot be coll
 PYTEST = [sys.executable, "-P", "-m", "pytest", "-c", str(HERE / "pytest.ini")]
 BROWSER = ["-p", "pytest_playwright.pytest_playwright", "--screenshot=on", "--full-page-screenshot"]
 USES_BROWSER = re.compile(r"\b(view|page|context|browser|playwright)")  # Playwright takes its time to be imported
-GATE = ["-p", "release_tasks.checks.gate"]  # after Playwright's plugin, of which it overrides a fixture
-VARIABLES = {"PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE.parents[1])}
+# After Playwright's plugin, of which a fixture is overridden.
+GATE = ["-p", "release_tasks.checks.gate", "-p", "release_tasks.checks.fixtures"]
+VARIABLES = {**dict.fromkeys(("PYTEST_ADDOPTS", "PYTEST_PLUGINS"), ""), "PYTHONDONTWRITEBYTECODE": "1"}
+VARIABLES |= {"PYTHONPATH": str(HERE.parents[1])}
 
 
 def target_of(env: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:

@@ -32,6 +32,9 @@ ANSWERS: dict[str, tuple[int, str, dict[str, str]]] = {
     "/sick": (200, '{"ok": false}', {}),
     "/text": (200, '{"ok": "true"}', {}),
     "/one": (200, '{"ok": 1}', {}),
+    "/twice": (200, '{"ok": false, "ok": true}', {}),
+    "/nan": (200, '{"ok": true, "value": NaN}', {}),
+    "/drops": (200, '{"ok": true}', {}),
     "/html": (200, "<h1>Welcome</h1>" + "x" * 500, {}),
     "/down": (503, "no database: postgresql://app:hunter2x@db/app", {}),
     "/private": (302, "", {"Location": "/login?next=/private"}),
@@ -57,7 +60,9 @@ def served() -> Iterator[ThreadingHTTPServer]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body.encode())
+                for each in [body] if self.path != "/drops" else body:
+                    self.wfile.write(each.encode())
+                    quiet.wait(0.1 * (self.path == "/drops"))
 
         do_HEAD = do_POST = do_GET
 
@@ -116,6 +121,8 @@ def test_a_healthy_answer_passes(ask: Callable[..., Came], path: str, json: Any,
         ("/one", {"ok": True}, '/one says {"ok": 1}, expected {"ok": true}.'),
         ("/one", {"ok": [True]}, '/one says {"ok": 1}, expected {"ok": [true]}.'),
         ("/one", {"ok": 1, "v": 2}, '/one says {"ok": 1}, expected {"ok": 1, "v": 2}.'),
+        ("/twice", {"ok": True}, '/twice says "{'),
+        ("/nan", {"ok": True}, '/nan says "{'),
         ("/sick", {"v": "0.1.1"}, '/sick says {}, expected {"v": "0.1.1"}.'),
         ("/html", {"ok": True}, '/html says "<h1>Welcome</h1>xxx'),
         ("/down", None, "/down answered 503, expected 200; it said no database: postgresql://***@db"),
@@ -130,7 +137,8 @@ def test_an_answer_that_lies_fails(ask: Callable[..., Came], origin: str, path: 
 
 
 def test_what_is_slow_fails(ask: Callable[..., Came]) -> None:
-    assert ask("/silent", within=0.3).message == "/silent was not answered within 0.3 s."
+    for path in ("/silent", "/drops"):  # of which each byte comes in time
+        assert ask(path, within=0.3).message == f"{path} was not answered within 0.3 s."
 
 
 def test_nobody_there_is_inconclusive_and_may_yet_come(ask: Callable[..., Came]) -> None:

@@ -273,19 +273,21 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import pytest\ndef test_a(): pytest.exit('enough', returncode=0)", "Exit: enough"),
         ("import unittest\nclass T(unittest.TestCase):\n    def test_a(self): self.assertTrue(1)", "observed nothing"),
         ("def test_a(record_property): record_property('coins', '')", "observed nothing"),
-        ("import pytest\n@pytest.mark.wait()\ndef test_a(): pass", "no seconds"),
+        ("import pytest\n@pytest.mark.wait()\ndef test_a(): pass", "test_a waits for 'nothing'; expected seconds"),
         ("from release_tasks.checks.series import Series\ndef test_a(): Series(1, 2, 'a', 'b', unit='sec').is_fresh(1)",
          "expected one of timestamptz, ms"),
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
-        ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "could not convert"),
+        ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "test_a waits for 'x'; expected seconds"),
+        ("import pytest\n@pytest.mark.wait(float('inf'))\ndef test_a(): pass", "test_a waits for inf"),
+        ("pytest_plugins = ['json']\ndef test_a(record_property): record_property('x', 1)", "names pytest_plugins"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
         ("def test_a(record_property):\n    record_property('x', 1)\n    assert (1 == 2, 'so')", "assertion is always"),
         ("class TestA:\n    def __init__(self): pass\n    def test_a(self): pass", "cannot collect test class"),
     ],
     ids=["empty", "skips itself", "no Python", "misses a module", "exits", "exits well", "is of unittest",
-         "says nothing", "waits for nothing", "names no unit", "leaves", "waits for x",
-         "waives for nothing", "mistypes a mark", "asserts a tuple", "is not collected"],
+         "says nothing", "waits for nothing", "names no unit", "leaves", "waits for x", "waits for good",
+         "names plugins", "waives for nothing", "mistypes a mark", "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
     results = files(text)
@@ -353,7 +355,7 @@ def test_a_run_whose_next_tests_were_taken_out_is_no_pass(files: Callable[..., l
     assert [(each.test, each.outcome) for each in found] == [("test_a", PASSED), ("", INCONCLUSIVE)]
 
 
-@pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version"])
+@pytest.mark.parametrize("option", ["--keyword=nothing", "--no-such-option", "--version", "--setup-plan"])
 def test_options_that_choose_no_test_are_inconclusive(files: Callable[..., list[Result]], option: str) -> None:
     (result,) = files(LOOKS, option)
     assert (
@@ -366,7 +368,31 @@ def test_no_variable_of_the_shell_changes_what_runs(
     files: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing --collect-only")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
     assert [each.outcome for each in files(LOOKS)] == [PASSED]
+
+
+@pytest.mark.parametrize("ends", ["", "    assert 0\n"])
+def test_a_thread_that_a_test_leaves_does_not_keep_the_run(files: Callable[..., list[Result]], ends: str) -> None:
+    """It did, for half an hour and in silence."""
+    waits = "    threading.Thread(target=time.sleep, args=[600]).start()\n"
+    (result,) = files(
+        f"import threading, time\ndef test_a(record_property):\n    record_property('x', 1)\n{waits}{ends}"
+    )
+    assert result.outcome == (FAILED if ends else PASSED)
+
+
+@pytest.mark.parametrize(
+    "call", ["api.expect('/gone')", "view('/gone')", "api.expect('/api/version', {'version': '9'})"]
+)
+def test_a_check_that_fails_is_no_pass_also_where_the_test_catches_it(
+    files: Callable[..., list[Result]], module_web: Web, call: str
+) -> None:
+    text = f"import contextlib\ndef test_a(api, {'view' if 'view' in call else 'target'}):\n"
+    text += f"    with contextlib.suppress(AssertionError): {call}\n    api.get('/api/version')\n"
+    (result,) = files(text, origin=module_web.origin)
+    assert result.outcome == INCONCLUSIVE
+    assert result.message.startswith("A check failed, and the test caught that: /")
 
 
 def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:

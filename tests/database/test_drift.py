@@ -192,7 +192,9 @@ def test_an_embedded_dev_has_no_drift(inv: Callable[..., subprocess.CompletedPro
     assert "inv ddl.apply --env dev" in before.stdout
     assert inv(task="ddl.apply").returncode == 0
     ran = inv()
-    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its pack of 2 files makes.\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what the pack of the working tree makes.\n"), (
+        ran.stderr
+    )
 
 
 def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
@@ -245,6 +247,14 @@ def test_an_environment_is_compared_with_the_pack_of_what_is_live_there(
         live.execute("drop table app.things")
         hint = "git switch --detach v0.1.1 && inv ddl.apply --env staging --again"
         assert hint in inv("--env", "staging", **how).stdout
+        assert json.loads(inv("--env", "staging", "--json", **how).stdout)["pack"] == "v0.1.1"
+        assert inv("--env", "staging", task="ddl.apply", **how).returncode == 0
+        ran = inv("--env", "staging", **how)
+        assert ran.stdout == "No drift: staging is what the pack of HEAD makes.\n", "what was applied by hand was drift"
+        live.execute("drop table app.things")
+        assert "Compared with the pack of HEAD.\n" in inv("--env", "staging", **how).stdout
+        work.commit({"ddl/04_most.sql": "create table app.most ()"})
+        assert "Compared with the pack of v0.1.1.\n" in inv("--env", "staging", **how).stdout
 
 
 def test_it_is_said_that_a_scratch_server_is_of_another_major_version(

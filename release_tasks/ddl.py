@@ -14,7 +14,7 @@ from release_tasks import screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import MISSING, NEW
+from release_tasks.database.structure import MISSING
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -24,8 +24,7 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-FIXES = {MISSING: "{switch}{apply}   # or", NEW: "Drop {name}, bring it into the pack, or"}
-CHANGED = "Alter {name} by hand, bring the change into the pack, or"
+NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
 
 
 def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
@@ -201,6 +200,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
-            fix = FIXES.get(each.how, CHANGED).format(name=each.name, switch=switch, apply=_apply_again(where))
-            problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
+            apply_it = f"{switch}{_apply_again(where)}   # or give a reason in release.ddl.exceptions"
+            problems.append(Problem(f"{where}: {each}.", apply_it if each.how == MISSING else NOT_MISSING))
     refuse(problems)

@@ -207,12 +207,15 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         for file in sorted((work.root / "ddl").glob("*.sql")):
             live.execute(file.read_bytes())
         live.execute("alter table app.things alter name set not null; create table app.more ()")
+        live.execute("alter default privileges grant select on tables to pg_monitor")
         both = inv(settings=settings.replace("EXCEPT", "nothing"), LIVE=dsn)
         assert both.returncode == 1 and "Traceback" not in both.stderr
         assert "dev: table app.more is new." in both.stdout
         assert "dev: table app.things is changed: - name text; + name text NOT NULL." in both.stdout
-        assert "Drop table app.more, bring it into the pack, or say why in release.ddl.exceptions" in both.stdout
-        assert "Alter table app.things by hand, bring the change into the pack, or say why in" in both.stdout
+        assert "default-acl DEFAULT PRIVILEGES FOR TABLES is new." in both.stdout
+        hint = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
+        assert both.stdout.count(hint) == 3 and "Drop" not in both.stdout
+        live.execute("alter default privileges revoke select on tables from pg_monitor")
         assert "ddl.apply" not in both.stdout, "it cannot change a column"
         as_json = inv("--json", settings=settings.replace("EXCEPT", "more"), LIVE=dsn)
         found = json.loads(as_json.stdout)

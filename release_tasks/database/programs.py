@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,12 @@ def run(
     except process.CommandFailed as no:
         fix = f"grant pg_read_all_data to {env['PGUSER']}" if "permission denied" in str(no) else ""
         raise Refused(str(no), fix) from None
+
+
+def shell_command(dsn: str, query: str) -> str:
+    """Return the command for a shell that shows what `query` finds in the database `dsn`; psql asks for a password."""
+    given: dict[str, Any] = {key: v for key, v in conninfo.conninfo_to_dict(dsn).items() if "password" not in key}
+    return shlex.join(["psql", conninfo.make_conninfo(**given), "-c", query])
 
 
 def variables(dsn: str, where: str = "") -> dict[str, str]:

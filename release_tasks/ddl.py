@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from psycopg import Connection
 from pydantic import TypeAdapter
 from semver import Version
 
@@ -13,7 +14,7 @@ from release_tasks import screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import MISSING, NEW
+from release_tasks.database.structure import MISSING
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -23,8 +24,7 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
-FIXES = {MISSING: "{switch}{apply}   # or", NEW: "Drop {name}, bring it into the pack, or"}
-CHANGED = "Alter {name} by hand, bring the change into the pack, or"
+NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
 
 
 def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
@@ -35,21 +35,26 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_at(git, "HEAD", settings)
 
 
-def pack_there(env: Environment, git: Git, live: str, applied: str) -> tuple[str, list[DdlFile]]:
-    """Return the tag whose pack `env` should have, with that: `live`, or that of a later version that was `applied`.
+def pack_there(env: Environment, git: Git, live: str, connection: Connection) -> tuple[str, list[DdlFile]]:
+    """Return whose pack `env` should have, with that: of the tag `live`, of a later release that was applied, or HEAD's
+    where exactly that was applied last.
 
-    A rollback undoes no DDL. On dev, and where no release of ours has been, the tag is "", and the pack that of
-    `pack_for`. Raises `Refused` where the tag that is live is not here.
+    A rollback undoes no DDL. On dev, and where no release of ours has been, the pack is that of `pack_for`. Raises
+    `Refused` where the tag that is live is not here.
     """
     version = env.settings.version_of(live)
     if version and not git.commit_named(f"refs/tags/{live}"):
         raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
+    applied, head = apply.last_version(connection, env.settings.ddl), pack_for(env.name, git.root, env.settings)
     releases = [each for each in (version, applied) if each and not versions.version_problems(each)]
     tags = [env.settings.tag_of(each) for each in sorted(releases, key=Version.parse)]
     here = [tag for tag in tags if git.commit_named(f"refs/tags/{tag}")]
     if env.name == "dev" or not here:
-        return "", pack_for(env.name, git.root, env.settings)
-    return here[-1], pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
+        return "the working tree" if env.name == "dev" else "HEAD", head
+    released = pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
+    if head != released and apply.is_last(connection, head, env.settings.ddl):
+        return "HEAD", head
+    return here[-1], released
 
 
 def _live_tag(env: Environment) -> str:
@@ -175,26 +180,26 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
         with env.connect() as connection:
-            applied = apply.last_version(connection, settings.ddl)
-        tag, files = pack_there(env, git, "" if where == "dev" else _live_tag(env), applied)
-        switch = f"git switch --detach {tag} && " if tag and files != pack_for(where, root, settings) else ""
+            whose, files = pack_there(env, git, "" if where == "dev" else _live_tag(env), connection)
+        switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
         differences = drift.drift_of(env.dsn, where, files, root, settings)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]
     here = programs.major_of(programs.find_bin(there))
     if as_json:
         objects = [{**asdict(each), "excepted": reason} for each, reason in found]
-        screen.as_json({"server": there, "scratch": here, "drift": objects})
+        screen.as_json({"server": there, "scratch": here, "pack": whose, "drift": objects})
     if not found:
-        whose = f"the pack of {tag}" if tag else f"its pack of {counted(len(files), 'file')}"
-        screen.say(f"No drift: {where} is what {whose} makes.", "bold green")
-    elif there != here:
+        screen.say(f"No drift: {where} is what the pack of {whose} makes.", "bold green")
+        return
+    screen.say(f"Compared with the pack of {whose}.")
+    if there != here:
         screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
     problems = []
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
-            fix = FIXES.get(each.how, CHANGED).format(name=each.name, switch=switch, apply=_apply_again(where))
-            problems.append(Problem(f"{where}: {each}.", f"{fix} say why in release.ddl.exceptions"))
+            apply_it = f"{switch}{_apply_again(where)}   # or give a reason in release.ddl.exceptions"
+            problems.append(Problem(f"{where}: {each}.", apply_it if each.how == MISSING else NOT_MISSING))
     refuse(problems)

@@ -67,7 +67,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
             row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
         with env.connect() as connection:
             row["ddl"] = apply.last_version(connection, settings.ddl)
-            _, pack = ddl.pack_there(env, git, tag, row["ddl"])
+            _, pack = ddl.pack_there(env, git, tag, connection)
             row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
         with screen.busy(f"Comparing {name} with a scratch server"):
             found = drift.drift_of(env.dsn, name, pack, git.root, settings)

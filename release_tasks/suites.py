@@ -1,6 +1,7 @@
 """The two suites, smokes (sections 2, 7.1 and 8) and conditions (section 7.2): in a release, and by hand."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,16 @@ def pass_smokes(release: Release, env: Environment, code: Path | None = None, or
 def or_withdraw(release: Release) -> str:
     """Return the way out where what was published does not pass, as a line of a hint."""
     return f'\ninv withdraw --version {release.version} --reason "…"   # or this, where a fix has to be a new version'
+
+
+@contextmanager
+def withdrawable(release: Release) -> Iterator[None]:
+    """Add `or_withdraw` to each hint of what is refused in the block, where the tag is published."""
+    try:
+        yield
+    except Refused as no:
+        way_out = or_withdraw(release) if release.published else ""
+        refuse(replace(each, hint=f"{each.hint}{way_out}") for each in no.problems)
 
 
 def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:

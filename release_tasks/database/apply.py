@@ -44,6 +44,13 @@ def last_version(connection: Connection, ddl: Ddl) -> str:
     return found[0] or "" if found else ""
 
 
+def is_last(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> bool:
+    """Tell whether the files of the last version in the ledger are those of `pack`, no more and no less."""
+    query = f"select file, sha256 from {ddl.ledger} where version = %s"
+    last = last_version(connection, ddl)
+    return bool(last) and {*connection.execute(query, [last])} == {(file.path, file.sha256) for file in pack}
+
+
 def server_problems(connection: Connection, where: str) -> list[Problem]:
     """Return why nothing can be applied here: a standby, or a read-only database."""
     query = "select pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool"

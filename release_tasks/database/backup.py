@@ -29,7 +29,7 @@ from release_tasks.settings import Backup as Settings
 DUMP, ROLES, DATABASE = "dump", "roles.sql", "database.sql"
 FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
 INCOMPLETE = ".incomplete"
-RUN_AGAIN = "Fix what it says (df -h shows a full disk), then run the same command again."
+RUN_AGAIN = "Fix what it says{}, then run the same command again."
 
 # Tables of an extension are dumped as the extension says, and not counted.
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
@@ -99,9 +99,15 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
             files.atomic_write(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
             return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
         except (Refused, OSError) as error:
-            raise Refused(f"The database of {environment.name} was not backed up: {error}", RUN_AGAIN) from None
+            raise Refused(f"The database of {environment.name} was not backed up: {error}", hint_for(error)) from None
         finally:
             shutil.rmtree(incomplete, ignore_errors=True)
+
+
+def hint_for(error: Exception) -> str:
+    """Return what to do about `error`: its own hint, or to fix what it says."""
+    own = error.problems[0].hint if isinstance(error, Refused) else ""
+    return own or RUN_AGAIN.format(" (df -h shows a full disk)" if "No space left" in str(error) else "")
 
 
 def dump(dsn: str, folder: Path, settings: Settings, where: str = "") -> Backup:

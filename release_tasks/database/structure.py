@@ -81,7 +81,7 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
         lines += _lines(body, role)
         if kind.partition(" ")[0] in UNORDERED:
             lines.sort()
-        whose = kind == "view" or any("SECURITY DEFINER" in line for line in lines)
+        whose = kind in ("view", "materialized-view") or any("SECURITY DEFINER" in line for line in lines)
         if whose and owner != role:
             lines.append(f"its owner is {owner}")
     if roles:

@@ -73,7 +73,8 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     yield f"{command}: {counted(len(pack), 'file')}, {len(missing)} new or changed"
     if env.is_embedded:
         env.install(folder)  # on dev nothing has done it yet, and a runner may need packages
-    warnings = apply.apply(env, pack, folder, release.version)
+    with suites.withdrawable(release):
+        warnings = apply.apply(env, pack, folder, release.version)
     release.journal.record("ddl", where=env.name, files=[file.path for file in pack], warnings=warnings)
 
 

@@ -222,6 +222,14 @@ def test_a_dump_that_takes_too_long_is_ended_and_leaves_nothing(source: str, tmp
     assert left_in(backup.folder_of(environment)) == []
 
 
+@pytest.mark.parametrize("wrong", [{"port": "1"}, {"dbname": "nowhere"}, {"host": "nowhere.invalid", "hostaddr": ""}])
+def test_a_database_that_cannot_be_reached_is_no_full_disk(source: str, tmp_path: Path, wrong: dict[str, str]) -> None:
+    with pytest.raises(Refused, match="was not backed up: The database of production cannot be used") as no:
+        backup.take(environment_at(psycopg.conninfo.make_conninfo(source, **wrong), tmp_path), "")
+    hint = "Check release.environments.production.dsn in invoke.yaml, and its variable."
+    assert no.value.problems[0].hint == hint
+
+
 def test_a_dump_of_a_newer_server_than_any_pg_dump_is_refused() -> None:
     with pytest.raises(Refused, match="pg_dump 99 or newer is needed"):
         programs.client("pg_dump", 99)
@@ -266,7 +274,7 @@ environment = environment_at({dsn!r}, Path({folder!r}), backup={{"folder": "full
 try:
     backup.take(environment, "")
 except Refused as no:
-    print(no, left_in(backup.folder_of(environment)))
+    print(no.problems[0].hint, no, left_in(backup.folder_of(environment)))
 """
 
 
@@ -277,7 +285,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(environment: Environment, 
     alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     argv = [*alone, "sh", "-c", mount, "sh", sys.executable, "-c", program]
     ran = subprocess.run(argv, capture_output=True, text=True)
-    assert "No space left on device" in ran.stdout and ran.stdout.strip().endswith("[]"), ran.stdout + ran.stderr
+    assert "No space left on device" in ran.stdout and "(df -h shows a full disk)" in ran.stdout
+    assert ran.stdout.strip().endswith("[]"), ran.stdout + ran.stderr
 
 
 def test_two_at_once_are_refused_in_a_sentence(environment: Environment) -> None:
@@ -615,6 +624,7 @@ def test_a_pack_that_would_destroy_rows_of_production_is_refused_before_it_is_ap
     take(BACKUP, release)
     seen = take(VERIFY, release)
     assert seen.state == REFUSED and "public.parted_1 had 30 rows and has 20 now" in seen.problems[0].what
+    assert "\ninv withdraw --version 0.1.1 " in seen.problems[0].hint
     assert take(VERIFY, release, change=False).state == PLANNED
     assert execute(source, "select count(*) from parted") == [(30,)]
 

@@ -192,7 +192,9 @@ def test_an_embedded_dev_has_no_drift(inv: Callable[..., subprocess.CompletedPro
     assert "inv ddl.apply --env dev" in before.stdout
     assert inv(task="ddl.apply").returncode == 0
     ran = inv()
-    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what its pack of 2 files makes.\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "No drift: dev is what the pack of the working tree makes.\n"), (
+        ran.stderr
+    )
 
 
 def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
@@ -205,12 +207,15 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         for file in sorted((work.root / "ddl").glob("*.sql")):
             live.execute(file.read_bytes())
         live.execute("alter table app.things alter name set not null; create table app.more ()")
+        live.execute("alter default privileges grant select on tables to pg_monitor")
         both = inv(settings=settings.replace("EXCEPT", "nothing"), LIVE=dsn)
         assert both.returncode == 1 and "Traceback" not in both.stderr
         assert "dev: table app.more is new." in both.stdout
         assert "dev: table app.things is changed: - name text; + name text NOT NULL." in both.stdout
-        assert "Drop table app.more, bring it into the pack, or say why in release.ddl.exceptions" in both.stdout
-        assert "Alter table app.things by hand, bring the change into the pack, or say why in" in both.stdout
+        assert "default-acl DEFAULT PRIVILEGES FOR TABLES is new." in both.stdout
+        hint = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
+        assert both.stdout.count(hint) == 3 and "Drop" not in both.stdout
+        live.execute("alter default privileges revoke select on tables from pg_monitor")
         assert "ddl.apply" not in both.stdout, "it cannot change a column"
         as_json = inv("--json", settings=settings.replace("EXCEPT", "more"), LIVE=dsn)
         found = json.loads(as_json.stdout)
@@ -245,6 +250,14 @@ def test_an_environment_is_compared_with_the_pack_of_what_is_live_there(
         live.execute("drop table app.things")
         hint = "git switch --detach v0.1.1 && inv ddl.apply --env staging --again"
         assert hint in inv("--env", "staging", **how).stdout
+        assert json.loads(inv("--env", "staging", "--json", **how).stdout)["pack"] == "v0.1.1"
+        assert inv("--env", "staging", task="ddl.apply", **how).returncode == 0
+        ran = inv("--env", "staging", **how)
+        assert ran.stdout == "No drift: staging is what the pack of HEAD makes.\n", "what was applied by hand was drift"
+        live.execute("drop table app.things")
+        assert "Compared with the pack of HEAD.\n" in inv("--env", "staging", **how).stdout
+        work.commit({"ddl/04_most.sql": "create table app.most ()"})
+        assert "Compared with the pack of v0.1.1.\n" in inv("--env", "staging", **how).stdout
 
 
 def test_it_is_said_that_a_scratch_server_is_of_another_major_version(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -382,15 +384,24 @@ def test_a_file_waits_for_a_lock_and_is_tried_again(connection: psycopg.Connecti
 
 
 def test_a_lock_that_is_never_given_is_told_after_the_last_try(
-    connection: psycopg.Connection, other: psycopg.Connection
+    connection: psycopg.Connection, other: psycopg.Connection, dsn: str
 ) -> None:
     connection.execute("create table t (n int)")
+    other.execute("set application_name = 'the nightly job'")
     with other.transaction():
         other.execute("lock table t")
         text = "create table s ();\nalter table t add column m int;"
-        problem = refusal(connection, text, lock_timeout=0.05)
-    assert problem.what == "ddl/00_a.sql, line 2: canceling statement due to lock timeout (SQLSTATE 55P03)."
-    assert problem.hint.startswith("select pid, usename, application_name from pg_stat_activity")
+        with pytest.raises(Refused) as refused:
+            apply.apply(staging(dsn, lock_timeout=0.05), pack_of(text), Path(), "0.1.1")
+        (problem,) = refused.value.problems
+        argv = shlex.split(problem.hint, comments=True)
+        env = {**os.environ, "PGPASSWORD": connection.info.password}
+        ran = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    pid = other.info.backend_pid
+    told = f"holding locks there: process {pid}, role postgres, the nightly job"
+    assert problem.what == f"ddl/00_a.sql, line 2: canceling statement due to lock timeout (SQLSTATE 55P03); {told}."
+    assert f"{pid} | " in ran.stdout and "the nightly job" in ran.stdout
+    assert connection.info.password not in problem.hint
     assert tables(connection) == ["t"]
 
 

@@ -222,11 +222,15 @@ def test_a_role_that_is_there_stays_as_it_is(taken: Backup, target: str, admin: 
 def test_too_few_rights_are_said_by_postgresql_and_leave_nothing(taken: Backup, target: str, admin: str) -> None:
     execute(admin, "create role backup_poor login password 'poor'")
     poor = conninfo.make_conninfo(target, user="backup_poor", password="poor")
-    with pytest.raises(Refused, match=r"was not restored, and target is as it was: .*permission denied to create role"):
+    told = r"was not restored, and target is as it was: .*permission denied to create role"
+    with pytest.raises(Refused, match=told) as role:
         restored(taken, poor)
     execute(admin, "alter role backup_poor createrole")
-    with pytest.raises(Refused, match="permission denied to create database"):
+    with pytest.raises(Refused, match="permission denied to create database") as made:
         restored(taken, poor)
+    hints = [each.value.problems[0].hint for each in (role, made)]
+    needs = "Give the role of the DSN {}, by one that may: alter role … {}"
+    assert hints == [needs.format(right.upper(), right) for right in ("createrole", "createdb")]
     execute(admin, "alter role backup_poor createdb")
     with pytest.raises(Refused, match=r'was not restored, and target is as it was: (?s:.*)(member of|SET ROLE).*"'):
         restored(taken, poor)
@@ -254,8 +258,9 @@ def test_a_member_of_all_owners_restores_it_and_makes_the_roles(target: str, adm
 
 def test_a_wrong_password_and_an_unreachable_server_are_sentences(taken: Backup, target: str) -> None:
     for part, message in (("password", "password authentication failed"), ("port", "refused")):
-        with pytest.raises(Refused, match=f"(?s)The database cannot be used: .*{message}"):
+        with pytest.raises(Refused, match=f"(?s)The database cannot be used: .*{message}") as no:
             restored(taken, conninfo.make_conninfo(target, **{part: "1"}))
+        assert no.value.problems[0].hint == "Check host, port, user, password and database of its DSN."
 
 
 def test_two_at_once_are_refused(taken: Backup, target: str, admin: str) -> None:

@@ -364,6 +364,7 @@ def test_a_policy_is_named_also_where_its_table_is_extra(dsn: str) -> None:
 
 def test_owners_count_where_they_decide_whose_rights_are_used(dsn: str) -> None:
     execute(dsn, "create function s.asks() returns int security definer language sql as 'select 1'")
+    execute(dsn, "create materialized view s.mv as select 1 as a")
     before = structure.read(dsn)
     execute(
         dsn,
@@ -371,9 +372,11 @@ def test_owners_count_where_they_decide_whose_rights_are_used(dsn: str) -> None:
     )
     assert names(before, structure.read(dsn)) == []
     execute(dsn, "alter view s.v owner to writer; alter function s.asks owner to writer")
+    execute(dsn, "alter materialized view s.mv owner to writer")
     differing = structure.differences(before, structure.read(dsn))
     assert [(each.name, each.how, each.detail) for each in differing] == [
         ("function s.asks()", CHANGED, "+ its owner is writer"),
+        ("materialized-view s.mv", CHANGED, "+ its owner is writer"),
         ("view s.v", CHANGED, "+ its owner is writer"),
     ]
     assert names(before, structure.read(dsn, role="writer")) == [], "where writer is who applies the pack"

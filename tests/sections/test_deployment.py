@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from release_tasks.deploy import code
@@ -25,6 +26,7 @@ from release_tasks.machine import point_link
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.deployment import (
+    apply_the_ddl_pack,
     put_the_code_in_place,
     run_the_release,
     stamp_the_session,
@@ -101,6 +103,19 @@ def test_a_file_whose_name_is_no_utf_8_is_brought_too(work: Work, tmp_path: Path
 def test_the_tar_for_the_hosts_is_not_kept(release: Release, take: Callable[..., Outcome]) -> None:
     put(release, take)
     assert list((release.root / ".release").rglob("*.tar")) == []
+
+
+def test_a_pack_that_fails_once_the_tag_is_published_names_the_withdrawal(
+    release: Release, take: Callable[..., Outcome], dsn: str
+) -> None:
+    """A published pack cannot be fixed, only followed by a new version."""
+    put(release, take)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create schema app; create domain app.things as text")
+    (problem,) = take(apply_the_ddl_pack, release).problems
+    assert problem.what.startswith('ddl/01_tables.sql, line 1: type "things" already exists')
+    fix, withdraw = problem.hint.splitlines()
+    assert fix.startswith("Fix ddl/01_tables.sql") and withdraw.startswith("inv withdraw --version 0.1.1 --reason ")
 
 
 def test_a_first_deployment_that_does_not_answer_stays_as_it_is(

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 
 from release_tasks.database import backup
 from release_tasks.errors import Refused
-from release_tasks.evidence import bag, filing, report, seal, statements, verify
+from release_tasks.evidence import bag, clone, filing, report, seal, statements
 from release_tasks.files import atomic_write
 from release_tasks.release import Release
 
@@ -61,21 +61,21 @@ def source(release: Release, data: Path) -> None:
     """Write the tag with its whole history as a bundle, the source as a tar, and their ids, which are SWHIDs too."""
     git, commit, name = release.git, release.commit, name_of(release)
     tag, tree = git.object_named(release.tag_ref), git.object_named(f"{commit}^{{tree}}")
-    ids = verify.ids_of(release.version, tag, commit, tree)
+    ids = clone.ids_of(release.version, tag, commit, tree)
     atomic_write(data / "ids.json", json.dumps(ids, indent=2).encode() + b"\n")
     for folder in ("source", "git"):
         (data / folder).mkdir()
-    with TemporaryDirectory(dir=data.parent) as clone, TemporaryFile() as wanted:  # on the disk of the pack
-        git.run("clone", "--quiet", "--bare", "--shared", "--template=", str(git.root), clone, timeout=verify.GIT)
-        run = partial(verify.git, Path(clone))
-        atomic_write(Path(clone, "info", "attributes"), RAW.encode())
+    with TemporaryDirectory(dir=data.parent) as copy, TemporaryFile() as wanted:  # on the disk of the pack
+        git.run("clone", "--quiet", "--bare", "--shared", "--template=", str(git.root), copy, timeout=clone.GIT)
+        run = partial(clone.git, Path(copy))
+        atomic_write(Path(copy, "info", "attributes"), RAW.encode())
         tar, bundle = data / "source" / f"{name}.tar", data / "git" / f"{release.tag}.bundle"
         run("-c", "tar.umask=0022", "archive", f"--prefix={name}/", f"--output={tar}", commit)
         wanted.write(release.tag_ref.encode())
         wanted.seek(0)
         anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-delta", "--no-reuse-object")
-        run("pack-objects", *anew, Path(clone, "objects", "pack", "pack"), stdin=wanted)
-        Path(clone, "objects", "info", "alternates").unlink()  # so that the bundle is made of this pack alone
+        run("pack-objects", *anew, Path(copy, "objects", "pack", "pack"), stdin=wanted)
+        Path(copy, "objects", "info", "alternates").unlink()  # so that the bundle is made of this pack alone
         run("bundle", "create", "--quiet", bundle, release.tag_ref)
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import tarfile
 import time
 from collections import Counter
@@ -12,28 +10,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from release_tasks import process
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
-from release_tasks.evidence import bag, seal
+from release_tasks.evidence import bag, clone, seal
 from release_tasks.masks import short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, Result
 
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
-GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
-# An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
-LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
-ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-
-# What git packs depends on these settings, and with a second thread on chance. The last two bound its memory.
-FIXED = ("pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitWindowSize=16m", "core.packedGitLimit=64m")
-
-
-def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVNULL) -> str:
-    """Run git in `clone`, which is ours alone: no user's settings count, and its memory stays small."""
-    words = [*LIMITED, "git", f"--git-dir={clone}", *(word for each in FIXED for word in ("-c", each)), *args]
-    return process.run(words, env=ALONE, timeout=GIT, stdin=stdin).stdout.strip("\n\0")
 
 
 @dataclass
@@ -72,7 +56,7 @@ class Pack:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 
     def git(self, *args: str | Path) -> str:
-        return git(self.work / "clone", *args)
+        return clone.git(self.work / "clone", *args)
 
     def without(self, what: str) -> str:
         """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""
@@ -133,16 +117,11 @@ def history(pack: Pack) -> str:
     return tag
 
 
-def ids_of(version: str, tag: str | None, commit: str, tree: str | None) -> dict[str, Any]:
-    """Return what data/ids.json says: git's ids are SWHIDs too (ISO/IEC 18670)."""
-    swhids = [f"swh:1:rel:{tag}", f"swh:1:rev:{commit}", f"swh:1:dir:{tree}"]
-    return {"version": version, "tag": tag, "commit": commit, "tree": tree, "swhids": swhids}
-
-
 def names(pack: Pack) -> str:
     """Ids, SWHIDs, version, tag and the pack's name are those of the bundle."""
     info, tag, version = bag.info_of(pack.folder), pack.text("data/SOURCE_TAG"), pack.text("data/VERSION")
-    ids = ids_of(version, *(pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}")))
+    found = (pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}"))
+    ids = clone.ids_of(version, *found)
     name = info["Internal-Sender-Identifier"]
     compared = {
         "ids.json": (json.loads(pack.text("data/ids.json")), ids),

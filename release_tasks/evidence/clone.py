@@ -1,0 +1,28 @@
+"""Git in a clone of ours alone, of what anybody may have made, and the ids of a release there."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import IO, Any
+
+from release_tasks import process
+
+GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
+# An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
+LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
+ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+
+# What git packs depends on these settings, and with a second thread on chance. The last two bound its memory.
+FIXED = ("pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitWindowSize=16m", "core.packedGitLimit=64m")
+
+
+def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVNULL) -> str:
+    """Run git in `clone`, which is ours alone: no user's settings count, and its memory stays small."""
+    words = [*LIMITED, "git", f"--git-dir={clone}", *(word for each in FIXED for word in ("-c", each)), *args]
+    return process.run(words, env=ALONE, timeout=GIT, stdin=stdin).stdout.strip("\n\0")
+
+
+def ids_of(version: str, tag: str | None, commit: str, tree: str | None) -> dict[str, Any]:
+    """Return what data/ids.json says: git's ids are SWHIDs too (ISO/IEC 18670)."""
+    swhids = [f"swh:1:rel:{tag}", f"swh:1:rev:{commit}", f"swh:1:dir:{tree}"]
+    return {"version": version, "tag": tag, "commit": commit, "tree": tree, "swhids": swhids}

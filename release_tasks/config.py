@@ -61,7 +61,9 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[
         return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if not all((found := VARIABLE.fullmatch(each)) and not found["default"] for each in passwords_in(value)):
+    # The colon of a default parts no user from a password.
+    shown = VARIABLE.sub(lambda it: it[0].replace(":-", "-", 1) if it["default"] else it[0], value)
+    if not all(VARIABLE.fullmatch(each) for each in passwords_in(shown)):
         what = f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}."
         problems.append(Problem(what, "Put it into an environment variable and write ${NAME} in its place."))
     filled = VARIABLE.sub(lambda it: variables.get(it["name"]) or (it["default"] if it[2] else it[0]), value)

@@ -216,6 +216,8 @@ def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
         "host=db PASSWORD = 'hunter2 or so'",
         "${DSN:-postgresql://app:hunter2@db/app}",
         "postgresql://app:${PW:-hunter2}@db/app",
+        "postgresql://${USER:-app}:hunter2@db/app",
+        "postgresql://${USER:-app:hunter2}@db/app",
     ],
 )
 def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
@@ -231,6 +233,8 @@ def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
     [
         ("${DSN}", "postgresql://app:hunter2@db/app"),
         ("postgresql://app:${PW}@db/app", "postgresql://app:hunter2@db/app"),
+        ("postgresql://${USER:-app}:${PW}@db/app", "postgresql://app:hunter2@db/app"),
+        ("postgresql://${USER:-app}:${PW:-}@db/app", "postgresql://app:hunter2@db/app"),
         ("host=db password=${PW}", "host=db password=hunter2"),
         ("host=db password='${PW}'", "host=db password='hunter2'"),
         ("postgresql://db/app", "postgresql://db/app"),

@@ -135,7 +135,7 @@ class ReleaseExecutor(Executor):
             needed += [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
                 environments = release.settings.environments
-                refuse(problem for name in dict.fromkeys(needed) for problem in environments.unset(name))
+                refuse(problem for name in dict.fromkeys(needed) for problem in environments.problems(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if release.only_checks else release.locked():
                 outcomes = walk.check()

@@ -167,7 +167,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     """Return what two environments have in common (database, folder, origin), and which could not be reached."""
     problems, unreached, owners = [], list[str](), dict[str, str]()
     for name, own in settings.environments:
-        if not own.dsn or settings.environments.unset(name):
+        if not own.dsn or settings.environments.problems(name):
             continue
         things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []

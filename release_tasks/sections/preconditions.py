@@ -25,9 +25,9 @@ def check_environments_differ(release: Release) -> str:
     """Dev, staging and production share no database, folder or origin."""
     problems, unreached = environments.shared_problems(release.root, release.settings)
     refuse(problems)
-    unset = [name for name in ("dev", "staging", "production") if release.settings.environments.unset(name)]
+    wrong = [name for name in ("dev", "staging", "production") if release.settings.environments.problems(name)]
     notes = [f"{', '.join(unreached)} could not be reached: compared by address"] if unreached else []
-    return "; ".join([*notes, *(f"{name} was not compared: its variables are not set" for name in unset)])
+    return "; ".join([*notes, *(f"{name} was not compared: its variables are not right" for name in wrong)])
 
 
 def check_branch(release: Release) -> str:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from functools import wraps
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
@@ -69,11 +70,17 @@ def steps(*functions: Callable[..., Any], **more: Any) -> Steps:
 def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make a function a task beside the process; `texts` replace the shared help texts of its options.
 
-    Without `dry` it writes something, and is refused in a dry run.
+    Without `dry` it writes or runs something, and is refused in a dry run.
     """
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
-        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, **texts))(body)
+        @wraps(body)
+        def run(c: Any, *args: Any, **options: Any) -> None:
+            if not c.config.tasks.executor_class:
+                raise Exit(failures.NO_EXECUTOR, 1)
+            body(c, *args, **options)
+
+        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, **texts))(run)
         made.has_dry_run = dry  # type: ignore[attr-defined]
         return made
 

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
+from invoke.vendor import yaml
 
 from release_tasks import command_line, failures, requirements
 from release_tasks.command_line import texts_of
@@ -110,6 +112,10 @@ class ReleaseExecutor(Executor):
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
             from release_tasks import config, files, git_setup, screen, temporary
 
+            file = str(self.config._project_path)
+            if file.endswith(("yaml", "yml")):
+                nodes = yaml.compose_all(Path(file).read_bytes(), yaml.SafeLoader)  # type: ignore[no-untyped-call]
+                refuse(problem for node in nodes for problem in config.twice_problems(node))
             screen.json_only(any("json" in given for _, given in command_line.typed))
             git_setup.stay_here()
             with temporary.run_directory():

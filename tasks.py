@@ -154,13 +154,13 @@ def deploy_history(c, env="production", json=False):
     layer.running.history(c.config, env, json)
 
 
-@command()
+@command(dry=False)
 def smokes(c, env="dev", only=None, json=False):
     """Run the smokes in an environment; `-- -x` is pytest's."""
     layer.suites.report_smokes(c.config, env, only, json)
 
 
-@command(version="the version expected there")
+@command(dry=False, version="the version expected there")
 def accept(c, env="staging", version=None, watch=None, json=False):
     """Check section 7.2 in an environment; `-- -x` is pytest's."""
     layer.suites.report_conditions(c.config, env, version, watch, json)

@@ -13,9 +13,10 @@ from release_tasks import embedded, screen, suites
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import backup, restore
 from release_tasks.embedded import environment_of
-from release_tasks.errors import Refused
+from release_tasks.errors import Refused, refuse
 from release_tasks.masks import hide, mask
 from release_tasks.settings import Settings
+from release_tasks.values import url_problems
 from release_tasks.versions import version_here
 
 
@@ -70,4 +71,5 @@ def _target(into: str, root: Path, settings: Settings) -> Iterator[str]:
         hide(str(given.get("password") or ""))
     if not given.get("dbname"):
         raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
+    refuse(url_problems("--into", into))
     yield into

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +27,21 @@ def project_root(config: Any) -> Path:
 def settings_of(config: Any) -> Settings:
     """Return the validated settings of Invoke's `config`."""
     return load(config.get("release", {}))
+
+
+def twice_problems(node: Any) -> Iterator[Problem]:
+    """Yield the keys that stand twice in a mapping of `node`, invoke.yaml as YAML's nodes: the last one would count."""
+    lines, inner = dict[str, int](), node.value if node.id != "scalar" else []
+    if node.id == "mapping":
+        for key, _ in inner:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                what = f"{name} stands in line {lines[name]} and again in line {line}, which would replace the first."
+                yield Problem(f"invoke.yaml: {what}", f"Put all of {name} in one place.")
+            lines.setdefault(name, line)
+        inner = [value for _, value in inner]
+    for each in inner:
+        yield from twice_problems(each)
 
 
 def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> Settings:
@@ -61,7 +76,9 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[
         return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if not all((found := VARIABLE.fullmatch(each)) and not found["default"] for each in passwords_in(value)):
+    # The colon of a default parts no user from a password.
+    shown = VARIABLE.sub(lambda it: it[0].replace(":-", "-", 1) if it["default"] else it[0], value)
+    if not all(VARIABLE.fullmatch(each) for each in passwords_in(shown)):
         what = f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}."
         problems.append(Problem(what, "Put it into an environment variable and write ${NAME} in its place."))
     filled = VARIABLE.sub(lambda it: variables.get(it["name"]) or (it["default"] if it[2] else it[0]), value)

@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
+from invoke.vendor import yaml
 
 from release_tasks import command_line, failures, requirements
 from release_tasks.command_line import texts_of
@@ -69,11 +72,17 @@ def steps(*functions: Callable[..., Any], **more: Any) -> Steps:
 def command(name: str = "", *, dry: bool = True, **texts: str) -> Callable[[Callable[..., None]], Task[Any]]:
     """Make a function a task beside the process; `texts` replace the shared help texts of its options.
 
-    Without `dry` it writes something, and is refused in a dry run.
+    Without `dry` it writes or runs something, and is refused in a dry run.
     """
 
     def decorate(body: Callable[..., None]) -> Task[Any]:
-        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, **texts))(body)
+        @wraps(body)
+        def run(c: Any, *args: Any, **options: Any) -> None:
+            if not c.config.tasks.executor_class:
+                raise Exit(failures.NO_EXECUTOR, 1)
+            body(c, *args, **options)
+
+        made: Task[Any] = task(name=name or None, help=texts_of(inspect.signature(body).parameters, **texts))(run)
         made.has_dry_run = dry  # type: ignore[attr-defined]
         return made
 
@@ -103,6 +112,10 @@ class ReleaseExecutor(Executor):
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
             from release_tasks import config, files, git_setup, screen, temporary
 
+            file = str(self.config._project_path)
+            if file.endswith(("yaml", "yml")):
+                nodes = yaml.compose_all(Path(file).read_bytes(), yaml.SafeLoader)  # type: ignore[no-untyped-call]
+                refuse(problem for node in nodes for problem in config.twice_problems(node))
             screen.json_only(any("json" in given for _, given in command_line.typed))
             git_setup.stay_here()
             with temporary.run_directory():
@@ -135,7 +148,7 @@ class ReleaseExecutor(Executor):
             needed += [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
                 environments = release.settings.environments
-                refuse(problem for name in dict.fromkeys(needed) for problem in environments.unset(name))
+                refuse(problem for name in dict.fromkeys(needed) for problem in environments.problems(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if release.only_checks else release.locked():
                 outcomes = walk.check()

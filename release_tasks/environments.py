@@ -1,5 +1,6 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
+import os
 import shlex
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -157,7 +158,8 @@ class Environment:
 
 def folder_problems(code: Path, settings: Settings) -> list[Problem]:
     """Return a problem if release.folder is no folder of the tree `code`."""
-    if (code / settings.folder).is_dir():
+    folder = Path(os.path.normpath(code / settings.folder))
+    if folder.is_dir() and folder.is_relative_to(code):
         return []
     what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
     return [Problem(what, "Set release.folder to where the application's commands run; by default the root.")]
@@ -167,7 +169,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
     """Return what two environments have in common (database, folder, origin), and which could not be reached."""
     problems, unreached, owners = [], list[str](), dict[str, str]()
     for name, own in settings.environments:
-        if not own.dsn or settings.environments.unset(name):
+        if not own.dsn or settings.environments.problems(name):
             continue
         things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []

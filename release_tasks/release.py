@@ -184,8 +184,8 @@ class Release:
 
     def environment(self, name: str) -> Environment:
         """Return environment `name`, brought up if embedded. Raises `NotYet` where a look would have to do that."""
-        if self.settings.environments.unset(name):
-            raise NotYet(f"after the variables of {name} are set")
+        if self.settings.environments.problems(name):
+            raise NotYet(f"after the variables of {name} are set as they have to be")
         if name not in self.environments:
             if self.settings.environments.named(name).embedded:
                 self.only_in_a_run()
@@ -204,7 +204,7 @@ class Release:
     @cached_property
     def runs_in_production(self) -> bool:
         """Whether production runs this release, or did when it was finished: then what came before is history."""
-        if self.is_over or not self.published or self.settings.environments.unset("production"):
+        if self.is_over or not self.published or self.settings.environments.problems("production"):
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
             return recorded("production", self.root, self.settings) == self.tag

@@ -8,8 +8,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from release_tasks.errors import Problem
+from release_tasks.masks import passwords_in
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
+HOST = r"(\[[^]@/?]*\]|[^][:@/?,]*)(:[0-9]*)?"
+URL = re.compile(rf"postgres(ql)?://(([^@/?% ]|%[0-9a-fA-F]{{2}})*@)?{HOST}(,{HOST})*(/[^@?]*)?(\?[^@]*)?")
+ENCODE = """In the password, write @ as %40, : as %3A, / as %2F, ? as %3F, % as %25. This does it:
+python3 -c "import getpass, urllib.parse; print(urllib.parse.quote(getpass.getpass(), safe=''))\""""
 
 
 class Model(BaseModel):
@@ -60,4 +65,13 @@ def unset_problems(path: str, text: str) -> Iterator[Problem]:
     """Yield the variables that are left in `text`, the value of the key `path`: nobody has set them."""
     for name in dict.fromkeys(found["name"] for found in VARIABLE.finditer(text)):
         what = f"invoke.yaml, {path}: the environment variable {name} is not set, or it is empty."
-        yield Problem(what, f"Set {name}, or give a default as ${{{name}:-…}}.")
+        is_password = f"${{{name}}}" in passwords_in(text)
+        yield Problem(what, f"Set {name}." if is_password else f"Set {name}, or give a default as ${{{name}:-…}}.")
+
+
+def url_problems(where: str, dsn: str) -> list[Problem]:
+    """Return a problem if `dsn` is a URL that libpq may part in another way than was meant; nothing of it is shown."""
+    if not dsn.startswith(("postgresql://", "postgres://")) or URL.fullmatch(dsn):
+        return []
+    what = "an @, :, /, ?, % or space in its user or password is not percent-encoded, or a port is no number"
+    return [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from psycopg import conninfo
 from pydantic import BaseModel
 
 from release_tasks import masks
@@ -174,8 +177,82 @@ def test_a_variable_of_an_environment_is_needed_by_who_names_it(changed: dict[st
     assert settings.environments.named("dev").embedded and settings.environments.named("staging").embedded
     (problem,) = problems_of_production(raw)
     assert f"release.environments.production.{next(iter(changed))}: the environment variable" in problem.what
-    assert not settings.environments.unset("dev") and settings.environments.unset("production") == [problem]
+    assert not settings.environments.problems("dev") and settings.environments.problems("production") == [problem]
     assert load(raw, {"PW": "x", "DSN": "dbname=app", "ORIGIN": "https://example.org"}).environments.named("production")
+
+
+@pytest.mark.parametrize(
+    ("changed", "default"),
+    [
+        ({"dsn": "postgresql://app:${PW}@db/app"}, False),
+        ({"dsn": "host=db password='${PW}'"}, False),
+        ({"dsn": "postgresql://${PW}@db/app"}, True),
+        ({"dsn": "dbname=app", "origin": "https://${PW}"}, True),
+    ],
+)
+def test_a_default_is_proposed_where_one_may_be(changed: dict[str, str], default: bool) -> None:
+    """The hint proposed one for a password, which is then refused."""
+    (problem,) = problems_of_production(with_dsn(**{"dsn": "", **changed}))
+    assert problem.hint == ("Set PW, or give a default as ${PW:-…}." if default else "Set PW.")
+
+
+HOSTS = ["db", "db:5432", "a:5432,b:5432", "a,b", "[::1]:5432", "[::1]", "", "%2Frun%2Fpostgresql"]
+GOOD = [
+    f"{scheme}://{user}{host}/app" for scheme in ("postgres", "postgresql") for user in ("", "u@") for host in HOSTS
+]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        *GOOD,
+        "postgresql:///db?host=/run/postgresql",
+        "postgresql://u:a%40b:c#d,e@a:1,b:2/app?target_session_attrs=any&options=-c%20x%3D1",
+        "postgresql://db?dbname=app",
+        "postgresql://",
+        "host=db password='a@b/c?d:e' dbname=app",
+        "service=app",
+    ],
+)
+def test_a_dsn_that_can_be_read_in_one_way_only_is_taken(dsn: str) -> None:
+    settings = load(with_dsn("${DSN}"), {"DSN": dsn})
+    assert settings.environments.named("production").dsn == dsn
+    if "service" not in dsn:
+        conninfo.conninfo_to_dict(dsn)
+
+
+@given(st.text("aZ1@:/?#%&=,[] \\", min_size=1))
+@example("x@SuperSecret99")
+@example("release/99")
+@example("1?y=")
+@example("x@1/y?z")
+@example("x%zz")
+def test_a_password_that_makes_a_url_ambiguous_is_refused_and_not_shown(password: str) -> None:
+    """Pieces of it were shown as the host that cannot be resolved."""
+    raw, variables = with_dsn("postgresql://app:${PW}@127.0.0.1:5499/db"), {"PW": password}
+    if not re.search("[@/? ]|%(?![0-9a-fA-F]{2})", password):
+        dsn = load(raw, variables).environments.named("production").dsn
+        assert conninfo.conninfo_to_dict(dsn)["password"] == unquote(password)
+        return
+    assert load(raw, variables).environments.named("dev"), "who does not reach production is not held up"
+    (problem,) = problems_of_production(raw, **variables)
+    other = problems_of_production(raw, PW="another@one")
+    assert (problem,) == other and "release.environments.production.dsn: " in problem.what and "%40" in problem.hint
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://db:http/app", "postgresql://app:hunter2/app", "postgresql://a:1,b:x/app"]
+)
+def test_a_port_that_is_no_number_is_refused(dsn: str) -> None:
+    (problem,) = problems_of_production(with_dsn("${DSN}"), DSN=dsn)
+    assert "a port is no number" in problem.what and "hunter2" not in str(problem)
+
+
+def test_the_hint_for_a_password_makes_it_fit_for_a_url() -> None:
+    (problem,) = problems_of_production(with_dsn("${DSN}"), DSN="postgresql://a:b@c@d/app")
+    argv = shlex.split(problem.hint.splitlines()[-1])
+    ran = subprocess.run(argv, input="x@/?:%\n", capture_output=True, text=True, check=True, start_new_session=True)
+    assert ran.stdout.splitlines()[-1].endswith("x%40%2F%3F%3A%25")
 
 
 def test_what_is_wrong_with_an_environment_is_found_without_its_variables() -> None:
@@ -216,6 +293,8 @@ def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
         "host=db PASSWORD = 'hunter2 or so'",
         "${DSN:-postgresql://app:hunter2@db/app}",
         "postgresql://app:${PW:-hunter2}@db/app",
+        "postgresql://${USER:-app}:hunter2@db/app",
+        "postgresql://${USER:-app:hunter2}@db/app",
     ],
 )
 def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
@@ -231,6 +310,8 @@ def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
     [
         ("${DSN}", "postgresql://app:hunter2@db/app"),
         ("postgresql://app:${PW}@db/app", "postgresql://app:hunter2@db/app"),
+        ("postgresql://${USER:-app}:${PW}@db/app", "postgresql://app:hunter2@db/app"),
+        ("postgresql://${USER:-app}:${PW:-}@db/app", "postgresql://app:hunter2@db/app"),
         ("host=db password=${PW}", "host=db password=hunter2"),
         ("host=db password='${PW}'", "host=db password='hunter2'"),
         ("postgresql://db/app", "postgresql://db/app"),

@@ -5,6 +5,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -61,10 +62,22 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
 
 
 def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack as it lies in the folder `code`, in the order in which it is applied."""
+    """Return the pack as it lies in the folder `code`, in the order in which it is applied.
+
+    A file counts as committed where only its line ends differ, as core.autocrlf leaves them.
+    """
     folder = code / settings.ddl.folder
     names = in_order([path.name for path in folder.glob("*.sql")], root, settings)
-    return [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
+    pack = [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
+    with closing(Git(root, settings.remote)) as git:
+        head = git.commit_named("HEAD")
+        committed = [(head and git.bytes_at(head, file.path)) or b"" for file in pack]
+    both = zip(pack, committed, strict=True)
+    return [DdlFile(file.path, was) if _with_lf(was) == _with_lf(file.content) else file for file, was in both]
+
+
+def _with_lf(content: bytes) -> bytes:
+    return content.replace(b"\r\n", b"\n")
 
 
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.values import Command, Model, Origin, Seconds, Text, unset_problems
+from release_tasks.values import Command, Model, Origin, Seconds, Text, unset_problems, url_problems
 
 Word = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag|commit|image)\})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -86,15 +86,16 @@ class Environments(Model):
                 raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
         return self
 
-    def unset(self, name: str) -> list[Problem]:
-        """Return the variables of the environment `name` that are not set, as problems."""
+    def problems(self, name: str) -> list[Problem]:
+        """Return which variables of the environment `name` are not set, or make another URL than was meant."""
         path, environment = f"release.environments.{name}", getattr(self, name)
-        return [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
+        unset = [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
+        return unset or url_problems(f"invoke.yaml, {path}.dsn", environment.dsn)
 
     def named(self, name: str) -> Environment:
-        """Return the environment `name`. Raises `Refused` where there is none, or where a variable of it is not set."""
+        """Return the environment `name`. Raises `Refused` where there is none, or it has `problems`."""
         if name not in type(self).model_fields:
             raise Refused(f"There is no environment {name!r}; expected dev, staging or production.")
-        refuse(self.unset(name))
+        refuse(self.problems(name))
         found: Environment = getattr(self, name)
         return found

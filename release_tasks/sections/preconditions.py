@@ -25,9 +25,9 @@ def check_environments_differ(release: Release) -> str:
     """Dev, staging and production share no database, folder or origin."""
     problems, unreached = environments.shared_problems(release.root, release.settings)
     refuse(problems)
-    unset = [name for name in ("dev", "staging", "production") if release.settings.environments.unset(name)]
+    wrong = [name for name in ("dev", "staging", "production") if release.settings.environments.problems(name)]
     notes = [f"{', '.join(unreached)} could not be reached: compared by address"] if unreached else []
-    return "; ".join([*notes, *(f"{name} was not compared: its variables are not set" for name in unset)])
+    return "; ".join([*notes, *(f"{name} was not compared: its variables are not right" for name in wrong)])
 
 
 def check_branch(release: Release) -> str:
@@ -39,7 +39,9 @@ def check_branch(release: Release) -> str:
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
-    switch = f"git push {remote} {git.branch}" if is_support else f"git switch {base}"
+    there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
+    switch = f"cd {shlex.quote(there)}   # where {base} is checked out" if there else f"git switch {base}"
+    switch = f"git push {remote} {git.branch}" if is_support else switch
     whole = "git sparse-checkout disable"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [
@@ -145,7 +147,8 @@ def check_ddl_pack(release: Release) -> str:
 def check_commands_exist(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
     settings, folder = release.settings, release.root / release.settings.folder
-    problems = environments.folder_problems(release.root, settings)
+    refuse(environments.folder_problems(release.root, settings))
+    problems = list[Problem]()
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
     packages = environments.package_files(folder) if settings.install else []
     for key, word in [*_scripts(settings), *(("install", file) for file in packages)]:

@@ -95,6 +95,18 @@ def test_dev_gets_the_files_as_they_lie_here_the_others_what_is_committed(work: 
     assert ddl.pack_for("staging", work.root, Settings())[1].content.startswith(b"create table")
 
 
+def test_line_ends_that_git_has_changed_here_are_no_change_of_the_pack(work: Work) -> None:
+    """With core.autocrlf, as Git for Windows sets it, section 2 applied other bytes to dev than it then looked for."""
+    work.git("config", "core.autocrlf", "true")
+    (work.root / "ddl" / "01_tables.sql").unlink()
+    work.git("checkout", "--", "ddl")
+    assert b"\r\n" in (work.root / "ddl" / "01_tables.sql").read_bytes()
+    committed = packs.pack_at(work.layer(), "HEAD", Settings())
+    assert packs.pack_in(work.root, work.root, Settings()) == committed
+    work.write({"ddl/01_tables.sql": "select 1;\r\n"})
+    assert packs.pack_in(work.root, work.root, Settings())[1].content == b"select 1;\r\n", "it is another file"
+
+
 def locked(work: Work, tag: str, *paths: str) -> None:
     lock = f"# {tag}: the DDL pack in the order in which it is applied\n"
     work.commit({"ddl/ORDER.lock": lock + checksum_lines(dict.fromkeys(paths, "0" * 64)).decode()})

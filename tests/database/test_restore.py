@@ -449,6 +449,8 @@ def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(
     assert "no environment 'nowhere'" in refused("--from", taken.name, "--into", "nowhere")
     assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://127.0.0.1")
     assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://[")
+    ambiguous = refused("--from", taken.name, "--into", "postgresql://app:x@open-sesame@127.0.0.1/target")
+    assert "--into: the URL is ambiguous" in ambiguous and "sesame" not in ambiguous
     damaged = make(environment_at("", little), 1, damaged=True)
     assert "dump is not what SHA256SUMS says" in refused("--from", str(damaged.folder), "--into", "production")
     (damaged.folder / FACTS).unlink()

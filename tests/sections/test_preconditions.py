@@ -98,6 +98,14 @@ def test_another_branch_and_a_detached_head_are_refused(work: Work) -> None:
     ]
 
 
+def test_a_worktree_is_led_to_where_the_main_branch_is_checked_out(work: Work) -> None:
+    """The hint was `git switch main`, which git refuses there."""
+    work.git("worktree", "add", "--quiet", "-b", "feature/x", "../a tree")
+    other = type(work)(work.root.parent / "a tree", work.remote, work.opened)
+    hint = f"cd {shlex.quote(str(work.root))}   # where main is checked out"
+    assert take_problems(other) == (Problem("Found the branch feature/x; expected main or release/v0.1.1.", hint),)
+
+
 def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
     work.git("switch", "--quiet", "--create", "support/0.1")
     (problem,) = take_problems(work)

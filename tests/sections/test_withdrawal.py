@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from release_tasks.outcome import CHANGED, Outcome
+import pytest
+
+from release_tasks.outcome import CHANGED, REFUSED, Outcome
 from release_tasks.sections import freeze, withdrawal
 
 if TYPE_CHECKING:
@@ -19,6 +21,35 @@ def test_what_was_never_begun_has_no_branch_that_stays(work: Work, take: Callabl
     assert take(freeze.hold_the_release_lock, release).state == CHANGED
     planned = take(withdrawal.record_the_withdrawal, release, change=False)
     assert planned.text == "give up the lock; v0.1.1 was never published"
+
+
+def test_a_version_that_was_never_begun_is_refused_with_the_one_that_is_under_way(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """A mistyped version looked withdrawn, and the lock on the remote said so."""
+    assert take(freeze.hold_the_release_lock, work.release("0.2.0")).state == CHANGED
+    refused = take(withdrawal.record_the_withdrawal, work.release("7.7.7"), change=False)
+    (problem,) = refused.problems
+    assert "Nothing of v7.7.7 is there: no tag, no branch, no lock. Under way is v0.2.0 is begun on " in problem.what
+    assert problem.hint == 'inv withdraw --version 0.2.0 --reason "…"'
+
+
+@pytest.mark.parametrize("trace", ["branch", "remote branch", "tag", "withdrawn before"])
+def test_whatever_is_there_of_a_release_can_be_withdrawn(work: Work, take: Callable[..., Outcome], trace: str) -> None:
+    release = work.release()
+    if trace == "branch":
+        work.git("branch", release.branch)
+    elif trace == "remote branch":
+        work.git("push", "--quiet", "origin", f"HEAD:{release.branch_ref}")
+    elif trace == "tag":
+        work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    else:
+        for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
+            assert take(step, release).state == CHANGED
+    for change in (False, True):
+        for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
+            assert take(step, release, change=change).state != REFUSED
+    assert release.lock.state().holder == "free"
 
 
 def test_the_release_after_it_comes_after_the_one_before_it(work: Work) -> None:

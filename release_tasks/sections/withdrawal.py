@@ -53,9 +53,8 @@ def _never_begun(release: Release) -> Iterator[Problem]:
     has_branch = release.is_under_way or (release.settings.branch and release.branch_ref in git.remote_refs)
     if not (has_branch or git.object_named(release.tag_ref) or lock.summary.startswith(f"{release.tag} ")):
         under_way = "No release is under way" if lock.holder == FREE else f"Under way is {lock.summary}"
-        theirs = f'inv withdraw --version {lock.holder.split()[0]} --reason "…"'
-        hint = "inv deploy.running" if lock.holder == FREE else theirs
-        yield Problem(f"Nothing of {release.tag} is there: no tag, no branch, no lock. {under_way}.", hint)
+        what = f"Nothing of {release.tag} is there: no tag, no branch, no lock. {under_way}."
+        yield Problem(what, "inv deploy.running   # what is where; then name the version that is meant")
 
 
 def _left_in(release: Release, name: str) -> Iterator[str]:

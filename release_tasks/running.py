@@ -64,7 +64,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         row |= {key: facts.get(key) for key in ("commit", "since", "by")}
         row["colour"] = ", ".join(dict.fromkeys(seen.colour for seen in looks.values() if seen.colour))
         if stamp := env.last_stamp():
-            row["stamped"] = f"{stamp[0]} at {stamp[1]:%Y-%m-%d %H:%M:%S%z}"
+            row["stamped"] = f"{stamp[0]} at {stamp[1].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         with env.connect() as connection:
             row["ddl"] = apply.last_version(connection, settings.ddl)
             _, pack = ddl.pack_there(env, git, tag, connection)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +83,15 @@ def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
                 waived = [mark.args for mark in calls if ast.unparse(mark.func).endswith("mark.waived")]
                 reason = "".join(_text(arg) for args in waived for arg in args[:1])
                 yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
+
+
+def named_twice(file: Path) -> list[str]:
+    """Return the names that two tests of `file` have: Python keeps the last one alone."""
+    with suppress(SyntaxError, ValueError):
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        names = Counter(node.name for node in body if isinstance(node, ast.FunctionDef))
+        return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
+    return []
 
 
 def _text(node: ast.expr) -> str:

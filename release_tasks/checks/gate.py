@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from release_tasks.checks import VARIABLE, Inconclusive, Target, document
 from release_tasks.database import structure
-from release_tasks.errors import Refused
+from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
@@ -55,6 +55,9 @@ def no_plugins(module: Any) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Take the release itself first and last, logs after the tests that may write to them; apply the marks."""
+    for path in dict.fromkeys(item.path for item in items):
+        if twice := document.named_twice(path):
+            raise pytest.UsageError(f"{path.name} has {listed(twice)} twice; only the last one would run.")
     items.sort(key=lambda item: (item.name == "test_this_release_still_runs", "log" in item.fixturenames))
     for item in items:
         if item.get_closest_marker("waived"):

@@ -279,6 +279,7 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import os\ndef test_a(): os._exit(0)", "No test of test_own.py ran, or not all: pytest ended"),
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "test_a waits for 'x'; expected seconds"),
         ("import pytest\n@pytest.mark.wait(float('inf'))\ndef test_a(): pass", "test_a waits for inf"),
+        ("def test_a(): assert 0\ndef test_a(record_property): record_property('x', 1)", "has test_a twice; only the"),
         ("pytest_plugins = ['json']\ndef test_a(record_property): record_property('x', 1)", "names pytest_plugins"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
@@ -287,7 +288,8 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
     ],
     ids=["empty", "skips itself", "no Python", "misses a module", "exits", "exits well", "is of unittest",
          "says nothing", "waits for nothing", "names no unit", "leaves", "waits for x", "waits for good",
-         "names plugins", "waives for nothing", "mistypes a mark", "asserts a tuple", "is not collected"],
+         "names two alike", "names plugins", "waives for nothing",
+         "mistypes a mark", "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
     results = files(text)

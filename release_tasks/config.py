@@ -35,7 +35,7 @@ def twice_problems(node: Any) -> Iterator[Problem]:
     if node.id == "mapping":
         for key, _ in inner:
             name, line = str(key.value), key.start_mark.line + 1
-            if name in lines:
+            if name in lines and name != "<<":  # which merges
                 what = f"{name} stands in line {lines[name]} and again in line {line}, which would replace the first."
                 yield Problem(f"invoke.yaml: {what}", f"Put all of {name} in one place.")
             lines.setdefault(name, line)

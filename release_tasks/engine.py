@@ -11,7 +11,7 @@ from typing import Any
 
 from invoke import Call, Executor, Exit, Task, task
 from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
-from invoke.vendor import yaml
+from invoke.util import yaml
 
 from release_tasks import command_line, failures, requirements
 from release_tasks.command_line import texts_of

@@ -60,7 +60,7 @@ class Git:
         """
         if changes:
             self._seen.clear()
-        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOKED.get(args[0], timeout)
+        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOKED.get(args[0] if changes else "", timeout)
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
@@ -111,11 +111,6 @@ class Git:
     @property
     def is_shallow(self) -> bool:
         return self.look("rev-parse", "--is-shallow-repository").stdout.strip() == "true"
-
-    @property
-    def under_way(self) -> str | None:
-        """An operation that git has left unfinished here: a merge, a rebase, a lock; None when nothing."""
-        return next((mark for mark in git_setup.MARKS if (Path(self.repo.git_dir) / mark).exists()), None)
 
     def contains(self, commit: str, ancestor: str) -> bool:
         """Tell whether `ancestor` is in the history of `commit`; False too when either is not here."""
@@ -193,8 +188,11 @@ class Git:
         return self._remote_refs
 
     def remote_commit(self, ref: str) -> str | None:
-        """Return the commit that `ref` names on the remote, None where it has none, or we lack it."""
-        return self.commit_named(there) if (there := self.remote_refs.get(ref)) else None
+        """Return the commit that `ref` names on the remote, fetched where it is not here; None where there is none."""
+        there = self.remote_refs.get(ref)
+        if there and not self.commit_named(there):  # no ref of ours moves by that
+            self.reach("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", self.remote, ref)
+        return self.commit_named(there) if there else None
 
     # Changes
 

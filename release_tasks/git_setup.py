@@ -37,6 +37,11 @@ def check_root(root: Path, found: Finished, head: str | None) -> None:
     raise Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
 
 
+def under_way(git_dir: str | os.PathLike[str]) -> str | None:
+    """Return an operation that git has left unfinished there: a merge, a rebase, a lock; None when nothing."""
+    return next((mark for mark in MARKS if (Path(git_dir) / mark).exists()), None)
+
+
 def trusted(finished: Finished) -> None:
     """Raise `Refused` with git's own words and command where it does not trust a folder of another owner."""
     if fix := TRUST.search(finished.stderr):

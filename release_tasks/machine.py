@@ -113,7 +113,7 @@ def _trusted() -> ssl.SSLContext:
 
 def parsed(text: str) -> dict[str, Any]:
     """Return the object that is `text` in JSON, {} where it is none."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         found = json.loads(text.lstrip("\ufeff"))
         return found if isinstance(found, dict) else {}
     return {}

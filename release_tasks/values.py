@@ -73,5 +73,5 @@ def url_problems(where: str, dsn: str) -> list[Problem]:
     """Return a problem if `dsn` is a URL that libpq may part in another way than was meant; nothing of it is shown."""
     if not dsn.startswith(("postgresql://", "postgres://")) or URL.fullmatch(dsn):
         return []
-    what = "an @, :, /, ?, % or space in its user or password is not percent-encoded, or a port is no number"
+    what = "an @, :, /, ?, % or space that parts nothing in it is not percent-encoded, or a port is no number"
     return [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]

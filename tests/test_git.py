@@ -95,20 +95,20 @@ def test_a_commit_contains_its_ancestors_only(work: Work, git: Git) -> None:
     [("merge", "MERGE_HEAD"), ("rebase", "rebase-merge"), ("cherry-pick", "CHERRY_PICK_HEAD")],
 )
 def test_what_git_left_unfinished_is_named(work: Work, git: Git, command: str, found: str) -> None:
-    assert git.under_way is None
+    assert git_setup.under_way(git.repo.git_dir) is None
     work.git("switch", "--quiet", "--create", "side")
     work.commit({"VERSION": "side\n"})
     work.git("switch", "--quiet", "main")
     work.commit({"VERSION": "main\n"})
     fails(work, command, "side")
-    assert git.under_way == found
+    assert git_setup.under_way(git.repo.git_dir) == found
     work.git(command, "--abort")
-    assert git.under_way is None
+    assert git_setup.under_way(git.repo.git_dir) is None
 
 
 def test_a_lock_that_a_crash_left_is_named(work: Work, git: Git) -> None:
     (work.root / ".git" / "index.lock").touch()
-    assert git.under_way == "index.lock"
+    assert git_setup.under_way(git.repo.git_dir) == "index.lock"
 
 
 def test_a_shallow_clone_is_known_as_one(work: Work, git: Git, tmp_path: Path) -> None:

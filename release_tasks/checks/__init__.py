@@ -75,5 +75,5 @@ class Inconclusive(NoPass):
 
 def fail(record: Record, message: str) -> NoReturn:
     """Raise `CheckFailed`, on record, so that a test that catches it does not pass either."""
-    record("failed", f"A check failed, and the test caught that: {message}")
+    record("failed", message)
     raise CheckFailed(message)

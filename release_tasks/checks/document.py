@@ -88,8 +88,8 @@ def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
 def named_twice(file: Path) -> list[str]:
     """Return the names that two tests of `file` have: Python keeps the last one alone."""
     with suppress(SyntaxError, ValueError):
-        body = ast.parse(file.read_text(encoding="utf-8")).body
-        names = Counter(node.name for node in body if isinstance(node, ast.FunctionDef))
+        body = ast.parse(file.read_bytes()).body
+        names = Counter(node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
         return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
     return []
 

@@ -34,7 +34,7 @@ def db(target: Target, record_property: Record) -> Iterator[psycopg.Connection]:
             try:
                 super().execute(query, params, **how)
             except psycopg.Error as error:
-                record_property("failed", f"A query failed: {error}")
+                record_property("failed", f"a query: {error}")
                 raise
             record_property("query", f"{short(query, 80)} → {self.rowcount} rows")
             return self

@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         vars(config.pluginmanager)["consider_module"] = no_plugins
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
-    if config.option.setuponly:
+    if getattr(config.option, "setuponly", False):
         raise pytest.UsageError("--setup-only and --setup-plan run no test.")
     for secret in (target.env.get("PGPASSWORD", ""), target.dsn):
         hide(secret)
@@ -99,7 +99,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)
     result = yield
     if failed := dict(pyfuncitem.user_properties).get("failed"):
-        raise Inconclusive(str(failed))
+        raise Inconclusive(f"The test has caught a failure: {failed}")
     page: Any = pyfuncitem.funcargs.get("page")
     if page and page.url != "about:blank":
         pyfuncitem.user_properties.append(("page", page.url))
@@ -152,7 +152,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End now where a test has left a thread: Python would wait for it for as long as it likes."""
-    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+    left = [each for each in threading.enumerate() if not (each.daemon or each is threading.main_thread())]
+    if left and config.stash.get(STATUS, None) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         print("A test has left a thread running, which ends with this run.", flush=True)
         os._exit(config.stash[STATUS])
 

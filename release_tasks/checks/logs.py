@@ -1,6 +1,5 @@
 """Logs since the deployment began: files go on from where they stood, also when they were renamed meanwhile."""
 
-import gzip
 import re
 import secrets
 import time
@@ -17,10 +16,10 @@ from release_tasks.masks import short
 from release_tasks.process import plain
 
 SQL_TROUBLE = r"\b(WARNING|ERROR|FATAL|PANIC): |\bSQL (warn|error)|\bPostgresError\b"
-# Of an application's log also what other loggers write, as Python's, pino's, and logfmt's.
-TROUBLE = rf"{SQL_TROUBLE}|\b(ERROR|FATAL|CRITICAL)\b|Traceback \(most recent call last\)|" + (
-    r"""\b(level|severity)["']?\s*[=:]\s*["']?(error|fatal|critical|[56]0\b)|^error: """
-)
+# Of an application's log also what other loggers write: Python's, in JSON, as pino, in logfmt.
+OTHERS = r"^(\S+ ){0,3}\W?(ERROR|FATAL|CRITICAL)\b|^error: |Traceback \(most recent call last\)"
+LEVEL = r'"(level|severity)":\s*("(error|fatal|critical)"|[56]0\s*[,}])|\b(level|severity)=(error|fatal|critical)\b'
+TROUBLE = re.compile("|".join([SQL_TROUBLE, OTHERS, LEVEL]))
 MARK = "a release checks this log"
 ARRIVES = 5.0  # seconds until a line that was logged can be read
 # An embedded server stops with each command of ours, and says so to whom is still connected.
@@ -106,14 +105,9 @@ class Log:
             now.remove(same)
             starts[same] = at["size"]
         starts |= {path: 0 for path in now if path.stat().st_mtime >= self.began["at"] - 2}
-        texts = [plain(content_of(path)[start:]) for path, start in starts.items()]
+        texts = [plain(path.read_bytes()[start:]) for path, start in starts.items()]
         # Lines that begin with a tab belong to the entry before.
         return [entry.rstrip() for text in texts for entry in re.split(r"\n(?!\t)", text) if entry.strip()]
-
-
-def content_of(path: Path) -> bytes:
-    """Return what is logged in `path`, which a rotation may have compressed."""
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 def of_database(entries: Iterable[str], prefix: str, database: str) -> Iterator[str]:

@@ -115,7 +115,7 @@ def read_junit(report: Path) -> Iterator[Result]:
         messages = [f"{each.tag}: {_message_of(each, is_test)}" for each in failures]
         judged = {"outcome": INCONCLUSIVE if failures else PASSED, "message": " ".join(messages), "hint": ""}
         properties = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        observed = tuple(value for name, value in properties if name not in judged)
+        observed = tuple(value for name, value in properties if name not in (*judged, "failed"))
         judged |= {name: value for name, value in properties if name in judged}
         judged["message"] = " ".join(judged["message"].split())
         file = Path(case.get("file", "")).stem

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from json import dumps, loads
-from typing import Any
+from json import dumps
+from typing import Any, NoReturn
 from urllib.parse import urldefrag
 
 import requests
@@ -51,7 +51,8 @@ class Api(requests.Session):
             why = short(str(error).rpartition(": ")[2].rstrip("\"')"))
             raise Inconclusive(f"{self.origin}{url} could not be reached: {why}.", f"curl -I {self.origin}") from None
         took, limit = time.monotonic() - began, how["timeout"]
-        if answer is None or (isinstance(limit, int | float) and took > limit):  # it may come in drops, each in time
+        limit = limit[-1] if isinstance(limit, tuple) else limit  # of requests': to connect, and to read
+        if answer is None or (limit and took > limit):  # it may come in drops, each in time
             fail(self.record, f"{url} was not answered within {limit:g} s.")
         self.record("request", f"{answer.status_code} in {took:.2f} s, {url}")
         return answer
@@ -69,16 +70,19 @@ class Api(requests.Session):
 def json_in(answer: requests.Response) -> Any:
     """Return the JSON of an answer, its text where it is none."""
     try:
-        return loads(answer.content, object_pairs_hook=_unique, parse_constant=_unique)
+        return answer.json(object_pairs_hook=_unique, parse_constant=_no_constant)
     except ValueError:
         return answer.text
 
 
-def _unique(pairs: Any) -> dict[str, Any]:
-    """Return an object of JSON. Raises `ValueError` where it has a key twice, and for NaN and Infinity (RFC 8259)."""
-    if isinstance(pairs, str) or len(found := dict(pairs)) < len(pairs):
-        raise ValueError("not what every reader reads alike")
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice, of which each reader takes another")
     return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON (RFC 8259)")
 
 
 def part_of(found: Any, expected: Any) -> Any:

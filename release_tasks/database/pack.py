@@ -69,11 +69,12 @@ def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
     folder = code / settings.ddl.folder
     names = in_order([path.name for path in folder.glob("*.sql")], root, settings)
     pack = [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
-    with closing(Git(root, settings.remote)) as git:
-        head = git.commit_named("HEAD")
-        committed = [(head and git.bytes_at(head, file.path)) or b"" for file in pack]
+    if not ((root / ".git").exists() and any(b"\r\n" in file.content for file in pack)):
+        return pack
+    with closing(Git.open(root, settings.remote)) as git:
+        committed = [git.bytes_at("HEAD", file.path) if b"\r\n" in file.content else None for file in pack]
     both = zip(pack, committed, strict=True)
-    return [DdlFile(file.path, was) if _with_lf(was) == _with_lf(file.content) else file for file, was in both]
+    return [DdlFile(it.path, was) if was and _with_lf(was) == _with_lf(it.content) else it for it, was in both]
 
 
 def _with_lf(content: bytes) -> bytes:

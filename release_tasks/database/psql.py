@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from psycopg.sql import quote
 
 from release_tasks.database import programs, structure
@@ -111,7 +113,8 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
     if error["state"] == LOCKED:
-        with programs.connect(dsn, where) as connection:
+        holders = list[str]()
+        with suppress(Refused, psycopg.Error), programs.connect(dsn, where) as connection:
             holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
         error["holders"] = f"; holding locks there: {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, dsn, lost=ran.code == 2)  # psql's, where the connection ended

@@ -33,6 +33,7 @@ begin
     select relnamespace::regnamespace || '.' || quote_ident(relname) as name,
       coalesce(jsonb_object_agg(quote_ident(attname), atttypid::regtype) filter (where attnum > 0), '{}') as columns
     from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
+      and (c.oid >= 16384 or attname = 'oid')  -- who owns a large object is no value
     where relkind = 'r' and (c.oid >= 16384 or relname = 'pg_largeobject_metadata') and relpersistence <> 't'
       and relnamespace <> 'release_proof'::regnamespace
     group by c.oid

@@ -76,9 +76,10 @@ def unpack(tar: Path, into: Path) -> Path:
         members = opened.getmembers()
         with tar.open("rb") as file:
             file.seek(opened.offset)
-            rest = [piece.strip(b"\0") for piece in iter(partial(file.read, 1 << 20), b"")]
-        if not rest or any(rest):
-            raise Refused(f"{'something follows' if rest else 'it lacks'} the zeros that end a tar")
+            if opened.offset >= tar.stat().st_size:
+                raise Refused("it lacks the zeros that end a tar")
+            if any(piece.strip(b"\0") for piece in iter(partial(file.read, 1 << 20), b"")):
+                raise Refused("something follows the zeros that end a tar")
         odd = [each.name for each in members if not (each.isdir() or is_plain(each))]
         roots = {each.name.partition("/")[0] for each in members}
         refuse([*(Problem(f"{name} is no plain file") for name in odd), *name_problems(it.name for it in members)])

@@ -88,9 +88,11 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])
         try:
             answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
-            answer.raise_for_status()
         except requests.RequestException as error:
-            raise Refused(f"it does not answer: {short(str(error).rpartition(': ')[2])}") from None
+            why = short(str(error).rpartition(": ")[2].rstrip("\"')"))
+            raise Refused(f"it does not answer: {why}") from None
+        if answer.status_code >= 400:
+            raise Refused(f"it answers {answer.status_code} {answer.reason}")
         reply.write_bytes(answer.content)
         if why := _doubt(reply, ca, "-queryfile", query):
             kind = answer.headers.get("Content-Type", "")
@@ -142,14 +144,14 @@ def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: 
     """
     lines = file.read_bytes().splitlines() if file.exists() else []
     problems = [*chain_problems(lines, first)]
-    if key and signature_of(file).exists():
+    if key and lines and signature_of(file).exists():
         with TemporaryDirectory() as folder:
             (allowed := Path(folder, "evidence.signing_key")).write_bytes(allowed_signers("us", root, key))
             try:
                 signer_of(file, allowed, datetime.now(UTC))
             except Refused as no:
                 problems += no.problems
-    back = f"Bring {file.name} back as it was signed. With a new key: remove {signature_of(file).name}, then run again."
+    back = f"Bring back {file.name} as it was signed; if by another key, set that as release.evidence.signing_key."
     refuse(Problem(f"{file} is not as it was left: {each.what}.", back) for each in problems)
     known = [{name: value for name, value in json.loads(line).items() if name != "previous"} for line in lines]
     new = [row for row in json.loads(json.dumps(rows, default=str)) if row not in known]

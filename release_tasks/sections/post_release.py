@@ -12,11 +12,10 @@ from release_tasks.sections import archive, docs_pack, landing, notes
 def merge_the_release_branch_back(release: Release) -> Step:
     """Merge the release branch back."""
     git, base, remote = release.git, release.base, release.settings.remote
-    here, there = git.commit_named(release.base_ref) or "", git.remote_refs.get(release.base_ref, "")
-    known = all(map(git.commit_named, filter(None, (there, git.remote_refs.get(release.main_ref)))))
+    here, there = git.commit_named(release.base_ref) or "", git.remote_commit(release.base_ref) or ""
     is_archived, tip = archive.pack_folder(release).exists(), release.tip
     is_merged = is_archived and git.contains(here, tip) and git.contains(here, there or here)
-    if is_merged or (known and base not in landing.lacking(release)):
+    if is_merged or base not in landing.lacking(release):
         return f"merged into {base}"
     require(is_archived, "after the evidence pack is archived")
     yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}"
@@ -46,7 +45,7 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     """Bump VERSION to the next dev number."""
     git, upcoming, base_ref = release.git, next_version(release, next), release.base_ref
     if release.base not in landing.lacking(release):
-        return release.version_at(git.remote_refs[release.base_ref])
+        return release.version_at(git.remote_commit(release.base_ref) or "")
     is_merged = git.contains(base_ref, release.tip) and archive.pack_folder(release).exists()
     require(is_merged, "after the release branch is merged back")
     if release.has_next_version(base_ref):

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from release_tasks import ddl, embedded, environments, lines, node, suites, versions
+from release_tasks import ddl, embedded, environments, git_setup, lines, node, suites, versions
 from release_tasks.checks import browser, document
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
@@ -36,6 +36,7 @@ def check_branch(release: Release) -> str:
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
     expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
     is_support = git.branch == release.settings.support_of(release.version)
+    unfinished = git_setup.under_way(git.repo.git_dir)
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
@@ -46,7 +47,7 @@ def check_branch(release: Release) -> str:
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
-        (git.under_way, f"Git has something unfinished here: {git.under_way}.", finish),
+        (unfinished, f"Git has something unfinished here: {unfinished}.", finish),
         (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
         (git.is_set("core.sparseCheckout"), "This checkout is sparse; a release needs all files.", whole),
         (is_unknown, "Git does not know who commits; expected user.name and user.email.", introduce),

@@ -106,9 +106,10 @@ def push_branch_and_tag(release: Release) -> Step:
 
 
 def _keep_the_branch_at_the_tag(release: Release) -> None:
-    """Refuse when the release branch got more than notes and layer after the tag: production would not have it."""
+    """Refuse a branch that others moved on, or that got more than notes and layer: production would not have it."""
     if not release.settings.branch or release.is_over:
         return
+    refuse(behind_problems(release, release.branch))
     folder = release.settings.docs_pack.folder
     allowed = (release.notes_path, *LAYER, *([folder] if release.git.submodule(folder) else []))
     changed = release.git.look("diff", "--name-only", "-z", "--no-renames", release.published or "", release.tip).stdout
@@ -119,4 +120,5 @@ def _keep_the_branch_at_the_tag(release: Release) -> None:
 
 def _as_a_new_version(release: Release) -> str:
     again = release.again(version=versions.next_release(release.version))
-    return f"{again}   # a fix after the tag is a new version; a published tag stays as it is"
+    withdraw = f'inv withdraw --version {release.version} --reason "…"'
+    return f"{withdraw}   # a published tag stays: a fix is a new version\ngit switch {release.base} && {again}"

@@ -394,7 +394,7 @@ def test_a_check_that_fails_is_no_pass_also_where_the_test_catches_it(
     text += f"    with contextlib.suppress(AssertionError): {call}\n    api.get('/api/version')\n"
     (result,) = files(text, origin=module_web.origin)
     assert result.outcome == INCONCLUSIVE
-    assert result.message.startswith("A check failed, and the test caught that: /")
+    assert result.message.startswith("The test has caught a failure: /")
 
 
 def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from release_tasks import git_setup
 from release_tasks.errors import Refused
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
@@ -124,7 +125,7 @@ def test_a_merge_that_conflicts_is_put_back_and_told(
     main = work.commit({"VERSION": "0.3.0-dev\n"}, "Meanwhile")
     look = take(post_release.merge_the_release_branch_back, release)
     assert look.state == REFUSED and "VERSION" in look.problems[0].what
-    assert work.git("rev-parse", "main") == main and release.git.under_way is None
+    assert work.git("rev-parse", "main") == main and git_setup.under_way(release.git.repo.git_dir) is None
     assert release.git.dirty_paths() == []
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, REFUSED, Outcome
-from release_tasks.sections import freeze, withdrawal
+from release_tasks.sections import freeze, preconditions, withdrawal
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -64,6 +65,24 @@ def test_the_release_after_it_comes_after_the_one_before_it(work: Work) -> None:
     release = work.release("0.1.2")
     assert release.last() == release.last(for_notes=True) == "v0.1.0"
     assert release.line.last("0.1.2") == "0.1.1", "its number is taken"
+
+
+def test_it_is_refused_also_where_nobody_has_fetched_since(work: Work) -> None:
+    """A release that a colleague had withdrawn went on to production, and through section 9."""
+    work.release_before("v0.1.1")
+    host = type(work)(work.root.parent / "host", work.remote)
+    work.git("clone", "--quiet", str(work.remote), str(host.root))
+    host.commit({work.release().settings.notes_of("0.1.1"): WITHDRAWN}, "release: withdraw v0.1.1")
+    host.git("push", "--quiet", "origin", "main")
+    with pytest.raises(Refused, match=r"v0\.1\.1: Withdrawn on "):
+        preconditions.check_tag_is_free(work.release())
+
+
+def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work) -> None:
+    work.release_before("v0.1.1")
+    work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/v0.1.1-withdrawn-back")
+    with pytest.raises(Refused, match=r"v0\.1\.1: its withdrawal waits for the pull request of "):
+        preconditions.check_tag_is_free(work.release())
 
 
 def test_nobody_is_told_to_merge_it(work: Work) -> None:

@@ -4,12 +4,12 @@ import shlex
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
 
@@ -65,6 +65,22 @@ def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, s
                 what = f"The submodule {prefix}{path} does not have its commit {wanted:.9} here."
                 raise Refused(what, f"git submodule update --init --recursive -- {shlex.quote(prefix + path)}")
             yield from trees(there, wanted, f"{prefix}{path}/")
+
+
+def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
+    """Yield each submodule of HEAD, but `ours`, whose commit no branch or tag of its remote has, as far as it is known.
+
+    Nobody else could build the release.
+    """
+    with suppress(Refused):  # one that is not checked out is named elsewhere
+        for prefix, repo, commit in trees(git, "HEAD"):
+            known = (
+                repo.is_shallow or repo.look("for-each-ref", "--contains", commit, "refs/remotes", "refs/tags").stdout
+            )
+            if prefix not in ("", f"{ours}/") and not known:
+                path = prefix.rstrip("/")
+                what = f"The submodule {path} has the commit {commit:.9}, which its remote has not."
+                yield Problem(what, f"git -C {shlex.quote(path)} push {git.remote} HEAD:BRANCH   # the one it is for")
 
 
 @readable_by_all()

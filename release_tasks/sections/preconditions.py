@@ -78,6 +78,7 @@ def check_branch_is_up_to_date(release: Release) -> str:
     """The branch has everything that the remote's has, and the remote would take it."""
     branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in tag.behind_problems(release, branch))
+    refuse(code.unpushed_problems(release.git, release.settings.docs_pack.folder))  # ours is pushed with the release
     refuse(tag.push_problems(release))
     return ""
 

@@ -11,7 +11,7 @@ import pytest
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import landing, post_release, preconditions
+from release_tasks.sections import landing, post_release, preconditions, tag
 from tests.conftest import add_hook
 
 if TYPE_CHECKING:
@@ -97,6 +97,19 @@ def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_leaves_nothing_b
     assert work.git("rev-parse", "main") == before and f"refs/heads/{BACK}" not in release.git.remote_refs
     protect(work)
     assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+
+
+def test_a_branch_that_a_colleague_moved_after_the_tag_is_named_before_anything_is_committed_on_it(
+    work: Work, take: Take
+) -> None:
+    release = archived(work)
+    assert take(tag.tag_the_release, release, change=False).state == DONE
+    host = type(work)(work.root.parent / "host", work.remote)
+    work.git("clone", "--quiet", "--branch", release.branch, str(work.remote), str(host.root))
+    host.commit({"their.txt": "x"}, "Theirs")
+    host.git("push", "--quiet", "origin", release.branch)
+    (problem,) = take(tag.tag_the_release, work.release(), change=False).problems
+    assert problem.what.startswith(f"{release.branch} lacks commits that origin has")
 
 
 def test_a_race_is_no_rule_and_is_raised(work: Work, take: Take) -> None:

@@ -216,6 +216,22 @@ def test_a_submodule_without_its_commit_is_refused(work: Work) -> None:
     assert refused.value.problems[0].hint == "git submodule update --init --recursive -- 'vendor (1)'"
 
 
+def test_a_submodule_s_commit_that_nobody_else_has_is_refused(work: Work) -> None:
+    """It was released, and could be built by nobody else."""
+    lib = work.add_submodule("lib", {"lib.js": "x\n"})
+    work.git("push", "--quiet", "origin", "main")
+    preconditions.check_branch_is_up_to_date(work.release())
+    lib.commit({"lib.js": "y\n"}, "Mine")
+    work.commit({}, "feat: new lib")
+    with pytest.raises(
+        Refused, match=r"^The submodule lib has the commit \w{9}, which its remote has not\.$"
+    ) as refused:
+        preconditions.check_branch_is_up_to_date(work.release())
+    assert refused.value.problems[0].hint.startswith("git -C lib push origin HEAD:BRANCH")
+    lib.git("push", "--quiet", "origin", "HEAD:main")
+    preconditions.check_branch_is_up_to_date(work.release())
+
+
 def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:
     """R26: two names of the same letters; two files of one number, whose order is another's choice."""
     work.commit({"ddl/02_a.sql": "select 1;\n", "ddl/02_b.sql": "select 1;\n"})

@@ -76,7 +76,7 @@ def _filled(value: Any, path: str, variables: Mapping[str, str], problems: list[
         return [_filled(inner, f"{path}[{index}]", variables, problems) for index, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
-    # The colon of a default parts no user from a password.
+    # Of a default without its colon: else `user:-name` would look like a user and a password.
     shown = VARIABLE.sub(lambda it: it[0].replace(":-", "-", 1) if it["default"] else it[0], value)
     if not all(VARIABLE.fullmatch(each) for each in passwords_in(shown)):
         what = f"invoke.yaml, {path}: a password stands in the file; expected ${{NAME}}."

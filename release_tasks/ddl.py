@@ -36,9 +36,9 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
 
 
 def pack_there(env: Environment, git: Git, live: str, connection: Connection) -> tuple[str, list[DdlFile]]:
-    """Return whose pack `env` should have, with that: of the tag `live`, of a later release that was applied, or HEAD's
-    where exactly that was applied last.
+    """Return whose pack `env` should have, with that pack.
 
+    It is that of the tag `live`, or of a later release that was applied, or HEAD's where exactly that was applied last.
     A rollback undoes no DDL. On dev, and where no release of ours has been, the pack is that of `pack_for`. Raises
     `Refused` where the tag that is live is not here.
     """

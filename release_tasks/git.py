@@ -64,7 +64,7 @@ class Git:
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
-            git_setup.explain(failed, self.hooks(args[0]) if args[0] in git_setup.HOOKED else "")
+            git_setup.explain(failed, self.hooks(args[0]) if args[0] in git_setup.HOOKED else "", changes)
             raise
 
     def hooks(self, command: str) -> str:

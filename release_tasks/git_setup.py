@@ -55,9 +55,12 @@ def variables() -> dict[str, str]:
     return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
 
 
-def explain(failed: CommandFailed, hooks: str) -> None:
-    """Add to `failed` which `hooks` ran with the command; raises `Refused` instead where git trusts a folder not."""
+def explain(failed: CommandFailed, hooks: str, changes: bool) -> None:
+    """Add to `failed` which `hooks` ran with the command; raises `Refused` instead where git trusts a folder not.
+
+    One that `changes` something is not shown to be typed: it may have had an index of its own.
+    """
     trusted(failed.finished)
-    if hooks:
-        (problem,) = failed.problems
-        failed.problems = (Problem(f"{problem.what}\nWith it ran {hooks}.", problem.hint),)
+    (problem,) = failed.problems
+    what = f"{problem.what}\nWith it ran {hooks}." if hooks else problem.what
+    failed.problems = (Problem(what, "git status   # then run the same command again" if changes else problem.hint),)

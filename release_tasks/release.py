@@ -185,7 +185,7 @@ class Release:
     def environment(self, name: str) -> Environment:
         """Return environment `name`, brought up if embedded. Raises `NotYet` where a look would have to do that."""
         if self.settings.environments.problems(name):
-            raise NotYet(f"after the variables of {name} are set as they have to be")
+            raise NotYet(f"after the variables of {name} are set and its DSN is right")
         if name not in self.environments:
             if self.settings.environments.named(name).embedded:
                 self.only_in_a_run()

@@ -70,7 +70,7 @@ def unset_problems(path: str, text: str) -> Iterator[Problem]:
 
 
 def url_problems(where: str, dsn: str) -> list[Problem]:
-    """Return a problem if `dsn` is a URL that libpq may part in another way than was meant; nothing of it is shown."""
+    """Return a problem if `dsn` is a URL that libpq could read in another way; nothing of it is shown."""
     if not dsn.startswith(("postgresql://", "postgres://")) or URL.fullmatch(dsn):
         return []
     what = "an @, :, /, ?, % or space that parts nothing in it is not percent-encoded, or a port is no number"

@@ -411,3 +411,14 @@ def test_plink_gets_none_of_openssh_s_options(work: Work, tmp_path: Path, monkey
     work.git("remote", "set-url", "origin", f"ssh://git@host.invalid:2222{work.remote}")
     assert work.layer().remote_refs
     assert seen.read_text().startswith("-P 2222 git@host.invalid ")
+
+
+def test_a_command_that_has_changed_something_is_not_shown_to_be_typed(work: Work) -> None:
+    """It may have had an index of its own: typed, it emptied a person's."""
+    git = work.layer()
+    with pytest.raises(Refused) as refused:
+        git.run("read-tree", "--reset", "-u", "no-such-tree", GIT_INDEX_FILE="other")
+    assert refused.value.problems[0].hint == "git status   # then run the same command again"
+    with pytest.raises(Refused) as refused:
+        git.run("rev-parse", "--verify", "none", changes=False)
+    assert refused.value.problems[0].hint.startswith("git rev-parse --verify none")

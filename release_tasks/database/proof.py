@@ -20,7 +20,7 @@ WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.no
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
 ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.columns, was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
-TURNED = """select name, next, now from release_proof.was join pg_sequence on seqrelid = to_regclass(name),
+GONE_BACK = """select name, next, now from release_proof.was join pg_sequence on seqrelid = to_regclass(name),
   release_proof.next(seqrelid) as now where (next - now) * seqincrement > 0 order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 LOSES = ("changes rows of", "empties", "drops")  # of what a file does: what takes rows or values
@@ -134,7 +134,7 @@ class Watched:
     failed: list[Problem]
     done: list[tuple[str, str, str]]
     rows: list[tuple[str, int, int, bool, bool]]  # table, rows before, now, has all its columns, hash differs
-    turned: list[tuple[str, int, int]]  # sequence that goes back, what it gave next, and gives now
+    gone_back: list[tuple[str, int, int]]  # sequence that goes back, what it gave next, and gives now
 
     def problems(self) -> list[Problem]:
         """Return which files failed, and which rows, values and columns that were there before are gone or others."""
@@ -158,8 +158,8 @@ class Watched:
                 if had and what == "drops" and name.startswith(f"table column {table}."):
                     column = name.removeprefix("table ")
                     found[column] = f"{column} is dropped, with the values of {counted(had, 'row')} ({file})"
-        for name, gave, gives in self.turned:
-            files = self.files_on(name, ("turns back", "drops"))
+        for name, gave, gives in self.gone_back:
+            files = self.files_on(name, ("goes back", "drops"))
             found[name] = f"sequence {name} gave {gave} next and gives {gives} now ({files})"
         return found
 
@@ -170,6 +170,8 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
         connection.execute(WATCH.read_bytes())
         try:
             warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
-            return Watched(warnings, failed, *(connection.execute(query).fetchall() for query in (DONE, ROWS, TURNED)))
+            return Watched(
+                warnings, failed, *(connection.execute(query).fetchall() for query in (DONE, ROWS, GONE_BACK))
+            )
         finally:
             connection.execute("drop schema release_proof cascade")

@@ -29,7 +29,7 @@ MESSAGE = re.compile(
     (?:\n(?!psql:|DETAIL:).*)*(?:\nDETAIL:\ \ (?P<detail>.*))?""",
     re.MULTILINE | re.VERBOSE,
 )
-# Who was in a transaction before the last wait for a lock, which took so many seconds, and holds one.
+# Sessions that hold a lock, and were in a transaction before the last wait for one, so many seconds, began.
 HOLDERS = """select concat_ws(', ', 'process ' || pid, 'role ' || usename, nullif(application_name, ''))
   from pg_stat_activity a where datname = current_database() and pid <> pg_backend_pid()
   and coalesce(xact_start <= clock_timestamp() - make_interval(secs => %s), true)

@@ -64,7 +64,7 @@ create procedure release_proof.note_file() language sql begin atomic
   insert into release_proof.done (file, what, object)
     select current_setting('release.file', true), what, name from (
       select 'locks', relation from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'
-      union select 'turns back', oid from pg_locks join release_proof.was on oid = relation
+      union select 'goes back', oid from pg_locks join release_proof.was on oid = relation
         join pg_sequence on seqrelid = oid where pid = pg_backend_pid()
         and case when mode <> 'AccessShareLock' then (next - release_proof.next(oid)) * seqincrement > 0 end
       union select 'changes rows of', relid from pg_stat_xact_all_tables where n_tup_upd + n_tup_del > 0
@@ -72,7 +72,7 @@ create procedure release_proof.note_file() language sql begin atomic
         where relkind = 'r' and c.relfilenode <> was.relfilenode
         and not exists (select from release_proof.done where done.what = 'rewrites' and object = name)
     ) as found (what, oid) join release_proof.was using (oid)
-    where what = 'turns back' or next is null on conflict do nothing;
+    where what = 'goes back' or next is null on conflict do nothing;
   update release_proof.was set relfilenode = c.relfilenode from pg_class c where c.oid = was.oid;
   select pg_stat_force_next_flush();
 end;

@@ -87,7 +87,7 @@ class Environments(Model):
         return self
 
     def problems(self, name: str) -> list[Problem]:
-        """Return which variables of the environment `name` are not set, or make another URL than was meant."""
+        """Return which variables of the environment `name` are not set, or that its DSN is an ambiguous URL."""
         path, environment = f"release.environments.{name}", getattr(self, name)
         unset = [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
         return unset or url_problems(f"invoke.yaml, {path}.dsn", environment.dsn)

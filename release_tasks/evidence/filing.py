@@ -52,7 +52,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
         atomic_write(sums, checksum_lines({deposit.name: bag.digest(deposit)}))
     copies.check(sums, folder)
     digest, date = bag.digest(deposit), ("show", "--no-patch", "--format=%cs", release.commit)
-    endings = {Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()}
+    endings = {Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()} - {""}
     languages = sorted({LANGUAGES.get(ending, ending) for ending in endings})
     form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
     form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}

@@ -125,7 +125,7 @@ def _doubt(token: Path, ca: Path, *how: str | Path) -> str:
     ran = process.run(["openssl", "ts", "-verify", *how, "-in", token, "-CAfile", ca], check=False)
     found = REASON.search(ran.stderr)
     why = short(": ".join(filter(None, found.groups())) if found else ran.tail(1)) if ran.code else ""
-    return f"its root is not in {ca.name}: {why}" if "self-signed certificate" in why or "local issuer" in why else why
+    return f"its root is not in {ca.name}: {why}" if re.search("self.signed certificate|local issuer", why) else why
 
 
 def chain_problems(lines: Sequence[bytes], first: str) -> Iterator[Problem]:

@@ -41,8 +41,8 @@ def check_branch(release: Release) -> str:
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
     there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
-    switch = f"cd {shlex.quote(there)}   # where {base} is checked out" if there else f"git switch {base}"
-    switch = f"git push {remote} {git.branch}" if is_support else switch
+    elsewhere = f"cd {shlex.quote(there)}   # where {base} is checked out" if there else ""
+    switch = f"git push {remote} {git.branch}" if is_support else elsewhere or f"git switch {base}"
     whole = "git sparse-checkout disable"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [

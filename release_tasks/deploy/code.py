@@ -15,7 +15,7 @@ from release_tasks.git import Git
 
 EXECUTABLE = 0o100755  # of git's modes of files
 UNPACK = 120.0  # seconds for one tree
-KEPT = 3  # trees here, with their packages; an older one is made again when it is wanted
+KEPT = 3  # trees here, with their packages; another one is made again when it is wanted
 AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
 
 
@@ -31,7 +31,7 @@ def is_ready(root: Path, tag: str, commit: str) -> bool:
 def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None]) -> Path:
     """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder.
 
-    Of older releases here the oldest code goes.
+    Of other releases here the code that was used last stays.
     """
     code = folder_of(git.root, tag)
     if not is_ready(git.root, tag, commit):
@@ -45,6 +45,7 @@ def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None])
         for mark in ready[:-KEPT]:
             mark.unlink()
             shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
+    code.with_suffix(".ready").touch()
     return code
 
 

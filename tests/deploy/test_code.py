@@ -34,7 +34,7 @@ def test_a_tree_whose_install_failed_is_not_taken_for_that_of_the_commit_before(
     assert (folder / "file").read_text() == "one"
 
 
-def test_the_code_of_the_last_releases_stays_and_older_code_is_made_again_when_it_is_wanted(work: Work) -> None:
+def test_the_code_that_was_used_last_stays_and_other_code_is_made_again_when_it_is_wanted(work: Work) -> None:
     """It stayed for good, with all its packages."""
     commit, tags = work.commit({"file": "one"}), [f"v0.1.{number}" for number in range(5)]
     with closing(Git.open(work.root, "origin")) as git:
@@ -42,9 +42,10 @@ def test_the_code_of_the_last_releases_stays_and_older_code_is_made_again_when_i
             folder = code.make_ready(git, tag, commit, lambda folder: None)
             mark, then = folder.with_suffix(".ready"), time.time() - 60 * age
             os.utime(mark, (then, then))
-        assert [tag for tag in tags if code.is_ready(work.root, tag, commit)] == tags[2:]
-        assert [tag for tag in tags if code.folder_of(work.root, tag).exists()] == tags[2:]
-        assert (code.make_ready(git, tags[0], commit, lambda folder: None) / "file").read_text() == "one"
+            code.make_ready(git, tags[0], commit, lambda folder: None)  # it is what runs
+        assert [tag for tag in tags if code.is_ready(work.root, tag, commit)] == [tags[0], *tags[3:]]
+        assert [tag for tag in tags if code.folder_of(work.root, tag).exists()] == [tags[0], *tags[3:]]
+        assert (code.make_ready(git, tags[1], commit, lambda folder: None) / "file").read_text() == "one"
 
 
 def test_a_commit_that_is_not_here_comes_with_the_command_that_fetches_it(work: Work) -> None:

@@ -5,6 +5,7 @@ A name holds a hash of what was added to the pack so far, and of who can read it
 
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -94,15 +95,12 @@ def receipt(file: Path, place: Place) -> Path:
 def copy(place: Place, root: Path, sums: Path) -> None:
     """Bring what is `lacking` to `place`, and see that it is there as it is here. Raises `Refused` or `OSError`."""
     for file in lacking(place, root, sums):
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, ExitStack() as stack:
             if isinstance(place, str):
                 (root / place).mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
                 back, done = root / place / f".{file.name}.incomplete", root / place / file.name
-                try:
-                    shutil.copyfile(file, back)
-                except OSError:
-                    back.unlink(missing_ok=True)  # a full disk gets its space back
-                    raise
+                stack.callback(back.unlink, missing_ok=True)  # a full disk gets its space back
+                shutil.copyfile(file, back)
             else:
                 back, done = Path(folder, file.name), receipt(file, place)
                 for command, given in zip(place, (file, back), strict=True):

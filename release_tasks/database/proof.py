@@ -170,8 +170,7 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
         connection.execute(WATCH.read_bytes())
         try:
             warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
-            return Watched(
-                warnings, failed, *(connection.execute(query).fetchall() for query in (DONE, ROWS, GONE_BACK))
-            )
+            seen = [connection.execute(query).fetchall() for query in (DONE, ROWS, GONE_BACK)]
+            return Watched(warnings, failed, *seen)
         finally:
             connection.execute("drop schema release_proof cascade")

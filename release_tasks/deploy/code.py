@@ -75,13 +75,11 @@ def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
     """
     with suppress(Refused):  # one that is not checked out is named elsewhere
         for prefix, repo, commit in trees(git, "HEAD"):
-            known = (
-                repo.is_shallow or repo.look("for-each-ref", "--contains", commit, "refs/remotes", "refs/tags").stdout
-            )
-            if prefix not in ("", f"{ours}/") and not known:
-                path = prefix.rstrip("/")
-                what = f"The submodule {path} has the commit {commit:.9}, which its remote has not."
-                yield Problem(what, f"git -C {shlex.quote(path)} push {git.remote} HEAD:BRANCH   # the one it is for")
+            path, where = prefix.rstrip("/"), ("refs/remotes", "refs/tags")
+            if path in ("", ours) or repo.is_shallow or repo.look("for-each-ref", "--contains", commit, *where).stdout:
+                continue
+            what = f"The submodule {path} has the commit {commit:.9}, which its remote has not."
+            yield Problem(what, f"git -C {shlex.quote(path)} push {git.remote} HEAD:BRANCH   # the one it is for")
 
 
 @readable_by_all()

@@ -27,7 +27,7 @@ def check_environments_differ(release: Release) -> str:
     refuse(problems)
     wrong = [name for name in ("dev", "staging", "production") if release.settings.environments.problems(name)]
     notes = [f"{', '.join(unreached)} could not be reached: compared by address"] if unreached else []
-    return "; ".join([*notes, *(f"{name} was not compared: its variables are not right" for name in wrong)])
+    return "; ".join([*notes, *(f"{name} was not compared: its variables or its DSN are not right" for name in wrong)])
 
 
 def check_branch(release: Release) -> str:

@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from release_tasks import process
 from release_tasks.errors import Problem, Refused
@@ -22,13 +25,13 @@ def stay_here() -> None:
             os.environ.pop(name, None)
 
 
-def check_root(root: Path, found: Finished, head: str | None) -> None:
-    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
+def check_root(root: Path, found: Finished, commit_named: Callable[[str], str | None]) -> None:
+    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, and has a commit."""
     trusted(found)
     if (root / ".git").exists():
         if found.code:
             raise Refused(f"Git cannot use {root.name}/: {found.tail(1)}", "git status")
-        if not head:
+        if not commit_named("HEAD"):
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return
     if not (top := found.stdout.strip()):
@@ -53,6 +56,14 @@ def variables() -> dict[str, str]:
     ours = "'core.safecrlf=false' 'i18n.commitEncoding=UTF-8' 'log.showSignature=false'"
     config = f"{os.environ.get('GIT_CONFIG_PARAMETERS', '')} {ours}"
     return {"GIT_EDITOR": "true", "LC_ALL": "C", "GIT_CONFIG_PARAMETERS": config.strip()}
+
+
+@cache
+def ssh(root: Path) -> dict[str, Any]:
+    """Return the variable that lets ssh ask nothing, unless git is set up there to use another one."""
+    found = process.run(["git", "config", "core.sshCommand"], cwd=root, check=False, record=False)
+    chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or found.stdout
+    return {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
 def explain(failed: CommandFailed, hooks: str, changes: bool) -> None:

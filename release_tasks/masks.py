@@ -57,11 +57,19 @@ def hide(secret: str) -> None:
 
 def mask(text: str) -> str:
     """Return `text` with `***` for hidden secrets, userinfo of URLs, passwords and tokens, secret variables' values."""
-    text = _hidden_pattern(frozenset(_hidden), frozenset(os.environ.items())).sub("***", text)
-    text = USERINFO.sub("***", text)
+    return _mask(text, _secrets())
+
+
+def _mask(text: str, secrets: re.Pattern[str]) -> str:
+    text = USERINFO.sub("***", secrets.sub("***", text))
     for pattern in NAMED:
         text = pattern.sub(r"\1***", text)
     return text
+
+
+def _secrets() -> re.Pattern[str]:
+    """Return a pattern of all that is hidden, and of the values of secret variables; to read those takes its time."""
+    return _hidden_pattern(frozenset(_hidden), frozenset(os.environ.items()))
 
 
 @lru_cache(maxsize=8)
@@ -102,17 +110,17 @@ def mask_file(path: Path) -> None:
 
 def masked_json(value: Any, indent: int | None = None) -> str:
     """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, becomes text."""
-    return json.dumps(_masked(value), ensure_ascii=False, indent=indent)
+    return json.dumps(_masked(value, _secrets()), ensure_ascii=False, indent=indent)
 
 
-def _masked(value: Any) -> Any:
+def _masked(value: Any, secrets: re.Pattern[str]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return _masked(asdict(value))
+        return _masked(asdict(value), secrets)
     if isinstance(value, Mapping):
-        return {mask(str(key)): _masked(inner) for key, inner in value.items()}
+        return {_mask(str(key), secrets): _masked(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_masked(inner) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float) else mask(str(value))
+        return [_masked(inner, secrets) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float) else _mask(str(value), secrets)
 
 
 def short(text: object, length: int = 200) -> str:

@@ -10,6 +10,7 @@ from itertools import takewhile
 from typing import Any
 
 REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
+KEPT = ".git/rehearsal.json"  # the same in the clone of a rehearsal, which may be kept and typed in
 typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
 HELP = {
     "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",

@@ -13,7 +13,7 @@ from typing import Any
 
 from release_tasks import node, process, requirements, screen, temporary, versions
 from release_tasks.checks import browser, document
-from release_tasks.command_line import REHEARSING
+from release_tasks.command_line import KEPT, REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
@@ -53,7 +53,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
     began, folder = time.monotonic(), _new_folder(keep)
-    screen.say(f"Rehearsing in {folder}{', which is kept' if keep else ''}")
+    screen.say(f"Rehearsing in {folder / 'clone'}{', which is kept' if keep else ''}")
     throw_away = emptied(folder / "evidence")
     os.environ[REHEARSING] = json.dumps(authority.settings(throw_away))
     for name in ("no_proxy", "NO_PROXY"):  # the authority is on this machine
@@ -114,6 +114,8 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
         git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
         git.run("push", "--quiet", str(remote), *refs, timeout=300)
         git.run("clone", "--quiet", "--origin", settings.remote, *author, str(remote), str(clone), timeout=300)
+    if REHEARSING in os.environ:
+        (clone / KEPT).write_text(os.environ[REHEARSING], encoding="utf-8")
     for name in ("staging", "production"):
         with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
             deploy_previous(environment)

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
@@ -17,11 +18,14 @@ from hypothesis import strategies as st
 from psycopg import conninfo
 from pydantic import BaseModel
 
-from release_tasks import masks
+from release_tasks import masks, rehearsal
 from release_tasks.command_line import REHEARSING
-from release_tasks.config import load, write_schema
+from release_tasks.config import load, settings_of, write_schema
 from release_tasks.errors import Problem, Refused
 from release_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import Work
 
 REMOTE = {"origin": "https://example.org", "folder": "/srv/app", "restart": ["true"], "log": "/var/log/pg.log"}
 
@@ -280,6 +284,20 @@ def test_a_rehearsal_reaches_nothing_that_is_real() -> None:
     settings = load(raw, {REHEARSING: '{"places": [".release/archive"]}'})
     assert all(environment.embedded for _, environment in settings.environments)
     assert settings.evidence.places == [".release/archive"]
+
+
+def test_a_kept_clone_of_a_rehearsal_stays_one(tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was typed there reached the real staging and production."""
+    monkeypatch.setattr(rehearsal, "open_environment", lambda *_: Mock())
+    monkeypatch.setattr(rehearsal, "deploy_previous", lambda _: None)
+    monkeypatch.setenv(REHEARSING, '{"places": [".release/archive"]}')
+    clone = rehearsal.stage(work.layer(), tmp_path / "rehearsal", Settings())
+    monkeypatch.delenv(REHEARSING)
+    raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
+    real, kept = (settings_of(Mock(_project_prefix=root, get=lambda *_: raw)) for root in (work.root, clone))
+    assert not real.environments.production.embedded
+    assert kept.environments.production.embedded
+    assert kept.evidence.places == [".release/archive"]
 
 
 @pytest.mark.parametrize(

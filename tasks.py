@@ -208,7 +208,7 @@ def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigne
     layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
 
 
-@command("stamps", dry=False)
+@command("stamps", dry=False, version=layer.command_line.IN_WORK)
 def evidence_stamps(c, version=None):
     """Add the sessions of staging and production to a pack."""
     layer.evidence_tasks.add_stamps(c.config, version)
@@ -221,13 +221,13 @@ def evidence_index(c, *repos):
     layer.evidence_tasks.add_to_index(c.config, repos)
 
 
-@command(dry=False)
+@command(dry=False, version=layer.command_line.IN_WORK)
 def report(c, version=None):
     """Write the report of a release: one page for a browser, a phone, or paper."""
     layer.evidence_tasks.write_report(c.config, version)
 
 
-@command(dry=False)
+@command(dry=False, version=layer.command_line.IN_WORK)
 def filing(c, office="inpi-br", version=None):
     """Prepare the filing of a release: the deposit, the form, a checklist."""
     layer.evidence_tasks.prepare_filing(c.config, office, version)

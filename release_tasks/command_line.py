@@ -12,6 +12,7 @@ from typing import Any
 REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
 KEPT = ".git/rehearsal.json"  # the same in the clone of a rehearsal, which may be kept and typed in
 typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
+IN_WORK = "the version, such as 0.1.1; default: the one that VERSION names or leads to"
 HELP = {
     "version": "the version to release, such as 0.1.1; default: VERSION, where that names a release",
     "env": "dev, staging or production",

@@ -54,7 +54,8 @@ def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[...,
 
         run.__name__, run.__doc__, run.__module__ = body.__name__, body.__doc__, body.__module__
         run.__signature__ = inspect.Signature([release, *options.values()])  # type: ignore[attr-defined]
-        made: Section = task(pre=pre, klass=Section, help=texts_of(options), auto_shortflags=False)(run)
+        texts = texts_of(options, **({"version": command_line.IN_WORK} if only_checks else {}))
+        made: Section = task(pre=pre, klass=Section, help=texts, auto_shortflags=False)(run)
         made.steps, made.only_checks = body, only_checks
         return made
 

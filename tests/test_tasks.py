@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import tasks
-from release_tasks.command_line import HELP
+from release_tasks.command_line import HELP, IN_WORK
 from release_tasks.engine import Section
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +79,14 @@ def test_no_task_takes_an_argument_that_help_would_fill() -> None:
         task = tasks.ns[name]
         given = ["pack"] if name == "evidence.verify" else []  # the one thing that it is about
         assert [argument.name for argument in task.get_arguments() if argument.positional] == given, name
+
+
+@pytest.mark.parametrize(
+    ("task", "help"), [("release", HELP["version"]), *((each, IN_WORK) for each in ("status", "filing"))]
+)
+def test_help_says_where_the_version_comes_from(task: str, help: str) -> None:
+    """It said of each that VERSION must name a release, as only those need that make one."""
+    assert help in re.sub(r"\s+", " ", inv(ROOT, "--help", task).stdout)
 
 
 def test_every_task_is_in_the_list_under_its_name() -> None:

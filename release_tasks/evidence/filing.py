@@ -19,8 +19,8 @@ from release_tasks.release import Release
 HINT = """In invoke.yaml, release: {evidence: {filing: {include: ["src/**/*.ts", "db/*.sql"]}}}"""
 FIELDS = {"inpi-br": "title created published languages codes holder authors", "inpi-fr": "title holder authors years"}
 KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
-LANGUAGES = {"ts": "TypeScript", "tsx": "TypeScript", "js": "JavaScript", "mjs": "JavaScript", "sql": "SQL"}
-LANGUAGES |= {"py": "Python", "sh": "Shell", "css": "CSS", "html": "HTML", "json": "JSON"}  # by a file's ending
+LANGUAGES = dict.fromkeys(("ts", "tsx", "mts", "cts"), "TypeScript") | dict.fromkeys(("js", "mjs", "cjs"), "JavaScript")
+LANGUAGES |= {"py": "Python", "sh": "Shell", "css": "CSS", "html": "HTML", "json": "JSON", "sql": "SQL"}  # by ending
 # Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
 SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[A-Z0-9]{16}\b|\b(gh[pousr]|npm|sk_live|glpat|xox[abprs])[_-][\w-]{16}"

@@ -71,6 +71,19 @@ def test_the_deposit_is_what_the_patterns_name_and_is_made_once(tagged: Work) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("ending", "language"), [("mts", "TypeScript"), ("cts", "TypeScript"), ("cjs", "JavaScript"), ("mjs", "JavaScript")]
+)
+def test_languages_are_known_by_each_of_their_endings(work: Work, ending: str, language: str) -> None:
+    """The form said "languages: SQL, mts"."""
+    work.commit({f"src/server.{ending}": "export const a = 1\n"})
+    work.release_before("v0.1.1")
+    records_folder(work.root)
+    list(filing.prepare(release(work, ("src/*",)), "inpi-br"))
+    form = json.loads((work.root / ".release/v0.1.1/filing-inpi-br/form.json").read_text())
+    assert form["languages"] == [language]
+
+
 def test_a_deposit_that_was_changed_is_refused(tagged: Work) -> None:
     list(filing.prepare(release(tagged), "inpi-br"))
     (tagged.root / ".release/v0.1.1/filing-inpi-br/deposit.zip").write_bytes(b"another")

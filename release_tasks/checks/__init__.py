@@ -38,7 +38,6 @@ class Target:
     settled_by: float = 0.0  # Unix time until which every check may come to pass
     watch: float = 0.0  # seconds in which each check may, from its own start
     is_backup: bool = False  # a restored backup: old rows, nobody writes
-    is_embedded: bool = False  # its server stops with each command, and logs that
     log: str = ""  # PostgreSQL's server log
     log_positions: Mapping[str, Any] = field(default_factory=dict)  # as of the deployment
     session_log: str = ""  # empty: nothing is stamped

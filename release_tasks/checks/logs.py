@@ -22,8 +22,8 @@ LEVEL = r'"(level|severity)":\s*("(error|fatal|critical)"|[56]0\s*[,}])|\b(level
 TROUBLE = re.compile("|".join([SQL_TROUBLE, OTHERS, LEVEL]))
 MARK = "a release checks this log"
 ARRIVES = 5.0  # seconds until a line that was logged can be read
-# An embedded server stops with each command of ours, and says so to whom is still connected.
-OWN_END = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting))"
+# A server that is stopped and started again says so to whom is connected: that is no doing of the application.
+STOPPED = r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting|not))"
 
 
 def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Log:
 
     def has_no_trouble(self, file: str = "", exceptions: Mapping[str, str] | None = None) -> None:
         """Raise `CheckFailed` with trouble in the server log, or in `file`, a glob; `exceptions`: pattern → why."""
-        lines, known = self.lines(file), [*(exceptions or {}), *([OWN_END] if self.target.is_embedded else [])]
+        lines, known = self.lines(file), [*(exceptions or {}), STOPPED]
         found = [line for line in lines if re.search(TROUBLE if file else SQL_TROUBLE, line)]
         trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
         name, since = file or f"The server of {self.target.name}", self.target.deployed_at or "the check began"

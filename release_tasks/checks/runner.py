@@ -41,7 +41,7 @@ def target_of(env: Environment, version: str, code: Path | None = None, origin: 
     """Return `env` as its checks see it, with the tree `code` and at `origin` where they are other ones."""
     settings, code = env.settings, code or env.code
     facts |= {"root": str(env.root), "code": str(code), "folder": str(code / settings.folder)}
-    facts |= {"dsn": env.dsn, "is_embedded": env.is_embedded, "log": str(env.log or "")}
+    facts |= {"dsn": env.dsn, "log": str(env.log or "")}
     facts |= {"origin": (origin or env.origin).rstrip("/"), "env": env.variables(version, origin)}
     return Target(name=env.name, app=settings.app, version=version, version_path=settings.acceptance.version, **facts)
 

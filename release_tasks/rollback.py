@@ -1,6 +1,6 @@
 """`inv deploy.rollback`: an earlier release is live again. Only its code: the DDL pack stays as it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
     Raises `Refused` where it does not answer: then what was live is live again.
     """
     with embedded.environment_of(config, where) as env, closing(Git.open(env.root, env.settings.remote)) as git:
-        tag, in_place = _target(env, to)
+        tag, in_place = _target(env, to, lambda tag: _withdrawn(env, git, tag))
         version = env.settings.version_of(tag)
         if not config.run.dry:
             env.lock.hold(version)
@@ -56,10 +56,11 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         screen.say(f"{where.capitalize()} runs {version}.", "bold green")
 
 
-def _target(env: Environment, to: str | None) -> tuple[str, str]:
+def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -> tuple[str, str]:
     """Return the tag of the version `to`, by default of what was live before the newest, and which there are.
 
-    Where the newest was stamped and then refused before its switch, that is what is live.
+    Where the newest was stamped and then refused before its switch, that is what is live. Raises `Refused` where none
+    is there, or the default one was `withdrawn`, which says why.
     """
     found, current = env.hosts.releases(), env.hosts.tag()
     stamp = env.last_stamp()
@@ -71,6 +72,9 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
     before = current if was_never_live else next(iter(befores), "")
     tag = env.settings.tag_of(to) if to else before
+    if tag in live and not to and (why := withdrawn(tag)):
+        other = next((each for each in live if each not in (tag, current) and not withdrawn(each)), tag)
+        raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to=env.settings.version_of(other)))
     if tag in live:
         return tag, in_place
     if not set(live) - {current}:
@@ -80,10 +84,15 @@ def _target(env: Environment, to: str | None) -> tuple[str, str]:
     raise Refused(f"{what} {in_place}", again(to="VERSION"))
 
 
+def _withdrawn(env: Environment, git: Git, tag: str) -> str:
+    """Return what is said of the withdrawal of `tag` on the main branch, as fetched: it waits for no remote."""
+    main = git.commit_named(f"refs/remotes/{git.remote}/{env.settings.main}")
+    return lines.withdrawn(git, env.settings, env.settings.version_of(tag), main) if main else ""
+
+
 def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
     """Yield that the release `tag` was withdrawn, and what its code may need of what newer DDL took away."""
-    main = git.commit_named(f"refs/remotes/{git.remote}/{env.settings.main}")  # as fetched: it waits for no remote
-    if main and (why := lines.withdrawn(git, env.settings, env.settings.version_of(tag), main)):
+    if why := _withdrawn(env, git, tag):
         yield f"{tag}: {why}"
     newest = next(iter(env.hosts.releases()))
     with screen.busy("Comparing the DDL packs"):

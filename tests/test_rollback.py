@@ -17,6 +17,11 @@ from release_tasks.settings import Settings
 if TYPE_CHECKING:
     from tests.conftest import Work
 
+
+def well(tag: str) -> str:
+    return ""
+
+
 RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": "earlier"}}
 
 
@@ -29,12 +34,12 @@ def env(releases: dict[str, Any], current: str) -> Any:
 def test_what_is_no_release_is_not_gone_back_to() -> None:
     """A rehearsal's first code has no version: a rollback to it could not be stamped, and had moved the traffic."""
     with pytest.raises(Refused, match=r"Production has nothing to go back to. In place are: 0\.1\.1\."):
-        _target(env(RELEASES, "v0.1.1"), None)
+        _target(env(RELEASES, "v0.1.1"), None, well)
 
 
 def test_by_default_it_is_what_was_live_before_the_newest() -> None:
     releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
-    assert _target(env(releases, "v0.1.1"), None) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
+    assert _target(env(releases, "v0.1.1"), None, well) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,18 @@ def test_what_was_stamped_and_was_never_live_is_taken_back_to_what_is(
     older = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
     here = env({"v0.1.2": newest, **older}, "v0.1.2" if "since" in newest else "v0.1.1")
     here.last_stamp = lambda: (stamp, None)
-    assert _target(here, None)[0] == to
+    assert _target(here, None, well)[0] == to
+
+
+@pytest.mark.parametrize("bad, fix", [({"v0.1.1"}, "--to 0.1.0"), ({"v0.1.1", "v0.1.0"}, "--to 0.1.1")])
+def test_a_withdrawn_release_is_gone_back_to_only_by_its_name(bad: set[str], fix: str) -> None:
+    """It was the default, also with --yes: staging got the release that nobody could order with."""
+    older = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
+    here = env({"v0.1.2": {"before": "v0.1.1", "since": "later"}, **older}, "v0.1.2")
+    with pytest.raises(Refused, match=r"v0\.1\.1 was live before, but: Withdrawn\. In place are: ") as refused:
+        _target(here, None, lambda tag: "Withdrawn." if tag in bad else "")
+    assert refused.value.problems[0].hint.endswith(fix)
+    assert _target(here, "0.1.1", lambda _: "Withdrawn.")[0] == "v0.1.1"
 
 
 def test_a_withdrawn_release_is_gone_back_to_with_a_word_and_without_the_remote(work: Work) -> None:

@@ -104,7 +104,7 @@ class Environment:
         found = [("runs", self.running_version())]
         found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
-        hint = f"inv withdraw --version {version}   # a release that was overtaken ends so; its tag stays"
+        hint = f'inv withdraw --version {version} --reason "…"   # if it has begun, and was overtaken; its tag stays'
         hint += f"\ninv deploy.rollback --env {self.name}   # or this, where the later one was withdrawn"
         later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
         return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]

@@ -79,8 +79,11 @@ def find_highlights(release: Release, given: str | None) -> str:
         lacks = f"has no text under a heading {release.version} or Unreleased, as it is committed"
         what = f"{changelog} {lacks}, and no --highlights came."
         write = f"Write them below a heading {release.version} of {changelog}, and commit that."
+        if release.published:  # whose CHANGELOG stays as it is
+            write = f'inv notes --version {release.version} --highlights "…"'
         again = release.again(write, highlights="…")
-        raise Refused(f"The notes need Highlights: {what}", again if again == write else f"{again}   # or: {write}")
+        hint = again if release.published or again == write else f"{again}   # or: {write}"
+        raise Refused(f"The notes need Highlights: {what}", hint)
     return found
 
 

@@ -112,6 +112,15 @@ def test_without_highlights_the_release_is_refused_before_the_tag(
     assert "--highlights" in look.problems[0].hint
 
 
+def test_once_the_tag_is_published_no_commit_is_proposed(work: Work) -> None:
+    """The hint said to commit CHANGELOG: then the branch had more than the tag, and the release could not go on."""
+    work.commit({"CHANGELOG.md": ""})
+    tagged(work, "v0.1.1")
+    with pytest.raises(Refused, match="The notes need Highlights") as refused:
+        notes.find_highlights(work.release(), None)
+    assert refused.value.problems[0].hint == 'inv release --version 0.1.1 --highlights "…"'
+
+
 # The draft
 
 

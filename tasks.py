@@ -145,7 +145,7 @@ def deploy_rollback(c, env="production", to=None, yes=False):
 @command("running")
 def deploy_running(c, json=False):
     """Show what runs in each environment, since when, by whom, and the next step of a release under way."""
-    layer.running.report(c.config, json, lambda: next_step(post_release, c.config))
+    layer.running.report(c.config, json, lambda version: next_step(post_release, c.config, version))
 
 
 @command("history")

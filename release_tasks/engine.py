@@ -171,12 +171,12 @@ class ReleaseExecutor(Executor):
         return {}
 
 
-def next_step(last: Section, config: Any) -> str:
-    """Return the first open step of the release in work, up to the section `last`; "" where none is under way."""
+def next_step(last: Section, config: Any, version: str | None) -> str:
+    """Return the first open step of the release of `version`, or in work, up to `last`; "" where none is under way."""
     from release_tasks import lines, plan
     from release_tasks.release import Release
 
-    with closing(Release.open(config, None, in_work=True)) as release:
+    with closing(Release.open(config, version, in_work=True)) as release:
         release.only_checks = True
         is_ended = release.is_over or lines.withdrawn(release.git, release.settings, release.version)
         if is_ended or not release.is_under_way:

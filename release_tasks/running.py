@@ -11,14 +11,15 @@ from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, drift
 from release_tasks.errors import Refused
 from release_tasks.git import Git
+from release_tasks.release_lock import FREE, ReleaseLock
 from release_tasks.settings import Settings
 
 FACTS = ["answers", "tag", "colour", "commit", "since", "by", "stamped", "ddl", "unapplied", "drift", "problem"]
 EMBEDDED = "embedded: runs only with a command"
 
 
-def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
-    """Print a row for each environment, and the next step of a release under way, or why that is not known.
+def report(config: Any, as_json: bool, next_step: Callable[[str | None], str]) -> None:
+    """Print a row for each environment, and the next step of the release under way, or why that is not known.
 
     Raises `SystemExit` where there are environments to be reached, and none was.
     """
@@ -30,10 +31,10 @@ def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
                 _look(row, row["environment"], git, settings)
             except Refused as no:
                 row["problem"] = str(no)
-    try:
-        ahead = next_step()
-    except Refused as no:  # which is no reason not to show what runs
-        ahead = f"unknown: {no}"
+        try:
+            ahead = next_step(_lock_holder(git, settings))
+        except Refused as no:  # which is no reason not to show what runs
+            ahead = f"unknown: {no}"
     if as_json:
         screen.as_json({"environments": rows, "next": ahead})
     else:
@@ -45,6 +46,14 @@ def report(config: Any, as_json: bool, next_step: Callable[[], str]) -> None:
     wanted = [row for row in rows if row["problem"] != EMBEDDED]
     if wanted and not any(row["answers"] or row["ddl"] is not None for row in wanted):
         raise SystemExit(1)
+
+
+def _lock_holder(git: Git, settings: Settings) -> str | None:
+    """Return the version that holds the release lock of main or of a support branch, None where none does."""
+    main = f"refs/heads/{settings.lock_of(settings.main)}"
+    locks = [ref.removeprefix("refs/heads/") for ref in git.remote_refs if ref.startswith(main)]
+    holders = (ReleaseLock(git, "", branch=lock).state().holder for lock in locks)
+    return next((holder.partition(" ")[0] for holder in holders if holder != FREE), None)
 
 
 def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:

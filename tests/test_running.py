@@ -14,6 +14,8 @@ import pytest
 from release_tasks import running
 from release_tasks.errors import Refused
 from release_tasks.machine import point_link
+from release_tasks.release_lock import ReleaseLock
+from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tests.conftest import Web, Work
@@ -67,7 +69,7 @@ def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(
 ) -> None:
     """With the remote away, or a tag that is not here, it showed nothing at all."""
 
-    def next_step() -> str:
+    def next_step(version: str | None) -> str:
         raise Refused("The remote does not answer.")
 
     monkeypatch.setattr(running, "project_root", lambda config: work.root)
@@ -75,3 +77,20 @@ def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(
     shown = json.loads(capsys.readouterr().out)
     assert shown["next"] == "unknown: The remote does not answer."
     assert [row["environment"] for row in shown["environments"]] == ["dev", "staging", "production"]
+
+
+@pytest.mark.parametrize("base", ["main", "support/0.1"])
+def test_the_release_under_way_is_the_one_that_holds_the_lock(
+    work: Work, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    """It was the one that VERSION leads to: with 0.2.0 on staging, "No release is under way"."""
+    monkeypatch.setattr(running, "project_root", lambda config: work.root)
+    running.report({}, True, str)
+    assert json.loads(capsys.readouterr().out)["next"] == "None"
+    lock = ReleaseLock(work.layer(), "0.2.0", branch=Settings().lock_of(base))
+    lock.push(what="is begun")
+    running.report({}, True, str)
+    assert json.loads(capsys.readouterr().out)["next"] == "0.2.0"
+    lock.push(what="is over", last=True)
+    running.report({}, True, str)
+    assert json.loads(capsys.readouterr().out)["next"] == "None"

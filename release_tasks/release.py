@@ -30,7 +30,7 @@ Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def _skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
+def skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
     """Return a decorator of steps: once it `holds`, they are skipped for that `reason`."""
 
     def mark(step: Marked) -> Marked:
@@ -40,9 +40,9 @@ def _skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[M
     return mark
 
 
-until_published = _skip_once(lambda release: release.published, "settled when the tag was published")
-until_live = _skip_once(lambda release: release.runs_in_production, "done: it is or was live in production")
-until_over = _skip_once(lambda release: release.is_over, "done: the next cycle is open")
+until_published = skip_once(lambda release: release.published, "settled when the tag was published")
+until_live = skip_once(lambda release: release.runs_in_production, "done: it is or was live in production")
+until_over = skip_once(lambda release: release.is_over, "done: the next cycle is open")
 
 
 class Release:

@@ -11,8 +11,12 @@ from release_tasks.evidence import bag, copies, pack, seal, verify
 from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
-from release_tasks.release import Release, Step, until_live
+from release_tasks.release import Release, Step, skip_once, until_live
 from release_tasks.sections.deployment import shown
+
+where_the_pack_is = skip_once(
+    lambda release: release.is_over and not pack_folder(release).exists(), "the evidence pack is elsewhere"
+)
 
 
 @until_live
@@ -48,7 +52,11 @@ def build_the_evidence_pack(release: Release) -> Step:
     folders = [release.root / place for place in places if isinstance(place, str)]
     tars = [tar for each in folders for tar in each.glob(f"{pack.name_of(release)}.*.tar")]
     tars.sort(key=lambda tar: (tar.stat().st_size, tar.stat().st_mtime), reverse=True)  # a pack only ever grows
-    yield f"fetch it back from {tars[0].parent}" if tars else f"write {shown(folder, release)}"
+    if release.is_over and not tars:  # another one would have another root
+        return Manual(f"bring {shown(folder, release)} from where {release.version} was finished: it is not here")
+    lacking = [name for name in ("staging", "production") if not any(release.folder.glob(f"checks/*-{name}*.json"))]
+    without = f"; no check of {listed(lacking)} was recorded here" if lacking else ""
+    yield f"fetch it back from {tars[0].parent}" if tars else f"write {shown(folder, release)}{without}"
     incomplete = folder.with_name(f".{folder.name}.incomplete")
     for tar in tars:
         found = verify.Pack(tar, emptied(incomplete))
@@ -61,6 +69,7 @@ def build_the_evidence_pack(release: Release) -> Step:
     incomplete.rename(folder)
 
 
+@where_the_pack_is
 def have_it_stamped(release: Release) -> Step:
     """Each timestamp authority stamps the pack."""
     authorities, folder = release.settings.evidence.authorities, pack_folder(release)
@@ -70,6 +79,7 @@ def have_it_stamped(release: Release) -> Step:
     return (yield from _try_all(release, missing, listed(authorities) or "no evidence.authorities are set"))
 
 
+@where_the_pack_is
 def write_the_files_to_keep(release: Release) -> Step:
     """Write the pack as a tar, and encrypted for its recipients."""
     recipients, sums = release.settings.evidence.recipients, _sums(release)
@@ -81,6 +91,7 @@ def write_the_files_to_keep(release: Release) -> Step:
     copies.write(pack_folder(release), sums, pack.name_of(release), recipients)
 
 
+@where_the_pack_is
 def copy_them_to_their_places(release: Release) -> Step:
     """Copy the files to each place, and verify them there."""
     root, places, sums = release.root, release.settings.evidence.places, _sums(release)

@@ -168,6 +168,9 @@ def test_a_report_is_made_of_the_data_alone(data: Path) -> None:
     assert first == report.page(data, RECORDS, title="App", tag="v0.1.1")
     assert str(data).encode() not in first
     assert b"1 of 2 checks pass" in first
+    for file in data.glob("checks/*.json"):
+        file.unlink()
+    assert b"No check was recorded here" in report.page(data, RECORDS, title="App", tag="v0.1.1")
 
 
 def test_what_is_torn_is_shown_and_holds_up_nothing(data: Path) -> None:

@@ -98,6 +98,28 @@ def test_a_pack_is_only_built_of_what_runs_in_production(
         assert take(step, release, change=False).state == PENDING
 
 
+def test_a_pack_without_the_records_of_its_checks_says_so(release: Release, take: Callable[..., Outcome]) -> None:
+    """CI makes a clone for each section: there a pack said "0 of 0 checks pass", and all was well."""
+    look = take(archive.build_the_evidence_pack, release, change=False)
+    assert look.text.endswith("evidence; no check of staging, production was recorded here")
+    for name in ("smokes-staging", "acceptance-production-before"):
+        release.keep_check(name)
+    assert take(archive.build_the_evidence_pack, release, change=False).text.endswith("/evidence")
+
+
+def test_no_second_pack_is_built_of_a_release_that_is_finished(
+    release: Release, work: Work, take: Callable[..., Outcome], rest: Callable[[], list[Outcome]]
+) -> None:
+    """In another clone a finished release was to be archived next: that pack has another root."""
+    work.commit({"VERSION": "0.1.2-dev\n"})
+    work.git("push", "--quiet", "origin", "main")
+    assert release.is_over
+    built = take(archive.build_the_evidence_pack, release)
+    said = "bring .release/v0.1.1/evidence from where 0.1.1 was finished: it is not here"
+    assert (built.state, built.text) == (MANUAL, said) and not archive.pack_folder(release).exists()
+    assert states(rest()) == [DONE, DONE, DONE, MANUAL]
+
+
 def test_production_that_cannot_be_reached_is_refused_by_its_own_steps_alone(
     release: Release, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

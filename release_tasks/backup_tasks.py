@@ -16,7 +16,7 @@ from release_tasks.embedded import environment_of
 from release_tasks.errors import Refused, refuse
 from release_tasks.masks import hide, mask
 from release_tasks.settings import Settings
-from release_tasks.values import url_problems
+from release_tasks.values import dsn_problems
 from release_tasks.versions import version_here
 
 
@@ -71,5 +71,5 @@ def _target(into: str, root: Path, settings: Settings) -> Iterator[str]:
         hide(str(given.get("password") or ""))
     if not given.get("dbname"):
         raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
-    refuse(url_problems("--into", into))
+    refuse(dsn_problems("--into", into))
     yield into

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from psycopg import ProgrammingError, conninfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from release_tasks.errors import Problem
@@ -15,6 +17,7 @@ HOST = r"(\[[^]@/?]*\]|[^][:@/?,]*)(:[0-9]*)?"
 URL = re.compile(rf"postgres(ql)?://(([^@/?% ]|%[0-9a-fA-F]{{2}})*@)?{HOST}(,{HOST})*(/[^@?]*)?(\?[^@]*)?")
 ENCODE = """In the password, write @ as %40, : as %3A, / as %2F, ? as %3F, % as %25. This does it:
 python3 -c "import getpass, urllib.parse; print(urllib.parse.quote(getpass.getpass(), safe=''))\""""
+QUOTE = r"Write the password as '${NAME}', quotes included, and in the variable \' for each ' and \\ for each \."
 
 
 class Model(BaseModel):
@@ -69,9 +72,16 @@ def unset_problems(path: str, text: str) -> Iterator[Problem]:
         yield Problem(what, f"Set {name}." if is_password else f"Set {name}, or give a default as ${{{name}:-…}}.")
 
 
-def url_problems(where: str, dsn: str) -> list[Problem]:
-    """Return a problem if `dsn` is a URL that libpq could read in another way; nothing of it is shown."""
-    if not dsn.startswith(("postgresql://", "postgres://")) or URL.fullmatch(dsn):
-        return []
-    what = "an @, :, /, ?, % or space that parts nothing in it is not percent-encoded, or a port is no number"
-    return [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]
+def dsn_problems(where: str, dsn: str) -> list[Problem]:
+    """Return a problem if libpq could read the URL `dsn` in another way, or words with a password not at all.
+
+    Nothing of it is shown.
+    """
+    if dsn.startswith(("postgresql://", "postgres://")):
+        what = "an @, :, /, ?, % or space that parts nothing in it is not percent-encoded, or a port is no number"
+        return [] if URL.fullmatch(dsn) else [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]
+    with suppress(ProgrammingError):  # libpq's words about one without a password can be shown, and say more
+        if not re.search("password|@", dsn) or conninfo.conninfo_to_dict(dsn):
+            return []
+    what = "its words cannot be read: a key is unknown, or a value with a space in it is not in quotes"
+    return [Problem(f"{where}: {what}.", QUOTE)]

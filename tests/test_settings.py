@@ -7,11 +7,13 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 from urllib.parse import quote, unquote, urlsplit
 
+import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -242,6 +244,25 @@ def test_a_password_that_makes_a_url_ambiguous_is_refused_and_not_shown(password
     (problem,) = problems_of_production(raw, **variables)
     other = problems_of_production(raw, PW="another@one")
     assert (problem,) == other and "release.environments.production.dsn: " in problem.what and "%40" in problem.hint
+
+
+@given(st.text("aZ1='\\ ", min_size=1))
+@example("correct horse_battery9staple")
+@example("hunter'22 zebra77giraffe")
+@example("'")
+@pytest.mark.parametrize(
+    "dsn", ["host=127.0.0.1 password={} dbname=db", "host=db sslpassword='{}'", "mysql://a:{}@h/x"]
+)
+def test_a_password_that_libpq_cannot_read_is_refused_and_not_shown(dsn: str, password: str) -> None:
+    """The rest of it after a space was shown as a keyword that lacks its value."""
+    raw = with_dsn(dsn.format("${PW}"))
+    with suppress(psycopg.ProgrammingError):
+        conninfo.conninfo_to_dict(dsn.format(password))
+        assert load(raw, {"PW": password}).environments.named("production")
+        return
+    (problem,) = problems_of_production(raw, PW=password)
+    assert (problem,) == problems_of_production(raw, PW="' another one")
+    assert "release.environments.production.dsn: " in problem.what and "'${NAME}', quotes" in masks.mask(problem.hint)
 
 
 @pytest.mark.parametrize(

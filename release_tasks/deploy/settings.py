@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.values import Command, Model, Origin, Seconds, Text, unset_problems, url_problems
+from release_tasks.values import Command, Model, Origin, Seconds, Text, dsn_problems, unset_problems
 
 Word = Annotated[str, Field(pattern=r"^([^{}]|\{(version|tag|commit|image)\})*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -87,10 +87,10 @@ class Environments(Model):
         return self
 
     def problems(self, name: str) -> list[Problem]:
-        """Return which variables of the environment `name` are not set, or that its DSN is an ambiguous URL."""
+        """Return which variables of the environment `name` are not set, or that its DSN cannot be read."""
         path, environment = f"release.environments.{name}", getattr(self, name)
         unset = [problem for key, value in environment for problem in unset_problems(f"{path}.{key}", str(value))]
-        return unset or url_problems(f"invoke.yaml, {path}.dsn", environment.dsn)
+        return unset or dsn_problems(f"invoke.yaml, {path}.dsn", environment.dsn)
 
     def named(self, name: str) -> Environment:
         """Return the environment `name`. Raises `Refused` where there is none, or it has `problems`."""

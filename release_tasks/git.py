@@ -56,15 +56,16 @@ class Git:
     def run(self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, **env: str) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds and, with `check`, where it fails.
+        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds, or a hook's; with `check` if it fails.
         """
         if changes:
             self._seen.clear()
-        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOKED.get(args[0] if changes else "", timeout)
+        hooks = self.hooks(args[0]) if changes and args[0] in git_setup.HOOKED else ""
+        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOK if hooks else timeout
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
-            git_setup.explain(failed, self.hooks(args[0]) if args[0] in git_setup.HOOKED else "", changes)
+            git_setup.explain(failed, hooks, changes)
             raise
 
     def hooks(self, command: str) -> str:

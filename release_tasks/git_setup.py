@@ -11,7 +11,7 @@ from release_tasks import process
 from release_tasks.errors import Problem, Refused
 from release_tasks.process import CommandFailed, Finished
 
-HOOKED = {"commit": 900.0, "merge": 900.0, "push": 900.0}  # seconds they may take: a hook may run all tests
+HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds they may take with a hook: it may run all tests
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 TRUST = re.compile(r"git config --global --add safe\.directory .*")
 

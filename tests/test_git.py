@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -324,10 +325,21 @@ def test_a_hook_that_takes_too_long_or_fails_is_named(
 
     assert commit_or_push().endswith(f"With it ran {hook}.")
     hook.write_text("#!/bin/sh\nexec sleep 600\n")
-    assert git_setup.HOOKED["push"] >= 600
-    monkeypatch.setattr(git_setup, "HOOKED", {"commit": 0.5, "push": 0.5})
+    assert git_setup.HOOK >= 600
+    monkeypatch.setattr(git_setup, "HOOK", 0.5)
     found = commit_or_push()
     assert "did not end within 0.5 s" in found and found.endswith(f"With it ran {hook}.")
+
+
+def test_a_remote_that_never_answers_a_push_is_given_up_soon_where_no_hook_runs(
+    work: Work, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was waited for as long as for a hook that runs all tests: a quarter of an hour."""
+    monkeypatch.setattr("release_tasks.git.NETWORK", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        work.git("remote", "set-url", "origin", f"git://127.0.0.1:{mute.getsockname()[1]}/x")
+        with pytest.raises(Refused, match=r"did not end within 0\.5 s"):
+            git.push("main:refs/heads/new")
 
 
 def test_a_long_list_is_cut_and_counted() -> None:

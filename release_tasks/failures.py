@@ -17,6 +17,7 @@ from release_tasks.errors import Problem, Refused
 
 INTERRUPTED = 130
 NO_READER = "Standard output was closed. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
+CLOSED = "Standard output is closed: nothing was begun, as nobody would see what became of it."
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
@@ -53,11 +54,13 @@ def as_sentences() -> Iterator[None]:
 
 
 def _prepare_streams() -> None:
-    """Let output say `?` for a character that its encoding lacks, and let streams that are closed lead nowhere."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Let output say `?` for a character that its encoding lacks; end where standard output is closed."""
+    for name, mode in (("stdin", "r"), ("stderr", "w"), ("stdout", "w")):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+            if name == "stdout":
+                _end(CLOSED, 1)
         elif mode == "w" and isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -601,6 +601,15 @@ def test_a_full_output_ends_the_run_with_a_sentence(project: Project, work: Work
     assert (code, err) == (1, "Something cannot be read or written: No space left on device.\n    df -h\n")
 
 
+@pytest.mark.parametrize("command", ["whole", "status", "status --json"])
+def test_nothing_is_begun_where_nobody_would_see_what_became_of_it(project: Project, command: str) -> None:
+    """It ended with exit code 0 and without a word; a refusal was lost too."""
+    code, _, err = project.sh(f"inv {command} {shlex.join(V)} >&-")
+    assert (code, err) == (1, "Standard output is closed: nothing was begun, as nobody would see what became of it.\n")
+    assert project.sh(f"inv {command} {shlex.join(V)} >&- 2>&-")[0] == 1
+    assert project.has("it") == [False]
+
+
 @pytest.mark.parametrize("command", [["whole", *V], ["status", *V], ["status", "--json", *V], ["--list"]])
 def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Project, command: list[str]) -> None:
     """`inv release | head` ended with exit code 1 and without a word."""

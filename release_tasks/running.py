@@ -84,18 +84,23 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
 
 
 def history(config: Any, where: str, as_json: bool) -> None:
-    """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps."""
+    """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps.
+
+    Raises `SystemExit` where a host could not be reached.
+    """
     with embedded.environment_of(config, where) as env:
         looks = {} if where == "dev" else env.hosts.try_status()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]
         stamps = [(version, at.astimezone(UTC)) for version, at in env.stamps(50)]
         rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in stamps]
-    rows = sorted(rows, key=itemgetter("at")) + [{"what": each.problem} for each in looks.values() if each.problem]
+    unreached = [{"what": each.problem} for each in looks.values() if each.problem]
+    rows = sorted(rows, key=itemgetter("at")) + unreached
     rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]
     if as_json:
         screen.as_json(rows)
-        return
-    if rows or where != "dev":
+    elif rows or where != "dev":
         screen.table(f"History of {where}", ["at", "where", "by", "what"], [[*row.values()] for row in rows])
-    if where == "dev":
+    if where == "dev" and not as_json:
         screen.say("Dev has no deployments: it runs the working tree.")
+    if unreached:
+        raise SystemExit(1)

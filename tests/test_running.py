@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks import running
+from release_tasks.deploy.hosts import HostStatus
 from release_tasks.errors import Refused
 from release_tasks.machine import point_link
 from release_tasks.release_lock import ReleaseLock
@@ -47,6 +48,20 @@ def test_stamps_stand_among_the_switches_by_one_clock(
     monkeypatch.setattr(running.embedded, "environment_of", lambda *_: nullcontext(here))
     running.history(None, "dev", as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["at"] == "2026-11-26 12:00:00Z"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_history_that_lacks_a_host_s_part_is_shown_and_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """With the only host away it was exit code 0."""
+    looks = {"p1": HostStatus(problem="p1: cannot be reached"), "p2": HostStatus(switches=({"at": "1", "what": "x"},))}
+    here = SimpleNamespace(stamps=lambda most: [], hosts=SimpleNamespace(try_status=lambda: looks))
+    monkeypatch.setattr(running.embedded, "environment_of", lambda *_: nullcontext(here))
+    with pytest.raises(SystemExit, match="1"):
+        running.history(None, "production", as_json)
+    shown = capsys.readouterr().out
+    assert "p1: cannot be reached" in shown and "p2" in shown
 
 
 def test_code_that_no_release_has_put_there_is_shown_as_it_is(

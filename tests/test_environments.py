@@ -128,7 +128,20 @@ def test_a_wrong_password_is_refused_and_not_repeated(environment: Callable[...,
     with pytest.raises(Refused, match="password authentication failed") as refused, wrong.connect():
         pass
     (problem,) = refused.value.problems
-    assert "release.environments.staging.dsn" in problem.hint and "wr0ng-w0rd" not in str(problem)
+    assert problem.hint == "Check release.environments.staging.dsn in invoke.yaml, and its variable."
+    assert "wr0ng-w0rd" not in str(problem)
+
+
+def test_a_server_that_is_down_is_to_be_started_first(environment: Callable[..., Environment], dsn: str) -> None:
+    """Where the DSN had just worked, the hint was to check it."""
+    hint = "Start the server, if it is down. Check release.environments.staging.dsn in invoke.yaml, and its variable."
+    with pytest.raises(Refused, match="refused") as refused, environment("host=127.0.0.1 port=1").connect():
+        pass
+    assert refused.value.problems[0].hint == hint
+    with pytest.raises(Refused) as refused, environment(dsn).connect() as connection:
+        os.close(connection.fileno())
+        connection.execute("select 1")
+    assert refused.value.problems[0].hint == hint
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,10 @@ def as_refusals(where: str = "") -> Iterator[None]:
         reason = mask(error.diag.message_primary or " ".join(str(error).split()))
         reached = error.diag.sqlstate is not None
         what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"
-        hint = "Check host, port, user, password and database of its DSN."
-        if where:
-            hint = f"Check release.environments.{where}.dsn in invoke.yaml, and its variable."
+        own = f"release.environments.{where}.dsn in invoke.yaml, and its variable"
+        hint = f"Check {own if where else 'host, port, user, password and database of its DSN'}."
+        if isinstance(error, psycopg.OperationalError) and "FATAL" not in reason:  # which a server says
+            hint = f"Start the server, if it is down. {hint}"
         if reached:
             hint = next((RIGHT.format(right.upper(), right) for end, right in RIGHTS.items() if end in reason), "")
         raise Refused(what, hint) from None

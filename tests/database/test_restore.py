@@ -257,10 +257,14 @@ def test_a_member_of_all_owners_restores_it_and_makes_the_roles(target: str, adm
 
 
 def test_a_wrong_password_and_an_unreachable_server_are_sentences(taken: Backup, target: str) -> None:
-    for part, message in (("password", "password authentication failed"), ("port", "refused")):
+    hint = "Check host, port, user, password and database of its DSN."
+    for part, message, begin in (
+        ("password", "password authentication failed", ""),
+        ("port", "refused", "Start the server, if it is down. "),
+    ):
         with pytest.raises(Refused, match=f"(?s)The database cannot be used: .*{message}") as no:
             restored(taken, conninfo.make_conninfo(target, **{part: "1"}))
-        assert no.value.problems[0].hint == "Check host, port, user, password and database of its DSN."
+        assert no.value.problems[0].hint == begin + hint
 
 
 def test_two_at_once_are_refused(taken: Backup, target: str, admin: str) -> None:

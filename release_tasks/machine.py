@@ -40,8 +40,9 @@ def failing_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, tarfile.TarError) as error:
-        where = shlex.quote(str(folder))
-        raise Refused(f"{type(error).__name__}: {error}", f"df -h {where}; ls -ld {where}") from None
+        where, path = shlex.quote(str(folder)), getattr(error, "filename", None) or folder
+        what = f"{path} cannot be used: {getattr(error, 'strerror', None) or error}."
+        raise Refused(what, f"df -h {where}; ls -ld {where}") from None
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Ansible(Ssh):
             if state == "fatal" or "stdout" in answer:  # the copying of the tree has none
                 said = "\n".join(filter(None, [answer.get("msg"), answer.get("stderr")]))
                 try:
-                    found[name] = answer_of(answer.get("stdout", ""), said, shlex.join(self.argv(name)))
+                    found[name] = answer_of(answer.get("stdout", ""), said, shlex.join(self.argv(name)), name)
                 except Refused as no:
                     found[name] = no
         if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):

@@ -58,7 +58,7 @@ class OwnProcess(Hosts):
         if changed := CHANGED.search(done.output):
             forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
             hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
-        return answer_of(done.stdout, done.tail(5), hint)["result"]
+        return answer_of(done.stdout, done.tail(5), hint, "" if self.is_here else name)["result"]
 
     def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -110,11 +110,12 @@ def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
     return json.dumps(order).encode() + b"\n"
 
 
-def answer_of(stdout: str, said: str, hint: str) -> dict[str, Any]:
-    """Return the answer of remote.py. Raises `Refused`."""
+def answer_of(stdout: str, said: str, hint: str, name: str) -> dict[str, Any]:
+    """Return the answer of remote.py. Raises `Refused`, with a hint for us, or one that belongs on the host `name`."""
     answer = parsed(stdout.strip().rpartition("\n")[2])
     if not answer:
         raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)
     if "failed" in answer:
-        raise Refused(answer["failed"], answer["hint"])
+        there = answer["hint"] and f"{answer['hint']}   # on {name}"
+        raise Refused(answer["failed"], there if name else answer["hint"])
     return answer

@@ -74,7 +74,8 @@ def test_a_full_disk_is_named_and_gets_its_space_back(tmp_path: Path, small_disk
     hosts = Hosts("production", server.plain())
     put(hosts, "0.1.1", tmp_path)
     large = tree(tmp_path, "0.1.2", {"large": "x" * 400_000})
-    with pytest.raises(Refused, match="No space left on device") as refused:
+    full = rf"^Production: {small_disk}/\S+ cannot be used: No space left on device\.$"
+    with pytest.raises(Refused, match=full) as refused:
         hosts.place("v0.1.2", facts("0.1.2"), large)
     assert refused.value.problems[0].hint == f"df -h {server.folder}; ls -ld {server.folder}"
     assert [each.name for each in (server.folder / "releases").iterdir() if each.is_dir()] == ["v0.1.1"]

@@ -100,6 +100,17 @@ def test_where_a_host_does_not_take_the_tree_no_host_is_switched(network: Networ
     assert hosts.facts("v0.1.2")["version"] == "0.1.2"
 
 
+def test_what_a_disk_refuses_is_said_with_where_the_command_is_to_be_typed(network: Network, tmp_path: Path) -> None:
+    """It was a class of Python, and nothing said that the command belongs on that host."""
+    folder = network.hosts["h2"].server.folder
+    (folder / "releases").write_text("by hand")
+    with pytest.raises(Refused) as refused:
+        put(network.driver(), "0.1.1", tmp_path)
+    (problem,) = refused.value.problems
+    assert problem.what == f"Production, h2: {folder}/releases/.v0.1.1.part cannot be used: Not a directory."
+    assert problem.hint == f"df -h {folder}; ls -ld {folder}   # on h2"
+
+
 def test_a_key_that_is_refused_is_said_with_a_command_that_shows_it(network: Network) -> None:
     hosts, keys = network.driver(), network.hosts["h1"].folder / "authorized_keys"
     good = keys.read_text()

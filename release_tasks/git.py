@@ -56,12 +56,12 @@ class Git:
     def run(self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, **env: str) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds, or a hook's; with `check` if it fails.
+        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds, more with hooks; with `check` if it fails.
         """
         if changes:
             self._seen.clear()
         hooks = self.hooks(args[0]) if changes and args[0] in git_setup.HOOKED else ""
-        env, timeout = {**git_setup.variables(), **env}, git_setup.HOOK if hooks else timeout
+        env, timeout = {**git_setup.variables(), **env}, git_setup.seconds(args[0], hooks, timeout)
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:

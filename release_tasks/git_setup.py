@@ -11,7 +11,7 @@ from release_tasks import process
 from release_tasks.errors import Problem, Refused
 from release_tasks.process import CommandFailed, Finished
 
-HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds they may take with a hook: it may run all tests
+HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds that one with hooks may take: they may run all tests
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 TRUST = re.compile(r"git config --global --add safe\.directory .*")
 
@@ -23,6 +23,11 @@ def stay_here() -> None:
     for name in process.run(["git", "rev-parse", "--local-env-vars"]).stdout.split():
         if not name.startswith("GIT_CONFIG"):  # by which containers and CI set safe.directory and the like
             os.environ.pop(name, None)
+
+
+def seconds(command: str, hooks: str, usual: float) -> float:
+    """Return how long git's `command` may take, with `hooks` or not; who signs a commit is asked for a passphrase."""
+    return HOOK if hooks or command in ("commit", "merge") else usual
 
 
 def check_root(root: Path, found: Finished, commit_named: Callable[[str], str | None]) -> None:

@@ -56,7 +56,7 @@ class Git:
     def run(self, *args: str, timeout: float = 60, check: bool = True, changes: bool = True, **env: str) -> Finished:
         """Run `git args`; what was seen here is forgotten, and the command recorded, unless it `changes` nothing.
 
-        `env` is added to ours. Raises `CommandFailed` after `timeout` seconds, more with hooks; with `check` if it fails.
+        `env` is added to ours. Raises `CommandFailed` after `timeout` s (with hooks 900 s), with `check` if it fails.
         """
         if changes:
             self._seen.clear()

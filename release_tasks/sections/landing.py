@@ -42,10 +42,10 @@ def push(release: Release, branch: str, back: str, last: bool, commit: str = "",
     except CommandFailed as error:
         if not (reason := DECLINED.search(error.finished.stdout)):
             raise
+        pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
         if is_base:  # it gets all of this by the pull request, perhaps squashed
             git.run("switch", "--quiet", release.branch)
             git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
-        pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
         screen.say(f"{release.settings.remote} declines a push of {branch}: {reason[1]}. {back} was pushed instead.")
         for line in (error.finished.stderr + pushed.stderr).splitlines():
             if line.startswith("remote:"):

@@ -90,13 +90,19 @@ def test_a_pull_request_that_was_merged_is_seen_without_a_fetch(work: Work, take
     assert work.git("for-each-ref") == refs, "a look moves no ref"
 
 
-def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_leaves_nothing_behind(work: Work, take: Take) -> None:
+def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_loses_no_commit_of_main(work: Work, take: Take) -> None:
+    """Main was reset before: what a person had committed there, and not pushed, was in no branch any more."""
     release, before = archived(work), work.git("rev-parse", "main")
+    work.git("switch", "--quiet", "main")
+    mine = work.commit({"mine.txt": "x"}, "feat: a day of work")
+    work.git("switch", "--quiet", release.branch)
     protect(work).write_text("#!/bin/sh\nexit 1\n")
     assert [take(step, release).state for step in STEPS[:3]] == [CHANGED, CHANGED, REFUSED]
-    assert work.git("rev-parse", "main") == before and f"refs/heads/{BACK}" not in release.git.remote_refs
+    assert release.git.contains("refs/heads/main", mine) and f"refs/heads/{BACK}" not in release.git.remote_refs
     protect(work)
-    assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    assert states(take, release) == [DONE, DONE, CHANGED, MANUAL]
+    assert work.git("rev-parse", "main") == before
+    assert release.git.contains(release.git.remote_refs[f"refs/heads/{BACK}"], mine)
 
 
 def test_a_branch_that_a_colleague_moved_after_the_tag_is_named_before_anything_is_committed_on_it(

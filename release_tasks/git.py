@@ -1,6 +1,5 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
-import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -34,7 +33,7 @@ class Git:
     def open(cls, root: Path, remote: str) -> Self:
         """Return the repository at `root`; raises `Refused` where there is none, or it has no commit yet."""
         git = cls(root, remote)
-        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"), git.commit_named)
+        git_setup.check_root(root, git.look("rev-parse", "--show-toplevel"), git.commit_named("HEAD"))
         return git
 
     @cached_property
@@ -91,10 +90,8 @@ class Git:
 
     def object_named(self, ref: str) -> str | None:
         """Return the id of the very object `ref` names: for an annotated tag, the tag object."""
-        try:  # by a git that goes on running: releases ask a few hundred times
-            return os.fsdecode(self.repo.git.get_object_header(ref)[0])  # it is bytes, whatever its type says
-        except ValueError:
-            return None
+        found = self.look("rev-parse", "--quiet", "--verify", "--end-of-options", ref)
+        return found.stdout.strip() if found.code == 0 else None
 
     def tag_text(self, tag_ref: str) -> str:
         """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
@@ -206,7 +203,7 @@ class Git:
     def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
-        return self.reach("push", "--quiet", "--porcelain", "--atomic", self.remote, *refspecs)
+        return self.reach("push", "--quiet", "--porcelain", "--atomic", "--no-follow-tags", self.remote, *refspecs)
 
     def commit_tree(self, tree: str, parent: str, *paragraphs: str) -> str:
         """Make and return a commit of `tree`, which no branch has yet, on `parent` ("": none), signed where all are."""

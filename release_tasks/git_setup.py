@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,15 @@ def seconds(command: str, hooks: str, usual: float) -> float:
     return HOOK if hooks or command in ("commit", "merge") else usual
 
 
-def check_root(root: Path, found: Finished, commit_named: Callable[[str], str | None]) -> None:
-    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, and has a commit."""
+def check_root(root: Path, found: Finished, head: str | None) -> None:
+    """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
     trusted(found)
+    if os.path.expandvars(root) != str(root):
+        raise Refused(f"{root} has a $ in it that GitPython reads as a variable.", "Move it to a path without a $.")
     if (root / ".git").exists():
         if found.code:
             raise Refused(f"Git cannot use {root.name}/: {found.tail(1)}", "git status")
-        if not commit_named("HEAD"):
+        if not head:
             raise Refused("The repository has no commit yet.", "git add -A && git commit")
         return
     if not (top := found.stdout.strip()):

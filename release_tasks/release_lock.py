@@ -75,6 +75,10 @@ class ReleaseLock:
         is_taken_over = take_over and len(take_over) >= DIGITS and found.commit.startswith(take_over)
         if not was_overtaken and (found.holder in (FREE, self.holder) or is_taken_over):
             return found
+        if not found.commit:
+            what = f"{self.ref} is gone from {self.git.remote}: it was deleted, or pushes go to another repository."
+            hint = f"{again(version=self.version)}   # takes it anew; git remote -v shows where pushes go"
+            raise Refused(what, hint)
         begin = "This release was overtaken" if was_overtaken else "Another release is under way"
         version, shown = self.version, found.commit[:9]
         over = again(f"inv release --version {version} --take-over {shown}", version=version, take_over=shown)

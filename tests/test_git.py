@@ -212,6 +212,21 @@ def test_a_remote_that_is_not_there_is_refused(work: Work, git: Git, change: lis
         _ = git.remote_refs
 
 
+def test_a_push_takes_no_other_tag_along_though_git_is_set_up_so(work: Work, git: Git) -> None:
+    """A tag that a person kept here became the last release of all."""
+    work.git("config", "push.followTags", "true")
+    work.git("tag", "--annotate", "--message", "x", "v0.0.9-private")
+    git.push("HEAD:refs/heads/main")
+    assert "refs/tags/v0.0.9-private" not in git.remote_refs
+
+
+def test_a_dollar_in_the_path_of_the_repository_is_refused(tmp_path: Path) -> None:
+    """Another path, with the variable's value in it, was said not to be there."""
+    (folder := tmp_path / "$HOME").mkdir()
+    with pytest.raises(Refused, match=r"\$HOME/work has a \$ in it that GitPython reads as a variable"):
+        Work.make(folder, {"VERSION": "0.1.1\n"}).layer()
+
+
 def test_a_push_is_taken_whole_or_not_at_all(work: Work, git: Git) -> None:
     ahead = work.commit({}, "Ahead")
     git.push("main:refs/heads/main")

@@ -151,6 +151,17 @@ def test_a_push_that_arrived_though_its_answer_was_lost_goes_on(work: Work) -> N
     lock.push(what="is over", last=True)
 
 
+def test_a_lock_that_somebody_deleted_is_said_to_be_gone(work: Work) -> None:
+    """It was "This release was overtaken: ." with the command --take-over ''."""
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push(what="is begun")
+    work.git("push", "--quiet", "--delete", "origin", "release/lock")
+    lock.git.refresh()
+    with pytest.raises(Refused, match=r"^refs/heads/release/lock is gone from origin: it was deleted") as no:
+        lock.check()
+    assert no.value.problems[0].hint.startswith("inv release --version 0.1.1   # takes it anew")
+
+
 def test_of_many_at_once_one_gets_it(work: Work, clone: CloneOf) -> None:
     locks = [ReleaseLock(clone(f"clone{number}"), "0.1.1") for number in range(4)]
     got, start = list[ReleaseLock](), threading.Barrier(len(locks))

@@ -44,11 +44,9 @@ def cut_the_release_branch(release: Release) -> Step:
     git, branch = release.git, release.branch
     if git.branch == branch or release.is_over:
         return branch
-    known = git.commit_named(release.branch_ref) or release.branch_ref in git.remote_refs
-    args = [branch] if known else ["--create", branch, release.tag if release.published else "HEAD"]
+    start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
+    args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
     yield f"git switch {' '.join(args)}"
-    if release.branch_ref in git.remote_refs:
-        git.fetch()
     git.run("switch", "--quiet", *args)
 
 

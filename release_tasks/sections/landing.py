@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from release_tasks import lines, screen
 from release_tasks.commits import TRAILER
+from release_tasks.errors import Refused
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
@@ -56,7 +57,9 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
     """Make and return a commit of the notes alone, as `text`, on top of the remote's main; nothing is checked out."""
     git = release.git
     git.fetch()
-    main = git.remote_refs[release.main_ref]
+    if not (main := git.remote_refs.get(release.main_ref, "")):
+        what = f"{git.remote} has no branch {release.settings.main}, which gets the notes."
+        raise Refused(what, f"git push {git.remote} {release.settings.main}   # or set release.main")
     with TemporaryDirectory() as folder:
         file = Path(folder, "notes.md")
         file.write_bytes(text.encode())

@@ -55,6 +55,20 @@ def journal(release: Release) -> list[str]:
     return [record["event"] for record in release.journal.records()]
 
 
+@pytest.mark.parametrize("where", ["two remotes", "one branch"])
+def test_the_release_branch_is_returned_to_in_any_clone(work: Work, take: Take, tmp_path: Path, where: str) -> None:
+    """Git was left to guess which one is meant: two remotes have it, or none that is fetched as configured."""
+    work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/v0.1.1")
+    here = Work(tmp_path / "clone", work.remote)
+    work.git("clone", "--quiet", *["--single-branch"] * (where == "one branch"), str(work.remote), str(here.root))
+    if where == "two remotes":
+        here.git("remote", "add", "fork", str(work.remote))
+        here.git("fetch", "--quiet", "--all")
+    release = here.release()
+    assert take(cut_the_release_branch, release).state == CHANGED and release.git.branch == "release/v0.1.1"
+    release.close()
+
+
 def test_the_order_is_locked_once_and_a_look_changes_nothing(work: Work, take: Take) -> None:
     release = work.release()
     before = work.git("rev-parse", "HEAD")

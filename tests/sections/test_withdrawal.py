@@ -9,7 +9,7 @@ import pytest
 
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, REFUSED, Outcome
-from release_tasks.sections import freeze, preconditions, withdrawal
+from release_tasks.sections import freeze, landing, preconditions, withdrawal
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -83,6 +83,16 @@ def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work) 
     work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/v0.1.1-withdrawn-back")
     with pytest.raises(Refused, match=r"v0\.1\.1: its withdrawal waits for the pull request of "):
         preconditions.check_tag_is_free(work.release())
+
+
+def test_where_the_remote_has_no_main_it_says_so(work: Work) -> None:
+    """It was a KeyError."""
+    release = work.release()
+    work.git("push", "--quiet", "origin", "main:other")
+    work.git("-C", str(work.remote), "symbolic-ref", "HEAD", "refs/heads/other")
+    work.git("push", "--quiet", "--delete", "origin", "main")
+    with pytest.raises(Refused, match="origin has no branch main, which gets the notes"):
+        landing.notes_on_main(release, "# App\n", "release: withdraw v0.1.1")
 
 
 def test_nobody_is_told_to_merge_it(work: Work) -> None:

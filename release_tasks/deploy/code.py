@@ -99,7 +99,7 @@ def unpack(git: Git, commit: str, code: Path) -> None:
 
 def pack(git: Git, commit: str, code: Path, file: Path) -> None:
     """Write the tracked files of `code`, which is `commit`, as the tar `file`: the same commit, the same bytes."""
-    time = int(git.look("show", "--no-patch", "--format=%ct", commit).stdout)
+    time = git.repo.commit(commit).committed_date
     with tarfile.open(file, "w") as tar:
         for prefix, repo, wanted in trees(git, commit):
             tree: Any = repo.repo.commit(wanted).tree  # whose names need be no UTF-8

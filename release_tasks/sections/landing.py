@@ -6,12 +6,25 @@ from tempfile import TemporaryDirectory
 
 from release_tasks import lines, screen
 from release_tasks.commits import TRAILER
-from release_tasks.errors import Refused
+from release_tasks.errors import Problem, Refused
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
 # What hosts answer to the push of a protected branch: GitHub (GH006, GH013), GitLab, Bitbucket, Gitea, Azure, Gerrit
 DECLINED = re.compile(r"(?m)^!\t\S+\t\[remote rejected\] \((.*(?:declined|TF40\d+|prohibited by|protected).*)\)$")
+
+
+def behind_problems(release: Release, branch: str) -> list[Problem]:
+    """Return a problem if `branch` lacks what the remote's has; what is not published can be rebased."""
+    git, remote, ref = release.git, release.settings.remote, f"refs/heads/{branch}"
+    there = git.remote_refs.get(ref)
+    if there is None or git.commit_named(ref) is None or git.contains(ref, there):
+        return []
+    pull = "git pull --no-rebase --ff --no-edit" if release.published else "git pull --rebase"
+    fix = f"{'' if git.branch == branch else f'git switch {branch} && '}{pull} {remote} {branch}"
+    is_to_be_tagged_anew = git.commit_named(release.tag_ref) and not release.published
+    hint = lines.retag_hint(release.tag, then=f" && {fix}") if is_to_be_tagged_anew else fix
+    return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
 
 
 def lacking(release: Release, waits: bool = False) -> dict[str, str]:

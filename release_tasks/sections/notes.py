@@ -14,6 +14,7 @@ from release_tasks.database.pack import DdlFile, changes, recorded
 from release_tasks.errors import Problem, Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
+from release_tasks.sections import landing
 
 UNRELEASED = r"\[?[Uu]nreleased\]?"  # a heading of Keep a Changelog
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -46,8 +47,9 @@ def push_the_notes(release: Release) -> Step:
         return "they are on the main branch"
     is_written = release.published and git.text_at(tip, release.notes_path) is not None
     require(is_written, "after the notes are written")
-    if git.remote_refs.get(release.branch_ref) == tip:
+    if git.contains(git.remote_commit(release.branch_ref) or "", tip):
         return f"{tip:.9}"
+    refuse(landing.behind_problems(release, release.branch))
     yield f"git push {release.settings.remote} {release.branch_ref}"
     if submodule := git.submodule(docs.folder):
         submodule.push(f"HEAD:refs/heads/{docs.submodule_branch}")

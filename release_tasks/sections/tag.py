@@ -9,7 +9,7 @@ from release_tasks.errors import Problem, Refused, listed, refuse, require
 from release_tasks.lines import retag_hint
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release, Step, until_published
-from release_tasks.sections import docs_pack
+from release_tasks.sections import docs_pack, landing
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
 # What drives a release and is not deployed.
@@ -22,7 +22,7 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
     if release.published:
         _keep_the_branch_at_the_tag(release)
         return f"{release.published:.9}"
-    refuse([*behind_problems(release, release.branch), *tag_problems(release, sign)])
+    refuse([*landing.behind_problems(release, release.branch), *tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
     require(docs_pack.is_built(release, commit), "after the docs pack is built")
@@ -59,17 +59,6 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     return [Problem(what, hint) for what in problems]
 
 
-def behind_problems(release: Release, branch: str) -> list[Problem]:
-    """Return a problem if `branch` lacks what the remote's has; what we have not published can be rebased."""
-    git, remote, ref = release.git, release.settings.remote, f"refs/heads/{branch}"
-    there = git.remote_refs.get(ref)
-    if there is None or git.commit_named(ref) is None or git.contains(ref, there):
-        return []
-    fix = f"{'' if git.branch == branch else f'git switch {branch} && '}git pull --rebase {remote} {branch}"
-    hint = retag_hint(release.tag, then=f" && {fix}") if git.commit_named(release.tag_ref) else fix
-    return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
-
-
 def push_problems(release: Release) -> Iterator[Problem]:
     """Yield why the branch and its tag cannot be pushed: a branch is in the way, or the remote says no to a trial."""
     git, remote, ref = release.git, release.settings.remote, release.branch_ref
@@ -100,7 +89,7 @@ def push_branch_and_tag(release: Release) -> Step:
     """Push branch and tag together."""
     git = release.git
     commit = require(git.commit_named(release.tag_ref), "after the tag")
-    refuse(behind_problems(release, release.branch))
+    refuse(landing.behind_problems(release, release.branch))
     yield f"git push --atomic {release.settings.remote} {release.branch_ref} {release.tag_ref}"
     release.lock.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}", what="is tagged")
 
@@ -109,7 +98,7 @@ def _keep_the_branch_at_the_tag(release: Release) -> None:
     """Refuse a branch that others moved on, or that got more than notes and layer: production would not have it."""
     if not release.settings.branch or release.is_over:
         return
-    refuse(behind_problems(release, release.branch))
+    refuse(landing.behind_problems(release, release.branch))
     folder = release.settings.docs_pack.folder
     allowed = (release.notes_path, *LAYER, *([folder] if release.git.submodule(folder) else []))
     changed = release.git.look("diff", "--name-only", "-z", "--no-renames", release.published or "", release.tip).stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ import pytest
 
 from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
-from release_tasks.sections import docs_pack, freeze, notes, preconditions
+from release_tasks.sections import docs_pack, freeze, notes, preconditions, tag
 from tests.conftest import APP, add_hook
 
 if TYPE_CHECKING:
@@ -330,3 +332,28 @@ def test_the_notes_wait_for_the_tag_then_are_written_and_pushed_once(work: Work,
     assert notes.notes_problems(release.git.text_at("HEAD", release.notes_path) or "", release) == []
     assert take(notes.push_the_notes, release).state == CHANGED
     assert release.git.remote_refs["refs/heads/main"] == work.git("rev-parse", "HEAD")
+
+
+def test_without_a_release_branch_others_may_push_to_main_after_the_tag(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """The same command was refused for ever: for notes that were pushed, or with a push that was rejected."""
+    release = work.release(branch="")
+    release.options = {"highlights": "Now."}
+    made = [freeze.lock_the_ddl_order, docs_pack.write_the_docs_pack, tag.tag_the_release, tag.push_branch_and_tag]
+    assert [take(step, release).state for step in (*made, notes.write_the_notes)] == [CHANGED] * 5
+    host = type(work)(work.root.parent / "host", work.remote)
+    work.git("clone", "--quiet", str(work.remote), str(host.root))
+    host.commit({"theirs": "1"})
+    host.git("push", "--quiet", "origin", "main")
+    release.git.refresh()
+    (problem,) = take(notes.push_the_notes, release, change=False).problems
+    assert problem.what.startswith("main lacks commits that origin has")
+    subprocess.run(shlex.split(problem.hint), cwd=work.root, check=True, capture_output=True)
+    assert take(notes.push_the_notes, release).state == CHANGED
+    assert release.published and release.git.contains("refs/heads/main", release.published)
+    host.git("pull", "--quiet")
+    host.commit({"theirs": "2"})
+    host.git("push", "--quiet", "origin", "main")
+    release.git.refresh()
+    assert take(notes.push_the_notes, release, change=False).state == DONE

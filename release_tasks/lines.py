@@ -72,6 +72,11 @@ def withdrawn(git: Git, settings: Settings, version: str, main: str | None = Non
     return found[1] if found else ""
 
 
+def withdrawal_branch(settings: Settings, version: str) -> str:
+    """Return the branch of the pull request of its withdrawal, where the host declines a push of main."""
+    return f"release/{settings.tag_of(version)}-withdrawn-back"
+
+
 def merged(git: Git, ours: str, theirs: str) -> str:
     """Return the tree that a merge would make, with its conflicts; "" before git 2.38, which cannot tell."""
     return git.look("merge-tree", "--write-tree", ours, theirs).stdout.partition("\n")[0]
@@ -103,7 +108,8 @@ class Line:
         return next((each for each in counting if with_withdrawn or not self.was_withdrawn(each)), None)
 
     def was_withdrawn(self, version: str) -> bool:
-        return bool(withdrawn(self.git, self.settings, version))
+        waits = f"refs/heads/{withdrawal_branch(self.settings, version)}" in self.git.remote_refs
+        return waits or bool(withdrawn(self.git, self.settings, version))
 
     def problems(self, target: str) -> list[Problem]:
         """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""

@@ -12,20 +12,15 @@ from release_tasks.sections import landing
 
 def withdrawn(release: Release) -> str:
     """Return what the notes on the remote's main branch say of a withdrawal, or that they wait; "" for nothing."""
-    back = back_of(release)
+    back = lines.withdrawal_branch(release.settings, release.version)
     waits = f"refs/heads/{back}" in release.git.remote_refs
     found = lines.withdrawn(release.git, release.settings, release.version)
     return found or (f"its withdrawal waits for the pull request of {back}" if waits else "")
 
 
-def back_of(release: Release) -> str:
-    """Return the branch of its pull request, where the host declines a push of main."""
-    return f"release/{release.tag}-withdrawn-back"
-
-
 def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     """Record that it was withdrawn in the notes on the main branch, and give up the release lock."""
-    git, main, back = release.git, release.settings.main, back_of(release)
+    git, main, back = release.git, release.settings.main, lines.withdrawal_branch(release.settings, release.version)
     if found := lines.withdrawn(git, release.settings, release.version):
         return found
     if f"refs/heads/{back}" in git.remote_refs:

@@ -109,3 +109,5 @@ def test_nobody_is_told_to_merge_it(work: Work) -> None:
     work.git("push", "--quiet", "origin", "main")
     work.git("reset", "--quiet", "--hard", before)
     assert work.release("0.1.2").line.problems("0.1.2") == []
+    work.git("push", "--quiet", "--force", "origin", "main", "main:release/v0.1.1-withdrawn-back")
+    assert work.release("0.1.2").line.problems("0.1.2") == [], "its notes wait for a pull request"

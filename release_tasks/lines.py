@@ -48,6 +48,12 @@ def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
     return git.look("rev-list", "--first-parent", f"{tip}..{there}", "--", path).stdout.split()
 
 
+def landed(git: Git, there: str, commit: str, lock: str) -> bool:
+    """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`."""
+    squashed = (git.bytes_at(each, lock) == git.bytes_at(commit, lock) for each in brought(git, there, commit, lock))
+    return git.contains(there, commit) or any(squashed)
+
+
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
     """Return how to look at a `tag` that is not right here, and how to take it back, with the command `then` after."""
     return f"{git} show {tag}\n{git} tag --delete {tag}{then}   # only if it is a mistake that was never pushed"

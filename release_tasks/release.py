@@ -91,9 +91,12 @@ class Release:
     @property
     def base(self) -> str:
         """The branch it comes from and goes back to: main, or support/0.1 where the remote has that."""
-        support, refs = self.settings.support_of(self.version), self.git.remote_refs
-        is_on_main = self.published and self.git.contains(refs.get(self.main_ref, ""), self.published)
-        return support if f"refs/heads/{support}" in refs and not is_on_main else self.settings.main
+        support = self.settings.support_of(self.version)
+        if f"refs/heads/{support}" not in self.git.remote_refs:
+            return self.settings.main
+        there = self.git.remote_commit(self.main_ref) or ""
+        is_on_main = self.published and lines.landed(self.git, there, self.published, self.settings.ddl.lock)
+        return self.settings.main if is_on_main else support
 
     @property
     def base_ref(self) -> str:
@@ -139,11 +142,9 @@ class Release:
         there = self.git.remote_commit(f"refs/heads/{branch}")
         if not (there and self.published):
             return False
-        has_notes = self.git.bytes_at(there, self.notes_path) is not None
-        if branch == self.settings.main and not has_notes:
+        if branch == self.settings.main and self.git.bytes_at(there, self.notes_path) is None:
             return False
-        squashed = has_notes and lines.brought(self.git, there, self.published, self.settings.ddl.lock)
-        is_merged = self.git.contains(there, self.published) or bool(squashed)
+        is_merged = lines.landed(self.git, there, self.published, self.settings.ddl.lock)
         return branch != self.base or (self.has_next_version(there) and is_merged)
 
     def version_at(self, commit: str) -> str:

@@ -297,6 +297,19 @@ def test_a_finished_release_stays_over_when_its_support_branch_is_cut(work: Work
     assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 4
 
 
+def test_so_it_does_where_it_came_by_a_squashed_pull_request_that_nobody_has_fetched(work: Work, take: Take) -> None:
+    """It was released once more, to the support branch."""
+    hook = protect(work)
+    assert states(take, archived(work)) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    hook.unlink()
+    host = type(work)(work.root.parent / "host", work.remote)
+    work.git("clone", "--quiet", str(work.remote), str(host.root))
+    squashed(host)
+    host.git("push", "--quiet", "origin", "main", f":{BACK}", "v0.1.1^{}:refs/heads/support/0.1")
+    release = work.release()
+    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 4
+
+
 def test_notes_that_others_outrun_are_pushed_by_the_same_command(hotfix: Release, work: Work, take: Take) -> None:
     push = f"git -C {work.root} push --quiet --no-verify origin main~0:refs/heads/main"
     work.git("switch", "--quiet", "--detach", "main")

@@ -42,12 +42,32 @@ def announce_the_freeze(release: Release, until: str | None = None) -> str:
 def cut_the_release_branch(release: Release) -> Step:
     """Cut the release branch, or return to it."""
     git, branch = release.git, release.branch
+    lacks = _lacks(release)
     if git.branch == branch or release.is_over:
-        return branch
+        return f"{branch}{lacks}"
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
     args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
-    yield f"git switch {' '.join(args)}"
+    yield f"git switch {' '.join(args)}{lacks}"
     git.run("switch", "--quiet", *args)
+
+
+def _lacks(release: Release) -> str:
+    """Return what the branch lacks of its base before the tag. Raises `Refused` where it is left from a withdrawal."""
+    branch, base = release.branch, release.base
+    if release.published:
+        return ""
+    commits = release.git.look("cherry", "-v", release.tip, release.base_ref).stdout.splitlines()
+    found = [commit.split(" ", 2)[2] for commit in commits if commit.startswith("+")]  # "-" was cherry-picked
+    if not found:
+        return ""
+    lacks = f"lacks {counted(len(found), 'commit')} of {base}: {listed(found)}"
+    if release.lock.state().summary.startswith(f"{release.tag} is withdrawn "):
+        there = f" && git push {release.settings.remote} --delete {branch}"
+        anew = f"git switch {base} && git branch --delete --force {branch}"
+        anew += there if release.branch_ref in release.git.remote_refs else ""
+        hint = f"git switch {branch} && git merge --no-edit {base}\n{anew}   # or this, to begin anew from {base}"
+        raise Refused(f"{release.tag} was withdrawn, and its branch {branch} {lacks}.", hint)
+    return f", which {lacks}; git merge {base} takes that in"
 
 
 @until_published

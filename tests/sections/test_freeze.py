@@ -13,7 +13,8 @@ from release_tasks.database import pack
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections.freeze import cut_the_release_branch, lock_the_ddl_order
+from release_tasks.sections.freeze import cut_the_release_branch, hold_the_release_lock, lock_the_ddl_order
+from release_tasks.sections.withdrawal import record_the_withdrawal
 from tests.conftest import APP, Work
 
 if TYPE_CHECKING:
@@ -247,3 +248,46 @@ def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Wo
     locked.git.refresh()
     look = take(lock_the_ddl_order, locked)
     assert (look.state, look.text) == (DONE, "settled when the tag was published")
+
+
+# The release branch, and a base that went on
+
+
+@pytest.fixture
+def left_behind(work: Work, take: Take) -> Release:
+    """Return a release whose branch was cut before main got a fix, and which has the lock."""
+    release = work.release()
+    assert take(hold_the_release_lock, release).state == CHANGED
+    assert take(cut_the_release_branch, release).state == CHANGED
+    work.git("switch", "--quiet", "main")
+    work.commit({"fix": "1"}, "fix: what the smokes found")
+    return release
+
+
+def test_what_the_release_branch_lacks_is_named_until_it_is_there(left_behind: Release, work: Work, take: Take) -> None:
+    """The fix was missing in the tag, in silence: main's smokes had passed."""
+    lacks = "release/v0.1.1, which lacks 1 commit of main: fix: what the smokes found; git merge main takes that in"
+    look = take(cut_the_release_branch, left_behind, change=False)
+    assert (look.state, look.text) == (PLANNED, f"git switch {lacks}")
+    assert take(cut_the_release_branch, left_behind).state == CHANGED
+    assert take(cut_the_release_branch, left_behind).text == lacks
+    work.git("cherry-pick", "main")
+    assert take(cut_the_release_branch, left_behind).text == "release/v0.1.1"
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_what_was_withdrawn_before_its_tag_does_not_begin_again_from_a_stale_branch(
+    left_behind: Release, work: Work, take: Take, way: int
+) -> None:
+    assert take(record_the_withdrawal, left_behind).state == CHANGED
+    work.git("push", "--quiet", "origin", left_behind.branch)
+    left_behind.git.refresh()
+    (problem,) = take(cut_the_release_branch, left_behind, change=False).problems
+    assert problem.what == (
+        "v0.1.1 was withdrawn, and its branch release/v0.1.1 lacks 1 commit of main: fix: what the smokes found."
+    )
+    for command in problem.hint.splitlines()[way].partition("   #")[0].split(" && "):
+        work.git(*shlex.split(command)[1:])
+    left_behind.git.refresh()
+    assert take(cut_the_release_branch, left_behind).state in (CHANGED, DONE)
+    assert work.git("show", f"{left_behind.branch}:fix") == "1"

@@ -81,9 +81,11 @@ def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield `secret` as it is, in a URL, and in base64, wherever it begins there: three bytes are four characters."""
+    """Yield `secret` as it is, quoted, in a URL, and in base64, wherever it begins: three bytes are four characters."""
     plain = secret.encode(errors="surrogateescape")
     yield from (secret, quote(plain, safe=""), quote_plus(plain))
+    yield from (secret.replace("'", quoted) for quoted in ("'\"'\"'", "'\\''", "''"))  # by shlex, a shell and SQL
+    yield from (text[1:-1] for text in (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)))
     for shift in range(3) if len(plain) >= 6 else ():
         whole = slice(-(-shift * 4 // 3), (shift + len(plain)) * 4 // 3)
         yield from (encode(bytes(shift) + plain)[whole].decode() for encode in (b64encode, urlsafe_b64encode))

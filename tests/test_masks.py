@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from base64 import b64encode, urlsafe_b64encode
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release_tasks import masks
+from release_tasks import masks, process
+from release_tasks.errors import Refused
 
 PIECES = [
     "password",
@@ -100,6 +102,20 @@ def test_a_secret_is_masked_also_in_base64_and_in_a_url(secret: str, before: byt
         said = masks.mask(encode(before + plain + after).decode())
         assert encode(plain)[4:-4].decode() not in said or len(plain) < 12
         assert "***" in said
+
+
+@pytest.mark.parametrize("secret", ["hunter'2-zebra77", 'hunter"22\\zebra77', "hunter'2\"zebra\\77", "hünter2-zebra77"])
+def test_a_secret_is_masked_also_as_shells_programs_and_json_quote_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
+) -> None:
+    """One with a quote in it reached screen, hint and journal."""
+    monkeypatch.setenv("API_TOKEN", secret)
+    with pytest.raises(Refused) as refused:
+        process.run(["false", "-H", f"X-Api: {secret}"], cwd=tmp_path)
+    traced = subprocess.run(["bash", "-xc", ': "$API_TOKEN"'], capture_output=True, text=True, check=True).stderr
+    as_json = json.dumps([secret]) + json.dumps([secret], ensure_ascii=False)
+    for text in (str(refused.value), refused.value.problems[0].hint, traced, repr([secret]), as_json):
+        assert "zebra" not in masks.mask(text)
 
 
 def test_a_secret_of_a_few_letters_does_not_spoil_every_text() -> None:

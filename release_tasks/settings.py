@@ -10,6 +10,7 @@ from release_tasks.evidence.settings import Evidence
 from release_tasks.values import Command, Folder, Model, Order, Pattern, Seconds, Table, Tag, Template, Text, UrlPath
 
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
+SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
 class VersionFile(Model):
@@ -148,6 +149,11 @@ class Settings(Model):
         found = {"install": self.install, **{f"services.{name}": command for name, command in self.services.items()}}
         found |= {"ddl.command": self.ddl.command, "stamp.command": self.stamp.command}
         return {key: command for key, command in found.items() if command}
+
+    @property
+    def scripts(self) -> list[tuple[str, str]]:
+        """Each file that a command names, after the command's key."""
+        return [(key, word) for key, command in self.commands.items() for word in command if SCRIPT.fullmatch(word)]
 
     @property
     def uses_node(self) -> bool:

@@ -77,14 +77,20 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree; of other hosts' files, our copy."""
     if target.commit:
         tree = target.placed or target.code
-        git = ["git", f"--work-tree={tree}"]
-        with TemporaryDirectory() as folder:
-            how: dict[str, Any] = {"cwd": Path(target.root), "env": {"GIT_INDEX_FILE": f"{folder}/index"}}
-            process.run([*git, "read-tree", target.commit], record=False, **how)
-            diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
-            wrong = process.run(diff, record=False, **how).stdout.split("\0")[:-1]
+        wrong = changed_files(Path(target.root), target.commit, tree)
         record("tree", f"files of {target.commit:.9}{'' if target.placed else ', in our copy'}")
         if wrong:
             what = f"In {tree} these are not as in {target.commit:.9}: {listed(wrong)}."
-            restore = shlex.join(["git", "-C", target.root, *git[1:], "read-tree", "--reset", "-u", target.commit])
+            git = ["git", "-C", target.root, f"--work-tree={tree}"]
+            restore = shlex.join([*git, "read-tree", "--reset", "-u", target.commit])
             yield f"{what} To restore them: GIT_INDEX_FILE=$(mktemp -u) {restore}"
+
+
+def changed_files(root: Path, commit: str, tree: str) -> list[str]:
+    """Return the files of `commit`, but those with the attribute `rewritten`, that are not so in the folder `tree`."""
+    git = ["git", f"--work-tree={tree}"]
+    with TemporaryDirectory() as folder:
+        how: dict[str, Any] = {"cwd": root, "env": {"GIT_INDEX_FILE": f"{folder}/index"}}
+        process.run([*git, "read-tree", commit], record=False, **how)
+        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
+        return process.run(diff, record=False, **how).stdout.split("\0")[:-1]

@@ -8,17 +8,15 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from release_tasks import ddl, embedded, environments, git_setup, lines, node, suites, versions
-from release_tasks.checks import browser, document
+from release_tasks.checks import browser, deployed, document
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import deployment, landing, tag, withdrawal
-from release_tasks.settings import Settings
 from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
-SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
 def check_environments_differ(release: Release) -> str:
@@ -153,7 +151,7 @@ def check_commands_exist(release: Release) -> str:
     problems = list[Problem]()
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
     packages = environments.package_files(folder) if settings.install else []
-    for key, word in [*_scripts(settings), *(("install", file) for file in packages)]:
+    for key, word in [*settings.scripts, *(("install", file) for file in packages)]:
         file = (PurePosixPath(settings.folder) / word).as_posix()
         is_built = key != "install" and release.git.look("check-ignore", "--quiet", file).code == 0
         if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
@@ -174,20 +172,19 @@ def check_commands_exist(release: Release) -> str:
     return ", ".join(settings.commands)
 
 
-def _scripts(settings: Settings) -> list[tuple[str, str]]:
-    """Return each file that a command of invoke.yaml names, after the command's key."""
-    return [(key, word) for key, command in settings.commands.items() for word in command if SCRIPT.fullmatch(word)]
-
-
 @until_published
 def try_install(release: Release) -> str:
     """What is committed can be installed, without anything that only lies in this folder."""
     release.only_in_a_run()
-    settings, install = release.settings, release.environment("dev").install
-    folder = code.make_ready(release.git, release.tag, release.tip, install) / settings.folder
-    missing = [f"release.{key} needs {word}" for key, word in _scripts(settings) if not (folder / word).exists()]
+    settings, commit, install = release.settings, release.tip, release.environment("dev").install
+    tree = code.make_ready(release.git, release.tag, commit, install)
+    folder = tree / settings.folder
+    missing = [f"release.{key} needs {word}" for key, word in settings.scripts if not (folder / word).exists()]
     where = f"ls {shlex.quote(str(folder))}   # there release.install was run"
     refuse(Problem(f"{what}, which is not there after release.install.", where) for what in missing)
+    if changed := deployed.changed_files(release.root, commit, str(tree)):  # section 7.2 would refuse them, too late
+        fix = f"Let .gitattributes have a line for each, as: {changed[0]} rewritten   # and commit it"
+        raise Refused(f"release.install rewrites what is committed: {listed(changed)}.", fix)
     return " ".join(settings.install) or "release.install is not set"
 
 

@@ -526,6 +526,19 @@ def test_what_the_install_builds_need_not_be_committed_but_has_to_be_there(
     assert "dist/server.js is not committed" in bare.problems[0].what
 
 
+def test_what_the_install_rewrites_is_named_before_the_tag(work: Work, take: Callable[..., Outcome]) -> None:
+    """Section 7.2 found it, when the tag was published and staging switched; the attribute has to be in the tag."""
+    rewrite = "import pathlib; pathlib.Path('package.json').write_text('{\"_resolved\": 1}')"
+    for attribute, state in (("", REFUSED), ("package.json rewritten\n", DONE)):
+        work.commit({".gitattributes": attribute})
+        with closing(work.release(install=["python3", "-c", rewrite])) as release:
+            installed = take(preconditions.try_install, release)
+        assert installed.state == state
+        if state == REFUSED:
+            assert installed.problems[0].what == "release.install rewrites what is committed: package.json."
+            assert ".gitattributes have a line for each, as: package.json rewritten   #" in installed.problems[0].hint
+
+
 def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it(
     work: Work, take: Callable[..., Outcome]
 ) -> None:

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from release_tasks import lines, screen
 from release_tasks.commits import TRAILER
 from release_tasks.errors import Problem, Refused
+from release_tasks.git import Git
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
@@ -67,20 +68,37 @@ def push(release: Release, branch: str, back: str, last: bool, commit: str = "",
 
 
 def notes_on_main(release: Release, text: str, title: str) -> str:
-    """Make and return a commit of the notes alone, as `text`, on top of the remote's main; nothing is checked out."""
-    git = release.git
+    """Make and return a commit of the notes alone, as `text`, on top of the remote's main; nothing is checked out.
+
+    Where they are in a submodule, one is pushed to that first, on top of its branch, and main gets that.
+    """
+    git, message = release.git, (title, f"{TRAILER}: {release.tag} notes-on-main")
     git.fetch()
     if not (main := git.remote_refs.get(release.main_ref, "")):
         what = f"{git.remote} has no branch {release.settings.main}, which gets the notes."
         raise Refused(what, f"git push {git.remote} {release.settings.main}   # or set release.main")
+    top, _, inside = release.notes_path.partition("/")
+    submodule = git.submodule(top)
     with TemporaryDirectory() as folder:
         file = Path(folder, "notes.md")
         file.write_bytes(text.encode())
-        blob = git.run("hash-object", "-w", str(file)).stdout.strip()
-        add = ["update-index", "--add", "--cacheinfo", f"100644,{blob},{release.notes_path}"]
-        for args in (["read-tree", main], add, ["write-tree"]):
+        blob = (submodule or git).run("hash-object", "-w", str(file)).stdout.strip()
+    entry = f"100644,{blob},{release.notes_path}"
+    if submodule:
+        branch = f"refs/heads/{release.settings.docs_pack.submodule_branch}"
+        there = submodule.remote_commit(branch) or "HEAD"
+        commit = _with_entry(submodule, there, f"100644,{blob},{inside}", *message)
+        submodule.push(f"{commit}:{branch}")
+        entry = f"160000,{commit},{top}"
+    return _with_entry(git, main, entry, *message)
+
+
+def _with_entry(git: Git, parent: str, entry: str, *message: str) -> str:
+    """Make and return a commit on `parent` that has the `entry` of an index, as mode,object,path."""
+    with TemporaryDirectory() as folder:
+        for args in (["read-tree", parent], ["update-index", "--add", "--cacheinfo", entry], ["write-tree"]):
             tree = git.run(*args, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
-    return git.commit_tree(tree, main, title, f"{TRAILER}: {release.tag} notes-on-main")
+    return git.commit_tree(tree, parent, *message)
 
 
 def edited(release: Release) -> list[str]:

@@ -111,3 +111,29 @@ def test_nobody_is_told_to_merge_it(work: Work) -> None:
     assert work.release("0.1.2").line.problems("0.1.2") == []
     work.git("push", "--quiet", "--force", "origin", "main", "main:release/v0.1.1-withdrawn-back")
     assert work.release("0.1.2").line.problems("0.1.2") == [], "its notes wait for a pull request"
+
+
+def test_where_the_docs_are_a_submodule_it_is_recorded_there_and_main_takes_that_in(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """It ended in an error of git, when the lock was taken: the folder of the notes is no folder of main's tree."""
+    docs = work.add_submodule("manual", {"RELEASE_NOTES_TEMPLATE.md": "x\n"})
+    work.git("push", "--quiet", "origin", "main")
+    work.release_before("v0.1.1")
+    clone = type(work)(work.root.parent / "clone", work.remote, work.opened)
+    work.git("clone", "--quiet", "--recurse-submodules", str(work.remote), str(clone.root))
+    theirs = docs.commit({"VERSION": "0.1.1\n"}, "docs: update version + hashes for v0.1.1")
+    docs.git("push", "--quiet", "origin", "HEAD:main")
+    before, options = work.git("rev-parse", "HEAD"), {"docs_pack": {"folder": "manual"}}
+    release = work.release(**options)
+    release.options = {"reason": "its smoke hangs"}
+    for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
+        assert take(step, release).state == CHANGED
+    for there in (work, clone):  # where only main is fetched
+        assert ": its smoke hangs. v0.1.1 stays; " in withdrawal.withdrawn(there.release(**options))
+    assert work.git("diff", "--name-only", before, "origin/main") == "manual"
+    docs.git("fetch", "--quiet")
+    assert docs.git("rev-parse", "origin/main") == work.git("rev-parse", "origin/main:manual")
+    assert docs.git("diff", "--name-only", theirs, "origin/main") == "releases/v0.1.1.md"
+    assert docs.git("rev-parse", "HEAD") == theirs and work.git("rev-parse", "HEAD") == before
+    assert release.lock.state().holder == "free"

@@ -1,8 +1,10 @@
 """Section 4: VERSION, SOURCE_TAG and the hashes of what the release stands on."""
 
+from collections.abc import Iterator
+
 from release_tasks.commits import commit_step
 from release_tasks.database.pack import pack_at, tag_of
-from release_tasks.errors import Refused, listed, require
+from release_tasks.errors import Problem, Refused, listed, require
 from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git
 from release_tasks.lines import retag_hint
@@ -47,6 +49,17 @@ def publish_the_docs_submodule(release: Release) -> Step:
     if not tagged:
         docs.run("tag", "--annotate", "--message", release.title, release.tag, "HEAD")
     docs.push(f"HEAD:{branch}", tag_ref)
+
+
+def behind_problems(release: Release) -> Iterator[Problem]:
+    """Yield a problem if the docs are a submodule that lacks what its remote's branch has, but this release's own."""
+    folder, branch = release.settings.docs_pack.folder, release.settings.docs_pack.submodule_branch
+    docs = release.git.submodule(folder)
+    if docs and release.tag_ref not in docs.remote_refs:
+        there = docs.remote_commit(f"refs/heads/{branch}")
+        if there and not docs.contains("HEAD", there):
+            fix = f"git -C {folder} pull --rebase {docs.remote} {branch} && git add {folder} && git commit"
+            yield Problem(f"{folder}/ lacks commits that its remote's {branch} has ({there:.9}).", fix)
 
 
 def expected_pack(release: Release, commit: str) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
-from release_tasks.sections import deployment, landing, tag, withdrawal
+from release_tasks.sections import deployment, docs_pack, landing, tag, withdrawal
 from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -77,6 +77,7 @@ def check_branch_is_up_to_date(release: Release) -> str:
     branches = dict.fromkeys([release.git.branch or release.base, release.branch])
     refuse(problem for branch in branches for problem in landing.behind_problems(release, branch))
     refuse(code.unpushed_problems(release.git, release.settings.docs_pack.folder))  # ours is pushed with the release
+    refuse(docs_pack.behind_problems(release))
     refuse(tag.push_problems(release))
     return ""
 

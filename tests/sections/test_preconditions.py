@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from release_tasks.errors import NotYet, Problem, Refused
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
-from release_tasks.sections.docs_pack import write_the_docs_pack
+from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
 from release_tasks.version_files import version_problems
 
 if TYPE_CHECKING:
@@ -230,6 +230,29 @@ def test_a_submodule_s_commit_that_nobody_else_has_is_refused(work: Work) -> Non
     assert refused.value.problems[0].hint.startswith("git -C lib push origin HEAD:BRANCH")
     lib.git("push", "--quiet", "origin", "HEAD:main")
     preconditions.check_branch_is_up_to_date(work.release())
+
+
+def test_docs_that_lack_what_their_remote_has_are_refused(work: Work, take: Callable[..., Outcome]) -> None:
+    """It was found by the push in section 4, when the docs pack was committed."""
+    docs = work.add_submodule("manual", {"VERSION": "0.1.0\n", "SOURCE_TAG": "v0.1.0\n"})
+    work.git("push", "--quiet", "origin", "main")
+    host = type(work)(work.root.parent / "host", docs.remote)
+    work.git("clone", "--quiet", str(docs.remote), str(host.root))
+    ahead = host.commit({"page.md": "theirs\n"}, "Theirs")
+    host.git("push", "--quiet", "origin", "main")
+    docs.git("checkout", "--quiet", "--detach")  # as `git submodule update` leaves it
+    release = work.release(docs_pack={"folder": "manual"})
+    (problem,) = take(preconditions.check_branch_is_up_to_date, release).problems
+    assert problem.what == f"manual/ lacks commits that its remote's main has ({ahead:.9})."
+    fix = problem.hint.replace("git commit", "git commit --quiet --message docs")
+    subprocess.run(["sh", "-c", fix], cwd=work.root, check=True)
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(preconditions.check_branch_is_up_to_date, release).state == DONE
+        assert take(step, release).state == CHANGED
+    assert take(publish_the_docs_submodule, release).state == CHANGED
+    work.git("switch", "--quiet", "--recurse-submodules", "main")
+    release.git.refresh()
+    assert take(preconditions.check_branch_is_up_to_date, release).state == DONE, "ahead is what the release pushed"
 
 
 def test_ddl_files_that_look_alike_are_refused_or_shown(work: Work) -> None:

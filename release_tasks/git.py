@@ -164,7 +164,7 @@ class Git:
             return None
         if not (self.root / folder / ".git").exists():
             raise Refused(f"{folder}/ is a submodule that is not checked out.", f"git submodule update --init {folder}")
-        return type(self)(self.root / folder, self.remote)
+        return type(self)(self.root / folder, git_setup.remote_of(self.root / folder, self.remote))
 
     # What the remote has
 

@@ -72,6 +72,13 @@ def ssh(root: Path) -> dict[str, Any]:
     return {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
+@cache
+def remote_of(root: Path, ours: str) -> str:
+    """Return the only remote of the submodule at `root`, `ours` where it has several or none: names may differ."""
+    remotes = process.run(["git", "remote"], cwd=root, check=False, record=False).stdout.split()
+    return remotes[0] if len(remotes) == 1 else ours
+
+
 def explain(failed: CommandFailed, hooks: str, changes: bool) -> None:
     """Add to `failed` which `hooks` ran with the command; raises `Refused` instead where git trusts a folder not.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from release_tasks import git_setup
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
@@ -62,7 +63,8 @@ def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, s
         about, _, path = line.partition("\t")
         if about.startswith("160000 "):
             inner, wanted = git.root / path, about.split(" ")[2]
-            if not (inner / ".git").exists() or not (there := Git.open(inner, git.remote)).commit_named(wanted):
+            remote = git_setup.remote_of(inner, git.remote) if (inner / ".git").exists() else ""
+            if not remote or not (there := Git.open(inner, remote)).commit_named(wanted):
                 what = f"The submodule {prefix}{path} does not have its commit {wanted:.9} here."
                 raise Refused(what, f"git submodule update --init --recursive -- {shlex.quote(prefix + path)}")
             yield from trees(there, wanted, f"{prefix}{path}/")
@@ -79,7 +81,7 @@ def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
             if path in ("", ours) or repo.is_shallow or repo.look("for-each-ref", "--contains", commit, *where).stdout:
                 continue
             what = f"The submodule {path} has the commit {commit:.9}, which its remote has not."
-            yield Problem(what, f"git -C {shlex.quote(path)} push {git.remote} HEAD:BRANCH   # the one it is for")
+            yield Problem(what, f"git -C {shlex.quote(path)} push {repo.remote} HEAD:BRANCH   # the one it is for")
 
 
 @readable_by_all()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from release_tasks.deploy import code
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import docs_pack, freeze, notes, preconditions, tag
@@ -212,3 +213,17 @@ def test_where_a_repo_has_several_products_every_name_follows_the_tag(work: Work
     assert (release.folder.name, release.notes_path) == ("web-v0.1.1", "docs/releases/web-v0.1.1.md")
     assert work.git("show", "HEAD:SOURCE_TAG") == "web-v0.1.1" and work.git("show", "HEAD:VERSION") == "0.1.1"
     assert preconditions.check_version_files(release) == "0.1.1 now"
+
+
+def test_docs_in_a_submodule_may_have_another_name_for_their_remote(work: Work, take: Callable[..., Outcome]) -> None:
+    """`git submodule` calls it origin; with `remote: upstream` the release stopped after the docs pack's commit."""
+    docs = work.add_submodule("manual", {"VERSION": "0.1.0\n", "SOURCE_TAG": "v0.1.0\n"})
+    work.git("remote", "rename", "origin", "upstream")
+    work.git("push", "--quiet", "upstream", "main")
+    release = work.release(remote="upstream", docs_pack={"folder": "manual"})
+    assert take(preconditions.check_branch_is_up_to_date, release).state == DONE
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+    assert take(publish_the_docs_submodule, release).state == CHANGED
+    assert docs.git("ls-remote", "origin", "main").startswith(docs.git("rev-parse", "HEAD"))
+    assert [repo.remote for _, repo, _ in code.trees(release.git, release.tip)] == ["upstream", "origin"]

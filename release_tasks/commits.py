@@ -4,10 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from release_tasks import git_setup
 from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
 
 TRAILER = "Release-Step"  # of each commit of ours; its value, the step, is a tag and a section
+OURS = re.compile(f"^{TRAILER}: ", re.MULTILINE)
+# Such a title is a person's: a host puts the messages of all commits, ours too, into that of their squash.
+SQUASHED = re.compile(r"(feat|fix|perf)\b[^:]*: ")
 LOG = ["log", "-z", "--format=%H%n%s%n%b", "--encoding=UTF-8", "--topo-order", "--no-merges"]
 KINDS = {  # of lines in the notes: the types of commits, and the verbs
     "breaking": "",
@@ -34,11 +38,11 @@ class Commit(NamedTuple):
 
 def history(git: Git, since: str | None, until: str, step: str = "") -> list[Commit]:
     """Return the commits of our `step`, by default those of people, after `since` up to `until`, newest first."""
-    ours = f"--grep=^{TRAILER}: "
-    which = [f"{ours}{step.replace('.', '[.]')}$"] if step else ["--invert-grep", ours]
+    which = ["--basic-regexp", f"--grep=^{TRAILER}: {step.replace('.', '[.]')}$"] if step else []
     span = f"{since}..{until}" if since else until
-    printed = git.run(*LOG, "--basic-regexp", *which, span, "--", changes=False).stdout
-    return [Commit(*each.split("\n", 2)) for each in printed.split("\0") if each]
+    printed = git.run(*LOG, *which, span, "--", changes=False).stdout
+    commits = [Commit(*each.split("\n", 2)) for each in printed.split("\0") if each]
+    return commits if step else [each for each in commits if SQUASHED.match(each.subject) or not OURS.search(each.body)]
 
 
 def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, even_empty: bool = False) -> None:
@@ -52,7 +56,7 @@ def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, e
     git.run("checkout", "--quiet", "HEAD", "--", *dirty)
     git.run("reset", "--quiet", "--keep", before)
     what = f"A git hook changed {listed(changed) or f'the message, which lacks {TRAILER}: {step}'}; expected our commit"
-    hooks = git.hooks("commit")
+    hooks = git_setup.hooks(git.root, "commit")
     fix = f"Let it leave the files of a release, and the trailer {TRAILER} in a message, as they are: {hooks}"
     raise Refused(f"{what} as it was made: {message.splitlines()[0]}. It was taken back.", fix)
 

@@ -5,6 +5,7 @@ Sent to hosts together with deploy/host.py: what that uses is of Python 3.8 or n
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from tarfile import TarInfo
 from release_tasks.errors import Refused
 
 RECORDS = ".release"
+INCOMPLETE = re.compile(r"(^|/)\.[^/]+\.\d+\.incomplete$")  # files of `atomic_write`
 
 
 def emptied(folder: Path) -> Path:

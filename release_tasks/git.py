@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from release_tasks import git_setup, process
-from release_tasks.errors import Refused, listed
-from release_tasks.files import atomic_write, checksum_lines, file_sha256, read_checksums, sha256
+from release_tasks.errors import Refused
+from release_tasks.files import INCOMPLETE, atomic_write, checksum_lines, file_sha256, read_checksums, sha256
 from release_tasks.process import CommandFailed, Finished
 
 if TYPE_CHECKING:
@@ -59,18 +59,13 @@ class Git:
         """
         if changes:
             self._seen.clear()
-        hooks = self.hooks(args[0]) if changes and args[0] in git_setup.HOOKED else ""
+        hooks = git_setup.hooks(self.root, args[0]) if changes and args[0] in git_setup.HOOKED else ""
         env, timeout = {**git_setup.variables(), **env}, git_setup.seconds(args[0], hooks, timeout)
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
             git_setup.explain(failed, hooks, changes)
             raise
-
-    def hooks(self, command: str) -> str:
-        """Return the hooks that run with `git command`, "" where there is none."""
-        folder = self.root / self.look("rev-parse", "--git-path", "hooks").stdout.strip()
-        return listed(sorted(str(hook) for hook in folder.glob(f"*{command}*") if hook.suffix != ".sample"))
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
         """Run `git args`, which reaches the remote."""
@@ -117,7 +112,11 @@ class Git:
     def dirty_paths(self) -> list[str]:
         """Return the paths that differ from HEAD or are untracked, sorted; but ignored ones and our incomplete ones."""
         found = self.run("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", changes=False)
-        return sorted(entry[3:] for entry in found.stdout.split("\0") if entry and not entry.endswith(".incomplete"))
+        # A status leaves out a changed submodule that .gitmodules lets git ignore.
+        diff = ("diff", "--name-only", "-z", "--no-renames", "--ignore-submodules=untracked", "HEAD")
+        changed = self.run(*diff, changes=False).stdout.split("\0")
+        paths = {*(entry[3:] for entry in found.stdout.split("\0")), *changed} - {""}
+        return sorted(path for path in paths if not INCOMPLETE.search(path))
 
     def bytes_at(self, commit: str, path: str) -> bytes | None:
         """Return the committed bytes of `path` in `commit`, also inside a submodule; None when it is not there."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import process
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Problem, Refused, listed
 from release_tasks.process import CommandFailed, Finished
 
 HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds that one with hooks may take: they may run all tests
@@ -77,6 +77,13 @@ def remote_of(root: Path, ours: str) -> str:
     """Return the only remote of the submodule at `root`, `ours` where it has several or none: names may differ."""
     remotes = process.run(["git", "remote"], cwd=root, check=False, record=False).stdout.split()
     return remotes[0] if len(remotes) == 1 else ours
+
+
+def hooks(root: Path, command: str) -> str:
+    """Return the hooks that run with `git command`, "" where there is none."""
+    found = process.run(["git", "rev-parse", "--git-path", "hooks"], cwd=root, check=False, record=False)
+    folder = root / found.stdout.strip()
+    return listed(sorted(str(hook) for hook in folder.glob(f"*{command}*") if hook.suffix != ".sample"))
 
 
 def explain(failed: CommandFailed, hooks: str, changes: bool) -> None:

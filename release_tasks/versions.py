@@ -65,6 +65,12 @@ def next_release(released: str) -> str:
     return str(Version.parse(released).next_version("patch"))
 
 
+def made_anew(version: str) -> str:
+    """Return the version in which the released `version` is fixed: 0.1.1-rc.2 after 0.1.1-rc.1, 0.1.2 after 0.1.1."""
+    found = re.sub(r"\d+$", lambda last: str(int(last[0]) + 1), version) if "-" in version else version
+    return found if found != version else next_release(version)
+
+
 def release_after(text: str) -> str:
     """Return a version to propose for `text`: 0.1.1 for 0.1.1-dev, 1.2.0 for 1.2; 0.1.0 where it has no number."""
     numbers = [number.lstrip("0") or "0" for number in re.findall("[0-9]+", text)][:3] or ["0", "1"]

@@ -188,6 +188,14 @@ def test_our_commits_are_known_by_their_step_and_a_person_s_by_having_none(work:
     assert subjects(work) == ["release: allow partial refunds", "Begin"]
 
 
+def test_a_squash_that_brings_a_step_of_ours_is_a_person_s(work: Work) -> None:
+    """A host puts the messages of all commits into the squash's: the feature was missing from the notes."""
+    body = "* feat: weigh things\n\n* release: open the cycle of 0.1.2-dev\n\nRelease-Step: v0.1.1 post-release"
+    work.commit({}, f"feat(scale)!: weigh things (#9)\n\n{body}")
+    work.commit({}, f"Release 0.1.1 (#8)\n\n{body}")
+    assert subjects(work) == ["feat(scale)!: weigh things (#9)", "Begin"]
+
+
 # Hooks
 
 

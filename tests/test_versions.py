@@ -136,3 +136,17 @@ def test_the_order_of_versions_is_total(three: list[str]) -> None:
 @given(WILD)
 def test_from_any_text_a_version_can_be_proposed(text: str) -> None:
     assert versions.version_problems(versions.release_after(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("withdrawn", "proposed"),
+    [
+        ("0.1.1", "0.1.2"),
+        ("0.1.1-rc.1", "0.1.1-rc.2"),
+        ("0.1.1-rc1", "0.1.1-rc2"),
+        ("0.1.1-rc.9", "0.1.1-rc.10"),
+        ("0.1.1-beta", "0.1.1"),
+    ],
+)
+def test_a_candidate_is_made_anew_as_the_next_candidate(withdrawn: str, proposed: str) -> None:
+    assert versions.made_anew(withdrawn) == proposed

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Template
 
 from release_tasks import ddl
@@ -193,7 +193,7 @@ def _deployment(release: Release, since: str | None) -> list[str]:
 
 def _new_variables(release: Release, since: str | None) -> list[str]:
     """Return which environment variables came and went, as .env.example names them."""
-    path = f"{release.settings.folder}/.env.example".removeprefix("./")
+    path = PurePosixPath(release.settings.folder, ".env.example").as_posix()
     before = release.git.text_at(f"refs/tags/{since}", path) if since else ""
     texts = before, release.git.text_at(release.commit, path)
     then, now = (set(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text or "", re.MULTILINE)) for text in texts)

@@ -108,6 +108,6 @@ def _keep_the_branch_at_the_tag(release: Release) -> None:
 
 
 def _as_a_new_version(release: Release) -> str:
-    again = release.again(version=versions.next_release(release.version))
+    again = release.again(version=versions.made_anew(release.version))
     withdraw = f'inv withdraw --version {release.version} --reason "…"'
     return f"{withdraw}   # a published tag stays: a fix is a new version\ngit switch {release.base} && {again}"

@@ -157,6 +157,14 @@ def test_changes_since_the_last_release_are_told(work: Work) -> None:
     ]
 
 
+@pytest.mark.parametrize("folder", ["sample", "sample/", "./sample"])
+def test_new_variables_are_told_however_the_folder_is_written(work: Work, folder: str) -> None:
+    """With `folder: sample/` they were left out."""
+    work.commit({"sample/.env.example": "A_NEW=1\n"})
+    found = sections(notes.draft(work.release(folder=folder), "x"))
+    assert "- new environment variables: `A_NEW`" in found["Deployment Notes"]
+
+
 def test_breaking_changes_come_first(work: Work) -> None:
     """R9: one was under Added, its mark and footer gone."""
     work.release_before("v0.1.0")

@@ -278,6 +278,22 @@ def test_uncommitted_changes_are_named(work: Work, take: Callable[..., Outcome])
     assert problem.what == "The working tree has 1 uncommitted change: VERSION."
 
 
+def test_only_our_own_incomplete_files_are_passed_over_and_changes_in_any_submodule_are_not(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """A changed notes.incomplete was passed over, and the submodule that .gitmodules tells git to ignore."""
+    lib = work.add_submodule("lib", {"lib.js": "x\n"})
+    work.git("config", "--file", ".gitmodules", "submodule.lib.ignore", "all")
+    work.commit({"notes.incomplete": "begun\n"}, "More")
+    work.write({".VERSION.4711.incomplete": "0.1.", "docs/.GUIDE.md.4711.incomplete": "x"})
+    lib.write({"built.js": "left untracked\n"})
+    assert take(preconditions.check_tree_is_clean, work.release()).state == DONE
+    work.write({"notes.incomplete": "changed\n"})
+    lib.write({"lib.js": "changed\n"})
+    (problem,) = take(preconditions.check_tree_is_clean, work.release()).problems
+    assert problem.what == "The working tree has 2 uncommitted changes: lib, notes.incomplete."
+
+
 def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
     work: Work, take: Callable[..., Outcome]
 ) -> None:

@@ -78,6 +78,16 @@ def test_it_is_refused_also_where_nobody_has_fetched_since(work: Work) -> None:
         preconditions.check_tag_is_free(work.release())
 
 
+def test_after_a_candidate_that_was_withdrawn_the_next_candidate_is_proposed(work: Work) -> None:
+    """It was the final release."""
+    work.release_before("v0.1.1-rc.1")
+    work.commit({work.release().settings.notes_of("0.1.1-rc.1"): WITHDRAWN}, "release: withdraw v0.1.1-rc.1")
+    work.git("push", "--quiet", "origin", "main")
+    with pytest.raises(Refused) as refused:
+        preconditions.check_tag_is_free(work.release("0.1.1-rc.1"))
+    assert refused.value.problems[0].hint == "inv release --version 0.1.1-rc.2"
+
+
 def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work) -> None:
     work.release_before("v0.1.1")
     work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/v0.1.1-withdrawn-back")

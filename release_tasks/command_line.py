@@ -53,7 +53,10 @@ def again(instead: str = "", **options: Any) -> str:
         return instead or "inv rehearse"
     if instead and task == "status":
         return instead
-    words, given = ["inv"], [(task, dict(own)) for task, own in typed]
+    words, given = (
+        ["inv", *(["--dry"] if {"--dry", "-R"} & {*sys.argv} else [])],
+        [(task, dict(own)) for task, own in typed],
+    )
     for name, value in options.items():
         for own in [own for _, own in given if name in own] or [given[-1][1]]:
             own[name] = value

@@ -141,9 +141,14 @@ def colours_of(name: str, settings: Settings) -> list[str]:
     return ["blue", "green"] if has_two else []
 
 
-def recorded(name: str, root: Path, settings: Settings) -> str:
-    """Return the tag that an embedded environment has on record as live; it is not started for that."""
-    return Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0)).record()[0]
+def recorded(name: str, root: Path, settings: Settings) -> tuple[str, bool]:
+    """Return the tag that an embedded environment has on record as live, and whether its switch was finished.
+
+    It is not started for that.
+    """
+    host = Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0))
+    tag = host.record()[0]
+    return tag, bool(host.facts(tag).get("since"))
 
 
 def folder_of(name: str, root: Path) -> Path:

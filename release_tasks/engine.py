@@ -179,7 +179,7 @@ def next_step(last: Section, config: Any, version: str | None) -> str:
     with closing(Release.open(config, version, in_work=True)) as release:
         release.only_checks = True
         is_ended = release.is_over or lines.withdrawn(release.git, release.settings, release.version)
-        if is_ended or not release.is_under_way:
+        if is_ended or not (version or release.is_under_way):
             return ""
         steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
         ahead = plan.first_open(steps, plan.Plan(release, steps).check())

@@ -167,7 +167,7 @@ class Plan:
     def _confirm(self, step: PlannedStep) -> None:
         """Let the person at the terminal say that a manual step is done. Raises `Refused` where they do not."""
         try:
-            confirmed, found = screen.confirm(), "not confirmed"
+            confirmed, found = screen.confirm(step.title), "not confirmed"
         except EOFError:
             confirmed, found = False, "not confirmed, for the input ended before an answer was given"
         self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)

@@ -208,7 +208,7 @@ class Release:
         if self.is_over or not self.published or self.settings.environments.problems("production"):
             return self.is_over
         if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
-            return recorded("production", self.root, self.settings) == self.tag
+            return recorded("production", self.root, self.settings) == (self.tag, True)
         with suppress(Refused):  # where production cannot be reached, its own steps say so
             return self.environment("production").runs(self.version)
         return False

@@ -42,7 +42,8 @@ def report(config: Any, as_json: bool, next_step: Callable[[str | None], str]) -
         short = [row | {"commit": (row["commit"] or "")[:9], "drift": words.get(row["drift"])} for row in rows]
         cells = [[fact, *("–" if row[fact] in ("", None) else row[fact] for row in short)] for fact in FACTS]
         screen.table("", ["", *(row["environment"] for row in rows)], cells)
-        screen.say(f"Next: {ahead}   (inv status)" if ahead else "No release is under way.")
+        status = "" if ahead.startswith("unknown") else f"   (inv status --version {ahead.partition(':')[0]})"
+        screen.say(f"Next: {ahead}{status}" if ahead else "No release is under way.")
     wanted = [row for row in rows if row["problem"] != EMBEDDED]
     if wanted and not any(row["answers"] or row["ddl"] is not None for row in wanted):
         raise SystemExit(1)
@@ -59,7 +60,7 @@ def _lock_holder(git: Git, settings: Settings) -> str | None:
 def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
     """Fill `row` with what is seen in the environment `name`. Raises `Refused` where it cannot be reached."""
     if settings.environments.named(name).embedded:
-        row |= {"tag": embedded.recorded(name, git.root, settings), "problem": EMBEDDED}
+        row |= {"tag": embedded.recorded(name, git.root, settings)[0], "problem": EMBEDDED}
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
         version, said = env.probe()

@@ -144,12 +144,14 @@ def busy(doing: str) -> Iterator[None]:
 
 @contextmanager
 def handed_over() -> Iterator[None]:
-    """Leave the terminal to a person, or to their editor, for as long as the block lasts."""
+    """Leave the terminal to a person, or to their editor, for the block; where output goes to a file, ask beside it."""
+    before, _console.stderr = _console.stderr, _console.stderr or not sys.stdout.isatty()
     for spinner in _spinners:
         spinner.stop()
     yield
     for spinner in _spinners:
         spinner.start()
+    _console.stderr = before
 
 
 def need_a_terminal(what: str, hint: str) -> None:
@@ -164,7 +166,8 @@ def confirm_by_typing(where: str, wanted: str, lines: Iterable[str], hint: str) 
         for line in lines:
             say(f"  {line}")
         try:
-            typed: str | None = input(f"  Type {wanted} to go on: ").strip()
+            prompt = f"  Type {wanted} to go on: "
+            typed: str | None = (_console.input(prompt) if _console.stderr else input(prompt)).strip()
         except EOFError:
             typed = None
     if typed != wanted:
@@ -172,9 +175,11 @@ def confirm_by_typing(where: str, wanted: str, lines: Iterable[str], hint: str) 
         raise Refused(f"Not confirmed: found {found}, expected {wanted}; {where} is as it was. Go on with:", hint)
 
 
-def confirm() -> bool:
-    """Ask the person at the terminal whether what was shown last is so; the default is no. Raises `EOFError`."""
-    return Confirm.ask("           Done?", console=_console, default=False)
+def confirm(what: str) -> bool:
+    """Ask the person at the terminal whether `what`, which was shown last, is done. Raises `EOFError`."""
+    with handed_over():
+        question = f"{what}: done?" if _console.stderr else "           Done?"
+        return Confirm.ask(question, console=_console, default=False)
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -385,6 +385,9 @@ def test_a_rehearsal_never_hints_at_a_real_release(monkeypatch: pytest.MonkeyPat
     """It printed `inv release --yes --highlights "…"`, which asks nothing."""
     monkeypatch.setattr(command_line, "typed", [("release", {"version": "0.1.4", "yes": True})])
     assert command_line.again(highlights="…") == 'inv release --version 0.1.4 --yes --highlights "…"'
+    with monkeypatch.context() as patch:  # typed as shown, it was a real release
+        patch.setattr(sys, "argv", ["inv", "--dry", "release"])
+        assert command_line.again(yes=True) == "inv --dry release --version 0.1.4 --yes"
     monkeypatch.setenv(command_line.REHEARSING, "{}")
     assert command_line.again(highlights="…") == "inv rehearse"
     assert command_line.again("Write them.", highlights="…") == "Write them."
@@ -453,7 +456,7 @@ def test_a_section_takes_the_options_of_those_before_it_and_no_later_ones(projec
     ("command", "hint"),
     [
         (["second", *V, "--until", "noon"], 'inv second --version 0.1.1 --until noon --sign "…"'),
-        (["--dry", "first", "whole", "--yes", *V], 'inv first whole --version 0.1.1 --yes --sign "…"'),
+        (["--dry", "first", "whole", "--yes", *V], 'inv --dry first whole --version 0.1.1 --yes --sign "…"'),
         (["status", "--json"], "Sign it."),
     ],
 )
@@ -633,21 +636,21 @@ def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None
 
 
 def test_a_manual_step_before_the_tag_waits_for_a_person(project: Project, work: Work) -> None:
-    """M21"""
+    """M21: where output goes to a file or a pipe, the question was in there, and nobody saw it."""
     code, said = project.on_a_terminal("whole", *V, types="y\n")
-    assert code == 0 and said.count("Done?") == 1 and "Released 0.1.1" in said
+    assert code == 0 and said.count("Tell people: done?") == 1 and "Released 0.1.1" in said
     assert [record["confirmed"] for record in project.journal.records() if record["event"] == "answer"] == [True]
     code, said = project.on_a_terminal("whole", *V, types="\n")
     assert code == 1 and "Tell people: not confirmed." in said
     code, said = project.on_a_terminal("whole", "--sign", *V, types="\x04")
     assert code == 1 and "Tell people: not confirmed, for the input ended before an answer was given." in said
     assert said.rstrip().endswith("inv whole --version 0.1.1 --sign")
-    assert "Done?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
-    assert "Done?" not in project.inv("whole", *V)
-    assert "Done?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]
+    assert "Tell people: done?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
+    assert "Tell people: done?" not in project.inv("whole", *V)
+    assert "Tell people: done?" not in project.on_a_terminal("whole", "--yes", *V, types="")[1]
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")
-    assert "Done?" not in project.on_a_terminal("whole", *V, types="")[1]
+    assert "Tell people: done?" not in project.on_a_terminal("whole", *V, types="")[1]
 
 
 def test_a_status_is_json_on_stdout_alone_for_machines(project: Project) -> None:

@@ -79,6 +79,16 @@ def test_code_that_no_release_has_put_there_is_shown_as_it_is(
     assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"] is True
 
 
+@pytest.mark.parametrize("since", [None, "now"])
+def test_an_embedded_switch_that_was_not_finished_is_none(work: Work, since: str | None) -> None:
+    """A status said that production was done, though the run was ended in its flip."""
+    releases = work.root / ".release" / "environments" / "production" / "releases"
+    (releases / "v0.1.1").mkdir(parents=True)
+    (releases / "v0.1.1.json").write_text(json.dumps({"commit": "c0ffee", "since": since}))
+    point_link(releases.parent / "current", releases / "v0.1.1")
+    assert running.embedded.recorded("production", work.root, Settings()) == ("v0.1.1", bool(since))
+
+
 def test_what_runs_is_shown_also_where_nobody_knows_the_next_step(
     work: Work, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,9 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
 def announce_the_freeze(release: Release, until: str | None = None) -> str:
     """Announce the freeze: critical fixes only."""
     who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
-    end = datetime.now().astimezone() + timedelta(days=release.settings.freeze_days)
+    held = release.lock.state()
+    began = datetime.fromisoformat(held.since) if held.holder == release.lock.holder else datetime.now()
+    end = began.astimezone() + timedelta(days=release.settings.freeze_days)  # the same when it is told again
     until = until or f"{end:%Y-%m-%d %H:%M %Z}"
     return Manual(f"{who} froze {release.tag} until {until}: no new features, critical fixes only. Tell the team")
 

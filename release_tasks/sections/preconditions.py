@@ -41,6 +41,8 @@ def check_branch(release: Release) -> str:
     there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
     elsewhere = f"cd {shlex.quote(there)}   # where {base} is checked out" if there else ""
     switch = f"git push {remote} {git.branch}" if is_support else elsewhere or f"git switch {base}"
+    if is_support and f"refs/heads/{git.branch}" in git.remote_refs:  # and all of this version is on main
+        switch = release.again(version=versions.next_release(release.version))
     whole = "git sparse-checkout disable"
     unshallow = f"git fetch --unshallow --tags {remote}"
     checks = [

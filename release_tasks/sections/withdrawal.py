@@ -35,7 +35,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
         yield f"give up the lock; {release.tag} was never published{branch}"
         release.lock.push(what="is withdrawn", last=True)
         return None
-    reason = (reason or "").strip(" …")
+    reason = " ".join((reason or "").split()).strip(" …")  # in one line of the notes
     if not reason:
         raise Refused(f"A withdrawal of {release.tag} needs a reason, which the notes give.", release.again(reason="…"))
     left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]

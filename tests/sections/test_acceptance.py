@@ -217,12 +217,12 @@ def test_the_confirmation_shows_what_staging_came_to_and_its_commit(
 ) -> None:
     release = deployed()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: "0.1.1")
+    monkeypatch.setattr("builtins.input", lambda *_: "0.1.1")
     release.options = {"env": "production"}
     assert take(confirm_production, release, change=False).state == PLANNED
     seen = take(confirm_production, release)
     assert seen.state == "changed", seen
-    assert "Staging: this release runs " in capsys.readouterr().out
+    assert "Staging: this release runs " in capsys.readouterr().err  # where people are, not in a file
     assert take(confirm_production, release).text == "confirmed"
 
     web.answers["/api/health"] = (503, "")

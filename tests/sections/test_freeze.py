@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,12 @@ from release_tasks.database import pack
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections.freeze import cut_the_release_branch, hold_the_release_lock, lock_the_ddl_order
+from release_tasks.sections.freeze import (
+    announce_the_freeze,
+    cut_the_release_branch,
+    hold_the_release_lock,
+    lock_the_ddl_order,
+)
 from release_tasks.sections.withdrawal import record_the_withdrawal
 from tests.conftest import APP, Work
 
@@ -54,6 +61,18 @@ def what(problems: tuple[Problem, ...]) -> list[str]:
 
 def journal(release: Release) -> list[str]:
     return [record["event"] for record in release.journal.records()]
+
+
+def test_the_end_of_the_freeze_is_what_the_team_was_told(
+    work: Work, take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moved with each run."""
+    release = work.release()
+    assert take(hold_the_release_lock, release).state == CHANGED
+    state = replace(release.lock.state(), since="2026-11-27T12:00:00Z")
+    monkeypatch.setattr(release.lock, "state", lambda: state)
+    end = datetime(2026, 11, 28, 12, tzinfo=UTC).astimezone()
+    assert f"until {end:%Y-%m-%d %H:%M %Z}" in take(announce_the_freeze, release).text
 
 
 @pytest.mark.parametrize("where", ["two remotes", "one branch"])

@@ -114,6 +114,9 @@ def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
     assert preconditions.check_branch(work.release()) == "on support/0.1"
     work.git("switch", "--quiet", "main")
     assert take_problems(work)[0].hint == "git switch support/0.1"
+    work.release_before("v0.1.1")  # which main has: a fix of it is a later version
+    work.git("switch", "--quiet", "support/0.1")
+    assert take_problems(work)[0].hint == "inv release --version 0.1.2"
 
 
 def take_problems(work: Work) -> tuple[Problem, ...]:

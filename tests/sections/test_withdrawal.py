@@ -95,6 +95,16 @@ def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work) 
         preconditions.check_tag_is_free(work.release())
 
 
+def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Callable[..., Outcome]) -> None:
+    """Its last line was a heading of the notes, and a status showed the first one alone."""
+    work.release_before("v0.1.1")
+    release = work.release()
+    release.options = {"reason": 'Käse "double"\nsecond line\n# no heading\n'}
+    for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
+        assert take(step, release).state == CHANGED
+    assert ': Käse "double" second line # no heading. v0.1.1 stays' in withdrawal.withdrawn(release)
+
+
 def test_where_the_remote_has_no_main_it_says_so(work: Work) -> None:
     """It was a KeyError."""
     release = work.release()

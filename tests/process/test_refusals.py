@@ -350,7 +350,7 @@ def test_without_a_terminal_and_without_yes_nothing_begins(little: World) -> Non
 def test_production_wants_the_version_typed_and_tells_what_is_ahead(little: World) -> None:
     waived = '@pytest.mark.waived("the law")\ndef test_ui_renders(api): api.get("/none")\n'
     little.settle("test: waive one", {"acceptance/test_waived.py": f"import pytest\n\n\n{waived}"})
-    assert _typing(little, "n").refuses("Done?", "Announce the freeze: critical fixes only: not confirmed.")
+    assert _typing(little, "n").refuses("fixes only: done?", "Announce the freeze: critical fixes only: not confirmed.")
     assert little.on_the_remote("refs/tags/v0.1.1") is None
     ran = _typing(little, "y\nyes")
     assert ran.refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")

@@ -25,7 +25,7 @@ def stay_here() -> None:
 
 
 def seconds(command: str, hooks: str, usual: float) -> float:
-    """Return how long git's `command` may take, with `hooks` or not; who signs a commit is asked for a passphrase."""
+    """Return how long git's `command` may take, with `hooks` or not; who signs a commit has to type a passphrase."""
     return HOOK if hooks or command in ("commit", "merge") else usual
 
 

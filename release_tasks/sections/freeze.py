@@ -36,7 +36,7 @@ def announce_the_freeze(release: Release, until: str | None = None) -> str:
     who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
     held = release.lock.state()
     began = datetime.fromisoformat(held.since) if held.holder == release.lock.holder else datetime.now()
-    end = began.astimezone() + timedelta(days=release.settings.freeze_days)  # the same when it is told again
+    end = began.astimezone() + timedelta(days=release.settings.freeze_days)  # the same in each run
     until = until or f"{end:%Y-%m-%d %H:%M %Z}"
     return Manual(f"{who} froze {release.tag} until {until}: no new features, critical fixes only. Tell the team")
 

@@ -148,10 +148,12 @@ def handed_over() -> Iterator[None]:
     before, _console.stderr = _console.stderr, _console.stderr or not sys.stdout.isatty()
     for spinner in _spinners:
         spinner.stop()
-    yield
+    try:
+        yield
+    finally:
+        _console.stderr = before
     for spinner in _spinners:
         spinner.start()
-    _console.stderr = before
 
 
 def need_a_terminal(what: str, hint: str) -> None:

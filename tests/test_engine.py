@@ -297,7 +297,7 @@ class Project:
         out, err = process.communicate(timeout=300)
         os.close(person)
         assert "Traceback" not in out + err
-        return process.returncode, out + err
+        return process.returncode, err + out  # the questions, then all else
 
     def inv(self, *args: str, code: int = 0, **variables: str) -> str:
         """Run `inv args` in this process, which has to end with `code`; return all it says."""

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Any
 
 REHEARSING = "RELEASE_REHEARSING"  # in a rehearsal, which may reach nothing real: its settings of evidence, as JSON
-KEPT = ".git/rehearsal.json"  # the same in the clone of a rehearsal, which may be kept and typed in
+REHEARSAL = ".git/rehearsal.json"  # the same in the clone of a rehearsal, which may be kept and typed in
 typed: list[tuple[str, dict[str, Any]]] = [("release", {})]  # the tasks of the command line, each with its options
 IN_WORK = "the version, such as 0.1.1; default: the one that VERSION names or leads to"
 HELP = {
@@ -53,10 +53,8 @@ def again(instead: str = "", **options: Any) -> str:
         return instead or "inv rehearse"
     if instead and task == "status":
         return instead
-    words, given = (
-        ["inv", *(["--dry"] if {"--dry", "-R"} & {*sys.argv} else [])],
-        [(task, dict(own)) for task, own in typed],
-    )
+    words = ["inv", "--dry"] if {"--dry", "-R"} & {*sys.argv} else ["inv"]
+    given = [(task, dict(own)) for task, own in typed]
     for name, value in options.items():
         for own in [own for _, own in given if name in own] or [given[-1][1]]:
             own[name] = value

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from pydantic import ValidationError
 
-from release_tasks.command_line import KEPT, REHEARSING
+from release_tasks.command_line import REHEARSAL, REHEARSING
 from release_tasks.errors import Problem, refuse
 from release_tasks.masks import hide, passwords_in
 from release_tasks.settings import Settings
@@ -26,7 +26,7 @@ def project_root(config: Any) -> Path:
 
 def settings_of(config: Any) -> Settings:
     """Return the validated settings of Invoke's `config`; in the clone of a rehearsal those of a rehearsal."""
-    kept = project_root(config) / KEPT
+    kept = project_root(config) / REHEARSAL
     rehearsing = {REHEARSING: kept.read_text(encoding="utf-8")} if kept.is_file() else {}
     return load(config.get("release", {}), {**os.environ, **rehearsing})
 

@@ -59,11 +59,12 @@ class Git:
         """
         if changes:
             self._seen.clear()
-        hooks = git_setup.hooks(self.root, args[0]) if changes and args[0] in git_setup.HOOKED else ""
-        env, timeout = {**git_setup.variables(), **env}, git_setup.seconds(args[0], hooks, timeout)
+            timeout = git_setup.seconds(self.root, args[0], timeout)
+        env = {**git_setup.variables(), **env}
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
+            hooks = git_setup.hooks(self.root, args[0]) if changes and args[0] in git_setup.HOOKED else ""
             git_setup.explain(failed, hooks, changes)
             raise
 

@@ -24,9 +24,9 @@ def stay_here() -> None:
             os.environ.pop(name, None)
 
 
-def seconds(command: str, hooks: str, usual: float) -> float:
-    """Return how long git's `command` may take, with `hooks` or not; who signs a commit has to type a passphrase."""
-    return HOOK if hooks or command in ("commit", "merge") else usual
+def seconds(root: Path, command: str, usual: float) -> float:
+    """Return how long git's `command` may take with its hooks; who signs a commit has to type a passphrase."""
+    return HOOK if command in ("commit", "merge") or (command == "push" and hooks(root, command)) else usual
 
 
 def check_root(root: Path, found: Finished, head: str | None) -> None:

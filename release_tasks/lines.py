@@ -10,7 +10,7 @@ from semver import Version
 
 from release_tasks import versions
 from release_tasks.command_line import again
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Manual, Problem, Refused
 from release_tasks.files import RECORDS
 from release_tasks.git import Git
 from release_tasks.settings import Settings
@@ -50,8 +50,9 @@ def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
 
 def landed(git: Git, there: str, commit: str, lock: str) -> bool:
     """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`."""
-    squashed = (git.bytes_at(each, lock) == git.bytes_at(commit, lock) for each in brought(git, there, commit, lock))
-    return git.contains(there, commit) or any(squashed)
+    if git.contains(there, commit):
+        return True
+    return any(git.bytes_at(each, lock) == git.bytes_at(commit, lock) for each in brought(git, there, commit, lock))
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
@@ -72,10 +73,16 @@ def tagged(git: Git, tag: str) -> str | None:
 
 
 def withdrawn(git: Git, settings: Settings, version: str, main: str | None = None) -> str:
-    """Return what the notes of `version` on `main`, by default the remote's, say of a withdrawal; "" for nothing."""
-    main = main or git.remote_commit(f"refs/heads/{settings.main}")
-    found = WITHDRAWN.search((main and git.text_at(main, settings.notes_of(version))) or "")
-    return found[1] if found else ""
+    """Return what the notes of `version` on `main` say of a withdrawal; "" for nothing.
+
+    By default they are the remote's, and may wait for their pull request, which is `Manual`.
+    """
+    there = main or git.remote_commit(f"refs/heads/{settings.main}")
+    if found := WITHDRAWN.search((there and git.text_at(there, settings.notes_of(version))) or ""):
+        return found[1]
+    back = withdrawal_branch(settings, version)
+    waits = not main and f"refs/heads/{back}" in git.remote_refs
+    return Manual(f"its withdrawal waits for the pull request of {back}") if waits else ""
 
 
 def withdrawal_branch(settings: Settings, version: str) -> str:
@@ -114,8 +121,7 @@ class Line:
         return next((each for each in counting if with_withdrawn or not self.was_withdrawn(each)), None)
 
     def was_withdrawn(self, version: str) -> bool:
-        waits = f"refs/heads/{withdrawal_branch(self.settings, version)}" in self.git.remote_refs
-        return waits or bool(withdrawn(self.git, self.settings, version))
+        return bool(withdrawn(self.git, self.settings, version))
 
     def problems(self, target: str) -> list[Problem]:
         """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from release_tasks import node, process, requirements, screen, temporary, versions
 from release_tasks.checks import browser, document
-from release_tasks.command_line import KEPT, REHEARSING
+from release_tasks.command_line import REHEARSAL, REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
 from release_tasks.database.pack import pack_in
@@ -115,7 +115,7 @@ def stage(git: Git, folder: Path, settings: Settings) -> Path:
         git.run("push", "--quiet", str(remote), *refs, timeout=300)
         git.run("clone", "--quiet", "--origin", settings.remote, *author, str(remote), str(clone), timeout=300)
     if REHEARSING in os.environ:
-        (clone / KEPT).write_text(os.environ[REHEARSING], encoding="utf-8")
+        (clone / REHEARSAL).write_text(os.environ[REHEARSING], encoding="utf-8")
     for name in ("staging", "production"):
         with screen.busy(f"Deploying HEAD to {name}"), closing(open_environment(name, clone, settings)) as environment:
             deploy_previous(environment)

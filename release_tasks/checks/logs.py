@@ -23,9 +23,7 @@ TROUBLE = re.compile("|".join([SQL_TROUBLE, OTHERS, LEVEL]))
 MARK = "a release checks this log"
 ARRIVES = 5.0  # seconds until a line that was logged can be read
 # A server that is stopped and started again says so to whom is connected: that is no doing of the application.
-STOPPED = (
-    r"FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting|not))"
-)
+STOPPED = "FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting|not))"
 
 
 def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:

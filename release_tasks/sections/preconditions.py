@@ -13,7 +13,7 @@ from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
-from release_tasks.sections import deployment, docs_pack, landing, tag, withdrawal
+from release_tasks.sections import deployment, docs_pack, landing, tag
 from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -104,7 +104,7 @@ def check_everything_is_merged(release: Release) -> str:
 
 def check_tag_is_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
-    if found := withdrawal.withdrawn(release):
+    if found := lines.withdrawn(release.git, release.settings, release.version):
         raise Refused(f"{release.tag}: {found}", release.again(version=versions.made_anew(release.version)))
     refuse(tag.tag_problems(release))
     return f"{release.tag} is " + (f"ours, {release.published:.9}" if release.published else "free")

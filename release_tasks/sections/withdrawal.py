@@ -4,18 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from release_tasks import lines
-from release_tasks.errors import Manual, NotYet, Problem, Refused, refuse
+from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import FREE
 from release_tasks.sections import landing
-
-
-def withdrawn(release: Release) -> str:
-    """Return what the notes on the remote's main branch say of a withdrawal, or that they wait; "" for nothing."""
-    back = lines.withdrawal_branch(release.settings, release.version)
-    waits = f"refs/heads/{back}" in release.git.remote_refs
-    found = lines.withdrawn(release.git, release.settings, release.version)
-    return found or (f"its withdrawal waits for the pull request of {back}" if waits else "")
 
 
 def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
@@ -23,8 +15,6 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     git, main, back = release.git, release.settings.main, lines.withdrawal_branch(release.settings, release.version)
     if found := lines.withdrawn(git, release.settings, release.version):
         return found
-    if f"refs/heads/{back}" in git.remote_refs:
-        return Manual(f"{main} waits for the pull request of {back}")
     if release.is_over:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from release_tasks import lines
 from release_tasks.errors import Refused
-from release_tasks.outcome import CHANGED, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, MANUAL, REFUSED, Outcome
 from release_tasks.sections import freeze, landing, preconditions, withdrawal
 
 if TYPE_CHECKING:
+    from release_tasks.release import Release
     from tests.conftest import Work
 
 WITHDRAWN = "# App v0.1.1\n\n> Withdrawn on 2026-11-27 by Ada: its smoke hangs. v0.1.1 stays.\n"
+
+
+def withdrawn(release: Release) -> str:
+    return lines.withdrawn(release.git, release.settings, release.version)
 
 
 def test_what_was_never_begun_has_no_branch_that_stays(work: Work, take: Callable[..., Outcome]) -> None:
@@ -88,11 +94,12 @@ def test_after_a_candidate_that_was_withdrawn_the_next_candidate_is_proposed(wor
     assert refused.value.problems[0].hint == "inv release --version 0.1.1-rc.2"
 
 
-def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work) -> None:
+def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work, take: Callable[..., Outcome]) -> None:
     work.release_before("v0.1.1")
     work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/v0.1.1-withdrawn-back")
     with pytest.raises(Refused, match=r"v0\.1\.1: its withdrawal waits for the pull request of "):
         preconditions.check_tag_is_free(work.release())
+    assert take(withdrawal.record_the_withdrawal, work.release()).state == MANUAL
 
 
 def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Callable[..., Outcome]) -> None:
@@ -102,7 +109,7 @@ def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Ca
     release.options = {"reason": 'Käse "double"\nsecond line\n# no heading\n'}
     for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
         assert take(step, release).state == CHANGED
-    assert ': Käse "double" second line # no heading. v0.1.1 stays' in withdrawal.withdrawn(release)
+    assert ': Käse "double" second line # no heading. v0.1.1 stays' in withdrawn(release)
 
 
 def test_where_the_remote_has_no_main_it_says_so(work: Work) -> None:
@@ -150,7 +157,7 @@ def test_where_the_docs_are_a_submodule_it_is_recorded_there_and_main_takes_that
     for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
         assert take(step, release).state == CHANGED
     for there in (work, clone):  # where only main is fetched
-        assert ": its smoke hangs. v0.1.1 stays; " in withdrawal.withdrawn(there.release(**options))
+        assert ": its smoke hangs. v0.1.1 stays; " in withdrawn(there.release(**options))
     assert work.git("diff", "--name-only", before, "origin/main") == "manual"
     docs.git("fetch", "--quiet")
     assert docs.git("rev-parse", "origin/main") == work.git("rev-parse", "origin/main:manual")

@@ -59,9 +59,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     missing = [name for name in FIELDS[office].split() if not form.get(name)]
     form |= dict.fromkeys(missing, "MISSING")
     checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
-    said = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in form.items()}
-    lines = "".join(f"- {name}: {value}\n" for name, value in said.items())
-    texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "form.md": lines, "CHECKLIST.md": checklist}
+    texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "CHECKLIST.md": checklist}
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
     Journal(release.folder.parent / "filings.jsonl").record("filing", office=office, tag=release.tag, sha512=digest)

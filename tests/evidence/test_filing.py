@@ -107,8 +107,6 @@ def test_the_form_has_what_settings_git_and_the_private_file_say_and_names_the_r
     assert (form["title"], form["holder"], form["authors"]) == ("The App v0.1.1", "Rita Ünal", "MISSING")
     assert (form["languages"], form["codes"]) == (["TypeScript"], ["FN01", "AP01", "ZZ99"])
     assert form["algorithm"] == "SHA-512"
-    told = (folder / "form.md").read_text(encoding="utf-8")
-    assert "- authors: MISSING\n" in told and "- codes: FN01, AP01, ZZ99\n" in told
 
 
 @pytest.mark.parametrize(("office", "words"), [("inpi-br", "DV"), ("inpi-fr", "redevance")])

@@ -35,13 +35,13 @@ def digests(path: Path) -> dict[str, str]:
     return {algorithm: digest(path, algorithm) for algorithm in ALGORITHMS}
 
 
-def close(folder: Path, info: dict[str, str], known: dict[str, dict[str, str]] | None = None) -> None:
-    """Make `folder`, with its payload in data/, a bag that `info` describes; of `known` files there are the hashes."""
+def close(folder: Path, info: dict[str, str]) -> None:
+    """Make `folder`, with its payload in data/, a bag that `info` describes."""
     payload = sorted(path.relative_to(folder).as_posix() for path in folder.glob("data/**/*") if path.is_file())
     (folder / "bagit.txt").write_bytes(VERSION)
     (folder / "bag-info.txt").write_bytes("".join(f"{key}: {value}\n" for key, value in info.items()).encode())
     for prefix, names in {"manifest": payload, "tagmanifest": TAGS}.items():
-        found = {name: (known or {}).get(name) or digests(folder / name) for name in names}
+        found = {name: digests(folder / name) for name in names}
         for algorithm in ALGORITHMS:
             lines = checksum_lines({name: each[algorithm] for name, each in found.items()})
             (folder / f"{prefix}-{algorithm}.txt").write_bytes(lines)

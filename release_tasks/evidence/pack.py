@@ -1,15 +1,12 @@
 """The content of an evidence pack: each of PARTS fills the folder data/; the same tag and records make the same bytes.
 
-A part is a function `(release, data)`. What was committed it reads by `release.git` from `release.commit` (the notes
-from `release.tip`), what was recorded from `release.folder`; it finds in `data` what the parts before it wrote. It may
-return the hashes of files, by their names in the pack. It takes no time, name or random number from the machine, and no
-secret into the pack. People are in it as the records name them: accounts and machines in the journal, who applied a
-file in the ledgers, authors in git's history.
+A part is a function `(release, data)` of what was committed, what was recorded, and what the parts before it wrote. It
+takes no time, name or random number from the machine, and no secret into the pack. People are in it as the records name
+them: accounts and machines in the journal, who applied a file in the ledgers, authors in git's history.
 """
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -36,12 +33,11 @@ def build(release: Release, folder: Path) -> None:
     """Write the pack of `release` into the empty `folder`, signed where a key is set."""
     data = folder / "data"
     data.mkdir()
-    known = dict[str, dict[str, str]]()
     for part in PARTS:
-        known |= part(release, data) or {}
+        part(release, data)
     tag = release.git.object_named(release.tag_ref)
     info = {"Internal-Sender-Identifier": name_of(release), "External-Identifier": f"swh:1:rel:{tag}"}
-    bag.close(folder, info, known)
+    bag.close(folder, info)
     if key := release.settings.evidence.signing_key:
         seal.sign(folder / bag.ROOT, release.root, key)
 
@@ -114,5 +110,4 @@ def instructions(release: Release, data: Path) -> None:
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
-PARTS: tuple[Callable[[Release, Path], dict[str, dict[str, str]] | None], ...]
 PARTS = (documents, source, applied, records, instructions, statements.part, filing.part, report.part)

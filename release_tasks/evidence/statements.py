@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from release_tasks.evidence import bag
-from release_tasks.files import atomic_write
+from release_tasks.files import atomic_write, file_sha256
 from release_tasks.masks import short
 from release_tasks.release import Release
 
@@ -20,12 +19,12 @@ PNPM = re.compile(r"(?m)^  '?/?(@?[^@\s']+)@([^'(\s]+?)'?(?:\(.*)?:\n    resolut
 REQUIRED = re.compile(r"(?m)^(?![\w+]+:)([A-Za-z0-9][\w.-]*)(?:\[.*?\])? *(?:== *([\w.!+]+) *(?=[;#\\]|$))?(.*)$")
 
 
-def part(release: Release, data: Path) -> dict[str, dict[str, str]]:
-    """Write sbom/ and attest/ into a pack, after the source, whose hashes are returned."""
+def part(release: Release, data: Path) -> None:
+    """Write sbom/ and attest/ into a pack, after the source."""
     _write_sboms(release, data / "sbom")
     source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": release.commit}}
-    made = {file: bag.digests(file) for pattern in ("source/*.tar", "git/*.bundle") for file in data.glob(pattern)}
-    subject = [{"name": file.name, "digest": {"sha256": each["sha256"]}} for file, each in made.items()] + [source]
+    made = [*data.glob("source/*.tar"), *data.glob("git/*.bundle")]
+    subject = [*({"name": file.name, "digest": {"sha256": file_sha256(file)}} for file in made), source]
     predicates = {
         "https://in-toto.io/attestation/release/v0.1": {
             "purl": f"pkg:generic/{release.settings.app}@{quote(release.version)}"
@@ -42,7 +41,6 @@ def part(release: Release, data: Path) -> dict[str, dict[str, str]]:
     for kind, predicate in predicates.items():
         statement = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": kind}
         _write(data / "attest" / f"{kind.split('/')[-2]}.intoto.json", {**statement, "predicate": predicate})
-    return {file.relative_to(data.parent).as_posix(): each for file, each in made.items()}
 
 
 def _write_sboms(release: Release, folder: Path) -> None:

@@ -75,13 +75,6 @@ def test_the_same_tag_and_records_make_the_same_bytes(good: Good, tagged: Releas
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "app-0.1.1.tar").read_bytes()
 
 
-def test_a_large_file_is_hashed_once(tagged: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed, digests = list[str](), bag.digests
-    monkeypatch.setattr(bag, "digests", lambda path: hashed.append(path.name) or digests(path))
-    pack.build(tagged, tmp_path)
-    assert hashed.count("app-0.1.1.tar") == hashed.count("v0.1.1.bundle") == 1
-
-
 def test_another_clone_that_is_packed_otherwise_makes_the_same_bytes(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

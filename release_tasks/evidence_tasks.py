@@ -63,15 +63,14 @@ def add_stamps(config: Any, version: str | None) -> None:
         if not (pack / bag.ROOT).exists():
             hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
             raise Refused(f"There is no pack of {release.version}.", hint)
-        key, first = release.settings.evidence.signing_key, bag.digest(pack / bag.ROOT)
-        _need_a_key(pack / bag.ROOT, key)
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
                 for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
                     if connection.execute("select to_regclass(%s)", [table]).fetchone() != (None,):
                         found = rows_of(connection, table, "1")
                         rows += [{"environment": name, "table": table, **row} for row in found]
-        new = seal.append(pack / "addenda" / "stamps.jsonl", rows, first, release.root, key)
+        key = release.settings.evidence.signing_key
+        new = seal.append(pack / "addenda" / "stamps.jsonl", rows, pack / bag.ROOT, release.root, key)
     screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")
 
 
@@ -86,18 +85,10 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
             project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
             about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
             rows.append({**about, "root": bag.digest(pack / bag.ROOT)})
-    _need_a_key(root / INDEX, key)
-    new = seal.append(root / INDEX, rows, "", root, key)
+    new = seal.append(root / INDEX, rows, None, root, key)
     unsigned = "" if key else " It is unsigned: release.evidence.signing_key is not set."
     commit = f"\ngit add {INDEX}* && git commit   # before the next release" if new else ""
     screen.say(f"{INDEX}: {counted(new, 'new pack')}.{unsigned}{commit}")
-
-
-def _need_a_key(signed: Path, key: str) -> None:
-    """Raise `Refused` where the file `signed` has a signature, and no `key` is set that signs what is added to it."""
-    if seal.signature_of(signed).exists() and not key:
-        what = f"{signed.name} is signed, and no key is set that signs what is added to it."
-        raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was signed.")
 
 
 def write_report(config: Any, version: str | None) -> None:

@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import process
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, listed
 from release_tasks.evidence import bag
 from release_tasks.files import atomic_write
 from release_tasks.machine import parsed
@@ -58,6 +58,13 @@ def signer_of(file: Path, allowed: Path, at: datetime) -> str:
     return verified.stdout.partition(" signature for ")[2].strip() or who[0]  # and by which key
 
 
+def check_own_signature(file: Path, root: Path, key: str) -> None:
+    """Raise `Refused` unless the setting `key`, from `root`, has signed `file`."""
+    with TemporaryDirectory() as folder:
+        (allowed := Path(folder, "evidence.signing_key")).write_bytes(allowed_signers("us", root, key))
+        signer_of(file, allowed, datetime.now(UTC))
+
+
 def token_of(folder: Path, url: str) -> Path:
     """Return where the reply of the authority at `url` is kept in the pack `folder`."""
     return folder / "anchors" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
@@ -70,7 +77,6 @@ def need_certificates(ca: Path) -> None:
     except OSError:  # SSLError is one
         found = "no certificate in it" if ca.is_file() else "no file"
         hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
-        hint = hint if ca.is_file() else f"ls -l {ca.parent}   # the authority has it on its pages"
         raise Refused(f"{ca}: found {found}, expected root certificates as PEM.", hint) from None
 
 
@@ -95,9 +101,7 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
             raise Refused(f"it answers {answer.status_code} {answer.reason}")
         reply.write_bytes(answer.content)
         if why := _doubt(reply, ca, "-queryfile", query):
-            kind = answer.headers.get("Content-Type", "")
-            kind = "" if kind.startswith("application/timestamp-reply") else f" with {kind or 'what is no timestamp'}"
-            raise Refused(f"it has answered{kind}, but {ca} does not vouch for that: {why}")
+            raise Refused(f"it has answered, but {ca} does not vouch for that: {why}")
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
 
@@ -128,31 +132,33 @@ def _doubt(token: Path, ca: Path, *how: str | Path) -> str:
     return f"its root is not in {ca.name}: {why}" if re.search("self.signed certificate|local issuer", why) else why
 
 
-def chain_problems(lines: Sequence[bytes], first: str) -> Iterator[Problem]:
-    """Yield which of `lines` does not name the SHA-512 of the line before, or of the first one `first`."""
-    previous = first
+def check_chain(file: Path, first: str) -> list[bytes]:
+    """Return the lines of `file`. Raises `Refused` unless each has the SHA-512 of the one before, at first `first`."""
+    lines, previous = file.read_bytes().splitlines(), first
     for number, line in enumerate(lines, 1):
         if parsed(line.decode(errors="replace")).get("previous") != previous:
-            yield Problem(f"line {number} does not follow what is before it")
+            raise Refused(f"{file.name}, line {number} does not follow what is before it")
         previous = hashlib.sha512(line).hexdigest()
+    return lines
 
 
-def append(file: Path, rows: list[dict[str, Any]], first: str, root: Path, key: str) -> int:
+def append(file: Path, rows: list[dict[str, Any]], after: Path | None, root: Path, key: str) -> int:
     """Append those of `rows` that `file` has not got, each with the SHA-512 of the line before, and sign it anew.
 
-    Raises `Refused` where `file` is not as it was left: what somebody has changed would be signed with it.
+    The first line has that of the file `after`. Raises `Refused` where one of both is signed and there is no `key`, and
+    where `file` is not as it was left: what somebody has changed would be signed with it.
     """
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    problems = [*chain_problems(lines, first)]
-    if key and lines and signature_of(file).exists():
-        with TemporaryDirectory() as folder:
-            (allowed := Path(folder, "evidence.signing_key")).write_bytes(allowed_signers("us", root, key))
-            try:
-                signer_of(file, allowed, datetime.now(UTC))
-            except Refused as no:
-                problems += no.problems
-    back = f"Bring back {file.name} as it was signed; if by another key, set that as release.evidence.signing_key."
-    refuse(Problem(f"{file} is not as it was left: {each.what}.", back) for each in problems)
+    lines, first = list[bytes](), bag.digest(after) if after else ""
+    if signed := [each.name for each in (after, file) if each and signature_of(each).exists() and not key]:
+        what = f"{listed(signed)} is signed, and no key is set that signs what is added to it."
+        raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was signed.")
+    try:
+        lines += check_chain(file, first) if file.exists() else []
+        if signature_of(file).exists():
+            check_own_signature(file, root, key)
+    except Refused as no:
+        back = f"Bring back {file.name} as it was signed; if by another key, set that as release.evidence.signing_key."
+        raise Refused(f"{file} is not as it was left: {no}.", back) from None
     known = [{name: value for name, value in json.loads(line).items() if name != "previous"} for line in lines]
     new = [row for row in json.loads(json.dumps(rows, default=str)) if row not in known]
     for row in new:

@@ -78,8 +78,9 @@ def plain_files(pack: Pack) -> str:
 
 
 def signature(pack: Pack) -> str:
-    """Signed by who may sign."""
-    return pack.signer(pack.folder / bag.ROOT, min([pack.at, *map(seal.token_time, pack.tokens)]))
+    """Signed by who may sign, its addenda too."""
+    first = pack.signer(pack.folder / bag.ROOT, min([pack.at, *map(seal.token_time, pack.tokens)]))
+    return listed([first, *(pack.signer(file, pack.at) for file in pack.addenda)])
 
 
 def manifests(pack: Pack) -> str:
@@ -185,12 +186,6 @@ def order_in_time(pack: Pack) -> str:
 
 
 def addenda(pack: Pack) -> str:
-    """Addenda are chained to the pack, and signed."""
-    found = chains(pack)
-    return listed([*([found] if found else []), *(pack.signer(file, pack.at) for file in pack.addenda)])
-
-
-def chains(pack: Pack) -> str:
     """Addenda are chained to the pack."""
     root = bag.digest(pack.folder / bag.ROOT)
     return listed(f"{file.name}: {_chain(file, root)}" for file in pack.addenda)
@@ -201,10 +196,8 @@ def index(pack: Pack) -> str:
     return f"{_chain(pack.path, '')}, {pack.signer(pack.path, pack.at)}"
 
 
-def _chain(file: Path, previous: str) -> str:
-    lines = file.read_bytes().split(b"\n")[:-1]
-    refuse(Problem(f"{file.name}, {each.what}") for each in seal.chain_problems(lines, previous))
-    return counted(len(lines), "line")
+def _chain(file: Path, first: str) -> str:
+    return counted(len(seal.check_chain(file, first)), "line")
 
 
 BAG = (plain_files, manifests, exact_files, hashes)

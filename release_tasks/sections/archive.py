@@ -1,7 +1,6 @@
 """Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,9 +33,9 @@ def check_evidence_setup(release: Release) -> str:
     if evidence.signing_key:
         release.only_in_a_run()  # the key may need its passphrase
         with TemporaryDirectory() as folder:
-            (signed := Path(folder, "trial")).write_bytes(seal.allowed_signers("trial", root, evidence.signing_key))
-            seal.sign(signed, root, evidence.signing_key)
-            seal.signer_of(signed, signed, datetime.now(UTC))
+            (trial := Path(folder, "trial")).touch()
+            seal.sign(trial, root, evidence.signing_key)
+            seal.check_own_signature(trial, root, evidence.signing_key)
     given = [key for key in ("signing_key", "authorities", "recipients") if getattr(evidence, key)]
     return ", ".join(given) or "nothing signs, stamps or encrypts it"
 
@@ -139,7 +138,7 @@ def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
     """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
     hint, tag = f"Move {found.path} away and keep it, then run again.", release.git.object_named(release.tag_ref)
     # A look does not read all of it.
-    checks = tuple(it for it in (*verify.BAG, verify.chains) if not (release.only_checks and it is verify.hashes))
+    checks = tuple(it for it in (*verify.BAG, verify.addenda) if not (release.only_checks and it is verify.hashes))
     checked = [each for each in verify.results(found, checks) if not each.is_pass]
     if not checked and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
         return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]

@@ -521,12 +521,12 @@ def an_edited_addendum(good: Good) -> None:
     edited(stamps(good, {"a": "1"}, {"a": "2"}), '"a": "1"', '"a": "9"')
 
 
-@attack("addenda", "stamps.jsonl is not signed")
+@attack("signature", "stamps.jsonl is not signed")
 def an_addendum_without_a_signature(good: Good) -> None:
     stamps(good, {"a": "1"}).with_name("stamps.jsonl.sig").unlink()
 
 
-@attack("addenda", "not what app has signed")
+@attack("signature", "not what app has signed")
 def an_addendum_that_was_shortened(good: Good) -> None:
     file = stamps(good, {"a": "1"}, {"a": "2"})
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])

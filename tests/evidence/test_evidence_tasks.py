@@ -88,7 +88,8 @@ def test_sessions_are_added_chained_and_signed_and_only_new_ones_later(
     assert rows[0]["opened_at"] == "2026-11-26 14:00:00+00:00"
     results = list(verify.results(verify.Pack(pack, tmp_path, good.allowed, good.ca)))
     assert [each.message for each in results if not each.is_pass] == []
-    assert results[-1].observed[0].startswith("stamps.jsonl: 6 lines, app with ED25519 key SHA256:")
+    assert results[-1].observed == ("stamps.jsonl: 6 lines",)
+    assert results[1].observed[0].count("app with ED25519 key SHA256:") == 2, "the pack's own signature, and theirs"
 
 
 def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, dsn: str) -> None:

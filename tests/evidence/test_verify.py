@@ -201,9 +201,9 @@ def _bare(folder: Path, commands: list[str]) -> subprocess.CompletedProcess[str]
 
 def test_an_index_is_verified_line_by_line(good: Good, tmp_path: Path) -> None:
     file, rows = tmp_path / "index.jsonl", [{"project": name, "version": "0.1.1"} for name in "abc"]
-    assert seal.append(file, rows[:2], "", tmp_path, str(good.key)) == 2
-    assert seal.append(file, rows, "", tmp_path, str(good.key)) == 1
-    assert seal.append(file, rows, "", tmp_path, str(good.key)) == 0
+    assert seal.append(file, rows[:2], None, tmp_path, str(good.key)) == 2
+    assert seal.append(file, rows, None, tmp_path, str(good.key)) == 1
+    assert seal.append(file, rows, None, tmp_path, str(good.key)) == 0
 
     def check() -> Result:
         return next(verify.results(verify.Pack(file, tmp_path, good.allowed), (verify.index,)))
@@ -226,11 +226,11 @@ def test_lines_that_were_not_signed_before_a_kill_are_signed_later(
         raise KeyboardInterrupt
 
     file, rows = tmp_path / "index.jsonl", [{"project": name, "version": "0.1.1"} for name in "abc"]
-    seal.append(file, rows[:2], "", tmp_path, str(good.key))
+    seal.append(file, rows[:2], None, tmp_path, str(good.key))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(seal, "sign", killed)
-        seal.append(file, rows, "", tmp_path, str(good.key))
-    assert seal.append(file, rows, "", tmp_path, str(good.key)) == 0
+        seal.append(file, rows, None, tmp_path, str(good.key))
+    assert seal.append(file, rows, None, tmp_path, str(good.key)) == 0
     assert seal.signer_of(file, good.allowed, NOW + timedelta(minutes=5)).startswith("app with ED25519 key SHA256:")
 
 
@@ -239,10 +239,10 @@ def test_what_somebody_has_changed_is_not_signed_anew(good: Good, tmp_path: Path
     """It was: lines were added below, and all of them signed, so that a forged one passed."""
     file, key = tmp_path / "index.jsonl", str(good.key) if signed else ""
     rows = [{"project": name, "version": "0.1.1"} for name in "abc"]
-    seal.append(file, rows[:2], "", tmp_path, key)
+    seal.append(file, rows[:2], None, tmp_path, key)
     lines = file.read_bytes().splitlines(keepends=True)
     lines[line] = lines[line].replace(b"0.1.1", b"6.6.6")
     file.write_bytes(b"".join(lines))
-    with pytest.raises(Refused, match=r"index\.jsonl is not as it was left: (no key of|it is not what|line 2 does)"):
-        seal.append(file, rows, "", tmp_path, key)
+    with pytest.raises(Refused, match=r"index\.jsonl is not as it was left: (no key of|it is not what|index\.jsonl, line 2 does)"):
+        seal.append(file, rows, None, tmp_path, key)
     assert file.read_bytes() == b"".join(lines)

@@ -358,9 +358,7 @@ def test_a_pack_that_is_lost_here_comes_back_with_all_that_was_added(
     """The first good tar by name was taken, and a name is a hash."""
     rest()
     for number in range(3):
-        seal.append(
-            packed / "addenda" / "stamps.jsonl", [{"number": number}], bag.digest(packed / bag.ROOT), tmp_path, ""
-        )
+        seal.append(packed / "addenda" / "stamps.jsonl", [{"number": number}], packed / bag.ROOT, tmp_path, "")
         rest()
     there = bag.state_of(packed)
     shutil.rmtree(packed)
@@ -372,7 +370,7 @@ def test_an_addendum_that_does_not_follow_the_pack_is_not_archived(
     packed: Path, release: Release, tmp_path: Path, take: Callable[..., Outcome]
 ) -> None:
     file = packed / "addenda" / "stamps.jsonl"
-    seal.append(file, [{"app": "one"}, {"app": "two"}], bag.digest(packed / bag.ROOT), tmp_path, "")
+    seal.append(file, [{"app": "one"}, {"app": "two"}], packed / bag.ROOT, tmp_path, "")
     assert what(packed, release) == ""
     file.write_bytes(file.read_bytes().replace(b"one", b"six"))
     assert "stamps.jsonl, line 2 does not follow what is before it" in what(packed, release)

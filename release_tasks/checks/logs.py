@@ -59,12 +59,8 @@ class Log:
         trouble = [short(line) for line in found if not any(re.search(each, line) for each in known)]
         name, since = file or f"The server of {self.target.name}", self.target.deployed_at or "the check began"
         if trouble:
-            hint = "Fix it; if it is none of ours: has_no_trouble(exceptions={pattern: reason})."
-            if self.target.commit:
-                end = f"inv withdraw --version {self.target.version} --reason …"
-                hint += f" Both need a new version; end this one first: {end}"
             said = f"{name} logs {counted(len(trouble), 'line')} of trouble since {since}: {'; '.join(trouble[:3])}"
-            raise CheckFailed(said, hint, final=True)
+            raise CheckFailed(f"{said} (if it is none of ours: exceptions={{pattern: reason}})", final=True)
         if file and not lines:
             raise Inconclusive(f"{name} has no line since {since}: that proves nothing.")
         self.record("log", f"{counted(len(lines), 'line')}, {len(found)} excepted")

@@ -44,11 +44,6 @@ def test_what_a_terminal_lacks_is_replaced_in_the_list(repo: Path, monkeypatch: 
     assert listed.returncode == 0 and "smokes(coins) -> A 16 ? 16 grid" in listed.stdout
 
 
-def test_a_smoke_that_is_not_there_is_answered_with_those_that_are(repo: Path) -> None:
-    refused = nox(repo, "-s", "smokes(nosuch)")
-    assert refused.returncode == 1 and "There is no smoke 'nosuch'; expected one of coins." in refused.stderr
-
-
 def test_a_file_whose_packages_cannot_be_read_is_said_in_a_sentence(repo: Path) -> None:
     text = "# /// script\n# dependencies = [\n# ///\n"
     (repo / "smokes" / "test_broken.py").write_text(text)

@@ -4,7 +4,6 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from release_tasks.errors import Problem
@@ -62,11 +61,12 @@ def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Itera
         yield Problem("There is no test: a release that nothing checks is none.", f"Write {where.format('<name>')}")
 
 
-def docstring_of(file: Path) -> str:
-    """Return the docstring of a smoke's file, "" where it has none, or is no Python."""
-    with suppress(SyntaxError, ValueError):
-        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return ""
+def tree_of(file: Path) -> ast.Module:
+    """Return the syntax of a file of tests, nothing where it is no Python: that pytest reports."""
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
@@ -75,23 +75,20 @@ def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
 
 
 def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
-    """Yield name, reason of a waiver ("" without one) and fixtures of each test; what is no Python, pytest reports."""
-    with suppress(SyntaxError, ValueError):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call)]
-                waived = [mark.args for mark in calls if ast.unparse(mark.func).endswith("mark.waived")]
-                reason = "".join(_text(arg) for args in waived for arg in args[:1])
-                yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
+    """Yield name, reason of a waiver ("" without one) and fixtures of each test."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call)]
+            waived = [mark.args for mark in calls if ast.unparse(mark.func).endswith("mark.waived")]
+            reason = "".join(_text(arg) for args in waived for arg in args[:1])
+            yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
 
 
 def named_twice(file: Path) -> list[str]:
     """Return the names that two tests of `file` have: Python keeps the last one alone."""
-    with suppress(SyntaxError, ValueError):
-        body = ast.parse(file.read_bytes()).body
-        names = Counter(node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-        return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
-    return []
+    defined = (node for node in tree_of(file).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    names = Counter(node.name for node in defined)
+    return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
 
 
 def _text(node: ast.expr) -> str:

@@ -16,15 +16,12 @@ import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks.checks import VARIABLE, Inconclusive, Target, document
-from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
 ENDED = pytest.StashKey[int]()  # how many tests came to their end
-STATUS = pytest.StashKey[int]()  # the exit code
-LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It observed nothing: no query, request or program. A test records other evidence with record_property."
@@ -142,20 +139,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Let no run succeed that ended before its last test, as by pytest.exit("", returncode=0), unless by -x.
+
+    End at once where a test has left a thread: Python would wait for it for as long as it likes.
+    """
     if session.config.stash[ENDED] < session.testscollected and not session.shouldfail:
         session.exitstatus = pytest.ExitCode.INTERRUPTED
-    session.config.stash[STATUS] = session.exitstatus
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End now where a test has left a thread: Python would wait for it for as long as it likes."""
-    left = [each for each in threading.enumerate() if not (each.daemon or each is threading.main_thread())]
-    if left and config.stash.get(STATUS, None) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        print("A test has left a thread running, which ends with this run.", flush=True)
-        os._exit(config.stash[STATUS])
+    yield
+    if any(not each.daemon and each is not threading.main_thread() for each in threading.enumerate()):
+        terminal = session.config.get_terminal_writer()
+        terminal.line("A test has left a thread running, which ends with this run.")
+        terminal.flush()
+        os._exit(session.exitstatus)
 
 
 @pytest.hookimpl(wrapper=True)

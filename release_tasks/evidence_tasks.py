@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.command_line import words_after_dashes
 from release_tasks.config import project_root, settings_of
-from release_tasks.errors import Refused, counted, listed
+from release_tasks.errors import Refused, counted, listed, refuse
 from release_tasks.evidence import bag, copies, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of
 from release_tasks.files import atomic_write, read_checksums
@@ -35,9 +34,7 @@ def show(
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
         raise Refused(f"There is nothing at {listed(missing)}.", f"ls -d {shlex.join(missing)}")
     if ca:
-        seal.need_certificates(Path(ca))
-    if path.suffix == ".age":
-        raise Refused(f"{what} is encrypted.", shlex.join(["age", "-d", "-i", "IDENTITY", "-o", path.stem, what]))
+        refuse(seal.certificate_problems(Path(ca)))
     if at:
         try:
             when = datetime.fromisoformat(f"{at}T23:59:59Z" if len(at) == len("2026-11-26") else at).astimezone(UTC)
@@ -51,8 +48,6 @@ def show(
             theirs.write_bytes(b"\n".join((root / file).read_bytes() for file in evidence.authorities.values()))
         found = verify.Pack(path, Path(work), Path(signers or ours), Path(ca or theirs), when, unsigned)
         rows = [*verify.results(found, (verify.index,) if path.suffix == ".jsonl" else verify.CHECKS)]
-    again = "Trust it only once this is explained; compare it with another copy."
-    rows = [row if row.is_pass else replace(row, hint=again) for row in rows]
     screen.report(f"Evidence in {what}", rows, json, "Check", f"in {what}")
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import process
-from release_tasks.errors import Problem, Refused, listed
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.evidence import bag
 from release_tasks.files import atomic_write
 from release_tasks.machine import parsed
@@ -70,14 +70,14 @@ def token_of(folder: Path, url: str) -> Path:
     return folder / "anchors" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
 
 
-def need_certificates(ca: Path) -> None:
-    """Raise `Refused` where the file `ca` has no certificate in the form in which openssl reads roots."""
+def certificate_problems(ca: Path) -> Iterator[Problem]:
+    """Yield a problem where the file `ca` has no certificate in the form in which openssl reads roots."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
     except OSError:  # SSLError is one
         found = "no certificate in it" if ca.is_file() else "no file"
         hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
-        raise Refused(f"{ca}: found {found}, expected root certificates as PEM.", hint) from None
+        yield Problem(f"{ca}: found {found}, expected root certificates as PEM.", hint)
 
 
 def stamp(folder: Path, url: str, ca: Path) -> None:
@@ -87,18 +87,16 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
     """
     import requests
 
-    need_certificates(ca)
+    refuse(certificate_problems(ca))
     token = token_of(folder, url)
     with TemporaryDirectory() as temporary:
         query, reply = Path(temporary, "query"), Path(temporary, "reply")
         process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])
         try:
             answer = requests.post(url, query.read_bytes(), headers={"Content-Type": MEDIA_TYPE}, timeout=ANSWER)
+            answer.raise_for_status()
         except requests.RequestException as error:
-            why = short(str(error).rpartition(": ")[2].rstrip("\"')"))
-            raise Refused(f"it does not answer: {why}") from None
-        if answer.status_code >= 400:
-            raise Refused(f"it answers {answer.status_code} {answer.reason}")
+            raise Refused(f"it does not stamp: {short(error, 400)}") from None
         reply.write_bytes(answer.content)
         if why := _doubt(reply, ca, "-queryfile", query):
             raise Refused(f"it has answered, but {ca} does not vouch for that: {why}")

@@ -17,6 +17,7 @@ from release_tasks.evidence import bag, clone, seal
 from release_tasks.masks import short
 from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, Result
 
+AGAIN = "Trust it only once this is explained; compare it with another copy."
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
 
 
@@ -188,16 +189,12 @@ def order_in_time(pack: Pack) -> str:
 def addenda(pack: Pack) -> str:
     """Addenda are chained to the pack."""
     root = bag.digest(pack.folder / bag.ROOT)
-    return listed(f"{file.name}: {_chain(file, root)}" for file in pack.addenda)
+    return listed(f"{file.name}: {counted(len(seal.check_chain(file, root)), 'line')}" for file in pack.addenda)
 
 
 def index(pack: Pack) -> str:
     """An index: each line follows the one before, and it is signed."""
-    return f"{_chain(pack.path, '')}, {pack.signer(pack.path, pack.at)}"
-
-
-def _chain(file: Path, first: str) -> str:
-    return counted(len(seal.check_chain(file, first)), "line")
+    return f"{counted(len(seal.check_chain(pack.path, '')), 'line')}, {pack.signer(pack.path, pack.at)}"
 
 
 BAG = (plain_files, manifests, exact_files, hashes)
@@ -219,7 +216,7 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
         outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
         is_safe = is_safe and (check is not checks[0] or not problem)
         name, seconds = str(check.__doc__).rstrip("."), time.monotonic() - began
-        yield Result(name, outcome, _shown(problem), observed=(_shown(observed),), seconds=seconds)
+        yield Result(name, outcome, _shown(problem), AGAIN, (_shown(observed),), seconds)
 
 
 def _shown(text: str) -> str:

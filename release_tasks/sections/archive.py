@@ -22,13 +22,12 @@ where_the_pack_is = skip_once(
 def check_evidence_setup(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
     evidence, root, problems = release.settings.evidence, release.root, list[Problem]()
-    checks: list[Callable[[], object]] = [partial(copies.recipients_of, evidence.recipients)]
-    checks += [partial(seal.need_certificates, root / ca) for ca in evidence.authorities.values()]
-    for check in checks:
-        try:
-            check()
-        except Refused as no:
-            problems += no.problems
+    try:
+        copies.recipients_of(evidence.recipients)
+    except Refused as no:
+        problems += no.problems
+    for ca in evidence.authorities.values():
+        problems += seal.certificate_problems(root / ca)
     refuse(problems)
     if evidence.signing_key:
         release.only_in_a_run()  # the key may need its passphrase
@@ -50,22 +49,19 @@ def build_the_evidence_pack(release: Release) -> Step:
     require(release.runs_in_production, "after production runs it")
     folders = [release.root / place for place in places if isinstance(place, str)]
     tars = [tar for each in folders for tar in each.glob(f"{pack.name_of(release)}.*.tar")]
-    tars.sort(key=lambda tar: (tar.stat().st_size, tar.stat().st_mtime), reverse=True)  # a pack only ever grows
-    if release.is_over and not tars:  # another one would have another root
+    kept = max(tars, key=lambda tar: (tar.stat().st_size, tar.stat().st_mtime), default=None)  # a pack only ever grows
+    if release.is_over and not kept:  # another one would have another root
         return Manual(f"bring {shown(folder, release)} from where {release.version} was finished: it is not here")
     lacking = [name for name in ("staging", "production") if not any(release.folder.glob(f"checks/*-{name}*.json"))]
     without = f"; no check of {listed(lacking)} was recorded here" if lacking else ""
-    yield f"fetch it back from {tars[0].parent}" if tars else f"write {shown(folder, release)}{without}"
-    incomplete = folder.with_name(f".{folder.name}.incomplete")
-    for tar in tars:
-        found = verify.Pack(tar, emptied(incomplete))
-        if not pack_problems(found, release):
-            found.folder.rename(folder)
-            emptied(incomplete).rmdir()
-            return None
-    pack.build(release, emptied(incomplete))
-    refuse(pack_problems(verify.Pack(incomplete, incomplete), release))
-    incomplete.rename(folder)
+    yield f"fetch it back from {kept.parent}" if kept else f"write {shown(folder, release)}{without}"
+    incomplete = emptied(folder.with_name(f".{folder.name}.incomplete"))
+    if not kept:
+        pack.build(release, incomplete)
+    found = verify.Pack(kept or incomplete, incomplete)
+    refuse(pack_problems(found, release))
+    found.folder.rename(folder)
+    emptied(incomplete).rmdir()
 
 
 @where_the_pack_is
@@ -125,9 +121,8 @@ def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: 
 
 def ask_for_what_people_keep(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    root = pack_folder(release) / bag.ROOT
-    which = f" of {shown(root, release)}, {bag.digests(root)['sha512'][:16]}…," if root.exists() else ""
-    return Manual(f"keep the SHA-512{which} in offline, encrypted storage; file with INPI if this release needs it")
+    root = shown(pack_folder(release) / bag.ROOT, release)
+    return Manual(f"keep the SHA-512 of {root} in offline, encrypted storage; file with INPI if this release needs it")
 
 
 def pack_folder(release: Release) -> Path:

@@ -243,6 +243,8 @@ def test_what_somebody_has_changed_is_not_signed_anew(good: Good, tmp_path: Path
     lines = file.read_bytes().splitlines(keepends=True)
     lines[line] = lines[line].replace(b"0.1.1", b"6.6.6")
     file.write_bytes(b"".join(lines))
-    with pytest.raises(Refused, match=r"index\.jsonl is not as it was left: (no key of|it is not what|index\.jsonl, line 2 does)"):
+    with pytest.raises(
+        Refused, match=r"index\.jsonl is not as it was left: (no key of|it is not what|index\.jsonl, line 2 does)"
+    ):
         seal.append(file, rows, None, tmp_path, key)
     assert file.read_bytes() == b"".join(lines)

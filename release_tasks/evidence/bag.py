@@ -6,7 +6,6 @@ import re
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from unicodedata import category, normalize
 
@@ -75,10 +74,9 @@ def unpack(tar: Path, into: Path) -> Path:
         members = [without_owner(each, each.isdir()) for each in opened]
         with tar.open("rb") as file:
             file.seek(opened.offset)
-            if opened.offset >= tar.stat().st_size:
-                raise Refused("it lacks the zeros that end a tar")
-            if any(piece.strip(b"\0") for piece in iter(partial(file.read, 1 << 20), b"")):
-                raise Refused("something follows the zeros that end a tar")
+            end = file.read(1 << 20)
+        if not end or end.strip(b"\0") or opened.offset + len(end) < tar.stat().st_size:
+            raise Refused("what follows its last file is not the zeros that end a tar, and nothing else")
         odd = [each.name for each in members if not (each.isdir() or is_plain(each))]
         roots = {each.name.partition("/")[0] for each in members}
         refuse([*(Problem(f"{name} is no plain file") for name in odd), *name_problems(it.name for it in members)])
@@ -122,10 +120,9 @@ def sums(folder: Path) -> dict[str, dict[str, str]]:
     for prefix, own in {"manifest": "data/.+", "tagmanifest": "|".join(map(re.escape, TAGS))}.items():
         for algorithm in ALGORITHMS:
             name, size = f"{prefix}-{algorithm}.txt", hashlib.new(algorithm).digest_size * 2
-            *lines, rest = (folder / name).read_bytes().decode().split("\n")
-            read = [re.fullmatch(rf"([0-9a-f]{{{size}}})  ({own})", line) for line in lines]
-            bad = [line for line, match in zip(lines, read, strict=True) if not match]
-            bad += [rest] if rest else []
+            lines = [line.decode() for line in (folder / name).read_bytes().splitlines(keepends=True)]
+            read = [re.fullmatch(rf"([0-9a-f]{{{size}}})  ({own})\n", line) for line in lines]
+            bad = [line.rstrip("\n") for line, match in zip(lines, read, strict=True) if not match]
             problems += [Problem(f"{name}: {line[:300]!r} is no line of it") for line in bad]
             problems += [Problem(f"{name}: {it.what}") for it in name_problems(match[2] for match in read if match)]
             for match in filter(None, read):

@@ -564,7 +564,7 @@ def a_tar_with_the_wrong_root_folder(good: Good) -> Path:
     return tarred(good, name="another")
 
 
-@attack("plain_files", "something follows the zeros that end a tar")
+@attack("plain_files", "not the zeros that end a tar")
 def a_tar_after_the_tar(good: Good) -> Path:
     """GNU tar's --ignore-zeros unpacks both."""
     tar = tarred(good)
@@ -572,7 +572,7 @@ def a_tar_after_the_tar(good: Good) -> Path:
     return tar
 
 
-@attack("plain_files", "cannot be read|lacks the zeros")
+@attack("plain_files", "cannot be read|not the zeros")
 def a_truncated_tar(good: Good) -> Path:
     tar = tarred(good)
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])

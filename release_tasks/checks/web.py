@@ -89,12 +89,6 @@ def part_of(found: Any, expected: Any) -> Any:
     return found
 
 
-def version_in(answer: requests.Response) -> str:
-    """Return the version that a version route answers with, whatever its status; "" for any other answer."""
-    found = json_in(answer)
-    return str(found.get("version") or "") if isinstance(found, dict) else ""
-
-
 def leads_to(url: str) -> str:
     """Return where a page leads, "" where it stays."""
     return url and f"leads to {short(url)}{', a login page' if LOGIN.search(url) else ''}"

@@ -69,9 +69,8 @@ class Api(requests.Session):
 def json_in(answer: requests.Response) -> Any:
     """Return the JSON of an answer, its text where it is none."""
     try:
-        return answer.json(
-            object_pairs_hook=_unique, parse_constant=int
-        )  # which takes no NaN, nor does JSON (RFC 8259)
+        # int takes no "NaN", and neither does JSON (RFC 8259).
+        return answer.json(object_pairs_hook=_unique, parse_constant=int)
     except ValueError:
         return answer.text
 

@@ -15,7 +15,7 @@ from typing import Any
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.evidence import bag, clone, seal
 from release_tasks.masks import short
-from release_tasks.outcome import FAILED, INCONCLUSIVE, PASSED, Result
+from release_tasks.outcome import FAILED, PASSED, Result
 
 AGAIN = "Trust it only once this is explained; compare it with another copy."
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
@@ -202,21 +202,19 @@ CHECKS = (plain_files, signature, *BAG[1:], history, names, source, timestamps, 
 
 
 def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
-    """Yield the result of each check; unless the first one passes, nothing else is read."""
-    is_safe = True
+    """Yield the result of each check, of the first one alone where that does not pass: the rest is not safe to read."""
     for check in checks:
-        problem, observed, began = "it was not read", "", time.monotonic()
-        if is_safe:
-            try:
-                observed, problem = check(pack), ""
-            except Refused as no:
-                problem = listed((each.what for each in no.problems), 20)
-            except Exception as error:  # a hostile file may be wrong in any way
-                problem = f"it cannot be read: {short(repr(error))}"
-        outcome = (FAILED if is_safe else INCONCLUSIVE) if problem else PASSED
-        is_safe = is_safe and (check is not checks[0] or not problem)
-        name, seconds = str(check.__doc__).rstrip("."), time.monotonic() - began
-        yield Result(name, outcome, _shown(problem), AGAIN, (_shown(observed),), seconds)
+        name, began = str(check.__doc__).rstrip("."), time.monotonic()
+        outcome, observed, problem = FAILED, "", ""
+        try:
+            observed, outcome = check(pack), PASSED
+        except Refused as no:
+            problem = listed((each.what for each in no.problems), 20)
+        except Exception as error:  # a hostile file may be wrong in any way
+            problem = f"it cannot be read: {short(repr(error))}"
+        yield Result(name, outcome, _shown(problem), AGAIN, (_shown(observed),), time.monotonic() - began)
+        if outcome == FAILED and check is plain_files:
+            return
 
 
 def _shown(text: str) -> str:

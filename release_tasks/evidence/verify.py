@@ -205,14 +205,14 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
     """Yield the result of each check, of the first one alone where that does not pass: the rest is not safe to read."""
     for check in checks:
         name, began = str(check.__doc__).rstrip("."), time.monotonic()
-        outcome, observed, problem = FAILED, "", ""
+        outcome, observed, problem, hint = FAILED, "", "", AGAIN
         try:
-            observed, outcome = check(pack), PASSED
+            observed, outcome, hint = check(pack), PASSED, ""
         except Refused as no:
             problem = listed((each.what for each in no.problems), 20)
         except Exception as error:  # a hostile file may be wrong in any way
             problem = f"it cannot be read: {short(repr(error))}"
-        yield Result(name, outcome, _shown(problem), AGAIN, (_shown(observed),), time.monotonic() - began)
+        yield Result(name, outcome, _shown(problem), hint, (_shown(observed),), time.monotonic() - began)
         if outcome == FAILED and check is plain_files:
             return
 

@@ -38,6 +38,15 @@ def say(text: str = "", style: str = "") -> None:
     _console.print(Text(mask(text), style))
 
 
+def _prose(before: str | tuple[str, str], *text: str | tuple[str, str]) -> None:
+    """Print `text` after `before`, on a terminal broken between words, and the lines that follow below it."""
+    start = Text.assemble(before)
+    width = max(_console.width - start.cell_len, 20) if _console.is_terminal else WIDE_ENOUGH
+    for line in Text.assemble(*text).wrap(_console, width):
+        _console.print(start + line)
+        start = Text(" " * start.cell_len)
+
+
 def step(outcome: Outcome, first: bool) -> None:
     """Print one line for a step: its state, what it is, what it would change or changed; `first` below the heading."""
     if first:
@@ -45,7 +54,7 @@ def step(outcome: Outcome, first: bool) -> None:
         say(outcome.section, "bold")
     state = (f"  {outcome.state:<8} ", COLOURS[outcome.state])
     text = f"  {mask(outcome.text)}" if outcome.text else ""
-    _console.print(Text.assemble(state, f"{outcome.step}.", (text, "dim")))
+    _prose(state, f"{outcome.step}.", (text, "dim"))
 
 
 def summary(outcomes: Iterable[Outcome]) -> None:
@@ -82,7 +91,7 @@ def as_json(found: object) -> None:
 def problems(found: Iterable[Problem]) -> None:
     for problem in found:
         for line in problem.what.splitlines():
-            say(f"  {line}")
+            _prose("  ", mask(line))
         for line in problem.hint.splitlines():
             say(f"      {line}", "cyan")
 
@@ -166,7 +175,7 @@ def confirm_by_typing(where: str, wanted: str, lines: Iterable[str], hint: str) 
     """Show `lines`, and let a person type `wanted`, before `where` changes. Raises `Refused` where they do not."""
     with handed_over():
         for line in lines:
-            say(f"  {line}")
+            _prose("  ", mask(line))
         try:
             prompt = f"  Type {wanted} to go on: "
             typed: str | None = (_console.input(prompt) if _console.stderr else input(prompt)).strip()

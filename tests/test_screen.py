@@ -174,3 +174,19 @@ def said_at_last(capsys: pytest.CaptureFixture[str]) -> str:
 
     assert until(hear)
     return "".join(said)
+
+
+def test_a_terminal_breaks_sentences_between_words_and_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    narrow = Console(file=terminal, force_terminal=True, color_system=None, soft_wrap=True, width=40)
+    monkeypatch.setattr(screen, "_console", narrow)
+    hint = "git switch main && git merge --no-ff release/v0.1.1   # resolve, then go on"
+    screen.problems([Problem("release/v0.1.1 does not merge into main: CHANGELOG.md. It was taken back.", hint)])
+    screen.step(Outcome(SECTION, "Tag the release commit", CHANGED, "git tag --annotate v0.1.1 0123456"), False)
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()] == [
+        "  release/v0.1.1 does not merge into",
+        "  main: CHANGELOG.md. It was taken back.",
+        f"      {hint}",
+        "  changed  Tag the release commit.  git",
+        "           tag --annotate v0.1.1 0123456",
+    ]

@@ -71,7 +71,6 @@ def run(
     timeout: float = 60,
     check: bool = True,
     supervised: bool = False,
-    daemons: bool = False,
     show: bool = False,
     record: bool = True,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
@@ -79,9 +78,9 @@ def run(
     """Run a program, and end it with its group when it ends or `timeout` seconds are over.
 
     `env` is added to the environment, whose PATH then has the program. With `supervised` it also ends when we are
-    killed, with all it started; with `daemons` but for what has made itself independent. With `show` it prints to where
-    we print, and nothing is collected. Without `record` the listeners are not called. Raises `Refused` when it cannot
-    be started, `CommandFailed` on a time-out and, with `check`, on an exit code.
+    killed, with all it started. With `show` it prints to where we print, and nothing is collected. Without `record` the
+    listeners are not called. Raises `Refused` when it cannot be started, `CommandFailed` on a time-out and, with
+    `check`, on an exit code.
     """
     for secret in secrets_of(env or {}):
         hide(secret)
@@ -94,7 +93,7 @@ def run(
     if not program:
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
     unsupervised: Any = partial(subprocess.Popen, stdin=stdin, **OWN_GROUP)
-    start = partial(Supervised, daemons=daemons) if supervised else unsupervised
+    start = Supervised if supervised else unsupervised
     began, failure = time.monotonic(), ""
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
         stdout, stderr = (None, None) if show else (out, err)
@@ -138,8 +137,7 @@ def plain(output: bytes) -> str:
 class Supervised(subprocess.Popen[bytes]):
     """A supervisor, for what may not outlive us, however we end. Its exit code is that of the program it runs.
 
-    The program's outputs go to `log` or to nobody. `stop` is the signal that ends it. With `daemons` what has made
-    itself independent of its parent lives on.
+    The program's outputs go to `log` or to nobody. `stop` is the signal that ends it.
     """
 
     def __init__(
@@ -147,7 +145,7 @@ class Supervised(subprocess.Popen[bytes]):
     ) -> None:
         argv = [shutil.which(argv[0], path=env.get("PATH")) or argv[0], *argv[1:]]
         order: dict[str, Any] = {"program": {"args": argv, "cwd": str(cwd), "env": {**env}, **OWN_GROUP}}
-        order |= {"stop": int(options.pop("stop", signal.SIGTERM)), "daemons": options.pop("daemons", False)}
+        order["stop"] = int(options.pop("stop", signal.SIGTERM))
         # Isolated (-I), so that neither the folder nor the environment can change what it imports.
         command = [sys.executable, "-I", str(Path(supervisor.__file__).resolve())]
         with open(log or os.devnull, "ab", opener=partial(os.open, mode=0o600)) as file:

@@ -60,7 +60,7 @@ if __name__ == "__main__":
         except (EOFError, ValueError, TypeError):
             sys.exit("The parent ended before it said what to run.")
     threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
-    if sys.platform == "linux" and not order["daemons"]:
+    if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -74,7 +74,7 @@ if __name__ == "__main__":
         time.sleep(pause := min(1.2 * pause, 0.05))
     end_group(process, order["stop"])
     with suppress(ChildProcessError):  # there is none; only once Popen has the exit code, which this would take
-        may_have_children = not order["daemons"] and (sys.platform == "win32" or os.waitpid(-1, os.WNOHANG))
+        may_have_children = sys.platform == "win32" or os.waitpid(-1, os.WNOHANG)
         while may_have_children and _end_descendants(os.getpid()):
             pass
     code = -SIGKILL if process.returncode is None else process.returncode

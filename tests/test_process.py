@@ -141,14 +141,6 @@ def test_a_daemon_ends_with_a_supervised_program(seconds: int) -> None:
 
 
 @posix
-def test_a_daemon_lives_on_where_that_is_wanted() -> None:
-    daemon = f"import subprocess; print(subprocess.Popen({python(SLEEP)!r}, start_new_session=True).pid)"
-    finished = run(python(daemon), supervised=True, daemons=True)
-    assert alive(int(finished.stdout))
-    os.kill(int(finished.stdout), signal.SIGKILL)
-
-
-@posix
 @pytest.mark.parametrize(("number", "name"), [(9, "9 (Killed"), (40, "40 (")])
 def test_a_signal_is_told_also_where_it_has_no_name(number: int, name: str) -> None:
     """It was a traceback."""

@@ -23,7 +23,7 @@ from base64 import b64encode
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator  # noqa: UP035 - of Python 3.8
+from typing import Any, Callable, Iterator  # noqa: UP035 - of Python 3.8
 from urllib.parse import unquote, urlsplit
 
 from release_tasks.errors import Refused
@@ -145,9 +145,8 @@ def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
     return output
 
 
-def unpack(tree: BinaryIO, sha256: str, folder: Path) -> None:
-    """Unpack the tar `tree`, which has to have that hash, into `folder`. Raises `Refused`."""
-    content = tree.read()
+def unpack(content: bytes, sha256: str, folder: Path) -> None:
+    """Unpack the tar `content`, which has to have that hash, into `folder`. Raises `Refused`."""
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise Refused(f"The tree arrived with the SHA-256 {found}; expected {sha256}.")
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:

@@ -15,7 +15,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from release_tasks.deploy.releases import Releases
 from release_tasks.errors import Refused
@@ -89,7 +89,7 @@ class Host(Releases):
             return "commit" in here and here["commit"] == (facts or {}).get("commit")
         return verb == "switch" and self.record()[0] == tag and bool(here.get("since")) and self.answers(tag)
 
-    def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
+    def place(self, tag: str, facts: dict[str, Any], tree: str, sha256: str) -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
             if not self.traffic.exists():  # nginx has to start before the first release

@@ -4,15 +4,14 @@ What one host does is in host.py, a tool in its place in tool.py; how it is call
 ssh.py and ansible.py, and which of them it is in drivers.py.
 """
 
-import os
 import platform
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from packaging.version import Version
@@ -58,9 +57,7 @@ class Hosts:
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         """Let the host `name` do something. Raises `Refused`."""
-        with Path(arguments.get("tree", os.devnull)).open("rb") as tree:
-            arguments |= {"tree": tree} if "tree" in arguments else {}
-            return perform(self.host, verb, arguments)["result"]
+        return perform(self.host, verb, arguments)["result"]
 
     # What is there
 
@@ -118,9 +115,7 @@ class Hosts:
 
     def place(self, tag: str, facts: dict[str, Any], tree: Path) -> None:
         """Put the release `tag` on all hosts, from the tar `tree`. Raises `Refused` with each that does not take it."""
-        about = {"tag": tag, "facts": facts, "tree": str(tree), "sha256": file_sha256(tree)}
-        lacking = [name for name, each in self.status().items() if each.commit(tag) != facts["commit"]]
-        self.call_all(lacking, "place", **about)
+        self.call_all(self.names, "place", tag=tag, facts=facts, tree=str(tree), sha256=file_sha256(tree))
 
     def switch(self, tag: str) -> None:
         """Make the release `tag` live on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
@@ -168,25 +163,15 @@ class Hosts:
 
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         """Let the hosts `names` do something, at once; return what each has answered, or was `Refused`."""
-        found = dict[str, Any]()
 
-        def one(name: str) -> None:
+        def one(name: str) -> Any:
             try:
-                found[name] = self.call(name, verb, **arguments)
-            except Exception as error:
-                found[name] = error
+                return self.call(name, verb, **arguments)
+            except Refused as no:
+                return no
 
-        for begin in range(0, len(names), AT_ONCE):
-            # Daemons: neither Ctrl-C nor our exit waits for one, as an executor's threads would be.
-            threads = [Thread(target=one, args=[name], daemon=True) for name in names[begin : begin + AT_ONCE]]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        for error in found.values():
-            if isinstance(error, Exception) and not isinstance(error, Refused):
-                raise error
-        return {name: found[name] for name in names}
+        with ThreadPool(min(len(names), AT_ONCE)) as pool:  # an executor would keep Ctrl-C waiting
+            return dict(zip(names, pool.map(one, names, chunksize=1), strict=True))
 
 
 def in_place(found: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from release_tasks.files import atomic_write
 from release_tasks.machine import now, parsed, point_link, read_link, run, unpack
@@ -42,16 +43,16 @@ class Releases:
         found = parsed(file.read_text("utf-8", "replace")) if file.is_file() else {}
         return found if "commit" in found else {"torn": str(file)}
 
-    def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
+    def place(self, tag: str, facts: dict[str, Any], tree: str, sha256: str) -> None:
         """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Refused`.
 
-        Nothing that runs is touched.
+        The tar is a file, or "" for the rest of standard input. Nothing that runs is touched.
         """
         part = self.code_of(f".{tag}.part")
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            unpack(tree, sha256, part)
+            unpack(Path(tree).read_bytes() if tree else sys.stdin.buffer.read(), sha256, part)
             if self.install:
                 self.run(self.install, part / self.subfolder, INSTALL)
             if hasattr(os, "sync"):

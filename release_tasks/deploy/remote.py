@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from release_tasks.deploy.host import Host
 from release_tasks.errors import Refused
@@ -27,28 +27,20 @@ def perform(host: Host, verb: str, arguments: dict[str, Any], check: bool = Fals
 
 
 def main(order: dict[str, Any]) -> None:
-    """Do what `order` says: `host`, `verb`, `arguments`; a `tree` is a path, or "" for the rest of standard input.
+    """Do what `order` says: `host`, `verb`, `arguments`, of which a `tree` was copied here for us.
 
     The answer is JSON: as that of `perform`, or what `failed`, with a `hint`.
     """
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, lambda *_: None)  # the connection is lost; what we start gets its own handler
     host = Host(**{**order["host"], "folder": Path(order["host"]["folder"])})
-    arguments, check = order["arguments"], order.get("check", False)
     try:
-        with failing_in(host.folder):
-            if "tree" in arguments and not check:
-                arguments["tree"] = taken(arguments["tree"]) if arguments["tree"] else sys.stdin.buffer
-        answer = perform(host, order["verb"], arguments, check)
+        answer = perform(host, order["verb"], order["arguments"], order.get("check", False))
     except Refused as no:
         answer = {"failed": str(no), "hint": no.problems[0].hint}
+    finally:
+        if copied := order["arguments"].get("tree"):
+            Path(copied).unlink(missing_ok=True)
     with suppress(OSError):
         print(json.dumps(answer), flush=True)
     os._exit("failed" in answer)  # quietly, also where nobody listens any more
-
-
-def taken(path: str) -> BinaryIO:
-    """Open a file that was copied here for us; nobody else needs it."""
-    file = Path(path).open("rb")  # noqa: SIM115 - until we end
-    Path(path).unlink()
-    return file

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from release_tasks import process
 from release_tasks.deploy.host import Host
@@ -25,7 +25,7 @@ class ToolHost(Host):
     tool: Tool = field(kw_only=True)
     root: Path = field(kw_only=True)  # where its configuration is
 
-    def place(self, tag: str, facts: dict[str, Any], tree: BinaryIO, sha256: str) -> None:
+    def place(self, tag: str, facts: dict[str, Any], tree: str, sha256: str) -> None:
         self.code_of(tag).mkdir(parents=True, exist_ok=True)
         atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
 

@@ -66,7 +66,6 @@ def staging(release):
     """7. Deploy to Staging"""
     return steps(
         sections.deployment.check_environment,
-        sections.deployment.unpack_the_code,
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.run_the_release,
@@ -85,7 +84,6 @@ def production(release, yes=False):
         sections.production.confirm_production,
         sections.production.back_up_the_database,
         sections.production.verify_the_backup,
-        sections.deployment.unpack_the_code,
         sections.deployment.put_the_code_in_place,
         sections.deployment.apply_the_ddl_pack,
         sections.deployment.stamp_the_session,

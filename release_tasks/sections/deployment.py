@@ -1,7 +1,4 @@
-"""Sections 7 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run.
-
-deploy/host.py says what a deployment leaves in the world for later looks.
-"""
+"""Sections 7 and 8: the tag's code put in place, the DDL pack applied, the session stamped, the release run."""
 
 import time
 from datetime import datetime
@@ -33,29 +30,21 @@ def check_environment(release: Release, env: Environment) -> str:
 
 
 @until_live
-def unpack_the_code(release: Release, env: Environment) -> Step:
-    """Unpack the tag's code on this machine, and install it."""
-    commit = require(release.published, "after the tag is pushed")
-    if code.is_ready(release.root, release.tag, commit):
-        return f"{commit:.9}"
-    yield f"the tree of {release.tag} → {shown(code.folder_of(release.root, release.tag), release)}"
-    code.make_ready(release.git, release.tag, commit, env.install)
-
-
-@until_live
 def put_the_code_in_place(release: Release, env: Environment) -> Step:
     """Put the code in place on every host."""
     commit = require(release.published, "after the tag is pushed")
-    if env.hosts.facts(release.tag).get("commit") == commit:
+    is_ready = code.is_ready(release.root, release.tag, commit)
+    if is_ready and env.hosts.facts(release.tag).get("commit") == commit:
         return f"{commit:.9}"
     yield f"the tree of {release.tag} → {', '.join(env.hosts.names)}"
+    folder = code.make_ready(release.git, release.tag, commit, env.install)
     with env.connect() as connection:  # its clock is the one that stamps and rows have
         (now,) = connection.execute("select now()").fetchall()[0]
     logs = positions([str(env.log or ""), *env.settings.acceptance.logs], env.root)
     about = {"version": release.version, "commit": commit, "began": now.isoformat(), "began_unix": time.time()}
-    with TemporaryDirectory() as folder:
-        tree = Path(folder, "tree.tar")
-        code.pack(release.git, commit, release.code, tree)
+    with TemporaryDirectory() as temporary:
+        tree = Path(temporary, "tree.tar")
+        code.pack(release.git, commit, folder, tree)
         env.hosts.place(release.tag, {**about, "positions": logs}, tree)
 
 
@@ -110,19 +99,16 @@ def stamp_the_session(release: Release, env: Environment) -> Step:
         return "no stamp.command is set"
     if stamped := stamped_at(release, env):
         return f"stamped at {stamped}"
-    require(env.hosts.facts(release.tag), "after the code is in place")
     yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
     env.stamp(release.version, release.code)
 
 
 def stamped_at(release: Release, env: Environment) -> str | None:
     """Return when this deployment was stamped; None before, and where another version was stamped since."""
-    deployment, stamp = env.hosts.facts(release.tag), env.last_stamp()
-    if not (deployment and stamp):
-        return None
-    version, at = stamp
-    is_ours = version == release.version and at >= datetime.fromisoformat(deployment["began"])
-    return at.isoformat(timespec="seconds") if is_ours else None
+    deployment, stamp = require(env.hosts.facts(release.tag), "after the code is in place"), env.last_stamp()
+    if stamp and stamp[0] == release.version and stamp[1] >= datetime.fromisoformat(deployment["began"]):
+        return stamp[1].isoformat(timespec="seconds")
+    return None
 
 
 def require_the_stamp(release: Release, env: Environment) -> None:

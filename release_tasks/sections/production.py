@@ -108,11 +108,7 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
 
 @contextmanager
 def _candidate(release: Release, env: Environment) -> Iterator[str]:
-    """Run the new code where it is not live, for the length of the block; yield its origin.
-
-    That is its colour on the first host; without colours the web app on a port of this machine, and where nothing ran
-    before the jobs too: nobody else would feed what the checks look at.
-    """
+    """Run the new code without traffic for the block, idle on a host or on this machine; yield its origin."""
     services, folder = release.settings.services, release.code / release.settings.folder
     if env.hosts.host.colours:
         with env.hosts.idle(release.tag) as origin:
@@ -120,7 +116,7 @@ def _candidate(release: Release, env: Environment) -> Iterator[str]:
         return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
-    names = ["web"] if env.hosts.tag() else list(services)
+    names = ["web"] if env.hosts.tag() else list(services)  # nobody else feeds what the checks look at
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in names}
     with ExitStack() as stack:

@@ -57,10 +57,9 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
 
 
 def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -> tuple[str, str]:
-    """Return the tag of the version `to`, by default of what was live before the newest, and which there are.
+    """Return the tag of the version `to`, and which are in place. By default it is what was live before the newest.
 
-    Where the newest was stamped and then refused before its switch, that is what is live. Raises `Refused` where none
-    is there, or the default one was `withdrawn`, which says why.
+    Raises `Refused` where none is there, or the default one was `withdrawn`, which says why.
     """
     found, current = env.hosts.releases(), env.hosts.tag()
     stamp = env.last_stamp()
@@ -69,19 +68,18 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
+    # Stamped, and then refused before its switch.
     was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
     before = current if was_never_live else next(iter(befores), "")
     tag = env.settings.tag_of(to) if to else before
     if tag in live and not to and (why := withdrawn(tag)):
         other = next((each for each in live if each not in (tag, current) and not withdrawn(each)), tag)
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to=env.settings.version_of(other)))
-    if tag in live:
-        return tag, in_place
-    if not set(live) - {current}:
-        what = f"{env.name.capitalize()} has nothing to go back to. {in_place}"
-        raise Refused(what, f"inv deploy.history --env {env.name}   # what happened there")
-    what = f"{to} was never live in {env.name}, or is not in place." if to else "Go back to which?"
-    raise Refused(f"{what} {in_place}", again(to="VERSION"))
+    if tag not in live:
+        nowhere = f"{env.name.capitalize()} has nothing to go back to."
+        what = f"{to} was never live in {env.name}, or is not in place." if to else nowhere
+        raise Refused(f"{what} {in_place}", f"inv deploy.history --env {env.name}   # what happened there")
+    return tag, in_place
 
 
 def _withdrawn(env: Environment, git: Git, tag: str) -> str:

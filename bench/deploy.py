@@ -35,8 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Network.of_three(Path(name).resolve()) as network:
         for number in range(times):
             first, second, third = (tree(Path(name), f"0.{number}.{patch}", FILES) for patch in (1, 2, 3))
-            one = Ssh("production", network.host(), ["h1"], network.ssh, [1])
-            plain = Ssh("production", network.host(colours={}), ["h1"], network.ssh, [1])
+            one = Ssh("production", network.host(), ["h1"], ssh=network.ssh)
+            plain = Ssh("production", network.host(colours={}), ["h1"], ssh=network.ssh)
             three, at_once = network.driver(), network.driver()
             at_once.batches = [3]
             network.reset()

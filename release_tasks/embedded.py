@@ -109,7 +109,7 @@ class EmbeddedHost(Host):
             (self.folder / "nginx.conf").write_text(
                 CONFIGURATION.format(port=urlsplit(self.front).port), encoding="utf-8"
             )
-            self.write_traffic(tag, *sorted(self.colours, key=lambda each: each != colour))  # on today's ports
+            self.write_traffic(tag, colour or next(iter(self.colours)))  # on today's ports
             argv = [*self.nginx, "-g", "daemon off;"]
             self.running["nginx"] = Supervised(argv, self.folder, os.environ, self.folder / "nginx.log")
         for service in self.services if tag else []:

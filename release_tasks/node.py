@@ -31,8 +31,7 @@ ALWAYS = {
 def runtime(app_folder: Path, cache: Path) -> dict[str, str]:
     """Return what to add to the environment so that `node`, `npm`, `npx` and `pnpm` are the right ones.
 
-    What has to be made is made once, in `cache`. Raises `Refused` when there is no Node of `OLDEST` or newer, or the
-    pnpm that `packageManager` in the application's package.json names cannot be had.
+    What is made for that is in `cache`. Raises `Refused` where Node is too old, or the right pnpm is not to be had.
     """
     version, environment, wheel, cache = pnpm_version(app_folder), node_alone(), wheel_node(), cache.absolute()
 

@@ -1,39 +1,37 @@
-"""Other hosts by Ansible: names, users, passwords, `become` and jump hosts are those of the team's inventory.
-
-Ansible is no library here but two programs (GPL-3.0). Looks go by ssh, as they would take seconds otherwise.
-"""
+"""Other hosts by the programs of Ansible (GPL-3.0) and the team's inventory; looks go by ssh, which is quicker."""
 
 import json
 import re
 import shlex
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import process
-from release_tasks.deploy.host import Host
+from release_tasks.deploy.host import LOOKS, Host
 from release_tasks.deploy.ssh import CHANGE, LOOK, PROGRAM, SSH, Ssh, answer_of, order_of
 from release_tasks.errors import Refused
 from release_tasks.machine import parsed
 
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 ANSWER = re.compile(r"^(\w+): \[([^\]]+?)(?: -> [^\]]+)?\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
-HOW = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
-HOW |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
+OWN = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+OWN |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
+HOW: dict[str, Any] = {"env": OWN, "check": False, "record": False}
 
 
 class Ansible(Ssh):
-    """The hosts of an `inventory` that the pattern `limit` names."""
+    """The hosts of an `inventory` that the pattern `limit` names; the playbook makes the `batches`."""
 
     def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str):
         self.which = ["--inventory", inventory, "--limit", limit]
-        said = run(["ansible-inventory", *self.which, "--list"], timeout=LOOK)
+        said = process.run(["ansible-inventory", *self.which, "--list"], timeout=LOOK, **HOW)
         self.variables_of: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
         if not self.variables_of:
             raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
-        super().__init__(name, host, sorted(self.variables_of), ssh, batches)
+        names, self.serial = sorted(self.variables_of), batches
+        super().__init__(name, host, names, batches=[len(names)], ssh=ssh)
 
     def argv(self, name: str, *command: str) -> list[str]:
         about = self.variables_of[name]
@@ -43,24 +41,22 @@ class Ansible(Ssh):
             words += shlex.split(about.get(key, ""))
         return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *map(shlex.quote, command)]
 
-    def batched(self) -> Iterator[Sequence[str]]:
-        yield self.names  # the playbook makes the batches
-
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
-        if verb == "look":
+        if verb in LOOKS:
             return super().try_all(names, verb, **arguments)
         found = self.play(names, verb, **arguments)
         return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
 
     def play(self, names: Sequence[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
-        """Run the playbook; return what remote.py has answered on each host, or how that `Refused`."""
+        """Run the playbook; return what `host.main` has answered on each host, or how that `Refused`."""
         about = {"names": list(names), "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
-        about |= {"tree": arguments.pop("tree", ""), "batches": self.batches if verb == "switch" else [len(names)]}
+        about |= {"tree": arguments.pop("tree", ""), "batches": self.serial if verb == "switch" else [len(names)]}
         with TemporaryDirectory() as folder:
             order = Path(folder, "order.json")
             order.write_bytes(order_of(self.host, verb, arguments))
             extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
-            done = run(["ansible-playbook", "-v", *self.which, *extra, *options, str(PLAYBOOK)], CHANGE * len(names))
+            argv = ["ansible-playbook", "-v", *self.which, *extra, *options, str(PLAYBOOK)]
+            done = process.run(argv, timeout=CHANGE * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
             answer = parsed(text)
@@ -73,11 +69,3 @@ class Ansible(Ssh):
         if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):
             raise Refused(f"Ansible ended with exit code {done.code}:\n{done.tail()}", shlex.join(done.argv))
         return found
-
-
-def run(argv: list[str], timeout: float) -> process.Finished:
-    """Run a program of Ansible, however it ends. Raises `Refused` where there is none."""
-    if not shutil.which(argv[0]):
-        hint = "pipx install ansible-core   # or apt-get install ansible-core"
-        raise Refused(f"{argv[0]} was not found on PATH.", hint)
-    return process.run(argv, env=HOW, timeout=timeout, check=False, record=False)

@@ -30,10 +30,7 @@ def is_ready(root: Path, tag: str, commit: str) -> bool:
 
 
 def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None]) -> Path:
-    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder.
-
-    Of other releases here the code that was used last stays.
-    """
+    """Unpack `commit` as the code of the release `tag`, where it is not, and `install` it; return the folder."""
     code = folder_of(git.root, tag)
     if not is_ready(git.root, tag, commit):
         need_commit(git, tag, commit)
@@ -71,10 +68,7 @@ def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, s
 
 
 def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
-    """Yield each submodule of HEAD, but `ours`, whose commit no branch or tag of its remote has, as far as it is known.
-
-    Nobody else could build the release.
-    """
+    """Yield each submodule of HEAD, but `ours`, whose commit its remote has not: nobody else could build this."""
     with suppress(Refused):  # one that is not checked out is named elsewhere
         for prefix, repo, commit in trees(git, "HEAD"):
             path, where = prefix.rstrip("/"), ("refs/remotes", "refs/tags")
@@ -86,10 +80,7 @@ def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
 
 @readable_by_all()
 def unpack(git: Git, commit: str, code: Path) -> None:
-    """Write the whole tree of `commit` to the new folder `code`; the working tree has no part in it.
-
-    With an index of its own, not `git archive`, which leaves out and rewrites files by `export-…` attributes.
-    """
+    """Write the whole tree of `commit` to the new folder `code`: `git archive` would obey `export-…` attributes."""
     emptied(code)
     with TemporaryDirectory() as folder:
         for number, (prefix, repo, wanted) in enumerate(trees(git, commit)):

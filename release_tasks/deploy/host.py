@@ -10,23 +10,30 @@ begun ends by itself: the release is live, or what was live before it is again, 
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
-from contextlib import suppress
+import signal
+import sys
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from release_tasks.deploy.releases import Releases
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write
-from release_tasks.machine import failing_in, is_busy, is_taken, now, probe, run, wait_until
+from release_tasks.files import atomic_write, readable_by_all
+from release_tasks.machine import failing_in, is_busy, is_taken, locked, now, probe, run, wait_until
 
+LOOKS = ("look", "warning")  # the verbs that change nothing
+LOCK = 600.0  # seconds for another release on this host; whoever sent us waits longer
 FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}
 upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} max_fails=0 backup; keepalive 16; }}
 """
 RECORD = re.compile(r"# (?P<tag>[^ \n]*) (?P<colour>[^ \n]+)")
+NGINX = re.compile(r"nginx/(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass
@@ -50,19 +57,26 @@ class Host(Releases):
     colours: dict[str, int] = field(default_factory=dict)
     nginx: list[str] = field(default_factory=list)
 
-    def look(self, nginx: bool = False) -> dict[str, Any]:
-        """Return which release is live in which colour, what answers, the releases here, and the switches.
+    def perform(self, verb: str, arguments: dict[str, Any], check: bool = False) -> dict[str, Any]:
+        """Do something; return the `result`, and whether anything has `changed`. With `check` nothing is."""
+        with failing_in(self.folder), readable_by_all():
+            changes = verb not in LOOKS and not self.is_done(verb, **arguments)
+            with locked(self.folder / ".lock", "release", LOCK) if changes and not check else nullcontext():
+                return {"result": None if check else getattr(self, verb)(**arguments), "changed": changes}
 
-        With `nginx` also the version of the one in front of the colours, which may take a call of sudo.
-        """
+    def look(self) -> dict[str, Any]:
+        """Return which release is live in which colour, what answers, the releases here, and the switches."""
         tag, colour = self.record()
-        torn = [str(file) for file in self.code_of("").glob("*.json") if "torn" in self.facts(file.stem)]
-        found: dict[str, Any] = {"tag": tag, "colour": colour, "torn": torn}
-        found["answers"] = probe(self.front, self.version_path)
-        if nginx and self.colours:
-            with suppress(Refused):
-                found["nginx"] = run([*self.nginx, "-v"], self.folder, {}, 10).strip()
-        return {**found, "releases": self.releases(), "switches": self.switches()}
+        found = {"tag": tag, "colour": colour, "releases": self.releases(), "switches": self.switches()}
+        return {**found, "answers": probe(self.front, self.version_path)}
+
+    def warning(self) -> str:
+        """Return what an old nginx in front of the colours lacks, "" for none; to know may take a call of sudo."""
+        with suppress(Refused):
+            found = NGINX.search(run([*self.nginx, "-v"], self.folder, {}, 10)) if self.colours else None
+            if found and tuple(map(int, found.groups())) < (1, 27, 4):
+                return f"{found[0]} may lose a request at a flip; 1.27.4 does not"
+        return ""
 
     def record(self) -> tuple[str, str]:
         """Return the tag and the colour that are live, "" for none. Raises `Refused` where that is torn."""
@@ -82,21 +96,21 @@ class Host(Releases):
         origin = origin or self.front  # of what was there before us no version is known: any will do
         return wait_until(lambda: bool(got := probe(origin, self.version_path)[0]) and expected in (got, None), seconds)
 
-    def is_done(self, verb: str, tag: str = "", facts: dict[str, Any] | None = None, **_: Any) -> bool:
+    def is_done(self, verb: str, tag: str = "", **arguments: Any) -> bool:
         """Tell whether `place` or `switch` has nothing to change for the release `tag`."""
         here = self.facts(tag)
         if verb == "place":
-            return "commit" in here and here["commit"] == (facts or {}).get("commit")
+            return bool(here.get("commit") == arguments["facts"]["commit"])
         return verb == "switch" and self.record()[0] == tag and bool(here.get("since")) and self.answers(tag)
 
-    def place(self, tag: str, facts: dict[str, Any], tree: str, sha256: str) -> None:
+    def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
             if not self.traffic.exists():  # nginx has to start before the first release
-                self.write_traffic("", *self.colours)
+                self.write_traffic("", next(iter(self.colours)))
             self.run([*self.nginx, "-t", "-q"])
-        if not self.is_done("place", tag, facts):
-            super().place(tag, facts, tree, sha256)
+        if not self.is_done("place", tag, facts=facts):
+            super().place(tag, facts, sha256, tree)
 
     def start(self, tag: str) -> str:
         """Start the release `tag` in its colour, or in the idle one, until it answers; return its origin."""
@@ -126,38 +140,30 @@ class Host(Releases):
             self.call(self.halt, colour, service)
 
     def switch(self, tag: str, by: str) -> None:
-        """Make the release `tag` live. Raises `Refused` where it does not answer.
-
-        What was live before is live again then, also where an earlier run was killed before it could do that.
-        """
-        facts, had = self.facts(tag), self.record()[0]
-        if "commit" not in facts:
+        """Make the release `tag` live. Raises `Refused` where it does not answer; then what was live is live again."""
+        found, had = self.releases(), self.record()[0]
+        if tag not in found:
             raise Refused(f"{tag} is not in place here.")
         if self.is_done("switch", tag):
             return
-        old = facts.get("before") if had == tag else had
+        old = (found[tag].get("before") if had == tag else had) or ""
         self.note(tag, f"{old or 'nothing'} → {tag}", by, before=old, since=None)
         try:
             with failing_in(self.folder):
                 self.make_live(tag)
         except Refused as failed:
-            if not (old and self.code_of(old).is_dir()):
-                with suppress(Refused, OSError):
-                    self.note(tag, str(failed), by)
-                raise
-            state = f"{old} is still live."
+            state = f"{old} is still live." if old else "Nothing was live before."
             try:
-                if self.record()[0] != old or not self.answers(old):
+                if old and (self.record()[0] != old or not self.answers(old)):
                     self.make_live(old)
                     state = f"It went back: {old} is live again."
             except (Refused, OSError) as no:
                 state = f"{old} does not answer either. {no}"
             with suppress(Refused, OSError):  # what went wrong matters more than that it cannot be recorded
-                self.note(tag, f"{failed} {state}", by, since=facts.get("since"))
+                self.note(tag, f"{failed} {state}", by, since=found[tag].get("since"))
                 self.stop()
             raise Refused(f"{failed}\n{state}", failed.problems[0].hint) from None
         self.stop()
-        found = self.releases()
         for each in found.keys() - {tag, old, *list(found)[: self.keep]}:
             self.remove(each)
         self.note(tag, f"{tag} is live", by, since=now(), by=by)
@@ -172,7 +178,7 @@ class Host(Releases):
         self.reload()  # where nginx is away, or refuses its configuration, nothing is touched
         self.start(tag)
         new = self.colour_of(tag)
-        self.write_traffic(tag, new, self.other(new))
+        self.write_traffic(tag, new)
         self.reload()
         self.expect(tag, FRONT)
         for service in self.services[1:]:  # handed over: two of a job could do harm
@@ -180,8 +186,6 @@ class Host(Releases):
             self.call(self.restart, new, service)
         wait_until(lambda: not is_busy(self.colours[self.other(new)]), self.drain)
         self.expect(tag, 1)  # so long the other colour could have taken over
-
-    # How it is done
 
     @property
     def traffic(self) -> Path:
@@ -194,11 +198,10 @@ class Host(Releases):
         """Return the colour that starts from `tag`: where both do, the one that is live; "" for none."""
         return next((each for each in (self.record()[1], *self.colours) if each and self.linked(each) == tag), "")
 
-    def write_traffic(self, tag: str, colour: str, other: str) -> None:
+    def write_traffic(self, tag: str, colour: str) -> None:
         """Write the record, and where nginx sends requests: what the one colour does not take gets the other."""
-        port, backup = self.colours[colour], self.colours[other]
-        content = TRAFFIC.format(tag=tag, colour=colour, port=port, other=backup)
-        atomic_write(self.traffic, content.encode())
+        about = {"tag": tag, "colour": colour, "port": self.colours[colour], "other": self.colours[self.other(colour)]}
+        atomic_write(self.traffic, TRAFFIC.format_map(about).encode())
 
     def reload(self) -> None:
         """Let nginx read its configuration anew. Raises `Refused` where it refuses it, or does not run."""
@@ -223,3 +226,20 @@ class Host(Releases):
         words = [word.replace("{colour}", colour).replace("{service}", service) for word in command]
         if words:
             self.run(words, variables={name: value for name, value in about.items() if value})
+
+
+def main(order: dict[str, Any]) -> None:
+    """Do what another process or machine orders; answer in JSON as `perform`, or with what `failed` and a `hint`."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, lambda *_: None)  # the connection is lost; what we start gets its own handler
+    host = Host(**{**order["host"], "folder": Path(order["host"]["folder"])})
+    try:
+        answer = host.perform(order["verb"], order["arguments"], order.get("check", False))
+    except Refused as no:
+        answer = {"failed": str(no), "hint": no.problems[0].hint}
+    finally:
+        if copied := order["arguments"].get("tree"):  # here for us alone
+            Path(copied).unlink(missing_ok=True)
+    with suppress(OSError):
+        print(json.dumps(answer), flush=True)
+    os._exit("failed" in answer)  # quietly, also where nobody listens any more

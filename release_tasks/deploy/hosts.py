@@ -1,12 +1,6 @@
-"""The hosts of an environment: query all, change all at once or in batches.
-
-What one host does is in host.py, a tool in its place in tool.py; how it is called in remote.py, how it is reached in
-ssh.py and ansible.py, and which of them it is in drivers.py.
-"""
+"""The hosts of an environment: query all, change all at once or in batches; what one host does is in host.py."""
 
 import platform
-import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,17 +8,13 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.remote import perform
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.files import file_sha256
 from release_tasks.machine import user
 
 HERE = "this machine"
 AT_ONCE = 20  # hosts
-VERSION = re.compile(r"/(\d+(?:\.\d+)*)")  # as nginx -v prints it
 
 
 @dataclass
@@ -36,20 +26,25 @@ class HostStatus:
     answers: tuple[str, str] = ("", "")
     releases: dict[str, dict[str, Any]] = field(default_factory=dict)
     switches: tuple[dict[str, str], ...] = ()
-    torn: tuple[str, ...] = ()
     problem: str = ""
 
-    def commit(self, tag: str) -> str:
-        """Return the commit that the release `tag` has there, "" where it is not in place."""
-        return str(self.releases.get(tag, {}).get("commit", ""))
+    def has_finished(self, tag: str) -> bool:
+        """Tell whether the switch to the release `tag` is finished there."""
+        return self.tag == tag and bool(self.releases.get(tag, {}).get("since"))
 
 
+@dataclass
 class Hosts:
-    """The hosts `names` of the environment `name`: by default this machine, where they do their part in our process."""
+    """The hosts of an environment: by default this machine, which does its part in our process."""
 
-    def __init__(self, name: str, host: Host, names: Sequence[str] = (HERE,), batches: Sequence[int] = (1,)) -> None:
-        self.environment, self.host, self.names, self.batches = name, host, names, batches
-        self.is_here = HERE in names
+    environment: str
+    host: Host
+    names: Sequence[str] = (HERE,)
+    batches: Sequence[int] = (1,)
+
+    @property
+    def is_here(self) -> bool:
+        return HERE in self.names
 
     def path_of(self, tag: str) -> Path | None:
         """Return where the release `tag` is on this machine, None where it is on others."""
@@ -57,7 +52,7 @@ class Hosts:
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         """Let the host `name` do something. Raises `Refused`."""
-        return perform(self.host, verb, arguments)["result"]
+        return self.host.perform(verb, arguments)["result"]
 
     # What is there
 
@@ -74,27 +69,21 @@ class Hosts:
         return {name: HostStatus(**found) for name, found in self.call_all(self.names, "look").items()}
 
     def releases(self) -> dict[str, dict[str, Any]]:
-        """Return tag → facts of the releases that are in place on every host, what was placed last first."""
-        return in_place(self.status())
+        """Return tag → facts of the releases that every host has, at one commit, what was placed last first."""
+        first, *others = [each.releases for each in self.status().values()]
+        return {
+            tag: facts
+            for tag, facts in first.items()
+            if all(each.get(tag, {}).get("commit") == facts["commit"] for each in others)
+        }
 
     def facts(self, tag: str) -> dict[str, Any]:
-        """Return the facts of the release `tag` once it is in place on every host, {} before.
-
-        Raises `Refused` where they were cut short on one.
-        """
-        found = self.status()
-        torn = [path for status in found.values() for path in status.torn if Path(path).stem == tag]
-        if torn:
-            hint = shlex.join(["mv", torn[0], f"{torn[0]}.broken"]) + "   # there; then the code is put in place again"
-            raise Refused(f"{torn[0]} is not what a deployment leaves there: it may have been cut short.", hint)
-        return in_place(found).get(tag, {})
+        """Return the facts of the release `tag` once it is in place on every host, {} before."""
+        return self.releases().get(tag, {})
 
     def warnings(self) -> list[str]:
-        """Return which nginx in front closes connections under a request when it reloads: 1.27.4 and newer do not."""
-        looks = self.call_all(self.names, "look", nginx=True).items()
-        found = {nginx[1]: name for name, look in looks if (nginx := VERSION.search(look.get("nginx", "")))}
-        old = {each: name for each, name in found.items() if Version(each) < Version("1.27.4")}
-        return [f"nginx {each} on {name} may lose a request at a flip; 1.27.4 does not" for each, name in old.items()]
+        """Return which nginx in front closes connections under a request when it reloads."""
+        return [f"{name}: {warning}" for name, warning in self.call_all(self.names, "warning").items() if warning]
 
     def tag(self) -> str:
         """Return which release is live, "" for none; on hosts that disagree, of the first."""
@@ -106,10 +95,8 @@ class Hosts:
 
     def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
-        return all(
-            each.tag == tag and each.releases.get(tag, {}).get("since") and each.answers[0] in (version, "any")
-            for each in self.status().values()
-        )
+        looks = self.status().values()
+        return all(each.has_finished(tag) and each.answers[0] in (version, "any") for each in looks)
 
     # What changes it
 
@@ -123,8 +110,7 @@ class Hosts:
             try:
                 self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
             except Refused as failed:
-                found = self.try_status().items()
-                done = [name for name, each in found if each.tag == tag and each.releases.get(tag, {}).get("since")]
+                done = [name for name, each in self.try_status().items() if each.has_finished(tag)]
                 half = [Problem(f"On {listed(done)} {tag} is live already.", "inv deploy.running")] if done else []
                 refuse([*failed.problems, *half])
 
@@ -172,9 +158,3 @@ class Hosts:
 
         with ThreadPool(min(len(names), AT_ONCE)) as pool:  # an executor would keep Ctrl-C waiting
             return dict(zip(names, pool.map(one, names, chunksize=1), strict=True))
-
-
-def in_place(found: dict[str, HostStatus]) -> dict[str, dict[str, Any]]:
-    """Return tag → facts of the releases that every host of `found` has, at one commit, what was placed last first."""
-    first, *others = found.values()
-    return {tag: own for tag, own in first.releases.items() if {each.commit(tag) for each in others} <= {own["commit"]}}

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from release_tasks.errors import Refused
 from release_tasks.files import atomic_write
 from release_tasks.machine import now, parsed, point_link, read_link, run, unpack
 
@@ -32,18 +34,21 @@ class Releases:
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases here, what was placed last first; what is not ours is left out."""
         found = {file.stem: self.facts(file.stem) for file in self.code_of("").glob("*.json")}
-        ours = [(tag, facts) for tag, facts in found.items() if "commit" in facts]
+        ours = [(tag, facts) for tag, facts in found.items() if facts]
         return dict(sorted(ours, key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
 
     def facts(self, tag: str) -> dict[str, Any]:
-        """Return the facts of a release that is here whole, {} where it is not; or that they are `torn`."""
+        """Return the facts of a release, {} where it is not here whole. Raises `Refused` where they are torn."""
         file = self.code_of(f"{tag}.json")
         if not (file.exists() and self.code_of(tag).is_dir()):
             return {}
         found = parsed(file.read_text("utf-8", "replace")) if file.is_file() else {}
-        return found if "commit" in found else {"torn": str(file)}
+        if "commit" not in found:
+            hint = f"{shlex.join(['mv', str(file), f'{file}.broken'])}   # then its code is put in place again"
+            raise Refused(f"{file} is not what a deployment leaves there: it may have been cut short.", hint)
+        return found
 
-    def place(self, tag: str, facts: dict[str, Any], tree: str, sha256: str) -> None:
+    def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Refused`.
 
         The tar is a file, or "" for the rest of standard input. Nothing that runs is touched.

@@ -74,8 +74,7 @@ class Environments(Model):
     @model_validator(mode="after")
     def complete(self) -> Self:
         for name, environment in self:
-            given = [key for key in Environment.model_fields if key in environment.model_fields_set - {"dsn"}]
-            given = [key for key in given if getattr(environment, key)]
+            given = [key for key, value in environment if value and key in environment.model_fields_set - {"dsn"}]
             needed = ["origin"] if name == "dev" else ["origin", "log"]
             needed += [] if name == "dev" or environment.tool.deploy else ["folder", "restart"]
             needed += ["stop"] if environment.colours else []

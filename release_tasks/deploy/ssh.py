@@ -2,19 +2,18 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from release_tasks import process, screen
-from release_tasks.deploy.host import Host
+from release_tasks.deploy.host import LOOKS, Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.errors import Refused, listed
 from release_tasks.machine import is_taken, parsed, wait_until
@@ -22,59 +21,50 @@ from release_tasks.machine import is_taken, parsed, wait_until
 LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for installs and for other releases
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
 PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); exec(order['program']); main(order)"
-CHANGED = re.compile(r"Offending \S+ key in (?P<file>.+):\d+(?s:.*)Host key for (?P<name>\S+) has changed")
 
 
+@dataclass
 class OwnProcess(Hosts):
-    """Hosts that do their part in a process of its own, which ends what it has begun, whatever becomes of us.
+    """This machine, in a process of its own that ends what it has begun; its commands find the `variables`."""
 
-    That is this machine, whose commands find the `variables` of the application.
-    """
-
-    def __init__(self, name: str, host: Host, variables: Callable[[], dict[str, str]] = dict, **how: Any) -> None:
-        super().__init__(name, host, **how)
-        self.variables = variables
+    variables: Callable[[], dict[str, str]] = dict
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
         return list(command)
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
-        if self.is_here and verb == "look":  # quick, and often
+        if self.is_here and verb in LOOKS:  # quick, and often
             return super().call(name, verb, **arguments)
-        tree = arguments.get("tree", os.devnull)
+        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb in LOOKS else CHANGE
         python = [sys.executable, "-I"] if self.is_here else ["python3"]
+        hint = shlex.join(self.argv(name, *python, "--version"))
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
-            stdin.write(order_of(self.host, verb, {**arguments, "tree": ""} if "tree" in arguments else arguments))
+            stdin.write(order_of(self.host, verb, arguments))
             shutil.copyfileobj(content, stdin)
             stdin.seek(0)
-            env, timeout = self.variables(), LOOK if verb == "look" else CHANGE
             argv = self.argv(name, *python, "-c", PROGRAM)
-            hint = shlex.join(self.argv(name, *python, "--version"))
+            how: dict[str, Any] = {"env": self.variables(), "stdin": stdin, "timeout": timeout}
             try:
-                done = process.run(argv, env=env, stdin=stdin, timeout=timeout, check=False, record=False)
+                done = process.run(argv, **how, check=False, record=False)
             except process.CommandFailed as no:
                 raise Refused(f"has not answered within {timeout:g} s. {no.finished.tail(5)}".strip(), hint) from None
-        if changed := CHANGED.search(done.output):
-            forget = ["ssh-keygen", "-f", changed["file"], "-R", changed["name"]]
-            hint = f"{shlex.join(forget)}   # once whoever runs the host has confirmed its new fingerprint"
         return answer_of(done.stdout, done.tail(5), hint, "" if self.is_here else name)["result"]
 
     def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         try:
             return super().call_all(names, verb, **arguments)
         except KeyboardInterrupt:
-            if verb != "look":
+            if verb not in LOOKS:
                 screen.say(f"What has begun on {listed(names)} goes on there to its end.")
             raise
 
 
+@dataclass
 class Ssh(OwnProcess):
     """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
 
-    def __init__(self, name: str, host: Host, names: list[str], ssh: list[str], batches: list[int]) -> None:
-        super().__init__(name, host, names=names, batches=batches)
-        self.ssh = ssh
+    ssh: Sequence[str] = ("ssh",)
 
     def argv(self, name: str, *command: str) -> list[str]:
         return [*self.ssh, *SSH, name, *map(shlex.quote, command)]
@@ -95,11 +85,8 @@ class Ssh(OwnProcess):
 
 
 def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
-    """Return what remote.py reads, with the program: some of our modules as one.
-
-    The environment of this machine, its secrets included, is not sent.
-    """
-    names = ("../errors", "../files", "../machine", "releases", "host", "remote")
+    """Return what `host.main` gets, with the program: some of our modules as one. No variable of ours is sent."""
+    names = ("../errors", "../files", "../machine", "releases", "host")
     parts = [(Path(__file__).parent / f"{name}.py").read_text("utf-8") for name in names]
     lines = [line for part in parts for line in part.splitlines()]
     own = [line for line in lines if not line.startswith(("from release_tasks", "from __future__"))]
@@ -111,7 +98,7 @@ def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
 
 
 def answer_of(stdout: str, said: str, hint: str, name: str) -> dict[str, Any]:
-    """Return the answer of remote.py. Raises `Refused`, with a hint for us, or one that belongs on the host `name`."""
+    """Return the answer of `host.main`. Raises `Refused`, with a hint for us, or with one for the host `name`."""
     answer = parsed(stdout.strip().rpartition("\n")[2])
     if not answer:
         raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)

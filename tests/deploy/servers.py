@@ -338,7 +338,7 @@ class Network:
 
     def driver(self, **about: Any) -> Ssh:
         """Return the hosts as an environment has them: the first alone, then the others."""
-        return Ssh("production", self.host(**about), list(NAMES), self.ssh, [1, 2])
+        return Ssh("production", self.host(**about), list(NAMES), [1, 2], ssh=self.ssh)
 
     def versions(self) -> list[str]:
         return [host.server.version() for host in self.hosts.values()]

@@ -182,6 +182,5 @@ def test_what_keeps_ansible_from_its_work_is_a_sentence(
     with pytest.raises(Refused, match=r"^Ansible ended with exit code \d+:\n(.|\n)*no-such-strategy"):
         hosts.switch("v0.1.1")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Refused, match=r"^ansible-inventory was not found on PATH\.$") as refused:
+    with pytest.raises(Refused, match=r"^The program ansible-inventory was not found\.$"):
         Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], "all")
-    assert refused.value.problems[0].hint.startswith("pipx install ansible-core")

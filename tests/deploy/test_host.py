@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.hosts import Hosts, HostStatus, in_place
+from release_tasks.deploy.hosts import Hosts, HostStatus
 from release_tasks.errors import Refused
 from release_tasks.machine import wait_until
 from tests.deploy.servers import Server, facts, lives, put, tree, version_at
@@ -48,7 +48,7 @@ def test_a_tree_with_another_hash_or_cut_short_is_refused_and_leaves_nothing(ser
     hosts, file = Hosts("production", server.plain()), tree(tmp_path, "0.1.1")
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(Refused) as failed:
-        hosts.host.place("v0.1.1", facts("0.1.1"), str(file), "0" * 64)
+        hosts.host.place("v0.1.1", facts("0.1.1"), "0" * 64, str(file))
     assert str(failed.value) == (
         f"The tree arrived with the SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}; expected {'0' * 64}."
     )
@@ -102,13 +102,13 @@ def test_a_release_in_place_is_not_unpacked_again_and_a_killed_attempt_is_remove
     mark = hosts.host.code_of("v0.1.1") / "made-here"
     mark.touch()
     hosts.host.code_of(".v0.1.0.part").mkdir()
-    hosts.host.place("v0.1.1", facts("0.1.1"), "no such file", "not even read")
+    hosts.host.place("v0.1.1", facts("0.1.1"), "0" * 64, "not even read")
     assert mark.exists()
     put(hosts, "0.1.2")
     assert not hosts.host.code_of(".v0.1.0.part").exists()
 
 
-def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server) -> None:
+def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old commit was taken for it: "It was done, but it did not hold", for good."""
     hosts = Hosts("production", server.plain())
     put(hosts, "0.1.1")
@@ -116,9 +116,11 @@ def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server) -> None:
     hosts.place("v0.1.1", anew, tree(server.folder, "0.1.1", {"anew": ""}))
     assert hosts.facts("v0.1.1")["commit"] == "a" * 40
     assert (hosts.host.code_of("v0.1.1") / "anew").exists()
-    here, there = HostStatus(releases={"v0.1.1": anew}), HostStatus(releases={"v0.1.1": facts("0.1.1")})
-    assert in_place({"h1": here, "h2": here}) == {"v0.1.1": anew}
-    assert in_place({"h1": here, "h2": there}) == {}, "h2 still has the old commit"
+    looks = {"h1": HostStatus(releases={"v0.1.1": anew}), "h2": HostStatus(releases={"v0.1.1": anew})}
+    monkeypatch.setattr(hosts, "status", lambda: looks)
+    assert hosts.releases() == {"v0.1.1": anew}
+    looks["h2"].releases = {"v0.1.1": facts("0.1.1")}
+    assert hosts.releases() == {}, "h2 still has the old commit"
 
 
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:
@@ -367,18 +369,22 @@ def test_a_release_that_was_removed_in_part_is_not_in_place(server: Server, monk
     assert (hosts.host.code_of("v0.1.1") / "app.py").exists()
 
 
-def test_torn_facts_are_named_and_the_other_releases_go_on(server: Server) -> None:
+def test_torn_facts_are_named_until_they_are_moved(server: Server) -> None:
     hosts = running(server)
     put(hosts, "0.1.2")
     file = hosts.host.code_of("v0.1.2.json")
     file.write_text('{"commit": "01')
     with pytest.raises(Refused) as refused:
         hosts.facts("v0.1.2")
-    assert str(refused.value) == f"{file} is not what a deployment leaves there: it may have been cut short."
+    said = f"Production: {file} is not what a deployment leaves there: it may have been cut short."
+    assert str(refused.value) == said == refusal(hosts, "v0.1.2")
     subprocess.run(["sh", "-c", refused.value.problems[0].hint], check=True)
     assert hosts.facts("v0.1.2") == {}
     put(hosts, "0.1.2")
-    hosts.host.code_of("v0.1.1.json").write_text("")
+    live = hosts.host.code_of("v0.1.1.json")
+    live.write_text("")
+    assert f"{live} is not what" in refusal(hosts, "v0.1.2") and server.version() == "0.1.1"
+    live.rename(f"{live}.broken")
     hosts.switch("v0.1.2")
     assert look(hosts) == ("v0.1.2", "green", "0.1.2") and list(server.pids()) == ["green-web"]
 
@@ -457,7 +463,7 @@ def test_an_nginx_that_may_lose_a_request_is_named(server: Server) -> None:
     old.chmod(0o755)
     hosts.host.nginx = [str(old)]
     assert hosts.tag() == "" and not (server.folder / "called").exists(), "with sudo each call is logged"
-    assert hosts.warnings() == ["nginx 1.22.1 on this machine may lose a request at a flip; 1.27.4 does not"]
+    assert hosts.warnings() == ["this machine: nginx/1.22.1 may lose a request at a flip; 1.27.4 does not"]
 
 
 def test_a_colour_that_was_away_once_serves_as_soon_as_it_is_back(server: Server) -> None:

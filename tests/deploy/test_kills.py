@@ -188,5 +188,5 @@ def test_this_machine_finds_the_variables_of_the_application_and_no_module_of_th
     Path("json.py").write_text("raise SystemExit('of the repo')")
     restart = ["sh", "-c", 'echo "$SHOP $APP_VERSION $COLOUR" > found; exec ./service restart']
     host = server.plain(restart=restart)
-    deploy(OwnProcess("production", host, lambda: {"SHOP": "open"}), "0.1.1", tmp_path)
+    deploy(OwnProcess("production", host, variables=lambda: {"SHOP": "open"}), "0.1.1", tmp_path)
     assert (server.folder / "found").read_text() == "open 0.1.1 current\n" and server.version() == "0.1.1"

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import process, temporary
-from release_tasks.deploy.ansible import Ansible
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.settings import Tool
-from release_tasks.deploy.ssh import CHANGE, OwnProcess, Ssh
+from release_tasks.deploy.transport import CHANGE, Ansible, OwnProcess, Ssh
 from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, atomic_write
 from release_tasks.machine import wait_until

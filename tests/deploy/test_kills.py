@@ -16,7 +16,7 @@ from release_tasks import machine
 from release_tasks.deploy import host, releases
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.ssh import OwnProcess
+from release_tasks.deploy.transport import OwnProcess
 from release_tasks.machine import wait_until
 from tests.deploy.servers import Network, Server, put
 from tests.test_process import alive
@@ -152,7 +152,7 @@ def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_
 INTERRUPTED = """
 from pathlib import Path
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.ssh import OwnProcess
+from release_tasks.deploy.transport import OwnProcess
 from release_tasks.failures import as_sentences
 
 class Slow(OwnProcess):

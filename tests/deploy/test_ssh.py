@@ -14,7 +14,7 @@ import pytest
 
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.ssh import PROGRAM, Ssh, order_of
+from release_tasks.deploy.transport import PROGRAM, Ssh, order_of
 from release_tasks.errors import Refused
 from release_tasks.machine import locked, wait_until
 from tests.deploy.servers import FOLDER, Network, facts, put, version_at

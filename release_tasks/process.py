@@ -113,9 +113,8 @@ def run(
     for listener in listeners if record else ():
         listener(finished)
     if not failure and check and code:
-        failure = (
-            f"ended with exit code {code}" if code > 0 else f"ended with signal {-code} ({signal.strsignal(-code)})"
-        )
+        end = f"exit code {code}" if code > 0 else f"signal {-code} ({signal.strsignal(-code)})"
+        failure = f"ended with {end}"
     if failure:
         raise CommandFailed(finished, failure)
     return finished

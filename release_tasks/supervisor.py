@@ -20,19 +20,15 @@ SIGKILL = 9  # Windows has no name for it
 
 def end_group(leader: subprocess.Popen[bytes], number: int, grace: float = GRACE) -> None:
     """End a program with its group: signal `number`, then SIGKILL, `grace` seconds each; sudo's may live on."""
-    _signal_and_wait(leader, number, grace)
-    _signal_and_wait(leader, SIGKILL, grace)
-
-
-def _signal_and_wait(leader: subprocess.Popen[bytes], number: int, seconds: float) -> None:
-    with suppress(OSError):  # no such group; macOS says EPERM when only zombies are left
-        if sys.platform != "win32":
-            os.killpg(leader.pid, number)
-        else:  # there are no groups
-            _end_descendants(leader.pid)
-            leader.kill()
-    with suppress(subprocess.TimeoutExpired):
-        leader.wait(seconds)
+    for each in (number, SIGKILL):
+        with suppress(OSError):  # no such group; macOS says EPERM when only zombies are left
+            if sys.platform != "win32":
+                os.killpg(leader.pid, each)
+            else:  # there are no groups
+                _end_descendants(leader.pid)
+                leader.kill()
+        with suppress(subprocess.TimeoutExpired):
+            leader.wait(grace)
 
 
 def _end_descendants(pid: int) -> bool:

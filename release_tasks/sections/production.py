@@ -97,26 +97,23 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     require(env.hosts.facts(release.tag), "after the code is in place")
     require(not unapplied_files(release, env), "after the DDL pack is applied")
     require_the_stamp(release, env)
-    if not (env.hosts.host.colours or "web" in release.settings.services):
+    has_colours = env.hosts.host.colours
+    if not (has_colours or "web" in release.settings.services):
         later = f"inv smokes --env {env.name}; inv accept --env {env.name}   # after the flip"
         return Manual(f"{later}: no services.web is set, so nothing runs beside the old code; staging passed them")
     release.only_in_a_run()
-    with _candidate(release, env) as origin:
+    with env.hosts.idle(release.tag) if has_colours else _candidate(release, env) as origin:
         smoked = suites.pass_smokes(release, env, release.code, origin)
         return f"{smoked}; {suites.pass_conditions_before_the_flip(release, env, origin)}"
 
 
 @contextmanager
 def _candidate(release: Release, env: Environment) -> Iterator[str]:
-    """Run the new code without traffic for the block, idle on a host or on this machine; yield its origin."""
+    """Run the new code on a port of this machine for the block; yield its origin."""
     services, folder = release.settings.services, release.code / release.settings.folder
-    if env.hosts.host.colours:
-        with env.hosts.idle(release.tag) as origin:
-            yield origin
-        return
     origin = f"http://127.0.0.1:{free_port()}"
     variables = {**os.environ, **env.variables(release.version, origin)}
-    names = ["web"] if env.hosts.tag() else list(services)  # nobody else feeds what the checks look at
+    names = ["web"] if env.hosts.tag() else list(services)  # who else would feed what the checks look at?
     release.folder.mkdir(parents=True, exist_ok=True)
     logs = {name: release.folder / f"candidate-{env.name}-{name}.log" for name in names}
     with ExitStack() as stack:

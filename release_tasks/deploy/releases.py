@@ -32,10 +32,9 @@ class Releases:
     install: list[str]
 
     def releases(self) -> dict[str, dict[str, Any]]:
-        """Return tag → facts of the releases here, what was placed last first; what is not ours is left out."""
-        found = {file.stem: self.facts(file.stem) for file in self.code_of("").glob("*.json")}
-        ours = [(tag, facts) for tag, facts in found.items() if facts]
-        return dict(sorted(ours, key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
+        """Return tag → facts of the releases here, what was placed last first."""
+        found = {file.stem: facts for file in self.code_of("").glob("*.json") if (facts := self.facts(file.stem))}
+        return dict(sorted(found.items(), key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
 
     def facts(self, tag: str) -> dict[str, Any]:
         """Return the facts of a release, {} where it is not here whole. Raises `Refused` where they are torn."""

@@ -37,22 +37,21 @@ class Releases:
         return dict(sorted(found.items(), key=lambda each: float(each[1].get("began_unix") or 0), reverse=True))
 
     def facts(self, tag: str) -> dict[str, Any]:
-        """Return the facts of a release, {} where it is not here whole. Raises `Refused` where they are torn."""
+        """Return the facts of a release, {} where it is not here whole, or where they are torn."""
         file = self.code_of(f"{tag}.json")
-        if not (file.exists() and self.code_of(tag).is_dir()):
-            return {}
-        found = parsed(file.read_text("utf-8", "replace")) if file.is_file() else {}
-        if "commit" not in found:
-            hint = f"{shlex.join(['mv', str(file), f'{file}.broken'])}   # then its code is put in place again"
-            raise Refused(f"{file} is not what a deployment leaves there: it may have been cut short.", hint)
-        return found
+        is_whole = file.is_file() and self.code_of(tag).is_dir()
+        found = parsed(file.read_text("utf-8", "replace")) if is_whole else {}
+        return found if "commit" in found else {}
 
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, whole: the tar `tree` with that hash, installed. Raises `Refused`.
 
-        The tar is a file, or "" for the rest of standard input. Nothing that runs is touched.
+        The tar is a file, or "" for the rest of standard input. Nothing that runs is touched: torn facts are refused.
         """
-        part = self.code_of(f".{tag}.part")
+        part, file = self.code_of(f".{tag}.part"), self.code_of(f"{tag}.json")
+        if file.exists() and self.code_of(tag).is_dir() and not self.facts(tag):
+            hint = f"{shlex.join(['mv', str(file), f'{file}.broken'])}   # then its code is put in place again"
+            raise Refused(f"{file} is not what a deployment leaves there: it may have been cut short.", hint)
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
@@ -62,7 +61,7 @@ class Releases:
             if hasattr(os, "sync"):
                 os.sync()  # also after a power cut its name has to mean: whole
             self.remove(tag)
-            atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
+            atomic_write(file, json.dumps(facts).encode())
             part.rename(self.code_of(tag))
         finally:
             for left in self.code_of("").glob(".*.part"):  # a full disk gets its space back

@@ -3,36 +3,29 @@
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from psycopg import sql
 
 from release_tasks.database import programs
 from release_tasks.database.server import Running, start
-from release_tasks.errors import Refused
-from release_tasks.files import records_folder
+from release_tasks.files import emptied, records_folder
 from release_tasks.machine import locked
+
+TIMEOUT = 60.0  # seconds until the scratch server of another command has to be gone
 
 
 @contextmanager
 def server(root: Path, major: int | None = None) -> Iterator[Running]:
     """Run a new server for the repo at `root` while the block lasts, of version `major` where this machine has that.
 
-    What a killed run left there is removed first; its server ends when its files are gone. Raises `Refused`.
+    There is one at a time, which begins by removing what a killed run left. Raises `Refused`.
     """
     folder = records_folder(root) / "scratch"
-    folder.mkdir(exist_ok=True)
-    home = folder / secrets.token_hex(4)
     with ExitStack() as stack:
-        with locked(folder.with_suffix(".lock"), "start of a scratch server", timeout=60):
-            for lock in folder.glob("*.lock"):
-                with suppress(Refused):  # it is in use
-                    with locked(lock, "scratch server"):
-                        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                    lock.unlink(missing_ok=True)  # Windows removes no file that is open
-            stack.callback(home.with_suffix(".lock").unlink, missing_ok=True)
-            stack.enter_context(locked(home.with_suffix(".lock"), "scratch server"))
+        stack.enter_context(locked(folder.with_suffix(".lock"), "scratch server", TIMEOUT))
+        home = emptied(folder) / secrets.token_hex(4)  # a name of its own: a killed run's server may be ending yet
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         running = start(home, [], durable=False, major=major)
         stack.callback(running.stop)

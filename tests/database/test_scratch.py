@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import psycopg
 import pytest
 
-from release_tasks import machine
 from release_tasks.database import restore, scratch
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
@@ -27,7 +22,7 @@ def left_in(root: Path) -> list[str]:
 
 
 def test_a_server_leaves_nothing_whether_its_block_ends_well_or_not(tmp_path: Path) -> None:
-    with scratch.server(tmp_path) as one, scratch.server(tmp_path) as two:
+    with scratch.server(tmp_path) as one, scratch.server(tmp_path / "another") as two:
         assert one.port != two.port
         data = [running.log.parent / "data" for running in (one, two)]
         pids = [int((each / "postmaster.pid").read_text().split()[0]) for each in data]
@@ -50,55 +45,33 @@ def test_a_server_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: 
     assert left_in(tmp_path) == []
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys, time; from release_tasks.database import restore, scratch\n"
+        "import pathlib, time; from release_tasks.database import scratch\n"
         f"with scratch.server(pathlib.Path({str(tmp_path)!r})) as running:\n"
         "    print(running.log.parent, flush=True); time.sleep(60)"
     )
-    killed, using = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in "ab")
-    try:
-        assert killed.stdout and using.stdout
-        left, used = (Path(each.stdout.readline().strip()) for each in (killed, using))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout
+        left = Path(killed.stdout.readline().strip())
         killed.kill()
-        killed.wait()
-        data = left / "data"
-        assert wait_until(lambda: not (data / "postmaster.pid").exists(), 30), "its server ends"
-        with scratch.server(tmp_path) as running:
-            assert not left.exists()
-            assert left_in(tmp_path) == sorted(
-                name for folder in (used, running.log.parent) for name in (folder.name, f"{folder.name}.lock")
-            )
-    finally:
-        using.send_signal(signal.SIGINT)
-        killed.communicate()
-        using.communicate()
+    assert wait_until(lambda: not (left / "data" / "postmaster.pid").exists(), 30), "its server ends"
+    assert left.exists()
+    with scratch.server(tmp_path) as running:
+        assert left_in(tmp_path) == [running.log.parent.name]
     assert left_in(tmp_path) == []
 
 
-def test_another_run_that_cleans_up_takes_no_lock_that_is_being_made(
+def test_there_is_one_at_a_time_and_the_next_command_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken between its making and its locking: a refusal, or a lock that nobody could see."""
-    stand_in, others = SimpleNamespace(stop=lambda: None), list[threading.Thread]()
-
-    def other() -> None:
-        with scratch.server(tmp_path):
+    with scratch.server(tmp_path) as running:
+        monkeypatch.setattr(scratch, "TIMEOUT", 0.1)
+        with pytest.raises(Refused, match="Another scratch server is under way"), scratch.server(tmp_path):
             pass
-
-    def opened(holds: Callable[[], bool], seconds: float) -> bool:
-        if threading.current_thread() is threading.main_thread() and not others and left_in(tmp_path):
-            others.append(threading.Thread(target=other))
-            others[0].start()
-            others[0].join(1)
-        return wait_until(holds, seconds)
-
-    monkeypatch.setattr(scratch, "start", lambda *_, **__: stand_in)
-    monkeypatch.setattr(machine, "wait_until", opened)
-    with scratch.server(tmp_path):
-        assert others and [name for name in left_in(tmp_path) if name.endswith(".lock")], "it is seen"
-        others[0].join()
-    assert left_in(tmp_path) == []
+        assert left_in(tmp_path) == [running.log.parent.name]
+        with psycopg.connect(running.dsn("postgres")):
+            pass
 
 
 def test_a_database_goes_with_its_roles_whatever_they_own_and_may(server: Running) -> None:

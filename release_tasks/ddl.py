@@ -66,9 +66,8 @@ def _live_tag(env: Environment) -> str:
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
     """Return which objects are not there though the ledger has every file that makes them."""
-    settings, where = environment.settings, environment.name
-    found = drift.drift_of(environment.dsn, where, files, environment.root, settings)
-    missing = [str(each) for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]
+    where = environment.name
+    missing = drift.missing(environment.dsn, where, files, environment.root, environment.settings)
     hint = f"{_apply_again(where)}   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
 

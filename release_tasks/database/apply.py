@@ -13,7 +13,7 @@ from pathlib import Path
 from psycopg import Connection, errors
 
 from release_tasks import process
-from release_tasks.database import drift, psql, structure
+from release_tasks.database import drift, psql
 from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
@@ -23,32 +23,33 @@ ATTEMPTS = 6  # of a pack that meets a lock or a deadlock, each after `lock_time
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
-def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
-    """Return the files that were not applied to their end with their present content, in order."""
+def applied(connection: Connection, ddl: Ddl) -> list[tuple[str, str, str]]:
+    """Return path, SHA-256 and version of each file that was applied to its end, the last one last."""
     if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
-        return list(pack)
+        return []
     try:
-        rows = connection.execute(f"select file, sha256, version, applied_at from {ddl.ledger}").fetchall()
+        return connection.execute(f"select file, sha256, version from {ddl.ledger} order by applied_at").fetchall()
     except errors.UndefinedColumn:
         what = f"{ddl.ledger} is another table, no ledger: it lacks file, sha256, version or applied_at."
         raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
-    entered = {file: sha256 for file, sha256, *_ in rows}
-    return [file for file in pack if entered.get(file.path) != file.sha256]
+
+
+def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
+    """Return the files that were not applied to their end with their present content, in order."""
+    entered = {(path, sha256) for path, sha256, _ in applied(connection, ddl)}
+    return [file for file in pack if (file.path, file.sha256) not in entered]
 
 
 def last_version(connection: Connection, ddl: Ddl) -> str:
     """Return the version for which a file was applied last, "" where the ledger has none."""
-    if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
-        return ""
-    found = connection.execute(f"select version from {ddl.ledger} order by applied_at desc limit 1").fetchone()
-    return found[0] or "" if found else ""
+    return next((version or "" for *_, version in reversed(applied(connection, ddl))), "")
 
 
 def is_last(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> bool:
     """Tell whether the files of the last version in the ledger are those of `pack`, no more and no less."""
-    query = f"select file, sha256 from {ddl.ledger} where version = %s"
     last = last_version(connection, ddl)
-    return bool(last) and {*connection.execute(query, [last])} == {(file.path, file.sha256) for file in pack}
+    entered = {(path, sha256) for path, sha256, version in applied(connection, ddl) if version == last}
+    return bool(last) and entered == {(file.path, file.sha256) for file in pack}
 
 
 def server_problems(connection: Connection, where: str) -> list[Problem]:
@@ -91,17 +92,14 @@ def _by_command(
 ) -> list[str]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that all is there."""
     settings, ddl = environment.settings, environment.settings.ddl
-    made = drift.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)
     variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
     warnings = run_command(pack, ddl, code / settings.folder, variables)
-    found = structure.read(environment.dsn, environment.name, roles=False, without=ddl.ledger)
-    gone = [each for each in structure.differences(made, found) if each.how == structure.MISSING]
-    not_compared = ("role", "membership")
-    if missing := [each.name for each in gone if each.kind not in not_compared and not ddl.excepts(str(each))]:
-        lacking = f"of what they make {environment.name} lacks {len(missing)}: {listed(missing, most=5)}"
+    if missing := drift.missing(environment.dsn, environment.name, pack, environment.root, settings):
+        names = listed((each.name for each in missing), most=5)
+        lacking = f"of what they make {environment.name} lacks {len(missing)}: {names}"
         what = f"{shlex.join(ddl.command)} ended as if it had applied {len(pack)} files, but {lacking}."
         raise Refused(what, "See which database it reaches: it has to read DATABASE_URL or PG*.")
     connection.execute(psql.entries(pack, ddl, version).encode())

@@ -8,6 +8,7 @@ SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
 """
 
+import functools
 import json
 import shlex
 import shutil
@@ -29,13 +30,11 @@ from release_tasks.settings import Backup as Settings
 DUMP, ROLES, DATABASE = "dump", "roles.sql", "database.sql"
 FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
 INCOMPLETE = ".incomplete"
-RUN_AGAIN = "Fix what it says{}, then run the same command again."
 
 # Tables of an extension are dumped as the extension says, and not counted.
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
-_damaged: dict[tuple[Any, ...], list[str]] = {}  # of a backup in a state of its files
 
 
 class Backup(BaseModel):
@@ -93,42 +92,32 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
         incomplete = folder / f".{name}{INCOMPLETE}"
         try:
             incomplete.mkdir(mode=0o700)
-            taken = dump(environment.dsn, incomplete, environment.settings.backup, environment.name)
-            taken = taken.model_copy(update={"version": version, "commit": commit})
+            settings, about = environment.settings.backup, {"version": version, "commit": commit}
+            taken = dump(environment.dsn, incomplete, settings, environment.name, **about)
             files.atomic_write(incomplete / FACTS, taken.model_dump_json(indent=1).encode())
             files.atomic_write(incomplete / SUMS, files.checksum_lines(files.file_hashes(incomplete)))
             return taken.model_copy(update={"folder": incomplete.rename(folder / name)})
-        except (Refused, OSError) as error:
-            raise Refused(f"The database of {environment.name} was not backed up: {error}", hint_for(error)) from None
         finally:
             shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def hint_for(error: Exception) -> str:
-    """Return what to do about `error`: its own hint, or to fix what it says."""
-    own = error.problems[0].hint if isinstance(error, Refused) else ""
-    return own or RUN_AGAIN.format(" (df -h shows a full disk)" if "No space left" in str(error) else "")
-
-
-def dump(dsn: str, folder: Path, settings: Settings, where: str = "") -> Backup:
-    """Write dump, roles and database of `dsn` into `folder`."""
+def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
+    """Write dump, roles and database of `dsn` into `folder`; `about` is for which release."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
-
-        def run(tool: str, *argv: str | Path) -> str:
-            return programs.run(tool, dsn, *argv, major=major, timeout=settings.timeout).stdout
-
+        how: dict[str, Any] = {"major": major, "timeout": settings.timeout}
         connection.execute("begin isolation level repeatable read read only")
         connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
         flags = ("--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces")
-        run("pg_dump", *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}")
-        run("pg_dumpall", "--roles-only", "--no-role-passwords", "--database=", f"--file={folder / ROLES}")
-        # Of no schema: only what it prints of the database itself is left.
-        run("pg_restore", "--create", "--schema=", f"--file={folder / DATABASE}", folder / DUMP)
-        about = {"folder": folder, "by": programs.who(), "at": datetime.now(UTC)}
-        return Backup(database=connection.info.dbname, server=major, rows=rows(connection), **about)
+        programs.run("pg_dump", dsn, *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}", **how)
+        no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
+        programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
+        itself = ("--create", "--schema=")  # of no schema: only what it prints of the database itself is left
+        programs.run("pg_restore", dsn, *itself, f"--file={folder / DATABASE}", folder / DUMP, **how)
+        whose = {"folder": folder, "database": connection.info.dbname, "server": major, "by": programs.who()}
+        return Backup(**whose, rows=rows(connection), at=datetime.now(UTC), **about)
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:
@@ -145,10 +134,12 @@ def folder_of(environment: Environment) -> Path:
 def damaged_files(folder: Path) -> list[str]:
     """Return the files of the backup in `folder` that are not what was written; what stays as it is is read once."""
     looks = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
-    state = (folder, *((path, look.st_size, look.st_mtime_ns) for path, look in looks))
-    if state not in _damaged:
-        _damaged[state] = files.mismatches(folder, SUMS, ignored=[VERIFIED])
-    return _damaged[state]
+    return _mismatches(folder, tuple((path, look.st_size, look.st_mtime_ns) for path, look in looks))
+
+
+@functools.cache
+def _mismatches(folder: Path, state: object) -> list[str]:
+    return files.mismatches(folder, SUMS, ignored=[VERIFIED])
 
 
 def read(folder: Path) -> Backup:

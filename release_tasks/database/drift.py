@@ -65,3 +65,9 @@ def drift_of(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings
         if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not is_ours):
             del found[name]
     return structure.differences(made, found)
+
+
+def missing(dsn: str, where: str, pack: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
+    """Return what of `pack` is not there, but for what the settings have a reason for. Arguments as in `drift_of`."""
+    found = drift_of(dsn, where, pack, root, settings)
+    return [each for each in found if each.how == MISSING and not settings.ddl.excepts(str(each))]

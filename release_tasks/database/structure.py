@@ -24,9 +24,8 @@ NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNE
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
 TABLES = ("table", "view", "materialized-view", "foreign-table")
-OF_TABLES = ("constraint", "fk-constraint", "default", "trigger", "rule", "acl")  # by their names
-NAMED_APART = ("index", "sequence", "statistics")
-OWNER = re.compile(r"\b(?:ON|FROM|OWNED BY|ALTER TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")
+PARTS = ("constraint", "fk-constraint", "default", "trigger", "acl", "index", "sequence", "statistics")
+OWNER = re.compile(r"\b(?:ON TABLE|ON|FROM|OWNED BY|ALTER TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")  # of a part
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
 OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
@@ -47,11 +46,6 @@ class Difference:
     @property
     def kind(self) -> str:
         return self.name.partition(" ")[0]
-
-    @property
-    def subject(self) -> str:
-        """The name without its kind, and how it differs: parts of a table have a longer one than their table."""
-        return f"{self.how} {re.sub(r'^(acl )?[^ ]+ ', '', self.name)}"
 
     def __str__(self) -> str:
         return f"{self.name} is {self.how}{self.detail and f': {self.detail}'}"
@@ -108,16 +102,13 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         if was != now:
             how = NEW if not was else MISSING if not now else CHANGED
             differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
-    tables = {each.subject for each in differing if each.kind in TABLES and each.how != CHANGED}
-    prefixes = tuple(f"{table}{end}" for table in tables for end in (" ", "."))
+    tables = {f"{each.how} {each.name.partition(' ')[2]}" for each in differing if each.kind in TABLES}
 
     def is_part(each: Difference) -> bool:
-        if each.kind in NAMED_APART:  # only its lines say which table it is of
-            text = "\n".join(expected.get(each.name) or found[each.name]).replace('"', "")
-            return not tables.isdisjoint(f"{each.how} {owner}" for owner in OWNER.findall(text))
-        return each.kind in OF_TABLES and f"{each.subject} ".startswith(prefixes)
+        lines = "\n".join(expected.get(each.name) or found[each.name]).replace('"', "")
+        return each.kind in PARTS and not tables.isdisjoint(f"{each.how} {owner}" for owner in OWNER.findall(lines))
 
-    return [each for each in differing if not is_part(each)]
+    return [each for each in differing if each.how == CHANGED or not is_part(each)]
 
 
 def _detail(was: list[str], now: list[str]) -> str:

@@ -30,7 +30,7 @@ NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, 
 def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
     if where == "dev":
-        return pack.pack_in(root, root, settings)
+        return pack.pack_in(root, settings)
     with closing(Git.open(root, settings.remote)) as git:
         return pack.pack_at(git, "HEAD", settings)
 
@@ -105,7 +105,7 @@ def validate(config: Any, as_json: bool) -> None:
     """Prove the DDL pack as it lies here, over that of the last released version. Raises `Refused`."""
     root, settings = project_root(config), settings_of(config)
     with closing(Release(versions.version_here(root), root, settings)) as release:
-        files = pack.pack_in(root, root, settings)
+        files = pack.pack_in(root, settings)
         problems = pack.pack_problems(files, settings.ddl)
         since = None if problems else release.last()
         last = release.pack_of(since)
@@ -128,7 +128,10 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     """
     root, settings = project_root(config), settings_of(config)
     files, version = pack_for(where, root, settings), versions.version_here(root)
-    refuse([*pack.pack_problems(files, settings.ddl), *_uncommitted(where, root, settings)])
+    refuse(pack.pack_problems(files, settings.ddl))
+    if others := {file.path for file in {*files} ^ {*pack.pack_in(root, settings)}}:  # a runner applies what lies here
+        what = f"{where} gets what is committed; here this is not: {listed(sorted(others))}."
+        raise Refused(what, f"git status {settings.ddl.folder}")
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
         with environment.connect() as connection:
@@ -156,15 +159,6 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
                 warnings = apply.apply(environment, files, root, version)
             screen.say("\n".join([*(file.path for file in files), *warnings]))
             screen.say(f"Applied {counted(len(files), 'file')} to {where}.")
-
-
-def _uncommitted(where: str, root: Path, settings: Settings) -> list[Problem]:
-    """Return a problem if the pack here is not the committed one: the application's runner applies what lies here."""
-    with closing(Git.open(root, settings.remote)) as git:
-        paths = git.dirty_paths() if where != "dev" else []
-    found = [path for path in paths if path.endswith(".sql") and path.rpartition("/")[0] == settings.ddl.folder]
-    what = f"{where} gets what is committed; here this is not: {listed(found)}."
-    return [Problem(what, f"git status {settings.ddl.folder}")] if found else []
 
 
 def report_drift(config: Any, where: str, as_json: bool) -> None:

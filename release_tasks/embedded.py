@@ -170,7 +170,7 @@ def serve(environment: Environment) -> None:
             return
     elif not environment.is_served:
         environment.install(root)
-        pack = pack_in(root, root, settings)
+        pack = pack_in(root, settings)
         with environment.connect() as connection:
             missing = apply.unapplied(connection, pack, settings.ddl)
         if missing:

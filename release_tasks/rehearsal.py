@@ -16,7 +16,7 @@ from release_tasks.checks import browser, document
 from release_tasks.command_line import REHEARSAL, REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
-from release_tasks.database.pack import pack_in
+from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
@@ -130,7 +130,8 @@ def deploy_previous(environment: Environment) -> None:
         commit = git.commit_named("HEAD") or ""
         before = code.make_ready(git, "before", commit, environment.install)
         code.pack(git, commit, before, tree := before.with_suffix(".tar"))
+        pack = pack_at(git, commit, settings)
     serve(environment)
     environment.hosts.place("before", {"commit": commit, "version": versions.version_here(before)}, tree)
-    apply.apply(environment, pack_in(before, root, settings), before, "before")
+    apply.apply(environment, pack, before, "before")
     environment.hosts.switch("before")

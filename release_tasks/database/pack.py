@@ -61,24 +61,17 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
     return [DdlFile(path, git.bytes_at(commit, path) or b"") for path in ordered]
 
 
-def pack_in(code: Path, root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack as it lies in the folder `code`, in the order in which it is applied.
+def pack_in(root: Path, settings: Settings) -> list[DdlFile]:
+    """Return the pack as it lies at `root`, in the order in which it is applied.
 
-    A file counts as committed where only its line ends differ, as core.autocrlf leaves them.
+    What git takes for unchanged is as committed: core.autocrlf leaves other line ends here.
     """
-    folder = code / settings.ddl.folder
-    names = in_order([path.name for path in folder.glob("*.sql")], root, settings)
-    pack = [DdlFile(f"{settings.ddl.folder}/{name}", (folder / name).read_bytes()) for name in names]
-    if not ((root / ".git").exists() and any(b"\r\n" in file.content for file in pack)):
-        return pack
+    names = in_order([path.name for path in (root / settings.ddl.folder).glob("*.sql")], root, settings)
+    paths = [f"{settings.ddl.folder}/{name}" for name in names]
     with closing(Git.open(root, settings.remote)) as git:
-        committed = [git.bytes_at("HEAD", file.path) if b"\r\n" in file.content else None for file in pack]
-    both = zip(pack, committed, strict=True)
-    return [DdlFile(it.path, was) if was and _with_lf(was) == _with_lf(it.content) else it for it, was in both]
-
-
-def _with_lf(content: bytes) -> bytes:
-    return content.replace(b"\r\n", b"\n")
+        changed = git.dirty_paths()
+        committed = {path: git.bytes_at("HEAD", path) for path in paths if path not in changed}
+    return [DdlFile(path, committed.get(path) or (root / path).read_bytes()) for path in paths]
 
 
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:

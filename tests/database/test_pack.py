@@ -102,9 +102,9 @@ def test_line_ends_that_git_has_changed_here_are_no_change_of_the_pack(work: Wor
     work.git("checkout", "--", "ddl")
     assert b"\r\n" in (work.root / "ddl" / "01_tables.sql").read_bytes()
     committed = packs.pack_at(work.layer(), "HEAD", Settings())
-    assert packs.pack_in(work.root, work.root, Settings()) == committed
+    assert packs.pack_in(work.root, Settings()) == committed
     work.write({"ddl/01_tables.sql": "select 1;\r\n"})
-    assert packs.pack_in(work.root, work.root, Settings())[1].content == b"select 1;\r\n", "it is another file"
+    assert packs.pack_in(work.root, Settings())[1].content == b"select 1;\r\n", "it is another file"
 
 
 def locked(work: Work, tag: str, *paths: str) -> None:

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -73,20 +72,19 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         env = Environment(name, settings, root, dsn, origin, folder, running.log)
         env.to_close.push(stack.pop_all())
     if name != "dev":
-        env.hosts = Hosts(name, host_of(env))
+        env.hosts = Hosts(name, EmbeddedHost(env))
     return env
 
 
-@dataclass
 class EmbeddedHost(Host):
-    """This machine for an embedded environment: what its commands would start are children of ours, and end with us.
+    """This machine for the embedded `env`: what its commands would start are children of ours, and end with us."""
 
-    `environment` returns the variables of the application for a version.
-    """
-
-    environment: Callable[[str], dict[str, str]] = lambda version: {}
-    argv: dict[str, list[str]] = field(default_factory=dict)  # of each service
-    running: dict[str, Supervised] = field(default_factory=dict)
+    def __init__(self, env: Environment) -> None:
+        about = {**host_settings(env.settings), "services": list(env.settings.services)}
+        about["colours"] = {colour: free_port() for colour in colours_of(env.name, env.settings)}
+        about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
+        super().__init__(env.folder, env.origin, restart=["restart"], halt=["stop"], **about)
+        self.env, self.running = env, dict[str, Supervised]()
 
     def call(self, command: list[str], colour: str, service: str) -> None:
         """Stop the service of a colour, and start it again where `command` is `restart`."""
@@ -94,45 +92,33 @@ class EmbeddedHost(Host):
         if name in self.running:
             self.running.pop(name).stop()
         if command is self.restart:
-            folder, port = self.code_of(self.linked(colour)) / self.subfolder, self.colours.get(colour)
-            variables = {**os.environ, **self.environment(self.facts(self.linked(colour)).get("version", ""))}
+            tag, port = self.linked(colour), self.colours.get(colour)
+            variables = {**os.environ, **self.env.variables(self.facts(tag).get("version", ""))}
             variables |= {"PORT": str(port)} if port else {}
-            self.running[name] = Supervised(self.argv[service], folder, variables, self.folder / f"{name}.log")
+            self.supervise(name, self.env.settings.services[service], self.code_of(tag) / self.subfolder, variables)
+
+    def supervise(self, name: str, argv: list[str], folder: Path, variables: Mapping[str, str]) -> None:
+        """Start what is called `name` in `folder`."""
+        self.running[name] = Supervised(argv, folder, variables, self.folder / f"{name}.log")
+        self.env.to_close.callback(self.running[name].stop)
 
     def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **_: dict[str, str]) -> None:
-        run(argv, cwd=cwd or self.folder, env=self.environment(""), timeout=timeout, supervised=True)
+        run(argv, cwd=cwd or self.folder, env=self.env.variables(""), timeout=timeout, supervised=True)
 
     def serve(self) -> None:
         """Start nginx, and what is live, unless they run."""
         tag, colour = self.record()
         if self.colours and "nginx" not in self.running:
-            (self.folder / "nginx.conf").write_text(
-                CONFIGURATION.format(port=urlsplit(self.front).port), encoding="utf-8"
-            )
+            configuration = CONFIGURATION.format(port=urlsplit(self.front).port)
+            (self.folder / "nginx.conf").write_text(configuration, encoding="utf-8")
             self.write_traffic(tag, colour or next(iter(self.colours)))  # on today's ports
-            argv = [*self.nginx, "-g", "daemon off;"]
-            self.running["nginx"] = Supervised(argv, self.folder, os.environ, self.folder / "nginx.log")
+            self.supervise("nginx", [*self.nginx, "-g", "daemon off;"], self.folder, os.environ)
         for service in self.services if tag else []:
             if self.name_of(colour, service) not in self.running:
                 self.call(self.restart, colour or "current", service)
 
     def name_of(self, colour: str, service: str) -> str:
         return f"{colour}-{service}" if self.colours else service
-
-    def stop_all(self) -> None:
-        for each in list(self.running):
-            self.running.pop(each).stop()
-
-
-def host_of(env: Environment) -> EmbeddedHost:
-    """Return the host of an embedded environment."""
-    about = {**host_settings(env.settings), "restart": ["restart"], "halt": ["stop"], "environment": env.variables}
-    about |= {"services": list(env.settings.services), "argv": env.settings.services}
-    about["colours"] = {colour: free_port() for colour in colours_of(env.name, env.settings)}
-    about["nginx"] = [*NGINX, "-p", str(env.folder), "-c", str(env.folder / "nginx.conf")]
-    host = EmbeddedHost(env.folder, env.origin, **about)
-    env.to_close.callback(host.stop_all)
-    return host
 
 
 def colours_of(name: str, settings: Settings) -> list[str]:

@@ -182,7 +182,7 @@ def test_a_later_release_on_any_host_is_a_problem(
 ) -> None:
     """It was seen on the first host alone."""
     here = environment()
-    here.hosts = Hosts("staging", embedded.host_of(here), ["a", "b"])
+    here.hosts = Hosts("staging", embedded.EmbeddedHost(here), ["a", "b"])
     found = {"a": {"tag": tags[0]}, "b": {"tag": tags[1]}}
     monkeypatch.setattr(here.hosts, "call", lambda name, verb, **arguments: found[name])
     monkeypatch.setattr(here, "stamps", lambda most: [])
@@ -315,7 +315,7 @@ def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(
     environment: Callable[..., Environment], work: Work, web: Web
 ) -> None:
     here = environment(origin=web.origin)
-    here.hosts = Hosts("staging", embedded.host_of(here))
+    here.hosts = Hosts("staging", embedded.EmbeddedHost(here))
     assert not here.runs("0.1.1")
     web.be("0.1.1")
     facts = {"commit": work.git("rev-parse", "HEAD"), "version": "0.1.1", "since": "now"}
@@ -382,7 +382,7 @@ def test_a_switch_starts_the_services_of_an_embedded_environment_from_the_new_fo
     code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
     settings = Settings(folder="api", services={"jobs": [sys.executable, "-c", code]})
     log, serves = tmp_path / "jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
-    host = embedded.host_of(serves)
+    host = embedded.EmbeddedHost(serves)
     serves.hosts, host.version_path, host.answers = Hosts("staging", host), "", lambda *_, **__: True
 
     def starts() -> list[str]:

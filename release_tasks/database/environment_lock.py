@@ -28,7 +28,7 @@ class EnvironmentLock:
     def __init__(self, where: str, dsn: str, folder: Path) -> None:
         self.where, self.dsn, self.folder = where, dsn, folder
         self._session: psycopg.Connection | None = None
-        self._files = ExitStack()
+        self._held = ExitStack()
 
     def hold(self, version: str) -> bool:
         """Hold it for the release `version`; return True if it was ours all along, False if it is ours only now.
@@ -41,15 +41,13 @@ class EnvironmentLock:
         self.give_up()
         who = f"{user()[:16]} on {platform.node()[:16]}"
         name = f"v{version} by {who} since {time.strftime('%d %b %H:%M:%SZ', time.gmtime())}"[:63]
-        try:
-            with as_refusals(self.where):
-                self._session = psycopg.connect(self.dsn, autocommit=True, application_name=name, **CLIENT)
-                self._lock(self._session)
+        with ExitStack() as held, as_refusals(self.where):
+            self._session = psycopg.connect(self.dsn, autocommit=True, application_name=name, **CLIENT)
+            held.callback(self._session.close)
+            self._lock(self._session)
             if self.folder.is_dir():  # held also where the line was cut, by a process that is stopped
-                self._files.enter_context(locked(self.folder / ".release-lock", f"release to {self.where}"))
-        except BaseException:
-            self.give_up()
-            raise
+                held.enter_context(locked(self.folder / ".release-lock", f"release to {self.where}"))
+            self._held = held.pop_all()
         return False
 
     def _lock(self, session: psycopg.Connection) -> None:
@@ -66,10 +64,8 @@ class EnvironmentLock:
 
     def give_up(self) -> None:
         """Let others have it."""
-        self._files.close()
-        if self._session:
-            self._session.close()
-            self._session = None
+        self._held.close()
+        self._session = None
 
 
 def pooler_problems(connection: psycopg.Connection, where: str) -> list[Problem]:

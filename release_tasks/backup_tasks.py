@@ -2,19 +2,17 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psycopg import Error, conninfo
-
 from release_tasks import embedded, screen, suites
 from release_tasks.config import project_root, settings_of
-from release_tasks.database import backup, restore
+from release_tasks.database import backup, programs, restore
 from release_tasks.embedded import environment_of
 from release_tasks.errors import Refused, refuse
-from release_tasks.masks import hide, mask
+from release_tasks.masks import mask
 from release_tasks.settings import Settings
 from release_tasks.values import dsn_problems
 from release_tasks.versions import version_here
@@ -65,11 +63,7 @@ def _target(into: str, root: Path, settings: Settings) -> Iterator[str]:
         with closing(embedded.open_environment(into, root, settings)) as environment:
             yield environment.dsn
         return
-    given = {}
-    with suppress(Error):
-        given = conninfo.conninfo_to_dict(into)
-        hide(str(given.get("password") or ""))
-    if not given.get("dbname"):
-        raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
     refuse(dsn_problems("--into", into))
+    if not programs.variables(into)["PGDATABASE"]:
+        raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
     yield into

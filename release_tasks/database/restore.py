@@ -49,10 +49,7 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
         summary = str(taken.verified["summary"])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
-            try:
-                process.run(argv, cwd=environment.root, timeout=settings.timeout, supervised=True)
-            except Refused as no:
-                raise Refused(f"{taken.folder} is verified, but backup.then failed: {no}", shlex.join(argv)) from None
+            process.run(argv, cwd=environment.root, timeout=settings.timeout, supervised=True)
             taken.mark_verified(summary, settings.then)
         backup.prune(environment)  # which may take this one, where it is an old one
     return summary
@@ -108,13 +105,9 @@ def check_target(dsn: str, over: str, again: str) -> bool:
         if there and over != name:
             what = f"The database {name} is there already, and --over names {over or 'nothing'}."
             raise Refused(what, f"{again} --over {shlex.quote(name)}   # it is then kept under another name")
-        try:
-            with admin.transaction(force_rollback=True):
-                if there:
-                    admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(_suffixed(name, "_before"))))
-        except errors.ObjectInUse as error:  # PostgreSQL has waited for five seconds
-            what = f"{error.diag.message_primary}: {error.diag.message_detail}"
-            raise Refused(what, "End what runs there (select * from pg_stat_activity), then run again.") from None
+        if there:
+            with admin.transaction(force_rollback=True):  # where somebody is connected, PostgreSQL waits for 5 seconds
+                admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(_suffixed(name, "_before"))))
     return there
 
 

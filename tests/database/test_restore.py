@@ -199,9 +199,7 @@ def test_a_database_that_cannot_be_renamed_is_known_before_anything_is_loaded(
     execute(admin, "create database target")
     with (
         psycopg.connect(target, application_name="the web app"),
-        pytest.raises(
-            Refused, match=r"^database \"target\" is being accessed by other users: There is 1 other session"
-        ),
+        pytest.raises(Refused, match=r"^The database refuses: database \"target\" is being accessed by other users$"),
     ):
         restored(taken, target, over="target")
     execute(admin, "create role backup_poor login createdb createrole password 'poor'")
@@ -449,7 +447,7 @@ def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(
     assert "--into names no database" in refused("--from", taken.name)
     assert "no environment 'nowhere'" in refused("--from", taken.name, "--into", "nowhere")
     assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://127.0.0.1")
-    assert "--into is no URL that names a database" in refused("--from", taken.name, "--into", "postgresql://[")
+    assert "--into: the URL is ambiguous" in refused("--from", taken.name, "--into", "postgresql://[")
     ambiguous = refused("--from", taken.name, "--into", "postgresql://app:x@open-sesame@127.0.0.1/target")
     assert "--into: the URL is ambiguous" in ambiguous and "sesame" not in ambiguous
     damaged = make(environment_at("", little), 1, damaged=True)

@@ -12,7 +12,7 @@ from semver import Version
 
 from release_tasks import screen, versions
 from release_tasks.config import project_root, settings_of
-from release_tasks.database import apply, drift, pack, programs, proof, psql, restore, scratch
+from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.structure import MISSING
 from release_tasks.embedded import environment_of
@@ -66,8 +66,7 @@ def _live_tag(env: Environment) -> str:
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
     """Return which objects are not there though the ledger has every file that makes them."""
-    where = environment.name
-    missing = drift.missing(environment.dsn, where, files, environment.root, environment.settings)
+    where, missing = environment.name, apply.missing_in(environment, files)
     hint = f"{_apply_again(where)}   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
 
@@ -85,7 +84,7 @@ def proof_of(
     """
     key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
     kinds = ["rows"] if dsn else ["rows", "proof"]
-    paths = [drift.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
+    paths = [scratch.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
     for path in paths if remembered else ():
         if path.exists():
             return PROOF.validate_json(path.read_bytes())
@@ -176,7 +175,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
             whose, files = pack_there(env, git, "" if where == "dev" else _live_tag(env), connection)
         switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
-        differences = drift.drift_of(env.dsn, where, files, root, settings)
+        differences = apply.drift(env, files)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]
     here = programs.major_of(programs.find_bin(there))
     if as_json:

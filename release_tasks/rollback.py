@@ -6,7 +6,7 @@ from typing import Any
 
 from release_tasks import embedded, lines, screen
 from release_tasks.command_line import again
-from release_tasks.database import drift
+from release_tasks.database import scratch
 from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
@@ -100,7 +100,7 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
             return
         try:
             old, new = (pack_at(git, ref, env.settings) for ref in refs)
-            for each in drift.shifts(old, new, env.root, env.settings) if old != new else []:
+            for each in scratch.shifts(old, new, env.root, env.settings) if old != new else []:
                 if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"
                     yield f"The DDL up to {newest} {did} what {tag} may need: {each}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from release_tasks import ddl, embedded, screen
 from release_tasks.config import project_root, settings_of
-from release_tasks.database import apply, drift
+from release_tasks.database import apply
 from release_tasks.errors import Refused
 from release_tasks.git import Git
 from release_tasks.release_lock import FREE, ReleaseLock
@@ -80,7 +80,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
             _, pack = ddl.pack_there(env, git, tag, connection)
             row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
         with screen.busy(f"Comparing {name} with a scratch server"):
-            found = drift.drift_of(env.dsn, name, pack, git.root, settings)
+            found = apply.drift(env, pack)
         row["drift"] = any(not settings.ddl.excepts(str(each)) for each in found)
 
 

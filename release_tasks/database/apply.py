@@ -1,4 +1,4 @@
-"""A DDL pack applied to a database, one release at a time: by psql, or by the application's own runner.
+"""A DDL pack and an environment: applied one release at a time, by psql or the application's own runner; drift.
 
 The ledger there makes "is this pack applied?" a look. A runner's word counts only when its objects are there.
 """
@@ -13,13 +13,16 @@ from pathlib import Path
 from psycopg import Connection, errors
 
 from release_tasks import process
-from release_tasks.database import drift, psql
+from release_tasks.database import psql, scratch, structure
 from release_tasks.database.pack import DdlFile, pack_problems
+from release_tasks.database.structure import MISSING, Difference
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
 ATTEMPTS = 6  # of a pack that meets a lock or a deadlock, each after `lock_timeout`: half a minute in all
+# What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
+GRANTED_TO_MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
@@ -97,7 +100,7 @@ def _by_command(
     variables = environment.variables(version)
     variables["PGOPTIONS"] = psql.options(ddl, variables.get("PGOPTIONS", ""))
     warnings = run_command(pack, ddl, code / settings.folder, variables)
-    if missing := drift.missing(environment.dsn, environment.name, pack, environment.root, settings):
+    if missing := missing_in(environment, pack):
         names = listed((each.name for each in missing), most=5)
         lacking = f"of what they make {environment.name} lacks {len(missing)}: {names}"
         what = f"{shlex.join(ddl.command)} ended as if it had applied {len(pack)} files, but {lacking}."
@@ -113,3 +116,31 @@ def run_command(pack: Sequence[DdlFile], ddl: Ddl, folder: Path, variables: Mapp
         what = f"{shlex.join(ddl.command)} did not print {ddl.must_print!r} for {len(pack)} files, but: {ran.tail(3)}"
         raise Refused(what, "Run it by hand with --dry-run and compare with the order lock.")
     return [f"WARNING: {text}" for text in WARNING.findall(ran.output)]
+
+
+def drift(environment: Environment, pack: Sequence[DdlFile]) -> list[Difference]:
+    """Return each object of `environment` that differs from what `pack` makes, is missing, or is of no file.
+
+    The ledger is no drift, nor is a role that the pack does not make: another database of the server may use it.
+    """
+    ledger = environment.settings.ddl.ledger
+    with environment.connect() as connection:
+        major = connection.info.server_version // 10000
+        query = "select tableowner from pg_tables where format('%%s.%%s', schemaname, tablename) = %s"
+        ((role,),) = connection.execute(f"select coalesce(({query}), current_user)", [ledger]).fetchall()
+    made = scratch.made_by(pack, environment.root, environment.settings, major)
+    for name in made:  # who owns a table needs no grants, and has none in a dump
+        if name.startswith("acl "):
+            made[name] = [line for line in made[name] if not line.endswith(f" TO {role}")]
+    found = structure.read(environment.dsn, environment.name, role=role, without=ledger)
+    for name in found.keys() - made.keys():
+        is_ours = f"role {name.rpartition(' ')[2]}" in made and GRANTED_TO_MAKER not in found[name][0]
+        if name == f"schema {ledger.partition('.')[0]}" or (name.startswith(("role ", "membership ")) and not is_ours):
+            del found[name]
+    return structure.differences(made, found)
+
+
+def missing_in(environment: Environment, pack: Sequence[DdlFile]) -> list[Difference]:
+    """Return what `pack` makes and `environment` lacks, but for what the settings have a reason for."""
+    missing = [each for each in drift(environment, pack) if each.how == MISSING]
+    return [each for each in missing if not environment.settings.ddl.excepts(str(each))]

@@ -1,17 +1,26 @@
-"""A throw-away PostgreSQL: a whole server, for DDL packs make roles, and roles belong to the server."""
+"""A throw-away PostgreSQL, and what a DDL pack makes there from empty.
 
+It is a whole server, for packs make roles, and roles belong to the server.
+"""
+
+import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from psycopg import sql
 
-from release_tasks.database import programs
+from release_tasks.database import programs, psql, structure
+from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running, start
-from release_tasks.files import emptied, records_folder
+from release_tasks.database.structure import MISSING, Difference, Structure
+from release_tasks.errors import refuse
+from release_tasks.files import atomic_write, emptied, file_sha256, records_folder, sha256
 from release_tasks.machine import locked
+from release_tasks.settings import Settings
 
 TIMEOUT = 60.0  # seconds until the scratch server of another command has to be gone
 
@@ -47,3 +56,32 @@ def database(running: Running, name: str = "scratch") -> Iterator[str]:
             if roles := [sql.Identifier(role) for (role,) in set(connection.execute(query)) - before]:
                 for statement in ("drop owned by {} cascade", "drop role {}"):
                     connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(roles)))
+
+
+def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
+    """Return what `pack` makes, by psql, on a server of version `major` where this machine has that.
+
+    It is remembered for exactly these files. Raises `Refused` where the pack cannot be applied.
+    """
+    remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
+    if remembered.exists():
+        return dict(json.loads(remembered.read_text(encoding="utf-8")))
+    with server(root, major) as running, database(running, settings.app) as dsn:
+        refuse(psql.run_each(dsn, pack, settings.ddl)[1][:1])
+        made = structure.read(dsn)
+        made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
+    atomic_write(remembered, json.dumps(made).encode())
+    return made
+
+
+def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *more: object) -> Path:
+    """Return the file in which what is known of `pack` is kept; another one for any other file, server or layer."""
+    layer = [file_sha256(path) for path in sorted(Path(__file__).parent.glob("*.*"))]
+    key = [settings.app, *map(str, more), *layer, *(f"{file.sha256} {file.path}" for file in pack)]
+    return records_folder(root) / "cache" / f"{kind}-{sha256(chr(10).join(key).encode())[:16]}.json"
+
+
+def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
+    """Return what is new, changed or dropped in what the pack `new` makes. Raises `Refused` as `made_by` does."""
+    found = structure.differences(*(made_by(pack, root, settings) for pack in (old, new)))
+    return [replace(each, how="dropped") if each.how == MISSING else each for each in found]

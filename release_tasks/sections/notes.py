@@ -9,7 +9,7 @@ from string import Template
 from release_tasks import ddl
 from release_tasks.checks import document
 from release_tasks.commits import commit_step, harmless, history, lines_of
-from release_tasks.database import drift
+from release_tasks.database import scratch
 from release_tasks.database.pack import DdlFile, changes, recorded
 from release_tasks.errors import Problem, Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
@@ -171,7 +171,7 @@ def database_changes(release: Release, since: str | None) -> list[str]:
 def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
     """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
     try:
-        return [str(shift) for shift in drift.shifts(before, now, release.root, release.settings)]
+        return [str(shift) for shift in scratch.shifts(before, now, release.root, release.settings)]
     except Refused as no:
         return [f"the objects of the two packs cannot be compared: {no}"]
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ import pytest
 from psycopg import Connection
 
 from release_tasks import ddl
-from release_tasks.database import apply, drift, programs, scratch
+from release_tasks.database import apply, programs, scratch
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
@@ -65,8 +66,7 @@ def live(environment: Environment) -> Iterator[Connection]:
 
 
 def names(environment: Environment, dsn: str = "") -> list[str]:
-    found = drift.drift_of(dsn or environment.dsn, "production", PACK, environment.root, environment.settings)
-    return [f"{each.name} {each.how}" for each in found]
+    return [f"{each.name} {each.how}" for each in apply.drift(replace(environment, dsn=dsn or environment.dsn), PACK)]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_shifts_are_named_with_the_lines_that_differ(tmp_path: Path) -> None:
         for event, of in (("ddl_command_end", "table t"), ("sql_drop", "all tables"))
     )
     before, now = ([DdlFile(f"ddl/{name}.sql", text.encode()) for name, text in files.items()] for files in (old, new))
-    assert [str(shift) for shift in drift.shifts(before, now, tmp_path, Settings())] == [
+    assert [str(shift) for shift in scratch.shifts(before, now, tmp_path, Settings())] == [
         "event-trigger e is changed: - CREATE EVENT TRIGGER e ON ddl_command_end; + CREATE EVENT TRIGGER e ON sql_drop",
         "publication p is changed: - CREATE PUBLICATION p WITH (publish = 'insert, update, delete, truncate'); "
         "+ CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate')",
@@ -147,22 +147,22 @@ def test_shifts_are_named_with_the_lines_that_differ(tmp_path: Path) -> None:
         "table public.late is new",
         "table public.t is changed: - n integer; + n bigint",
     ]
-    assert drift.shifts(now, now[::1], tmp_path, Settings()) == []
+    assert scratch.shifts(now, now[::1], tmp_path, Settings()) == []
     with pytest.raises(Refused, match=r"ddl/00_a\.sql, line 2"):
-        drift.shifts([], [DdlFile("ddl/00_a.sql", b"\nselect nothing from nowhere;")], tmp_path, Settings())
+        scratch.shifts([], [DdlFile("ddl/00_a.sql", b"\nselect nothing from nowhere;")], tmp_path, Settings())
 
 
 def test_what_a_pack_makes_is_remembered_for_exactly_these_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = [DdlFile("ddl/a.sql", b"create schema s;"), DdlFile("ddl/b.sql", b"\n\ncreate view s.v as select 1 as a;")]
-    made = drift.made_by(pack, tmp_path, Settings())
+    made = scratch.made_by(pack, tmp_path, Settings())
     assert list(made) == ["schema s", "view s.v"]
     with monkeypatch.context() as patch:
         patch.setattr(scratch, "server", None)
-        assert drift.made_by(pack, tmp_path, Settings()) == made
+        assert scratch.made_by(pack, tmp_path, Settings()) == made
     with pytest.raises(Refused, match=r'ddl/b\.sql, line 3: schema "s" does not exist'):
-        drift.made_by(pack[::-1], tmp_path, Settings())
+        scratch.made_by(pack[::-1], tmp_path, Settings())
     assert len(list((tmp_path / ".release" / "cache").iterdir())) == 1
 
 

@@ -1,16 +1,15 @@
 """The DDL pack and the environments: applied there, and the tasks `ddl.validate`, `ddl.apply` and `ddl.drift`."""
 
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psycopg import Connection
 from pydantic import TypeAdapter
 from semver import Version
 
-from release_tasks import screen, versions
+from release_tasks import command_line, screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
@@ -24,6 +23,7 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 PROOF = TypeAdapter(proof.Proof)
+HERE = "the working tree"
 NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
 
 
@@ -35,33 +35,29 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_at(git, "HEAD", settings)
 
 
-def pack_there(env: Environment, git: Git, live: str, connection: Connection) -> tuple[str, list[DdlFile]]:
+def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
     """Return whose pack `env` should have, with that pack.
 
-    It is that of the tag `live`, or of a later release that was applied, or HEAD's where exactly that was applied last.
-    A rollback undoes no DDL. On dev, and where no release of ours has been, the pack is that of `pack_for`. Raises
-    `Refused` where the tag that is live is not here.
+    It is that of the tag that is live, or of a later release that was applied, or HEAD's where exactly that was applied
+    last: a rollback undoes no DDL. On dev, and where no release of ours has been, the pack is that of `pack_for`.
+    Raises `Refused` where the tag that is live is not here.
     """
+    head = pack_for(env.name, git.root, env.settings)
+    if env.name == "dev":
+        return HERE, head
+    live = next((each.tag for each in env.hosts.try_status().values() if each.tag), "")
     version = env.settings.version_of(live)
     if version and not git.commit_named(f"refs/tags/{live}"):
         raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
-    applied, head = apply.last_version(connection, env.settings.ddl), pack_for(env.name, git.root, env.settings)
+    applied, entered = apply.last_applied(env)
     releases = [each for each in (version, applied) if each and not versions.version_problems(each)]
     tags = [env.settings.tag_of(each) for each in sorted(releases, key=Version.parse)]
     here = [tag for tag in tags if git.commit_named(f"refs/tags/{tag}")]
-    if env.name == "dev" or not here:
-        return "the working tree" if env.name == "dev" else "HEAD", head
-    released = pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
-    if head != released and apply.is_last(connection, head, env.settings.ddl):
+    if not here:
         return "HEAD", head
-    return here[-1], released
-
-
-def _live_tag(env: Environment) -> str:
-    """Return what is live, "" for nothing, or where no host can be reached: the ledger says enough then."""
-    with suppress(Refused):
-        return next((host.tag for host in env.hosts.try_status().values() if host.tag), "")
-    return ""
+    released = pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
+    by_hand = head != released and applied and entered == {(file.path, file.sha256) for file in head}
+    return ("HEAD", head) if by_hand else (here[-1], released)
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -133,9 +129,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
         raise Refused(what, f"git status {settings.ddl.folder}")
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
-        with environment.connect() as connection:
-            missing = apply.unapplied(connection, files, settings.ddl)
-            last = apply.last_version(connection, settings.ddl)
+        missing, (last, _) = apply.unapplied(environment, files), apply.last_applied(environment)
         if where != "dev" and versions.is_version(version) and versions.is_later_release(last, version):
             what = f"{where.capitalize()} has the DDL pack of {last}; the one here is that of {version}, an older one."
             raise Refused(what, f"git switch --detach {settings.tag_of(last)}   # whose pack it has")
@@ -148,9 +142,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             screen.say(f"-- Would apply {counted(len(files), 'file')} to {where}; {len(missing)} new or changed.")
         elif where == "production" and not yes:
             what = f"Production lacks {len(missing)} of {counted(len(files), 'file')}; this would take no backup first."
-            apply_all = f"inv ddl.apply --env production{' --again' if again else ''} --yes"
-            fix = f"{apply_all}   # or inv deploy.production, which takes a backup first"
-            raise Refused(what, fix)
+            raise Refused(what, f"{command_line.again(yes=True)}   # or inv deploy.production, which takes one first")
         else:
             environment.lock.hold(version)
             environment.install(root)
@@ -171,9 +163,8 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         closing(Git.open(root, settings.remote)) as git,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        with env.connect() as connection:
-            whose, files = pack_there(env, git, "" if where == "dev" else _live_tag(env), connection)
-        switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
+        whose, files = pack_there(env, git)
+        switch = "" if whose in (HERE, "HEAD") else f"git switch --detach {whose} && "
         there = programs.server_major(env.dsn, where)
         differences = apply.drift(env, files)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]

@@ -157,9 +157,7 @@ def serve(environment: Environment) -> None:
     elif not environment.is_served:
         environment.install(root)
         pack = pack_in(root, settings)
-        with environment.connect() as connection:
-            missing = apply.unapplied(connection, pack, settings.ddl)
-        if missing:
+        if apply.unapplied(environment, pack):
             apply.apply(environment, pack, root, "dev")
         environment.is_served = True
         variables = {**os.environ, **environment.variables(version_here(root))}

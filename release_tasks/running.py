@@ -75,10 +75,9 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         row["colour"] = ", ".join(dict.fromkeys(seen.colour for seen in looks.values() if seen.colour))
         if stamp := env.last_stamp():
             row["stamped"] = f"{stamp[0]} at {stamp[1].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-        with env.connect() as connection:
-            row["ddl"] = apply.last_version(connection, settings.ddl)
-            _, pack = ddl.pack_there(env, git, tag, connection)
-            row["unapplied"] = len(apply.unapplied(connection, pack, settings.ddl))
+        row["ddl"] = apply.last_applied(env)[0]
+        _, pack = ddl.pack_there(env, git)
+        row["unapplied"] = len(apply.unapplied(env, pack))
         with screen.busy(f"Comparing {name} with a scratch server"):
             found = apply.drift(env, pack)
         row["drift"] = any(not settings.ddl.excepts(str(each)) for each in found)

@@ -73,7 +73,7 @@ def test_code_that_no_release_has_put_there_is_shown_as_it_is(
     by_hand = work.root / "srv" / "by-hand"
     by_hand.mkdir(parents=True)
     point_link(by_hand.parent / "current", by_hand)
-    monkeypatch.setattr(running.apply, "last_version", lambda *_: "0.1.0")
+    monkeypatch.setattr(running.apply, "last_applied", lambda *_: ("0.1.0", set()))
     row: dict[str, Any] = {}
     running._look(row, "production", release.git, release.settings)
     assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"] is True

@@ -26,33 +26,30 @@ GRANTED_TO_MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
 
 
-def applied(connection: Connection, ddl: Ddl) -> list[tuple[str, str, str]]:
+def applied(environment: Environment) -> list[tuple[str, str, str]]:
     """Return path, SHA-256 and version of each file that was applied to its end, the last one last."""
-    if connection.execute("select to_regclass(%s)", [ddl.ledger]).fetchone() == (None,):
-        return []
-    try:
-        return connection.execute(f"select file, sha256, version from {ddl.ledger} order by applied_at").fetchall()
-    except errors.UndefinedColumn:
-        what = f"{ddl.ledger} is another table, no ledger: it lacks file, sha256, version or applied_at."
-        raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
+    ledger = environment.settings.ddl.ledger
+    with environment.connect() as connection:
+        if connection.execute("select to_regclass(%s)", [ledger]).fetchone() == (None,):
+            return []
+        try:
+            return connection.execute(f"select file, sha256, version from {ledger} order by applied_at").fetchall()
+        except errors.UndefinedColumn:
+            what = f"{ledger} is another table, no ledger: it lacks file, sha256, version or applied_at."
+            raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
 
 
-def unapplied(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> list[DdlFile]:
+def unapplied(environment: Environment, pack: Iterable[DdlFile]) -> list[DdlFile]:
     """Return the files that were not applied to their end with their present content, in order."""
-    entered = {(path, sha256) for path, sha256, _ in applied(connection, ddl)}
+    entered = {(path, sha256) for path, sha256, _ in applied(environment)}
     return [file for file in pack if (file.path, file.sha256) not in entered]
 
 
-def last_version(connection: Connection, ddl: Ddl) -> str:
-    """Return the version for which a file was applied last, "" where the ledger has none."""
-    return next((version or "" for *_, version in reversed(applied(connection, ddl))), "")
-
-
-def is_last(connection: Connection, pack: Iterable[DdlFile], ddl: Ddl) -> bool:
-    """Tell whether the files of the last version in the ledger are those of `pack`, no more and no less."""
-    last = last_version(connection, ddl)
-    entered = {(path, sha256) for path, sha256, version in applied(connection, ddl) if version == last}
-    return bool(last) and entered == {(file.path, file.sha256) for file in pack}
+def last_applied(environment: Environment) -> tuple[str, set[tuple[str, str]]]:
+    """Return the version for which a file was applied last, "" for none, with path and SHA-256 of all its files."""
+    rows = applied(environment)
+    last = rows[-1][2] or "" if rows else ""  # a ledger of somebody else's may have none
+    return last, {(path, sha256) for path, sha256, version in rows if version == last}
 
 
 def server_problems(connection: Connection, where: str) -> list[Problem]:
@@ -85,8 +82,7 @@ def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) ->
         if not ran.can_be_retried or attempt == ATTEMPTS - 1:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
-    if ran.problem:
-        refuse([ran.problem])
+    refuse(ran.problems)
     return ran.warnings
 
 

@@ -36,7 +36,7 @@ class Ran:
     applied: list[str]
     warnings: list[str]
     failed: str = ""
-    problem: Problem | None = None
+    problems: tuple[Problem, ...] = ()
     can_be_retried: bool = False
 
 
@@ -99,12 +99,12 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
             return Ran(begun, warnings)
         what = f"{lost[0]} leaves a transaction open, or the database by \\connect: nothing from it on was kept."
         problem = Problem(what, f"Fix {lost[0]}.")
-        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], problem)
+        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], (problem,))
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
-    return Ran(begun[:-1], warnings, file, problem, error["state"] in RETRIED)
+    return Ran(begun[:-1], warnings, file, (problem,), error["state"] in RETRIED)
 
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
@@ -134,7 +134,6 @@ def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tu
     while rest:
         ran = run(dsn, rest, ours, "proof", "the scratch server", watch)
         warnings += ran.warnings
+        failed += ran.problems
         rest = rest[len(ran.applied) + 1 :] if ran.failed else []
-        if ran.problem:
-            failed.append(ran.problem)
     return warnings, failed

@@ -69,8 +69,7 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
 
 def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
     """Return the files of this release's pack that the ledger of `env` does not have as they are."""
-    with env.connect() as connection:
-        return apply.unapplied(connection, release.pack, release.settings.ddl)
+    return apply.unapplied(env, release.pack)
 
 
 @until_live

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def command(dsn: str = "", count: str = "len(files)", more: str = "") -> dict[st
 
 
 def unapplied(work: Work, connection: psycopg.Connection) -> list[str]:
-    return [file.name for file in apply.unapplied(connection, pack(work), Ddl())]
+    return [file.name for file in entered_not(connection, *pack(work))]
 
 
 def tables(connection: psycopg.Connection) -> list[str]:
@@ -269,7 +270,11 @@ A, B, C = (DdlFile(f"ddl/{name}.sql", name.encode()) for name in ("00_a", "01_b"
 
 
 def entered_not(connection: psycopg.Connection, *files: DdlFile) -> list[DdlFile]:
-    return apply.unapplied(connection, list(files), Ddl())
+    class Connected(Environment):
+        def connect(self) -> AbstractContextManager[psycopg.Connection]:
+            return nullcontext(connection)
+
+    return apply.unapplied(Connected("staging", Settings(), Path(), "", "", Path(), None), files)
 
 
 def rows(connection: psycopg.Connection, query: str) -> list[tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 dump/           by pg_dump, in directory format
 roles.sql       by pg_dumpall: the roles of the server, without passwords
-database.sql    by pg_restore: the database itself, with encoding, locale, owner, grants, settings
 backup.json     when, by whom, for which release, and the rows of each table in the dump's own snapshot
 SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
@@ -27,7 +26,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Backup as Settings
 
-DUMP, ROLES, DATABASE = "dump", "roles.sql", "database.sql"
+DUMP, ROLES = "dump", "roles.sql"
 FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
 INCOMPLETE = ".incomplete"
 
@@ -102,7 +101,7 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
 
 
 def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
-    """Write dump, roles and database of `dsn` into `folder`; `about` is for which release."""
+    """Write dump and roles of `dsn` into `folder`; `about` is for which release."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
         how: dict[str, Any] = {"major": major, "timeout": settings.timeout}
@@ -114,8 +113,6 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         programs.run("pg_dump", dsn, *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}", **how)
         no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
         programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
-        itself = ("--create", "--schema=")  # of no schema: only what it prints of the database itself is left
-        programs.run("pg_restore", dsn, *itself, f"--file={folder / DATABASE}", folder / DUMP, **how)
         whose = {"folder": folder, "database": connection.info.dbname, "server": major, "by": programs.who()}
         return Backup(**whose, rows=rows(connection), at=datetime.now(UTC), **about)
 

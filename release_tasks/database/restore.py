@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -125,7 +126,10 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
     """
     name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
-        create, properties = _database_statements(taken, sql.Identifier(name).as_string(admin))
+        dump, major = taken.folder / backup.DUMP, max(admin.info.server_version // 10000, taken.server)
+        run = partial(programs.run, "pg_restore", dsn, dump, major=major, timeout=settings.timeout)
+        itself = run("--create", "--schema=", "--file=-").stdout  # of no schema: of the database, and nothing in it
+        create, properties = _database_statements(itself, sql.Identifier(name).as_string(admin))
         admin.execute(DROP.format(sql.Identifier(name)))
         roles = _make_roles(admin, (taken.folder / backup.ROLES).read_text(encoding="utf-8"))
         try:
@@ -134,9 +138,7 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
             if not any_locale:
                 raise
             admin.execute(re.sub(r" (?:LOCALE|LC_).*;", " LOCALE = 'C';", create).encode())
-        argv = ("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=")
-        major = max(admin.info.server_version // 10000, taken.server)
-        programs.run("pg_restore", dsn, *argv, taken.folder / backup.DUMP, major=major, timeout=settings.timeout)
+        run("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=")
         with programs.connect(dsn, timeout=settings.timeout) as connection:
             found = backup.rows(connection)
             refuse(
@@ -150,9 +152,8 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
     return roles
 
 
-def _database_statements(taken: Backup, name: str) -> tuple[str, str]:
-    """Return what makes the dumped database, called `name` (quoted), and what gives it owner, grants and settings."""
-    text = (taken.folder / backup.DATABASE).read_text(encoding="utf-8")
+def _database_statements(text: str, name: str) -> tuple[str, str]:
+    """Return of pg_restore's `text` what makes the database, as `name` (quoted), and what gives it all that it has."""
     text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
     text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
     before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)

@@ -104,7 +104,7 @@ def _has_a_backup(little: World) -> None:
     assert subprocess.run([pg_restore, "--list", facts.parent / "dump"], capture_output=True).returncode == 0
     assert "0 tables and 0 rows are the same" in (facts.parent / "verified.json").read_text()  # a first release
     kept = sorted(path.name for path in (little.evidence / "data/checks/backup" / facts.parent.name).iterdir())
-    assert kept == ["SHA256SUMS", "backup.json", "database.sql", "roles.sql", "verified.json"]
+    assert kept == ["SHA256SUMS", "backup.json", "roles.sql", "verified.json"]
 
 
 def _has_evidence(little: World) -> None:

@@ -154,6 +154,8 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
 
 def _database_statements(text: str, name: str) -> tuple[str, str]:
     """Return of pg_restore's `text` what makes the database, as `name` (quoted), and what gives it all that it has."""
+    if "\ufffd" in text:  # which stands for what is no UTF-8
+        raise Refused("What the backup says of the database itself is no UTF-8 text, and cannot be restored as it was.")
     text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
     text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
     before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)

@@ -359,6 +359,16 @@ def test_names_may_be_as_odd_as_postgresql_allows(admin: str, tmp_path: Path) ->
     assert execute(target, "show app.title") == [("%s {database} \\",)]
 
 
+def test_a_setting_that_is_no_utf_8_is_refused_rather_than_changed(target: str, admin: str, tmp_path: Path) -> None:
+    execute(admin, "create database latin template template0 encoding latin1")
+    latin = conninfo.make_conninfo(target, dbname="latin")
+    execute(latin, "alter database latin set app.title = E'Gr\\xf6\\xdfe'")
+    taken = backup.take(environment_at(latin, tmp_path), "")
+    with pytest.raises(Refused, match=r"target is as it was: .*no UTF-8 text"):
+        restored(taken, target)
+    assert databases(admin) == ["latin"]
+
+
 def test_a_database_in_a_tablespace_comes_back_in_the_default_one(target: str, admin: str, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tmp_path) as space:
         if os.geteuid() == 0:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
 from semver import Version
 
 from release_tasks import command_line, screen, versions
@@ -22,7 +21,6 @@ from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 
-PROOF = TypeAdapter(proof.Proof)
 HERE = "the working tree"
 NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
 
@@ -83,13 +81,13 @@ def proof_of(
     paths = [scratch.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
     for path in paths if remembered else ():
         if path.exists():
-            return PROOF.validate_json(path.read_bytes())
+            return proof.Proof.model_validate_json(path.read_bytes())
     copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
     major = programs.server_major(dsn) if dsn else None
     with screen.busy("Proving the DDL pack"), scratch.server(root, major) as running:
-        proved = proof.prove(files, last, settings.ddl, settings.app, running, copy)
+        proved = proof.prove(files, last, settings, running, copy)
     if not proved.problems:
-        atomic_write(paths[-1], PROOF.dump_json(proved))
+        atomic_write(paths[-1], proved.model_dump_json().encode())
     return proved
 
 
@@ -106,7 +104,7 @@ def validate(config: Any, as_json: bool) -> None:
         last = release.pack_of(since)
     proved = proof.Proof(problems=problems) if problems else proof_of(files, last, root, settings, remembered=False)
     if as_json:
-        screen.as_json({"over": since, **asdict(proved)})
+        screen.as_json({"over": since, **proved.model_dump()})
     elif proved.files:
         screen.say(f"{proved}{f' ({since})' if since else '; there is no release before, so no upgrade to prove'}.")
     done = [f"{path} {each}." for path, does in proved.files.items() for each in does]

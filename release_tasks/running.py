@@ -91,8 +91,10 @@ def history(config: Any, where: str, as_json: bool) -> None:
     with embedded.environment_of(config, where) as env:
         looks = {} if where == "dev" else env.hosts.try_status()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]
-        stamps = [(version, at.astimezone(UTC)) for version, at in env.stamps(50)]
-        rows += [{"at": f"{at:%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"} for version, at in stamps]
+        rows += [
+            {"at": f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}", "what": f"stamped {version}"}
+            for version, at in env.stamps(50)
+        ]
     unreached = [{"what": each.problem} for each in looks.values() if each.problem]
     rows = sorted(rows, key=itemgetter("at")) + unreached
     rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]

@@ -6,15 +6,17 @@ counted and hashed before and after.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from release_tasks.database import programs, psql, scratch, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.database.structure import NEW, Structure
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
-from release_tasks.settings import Ddl
+from release_tasks.settings import Ddl, Settings
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
@@ -23,26 +25,26 @@ ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.col
 GONE_BACK = """select name, next, now from release_proof.was join pg_sequence on seqrelid = to_regclass(name),
   release_proof.next(seqrelid) as now where (next - now) * seqincrement > 0 order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
+Copy = Callable[[str], None]  # fills a database, given by its DSN, with real rows
 LOSES = ("changes rows of", "empties", "drops")  # of what a file does: what takes rows or values
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
 RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
 
 
-@dataclass
-class Proof:
+class Proof(BaseModel):
     """The outcome: `problems` block, `notes` do not, `excepted` would but for a reason in the settings.
 
     `files` is path → what the file does to tables of the last release, as "locks public.t"; `rows` are real ones.
     """
 
-    files: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, list[str]] = {}
     server: int = 0
-    passes: list[str] = field(default_factory=list)
+    passes: list[str] = []
     rows: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    excepted: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = []
+    notes: list[str] = []
+    excepted: dict[str, str] = {}
 
     def __str__(self) -> str:
         passes = ", ".join(self.passes).lower() or "not proved"
@@ -68,19 +70,10 @@ class Proof:
 
 
 def prove(
-    pack: Sequence[DdlFile],
-    last: Sequence[DdlFile],
-    ddl: Ddl,
-    app: str,
-    running: Running,
-    copy: Callable[[str], None] | None = None,
+    pack: Sequence[DdlFile], last: Sequence[DdlFile], settings: Settings, running: Running, copy: Copy | None = None
 ) -> Proof:
-    """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`.
-
-    `copy` fills a database, given by its DSN, with real rows; None where there are none. A pass that fails does not
-    keep the others from being made, unless it is the first.
-    """
-    proof, made = Proof({file.path: [] for file in pack}), Structure()
+    """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`."""
+    ddl, app, proof, made = settings.ddl, settings.app, Proof(files={file.path: [] for file in pack}), Structure()
     proof.notes += [f"{file.path} is empty." for file in pack if not file.content.strip()]
     with scratch.database(running, app) as dsn:
         with proof.one_pass("From empty", ddl):

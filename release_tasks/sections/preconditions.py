@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -215,7 +214,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     last, pack = release.last(), release.pack
     release.only_in_a_run()
     proved = ddl.proof_of(pack, release.pack_of(last), release.root, release.settings, release.environment("dev").dsn)
-    release.keep_check("ddl-proof", over=last, **asdict(proved))
+    release.keep_check("ddl-proof", over=last, **proved.model_dump())
     refuse(proved.problems)
     return f"{proved}{proved.exceptions}"
 

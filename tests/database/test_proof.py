@@ -34,7 +34,9 @@ def prove(server: Running) -> Prove:
     """Return what proves a pack (name → text) over that of the last release, with the settings of `ddl`."""
 
     def prove(now: dict[str, str], last: dict[str, str] | None = None, real: str = "", **settings: Any) -> Proof:
-        return proof.prove(pack_of(now), pack_of(last or {}), Ddl(**settings), "proved", server, copy=copier(real))
+        return proof.prove(
+            pack_of(now), pack_of(last or {}), Settings(app="proved", ddl=Ddl(**settings)), server, copier(real)
+        )
 
     return prove
 
@@ -53,7 +55,7 @@ def test_every_pass_runs_on_every_server(every_server: Running, server: Running)
     with scratch.database(server, "real") as real:
         with psycopg.connect(real, autocommit=True) as connection:
             connection.execute("create table l (v int); insert into l values (1), (1)")
-        proved = proof.prove(pack_of(now), pack_of(PACK), Ddl(), "proved", every_server, copier(real))
+        proved = proof.prove(pack_of(now), pack_of(PACK), Settings(app="proved"), every_server, copier(real))
     again, over_rows = problems(proved)
     assert again.startswith('Applied again: ddl/03_p.sql, line 1: publication "p" already exists (SQLSTATE 42710).')
     assert over_rows == "Over real rows: values in table public.l change (ddl/02_l.sql)."
@@ -322,10 +324,10 @@ def test_real_rows_that_cannot_be_copied_are_a_problem_unless_there_is_a_reason(
     def refuse(dsn: str) -> None:
         raise Refused("the extension postgis is not here.")
 
-    found = proof.prove(pack_of(PACK), [], Ddl(), "proved", server, copy=refuse)
+    found = proof.prove(pack_of(PACK), [], Settings(app="proved"), server, refuse)
     assert problems(found) == ["Over real rows: the extension postgis is not here."]
-    excepting = Ddl(exceptions={"rows: the extension": "no map here"})
-    assert problems(proof.prove(pack_of(PACK), [], excepting, "proved", server, copy=refuse)) == []
+    excepting = Settings(app="proved", ddl=Ddl(exceptions={"rows: the extension": "no map here"}))
+    assert problems(proof.prove(pack_of(PACK), [], excepting, server, refuse)) == []
 
 
 # Roles and exceptions

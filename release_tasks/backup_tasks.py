@@ -1,6 +1,5 @@
 """`inv backup.take` and `inv backup.restore`: the commands, and what they print."""
 
-import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -46,13 +45,12 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
         screen.say(f"{chosen.name} was never verified: only now its rows are compared with those that it should have.")
     with _target(into, root, settings) as dsn:
         into = mask(into)
-        again = shlex.join(["inv", "backup.restore", "--from", str(from_), "--into", into])
         with screen.busy(f"Restoring {chosen.name} into {into}"):
             if config.run.dry:
-                restore.check_target(dsn, over or "", again)
+                restore.check_target(dsn, over or "")
                 done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]
             else:
-                done = restore.restore(chosen, dsn, settings.backup, over or "", again)
+                done = restore.restore(chosen, dsn, settings.backup, over or "")
     screen.say("\n".join(done))
 
 

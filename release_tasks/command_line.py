@@ -61,7 +61,7 @@ def again(instead: str = "", **options: Any) -> str:
     for task, own in given:
         words.append(task)
         for name, value in own.items():
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            words += [f"--{name.rstrip('_').replace('_', '-')}", *([] if value is True else [str(value)])]
     return " ".join(f'"{word}"' if word == "…" else shlex.quote(word) for word in words)
 
 

@@ -72,13 +72,8 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
         refuse(server_problems(connection, where))
         if ddl.command:
             return _by_command(connection, environment, pack, code, version)
-    return _by_psql(environment, pack, version)
-
-
-def _by_psql(environment: Environment, pack: Sequence[DdlFile], version: str) -> list[str]:
-    """Apply `pack`, and again where it meets a lock or a deadlock: a pack can be applied twice."""
-    for attempt in range(ATTEMPTS):
-        ran = psql.run(environment.dsn, pack, environment.settings.ddl, version, environment.name)
+    for attempt in range(ATTEMPTS):  # a pack can be applied twice
+        ran = psql.run(environment.dsn, pack, ddl, version, where)
         if not ran.can_be_retried or attempt == ATTEMPTS - 1:
             break
         time.sleep(random.uniform(0.1, 0.3) * 2**attempt)

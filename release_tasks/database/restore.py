@@ -1,7 +1,6 @@
 """Restoring a backup: on a scratch server, so that it counts; or beside a database, whose name it then takes."""
 
 import re
-import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +11,7 @@ import psycopg
 from psycopg import conninfo, errors, sql
 
 from release_tasks import process
+from release_tasks.command_line import again
 from release_tasks.database import backup, programs, scratch
 from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
@@ -67,12 +67,9 @@ def copy(source: str, target: str, settings: Settings) -> None:
         _load(backup.dump(source, Path(folder), settings), target, settings, any_locale=True)
 
 
-def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str) -> list[str]:
-    """Restore `chosen` beside the database `dsn`, then give it that name; what was there is kept under another.
-
-    `over` and `again` are as in `check_target`. Return what was done. Raises `Refused`; the database is then as it was.
-    """
-    there = check_target(dsn, over, again)
+def restore(chosen: Backup, dsn: str, settings: Settings, over: str) -> list[str]:
+    """Restore `chosen` beside the database `dsn`, then give it that name. Return what was done; raises `Refused`."""
+    there = check_target(dsn, over)
     name = programs.variables(dsn)["PGDATABASE"]
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
     beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
@@ -95,17 +92,14 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, again: str)
     return done + [f"Made the role {role}, without a password." for role in roles]
 
 
-def check_target(dsn: str, over: str, again: str) -> bool:
-    """Return whether the database `dsn` is there; `again` is the command for hints.
-
-    Raises `Refused` where it is, and `over` is not its name, or PostgreSQL would not rename it.
-    """
+def check_target(dsn: str, over: str) -> bool:
+    """Return whether `dsn` is there. Raises `Refused` where `over` is not its name, or it could not be renamed."""
     name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn)) as admin:
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
         if there and over != name:
             what = f"The database {name} is there already, and --over names {over or 'nothing'}."
-            raise Refused(what, f"{again} --over {shlex.quote(name)}   # it is then kept under another name")
+            raise Refused(what, f"{again(over=name)}   # it is then kept under another name")
         if there:
             with admin.transaction(force_rollback=True):  # where somebody is connected, PostgreSQL waits for 5 seconds
                 admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(_suffixed(name, "_before"))))
@@ -120,10 +114,7 @@ def _other(dsn: str) -> str:
 
 
 def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False) -> list[str]:
-    """Make the database `dsn` and the missing roles, load `taken` and compare its rows. Return the roles made.
-
-    With `any_locale` the database gets the locale C where this machine lacks its own.
-    """
+    """Make `dsn` (with `any_locale` in C if need be) and missing roles, and load `taken`. Return the roles made."""
     name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
         dump, major = taken.folder / backup.DUMP, max(admin.info.server_version // 10000, taken.server)

@@ -48,10 +48,7 @@ http {{
 
 
 def open_environment(name: str, root: Path, settings: Settings) -> Environment:
-    """Return the environment `name`: as its settings say, or embedded, with its server running and nothing else.
-
-    An embedded one serves one command at a time, as it ends with it; the next command waits.
-    """
+    """Return the environment `name`; of an embedded one only the server runs, for one command at a time."""
     own = settings.environments.named(name)
     if not own.embedded:
         is_here = own.folder and not (own.hosts or own.inventory)
@@ -71,8 +68,7 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         dsn, origin = running.dsn(settings.app), f"http://127.0.0.1:{free_port()}"
         env = Environment(name, settings, root, dsn, origin, folder, running.log)
         env.to_close.push(stack.pop_all())
-    if name != "dev":
-        env.hosts = Hosts(name, EmbeddedHost(env))
+    env.hosts = Hosts(name, EmbeddedHost(env))
     return env
 
 
@@ -128,10 +124,7 @@ def colours_of(name: str, settings: Settings) -> list[str]:
 
 
 def recorded(name: str, root: Path, settings: Settings) -> tuple[str, bool]:
-    """Return the tag that an embedded environment has on record as live, and whether its switch was finished.
-
-    It is not started for that.
-    """
+    """Return the tag that is live by the record of an embedded environment, and whether its switch was finished."""
     host = Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0))
     tag = host.record()[0]
     return tag, bool(host.facts(tag).get("since"))
@@ -143,37 +136,29 @@ def folder_of(name: str, root: Path) -> Path:
 
 
 def serve(environment: Environment) -> None:
-    """Start web app and jobs of an embedded environment, unless they run, and wait until it answers.
-
-    Dev runs the working tree, its DDL pack applied, the others what is live.
-    """
+    """Start web app and jobs of an embedded environment, on dev once it has its DDL pack; wait for an answer."""
     settings, root = environment.settings, environment.root
-    if not environment.is_embedded:
+    if not (environment.is_embedded and isinstance(host := environment.hosts.host, EmbeddedHost)):
         return
-    if isinstance(environment.hosts.host, EmbeddedHost):
-        environment.hosts.host.serve()
+    if environment.name != "dev":
+        host.serve()
         if not environment.hosts.tag():
             return
-    elif not environment.is_served:
+    elif not host.running:
         environment.install(root)
         pack = pack_in(root, settings)
         if apply.unapplied(environment, pack):
             apply.apply(environment, pack, root, "dev")
-        environment.is_served = True
         variables = {**os.environ, **environment.variables(version_here(root))}
         for service, argv in settings.services.items():
-            log = environment.folder / f"{service}.log"
-            environment.to_close.callback(Supervised(argv, root / settings.folder, variables, log).stop)
+            host.supervise(service, argv, root / settings.folder, variables)
     if "web" in settings.services:
         environment.wait_until_ready()
 
 
 @contextmanager
 def environment_of(config: Any, where: str, services: bool = False) -> Iterator[Environment]:
-    """Open the environment `where` of the repo, outside a release, for the length of the block.
-
-    With `services`, an embedded one has its web app and jobs running.
-    """
+    """Open the environment `where` outside a release, for the block; with `services`, an embedded one runs them."""
     with closing(open_environment(where, project_root(config), settings_of(config))) as environment:
         if services:
             serve(environment)

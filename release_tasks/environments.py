@@ -42,7 +42,6 @@ class Environment:
     folder: Path
     log: Path | None
     to_close: ExitStack = field(default_factory=ExitStack, init=False)
-    is_served: bool = field(default=False, init=False)  # dev: its services were started
 
     def __post_init__(self) -> None:
         self.lock = EnvironmentLock(self.name, self.dsn, self.folder)

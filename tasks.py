@@ -188,7 +188,7 @@ def ddl_drift(c, env="dev", json=False):
     layer.ddl.report_drift(c.config, env, json)
 
 
-@command("take")
+@command("take", dry=False)
 def backup_take(c, env="production"):
     """Back up a database, and verify the backup by a test restore."""
     layer.backup_tasks.take(c.config, env)

@@ -11,7 +11,6 @@ from release_tasks.config import project_root, settings_of
 from release_tasks.database import backup, programs, restore
 from release_tasks.embedded import environment_of
 from release_tasks.errors import Refused, refuse
-from release_tasks.masks import mask
 from release_tasks.settings import Settings
 from release_tasks.values import dsn_problems
 from release_tasks.versions import version_here
@@ -20,10 +19,6 @@ from release_tasks.versions import version_here
 def take(config: Any, where: str) -> None:
     """Back up the database of `where` outside a release, and restore the backup to see that it counts."""
     with environment_of(config, where) as environment:
-        if config.run.dry:
-            folder = backup.folder_of(environment)
-            screen.say(f"Would back up {where} to {folder}, and restore the backup on a scratch server.")
-            return
         version = version_here(environment.root)
         with screen.busy(f"Backing up {where}"):
             taken = backup.take(environment, version)
@@ -43,14 +38,8 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
     chosen = backup.read(found[0].resolve())
     if not chosen.verified:
         screen.say(f"{chosen.name} was never verified: only now its rows are compared with those that it should have.")
-    with _target(into, root, settings) as dsn:
-        into = mask(into)
-        with screen.busy(f"Restoring {chosen.name} into {into}"):
-            if config.run.dry:
-                restore.check_target(dsn, over or "")
-                done = [f"Would restore {chosen.name} into {into}, and keep what is there under another name."]
-            else:
-                done = restore.restore(chosen, dsn, settings.backup, over or "")
+    with _target(into, root, settings) as dsn, screen.busy(f"Restoring {chosen.name} into {into}"):
+        done = restore.restore(chosen, dsn, settings.backup, over or "", dry=config.run.dry)
     screen.say("\n".join(done))
 
 

@@ -67,10 +67,7 @@ def major_of(path: Path) -> int:
 def run(
     tool: str, dsn: str, *argv: str | Path, major: int | None = None, env: Mapping[str, str] | None = None, **how: Any
 ) -> process.Finished:
-    """Run one of PostgreSQL's clients on the database `dsn`: `timeout` in seconds and `check` are as in `process.run`.
-
-    The connection is in its environment, so no password is in its arguments. Raises `Refused` with its message.
-    """
+    """Run a client of PostgreSQL on `dsn`, by variables alone; `how` is as in `process.run`. Raises `Refused`."""
     env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
     program = client(tool, major or server_major(dsn))
     try:
@@ -97,10 +94,7 @@ def server_major(dsn: str, where: str = "") -> int:
 
 @contextmanager
 def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator[Connection]:
-    """Connect in autocommit to the database `dsn` of the environment `where`; a statement may take `timeout` seconds.
-
-    Raises `Refused` for what PostgreSQL refuses, also later in the block.
-    """
+    """Connect in autocommit, for statements of at most `timeout` seconds. Raises `Refused`, also later in the block."""
     how: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "application_name": who()}
     with as_refusals(where), psycopg.connect(dsn, **how) as connection:
         if timeout is not None:

@@ -67,20 +67,32 @@ def copy(source: str, target: str, settings: Settings) -> None:
         _load(backup.dump(source, Path(folder), settings), target, settings, any_locale=True)
 
 
-def restore(chosen: Backup, dsn: str, settings: Settings, over: str) -> list[str]:
-    """Restore `chosen` beside the database `dsn`, then give it that name. Return what was done; raises `Refused`."""
-    there = check_target(dsn, over)
+def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool = False) -> list[str]:
+    """Restore `chosen` beside the database `dsn`, then give it that name; return what was done, or `dry` would be.
+
+    Raises `Refused`, also where one is there that `over` does not name or that cannot be renamed; it is as it was.
+    """
     name = programs.variables(dsn)["PGDATABASE"]
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
     beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
+    keep = RENAME.format(sql.Identifier(name), sql.Identifier(kept))
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
+        there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
+        if there and over != name:
+            what = f"The database {name} is there already, and --over names {over or 'nothing'}."
+            raise Refused(what, f"{again(over=name)}   # it is then kept under another name")
+        if there:
+            with admin.transaction(force_rollback=True):  # where somebody is connected, PostgreSQL waits for 5 seconds
+                admin.execute(keep)
+        if dry:
+            return [f"Would restore {chosen.name} into {name}, and keep what is there under another name."]
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
         try:
             roles = _load(chosen, conninfo.make_conninfo(dsn, dbname=beside), settings)
             with admin.transaction():
                 if there:
-                    admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(kept)))
+                    admin.execute(keep)
                 admin.execute(RENAME.format(sql.Identifier(beside), sql.Identifier(name)))
         except (Refused, psycopg.Error, OSError) as error:
             what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
@@ -90,20 +102,6 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str) -> list[str
     done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]
     done += [f"Kept what was there before as the database {kept}."] if there else []
     return done + [f"Made the role {role}, without a password." for role in roles]
-
-
-def check_target(dsn: str, over: str) -> bool:
-    """Return whether `dsn` is there. Raises `Refused` where `over` is not its name, or it could not be renamed."""
-    name = programs.variables(dsn)["PGDATABASE"]
-    with programs.connect(_other(dsn)) as admin:
-        there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
-        if there and over != name:
-            what = f"The database {name} is there already, and --over names {over or 'nothing'}."
-            raise Refused(what, f"{again(over=name)}   # it is then kept under another name")
-        if there:
-            with admin.transaction(force_rollback=True):  # where somebody is connected, PostgreSQL waits for 5 seconds
-                admin.execute(RENAME.format(sql.Identifier(name), sql.Identifier(_suffixed(name, "_before"))))
-    return there
 
 
 def _other(dsn: str) -> str:

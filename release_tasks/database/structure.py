@@ -57,8 +57,8 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
     `role` is who applies the pack there, if it is not the role of `dsn`; `without` is a table. Raises `Refused`.
     """
     role = role or programs.variables(dsn)["PGUSER"]
-    how: dict[str, Any] = {"major": programs.server_major(dsn, where)}
-    how["supervised"] = False  # it only reads, and soon ends by itself
+    major = programs.server_major(dsn, where)
+    how: dict[str, Any] = {"major": major, "supervised": False}  # it only reads, and soon ends by itself
     left_out = [f"--exclude-table={without}"] if without else []
     dump = programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout
     head, *parts = ENTRY.split(dump)  # then four names and the body of each entry

@@ -34,11 +34,10 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
 
 
 def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
-    """Return whose pack `env` should have, with that pack.
+    """Return whose pack `env` should have, with that pack. Raises `Refused` where the tag that is live is not here.
 
-    It is that of the tag that is live, or of a later release that was applied, or HEAD's where exactly that was applied
-    last: a rollback undoes no DDL. On dev, and where no release of ours has been, the pack is that of `pack_for`.
-    Raises `Refused` where the tag that is live is not here.
+    It is that of the tag that is live, or of a later release that was applied, for a rollback undoes no DDL; or HEAD's
+    where exactly that was applied last. On dev, and where no release of ours has been, it is that of `pack_for`.
     """
     head = pack_for(env.name, git.root, env.settings)
     if env.name == "dev":
@@ -72,10 +71,7 @@ def _apply_again(where: str) -> str:
 def proof_of(
     files: list[DdlFile], last: list[DdlFile], root: Path, settings: Settings, dsn: str = "", remembered: bool = True
 ) -> proof.Proof:
-    """Return the proof of the pack `files` in `root` over `last` (empty: there is none), and over the rows of `dsn`.
-
-    A proof without problems is remembered for exactly these files; one with rows is as good as one without.
-    """
+    """Return the proof of `files` over the pack `last` and over the rows of `dsn`; a good one is remembered."""
     key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
     kinds = ["rows"] if dsn else ["rows", "proof"]
     paths = [scratch.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
@@ -115,10 +111,7 @@ def validate(config: Any, as_json: bool) -> None:
 
 
 def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
-    """Apply the pack for `where`, unless its ledger has it, and print each file; a dry run prints the script.
-
-    Raises `Refused`.
-    """
+    """Apply the pack for `where`, unless its ledger has it; a dry run prints the script. Raises `Refused`."""
     root, settings = project_root(config), settings_of(config)
     files, version = pack_for(where, root, settings), versions.version_here(root)
     refuse(pack.pack_problems(files, settings.ddl))
@@ -151,10 +144,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
 
 
 def report_drift(config: Any, where: str, as_json: bool) -> None:
-    """Name each difference between the database of `where` and the pack for it.
-
-    Raises `Refused` with those for which the settings give no reason.
-    """
+    """Name what differs in `where` from the pack for it. Raises `Refused` with what has no reason in the settings."""
     root, settings = project_root(config), settings_of(config)
     with (
         environment_of(config, where) as env,

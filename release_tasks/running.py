@@ -19,10 +19,7 @@ EMBEDDED = "embedded: runs only with a command"
 
 
 def report(config: Any, as_json: bool, next_step: Callable[[str | None], str]) -> None:
-    """Print a row for each environment, and the next step of the release under way, or why that is not known.
-
-    Raises `SystemExit` where there are environments to be reached, and none was.
-    """
+    """Print a row for each environment, and the next step. Raises `SystemExit` where none could be reached."""
     settings = settings_of(config)
     rows: list[dict[str, Any]] = [{"environment": name, **dict.fromkeys(FACTS)} for name, _ in settings.environments]
     with closing(Git.open(project_root(config), settings.remote)) as git:
@@ -84,10 +81,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
 
 
 def history(config: Any, where: str, as_json: bool) -> None:
-    """Print what happened to the environment `where`: the switches that each host has noted, and the session stamps.
-
-    Raises `SystemExit` where a host could not be reached.
-    """
+    """Print the switches noted on each host, and the stamps. Raises `SystemExit` where a host could not be reached."""
     with embedded.environment_of(config, where) as env:
         looks = {} if where == "dev" else env.hosts.try_status()
         rows = [{**switch, "where": name} for name, seen in looks.items() for switch in seen.switches]

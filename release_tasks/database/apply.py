@@ -62,10 +62,7 @@ def server_problems(connection: Connection, where: str) -> list[Problem]:
 
 
 def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version: str) -> list[str]:
-    """Apply the whole `pack` to `environment`, by the runner in the folder `code` if it has one; return the warnings.
-
-    Raises `Refused`; what was not applied to its end is then not in the ledger, and the same command goes on.
-    """
+    """Apply the whole `pack`, by the runner in the folder `code` if there is one; return warnings. Raises `Refused`."""
     where, ddl = environment.name, environment.settings.ddl
     refuse(pack_problems(pack, ddl))
     with environment.connect() as connection:

@@ -82,10 +82,7 @@ def locked(environment: Environment) -> Iterator[Path]:
 
 
 def take(environment: Environment, version: str, commit: str = "") -> Backup:
-    """Dump the database of `environment` into a new folder, and return it: whole, not yet verified.
-
-    `version` and `commit` say for which release. Raises `Refused`; nothing is left then.
-    """
+    """Dump the database of `environment` for a release, and return the backup, not yet verified. Raises `Refused`."""
     with locked(environment) as folder:
         name = f"{environment.settings.app}-{environment.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         incomplete = folder / f".{name}{INCOMPLETE}"

@@ -31,10 +31,7 @@ class EnvironmentLock:
         self._held = ExitStack()
 
     def hold(self, version: str) -> bool:
-        """Hold it for the release `version`; return True if it was ours all along, False if it is ours only now.
-
-        Raises `Refused` where another has it.
-        """
+        """Hold it for a release; tell whether it was ours all along. Raises `Refused` where another has it."""
         with suppress(psycopg.OperationalError):  # the server was restarted, the line was cut, or we slept for too long
             if self._session and self._session.execute(f"{HELD} and pid = pg_backend_pid()", KEY).fetchone():
                 return True

@@ -62,14 +62,11 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
 
 
 def pack_in(root: Path, settings: Settings) -> list[DdlFile]:
-    """Return the pack as it lies at `root`, in the order in which it is applied.
-
-    What git takes for unchanged is as committed: core.autocrlf leaves other line ends here.
-    """
+    """Return the pack as it lies at `root`, in the order in which it is applied."""
     names = in_order([path.name for path in (root / settings.ddl.folder).glob("*.sql")], root, settings)
     paths = [f"{settings.ddl.folder}/{name}" for name in names]
     with closing(Git.open(root, settings.remote)) as git:
-        changed = git.dirty_paths()
+        changed = git.dirty_paths()  # what is not among them is as committed, though core.autocrlf changes line ends
         committed = {path: git.bytes_at("HEAD", path) for path in paths if path not in changed}
     return [DdlFile(path, committed.get(path) or (root / path).read_bytes()) for path in paths]
 

@@ -27,10 +27,7 @@ TIMEOUT = 60.0  # seconds until the scratch server of another command has to be 
 
 @contextmanager
 def server(root: Path, major: int | None = None) -> Iterator[Running]:
-    """Run a new server for the repo at `root` while the block lasts, of version `major` where this machine has that.
-
-    There is one at a time, which begins by removing what a killed run left. Raises `Refused`.
-    """
+    """Run a server for the repo at `root` for the block, one at a time, of version `major` where that is here."""
     folder = records_folder(root) / "scratch"
     with ExitStack() as stack:
         stack.enter_context(locked(folder.with_suffix(".lock"), "scratch server", TIMEOUT))
@@ -59,10 +56,7 @@ def database(running: Running, name: str = "scratch") -> Iterator[str]:
 
 
 def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
-    """Return what `pack` makes, by psql, on a server of version `major` where this machine has that.
-
-    It is remembered for exactly these files. Raises `Refused` where the pack cannot be applied.
-    """
+    """Return what `pack` makes, by psql, remembered for exactly these files. Raises `Refused` where one fails."""
     remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
     if remembered.exists():
         return dict(json.loads(remembered.read_text(encoding="utf-8")))

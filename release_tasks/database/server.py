@@ -50,8 +50,7 @@ def start(
 ) -> Running:
     """Start the server of `folder`, which nobody else may use meanwhile, and make those `databases` that it lacks.
 
-    `durable=False` is for what is thrown away. A new one is of version `major`, where this machine has that. Raises
-    `Refused`.
+    A new one is of version `major`, where that is here; `durable=False` is for what is thrown away. Raises `Refused`.
     """
     folder = folder.absolute()
     programs, data, log = find_bin(major), folder / "data", folder / "postgres.log"

@@ -3,7 +3,6 @@
 The ledger there makes "is this pack applied?" a look. A runner's word counts only when its objects are there.
 """
 
-import random
 import re
 import shlex
 import time
@@ -73,7 +72,7 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
         ran = psql.run(environment.dsn, pack, ddl, version, where)
         if not ran.can_be_retried or attempt == ATTEMPTS - 1:
             break
-        time.sleep(random.uniform(0.1, 0.3) * 2**attempt)
+        time.sleep(0.2 * 2**attempt)
     refuse(ran.problems)
     return ran.warnings
 

@@ -106,9 +106,8 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool =
 
 def _other(dsn: str) -> str:
     """Return the DSN of another database of the same server: nobody may be in one that is made or renamed."""
-    return conninfo.make_conninfo(
-        dsn, dbname="template1" if programs.variables(dsn)["PGDATABASE"] == "postgres" else "postgres"
-    )
+    is_postgres = programs.variables(dsn)["PGDATABASE"] == "postgres"
+    return conninfo.make_conninfo(dsn, dbname="template1" if is_postgres else "postgres")
 
 
 def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False) -> list[str]:

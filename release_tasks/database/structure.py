@@ -23,8 +23,8 @@ STATEMENT = re.compile(r"^(CREATE|ALTER|GRANT|REVOKE) ", re.MULTILINE)
 NOISE = re.compile(r"SET default_\w+ = .*;|\\(un)?restrict .*|--.*|ALTER .* OWNER TO .*;|")
 UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
-TABLES = ("table", "view", "materialized-view", "foreign-table")
-PARTS = ("constraint", "fk-constraint", "default", "trigger", "acl", "index", "sequence", "statistics")
+TABLES = ("table ", "view ", "materialized-view ", "foreign-table ")
+PARTS = ("constraint ", "fk-constraint ", "default ", "trigger ", "acl ", "index ", "sequence ", "statistics ")
 OWNER = re.compile(r"\b(?:ON TABLE|ON|FROM|OWNED BY|ALTER TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")  # of a part
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
@@ -42,10 +42,6 @@ class Difference:
     name: str
     how: str
     detail: str = ""
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition(" ")[0]
 
     def __str__(self) -> str:
         return f"{self.name} is {self.how}{self.detail and f': {self.detail}'}"
@@ -102,11 +98,12 @@ def differences(expected: Structure, found: Structure) -> list[Difference]:
         if was != now:
             how = NEW if not was else MISSING if not now else CHANGED
             differing.append(Difference(name, how, _detail(was, now) if how == CHANGED else ""))
-    tables = {f"{each.how} {each.name.partition(' ')[2]}" for each in differing if each.kind in TABLES}
+    tables = {f"{each.how} {each.name.partition(' ')[2]}" for each in differing if each.name.startswith(TABLES)}
 
     def is_part(each: Difference) -> bool:
         lines = "\n".join(expected.get(each.name) or found[each.name]).replace('"', "")
-        return each.kind in PARTS and not tables.isdisjoint(f"{each.how} {owner}" for owner in OWNER.findall(lines))
+        owners = {f"{each.how} {owner}" for owner in OWNER.findall(lines)}
+        return each.name.startswith(PARTS) and not tables.isdisjoint(owners)
 
     return [each for each in differing if each.how == CHANGED or not is_part(each)]
 

@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from psycopg.sql import quote
 
 from release_tasks.database import programs, structure
 from release_tasks.database.pack import DdlFile
-from release_tasks.errors import Problem, Refused
+from release_tasks.errors import Problem, Refused, listed
 from release_tasks.settings import Ddl
 
 SLACK = 60.0  # seconds for psql beyond the time limit of a statement
-RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
+LOCKED = "55P03"  # lock not available
+RETRIED = (LOCKED, "40P01")  # or deadlock detected
 SCRIPT = "apply.sql"
 PARTS = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
 _, SETTINGS, LOCK, LEDGER, FILE, DROP_INVALID = re.split(r"(?m)^-- part: .*\n", PARTS)
@@ -26,6 +29,11 @@ MESSAGE = re.compile(
     (?:\n(?!psql:|DETAIL:).*)*(?:\nDETAIL:\ \ (?P<detail>.*))?""",
     re.MULTILINE | re.VERBOSE,
 )
+# Sessions that hold a lock, and were in a transaction before the last wait for one, so many seconds, began.
+HOLDERS = """select concat_ws(', ', 'process ' || pid, 'role ' || usename, nullif(application_name, ''))
+  from pg_stat_activity a where datname = current_database() and pid <> pg_backend_pid()
+  and coalesce(xact_start <= clock_timestamp() - make_interval(secs => %s), true)
+  and exists (select from pg_locks l where l.pid = a.pid and granted and relation >= 16384) order by xact_start"""
 HARMLESS = ("NOTICE", "INFO", "LOG", "DEBUG")
 
 
@@ -103,13 +111,17 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
+    if error["state"] == LOCKED:
+        with suppress(Refused, psycopg.Error), programs.connect(dsn, where) as connection:
+            holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
+            error["text"] += f" held by {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
     return Ran(begun[:-1], warnings, file, (problem,), error["state"] in RETRIED)
 
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
     """Return why psql stopped: file, line, message and SQLSTATE, and what to do about it."""
-    others = "End the oldest transaction there (select * from pg_stat_activity order by xact_start), then run again."
+    others = f"Wait until what holds a lock on {where} has ended (pg_stat_activity lists all), then run again."
     marker = f"Take COMMIT and the like out; or write -- release: no-transaction into {file}, on a line of its own."
     hints = {
         **dict.fromkeys(("25001", "25P01", "2D000", "3B001"), marker),

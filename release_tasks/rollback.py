@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from release_tasks import embedded, lines, screen
@@ -20,10 +21,12 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
     Raises `Refused` where it does not answer: then what was live is live again.
     """
     with embedded.environment_of(config, where) as env, closing(Git.open(env.root, env.settings.remote)) as git:
-        tag, in_place = _target(env, to, lambda tag: _withdrawn(env, git, tag))
-        version = env.settings.version_of(tag)
+        choose = partial(_target, env, to, lambda tag: _withdrawn(env, git, tag))
+        tag, in_place = choose()
         if not config.run.dry:
-            env.lock.hold(version)
+            env.lock.hold(env.settings.version_of(tag))
+            tag, in_place = choose()  # who held it may have changed what is live
+        version = env.settings.version_of(tag)
         with suppress(Refused):  # an embedded one that does not start is what a rollback is for
             embedded.serve(env)
         runs = env.runs(version)

@@ -85,6 +85,24 @@ def test_a_withdrawn_release_is_gone_back_to_with_a_word_and_without_the_remote(
     assert warned == "v0.1.1: Withdrawn on 2026-11-27 by A Captain: it lost rows."
 
 
+def test_it_is_chosen_of_what_is_live_once_nobody_else_changes_that(
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A release that ended between the choice and the lock was gone back over, to what was before the one before."""
+    releases = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
+    here = env(releases, "v0.1.1")
+
+    def hold(version: str) -> None:
+        releases.update({"v0.1.2": {"before": "v0.1.1", "since": "later"}, "v0.1.1": releases.pop("v0.1.1")})
+
+    here.root, here.lock = work.root, SimpleNamespace(hold=hold)
+    here.hosts.releases = lambda: dict(sorted(releases.items(), reverse=True))
+    here.is_embedded, here.runs = False, lambda version: version == "0.1.1"
+    monkeypatch.setattr(rollback.embedded, "environment_of", lambda *_: nullcontext(here))
+    rollback.roll_back(SimpleNamespace(run=SimpleNamespace(dry=False)), "production", None, yes=True)
+    assert capsys.readouterr().out.startswith("Production runs 0.1.1 already")
+
+
 def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_though_the_stamp_fails(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,9 @@ def history(config: Any, where: str, as_json: bool) -> None:
     rows = [{column: row.get(column, "") for column in ("at", "where", "by", "what")} for row in rows]
     if as_json:
         screen.as_json(rows)
-    elif rows or where != "dev":
+    elif rows:
         screen.table(f"History of {where}", ["at", "where", "by", "what"], [[*row.values()] for row in rows])
-    if where == "dev" and not as_json:
-        screen.say("Dev has no deployments: it runs the working tree.")
+    else:
+        screen.say(f"Nothing was deployed to {where} yet, or stamped there.")
     if unreached:
         raise SystemExit(1)

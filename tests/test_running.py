@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("stamps", [[], [("0.1.1", datetime(2026, 11, 26, tzinfo=UTC))]])
-def test_the_history_of_dev_says_that_it_has_no_deployments(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stamps: list[Any]
+@pytest.mark.parametrize("where", ["dev", "staging"])
+def test_a_history_of_nothing_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str, stamps: list[Any]
 ) -> None:
     """It was an empty table."""
 
     @contextmanager
     def environment_of(_: Any, where: str) -> Iterator[Any]:
-        yield SimpleNamespace(name=where, stamps=lambda most: stamps)
+        hosts = SimpleNamespace(try_status=dict)
+        yield SimpleNamespace(name=where, stamps=lambda most: stamps, hosts=hosts)
 
     monkeypatch.setattr(running.embedded, "environment_of", environment_of)
-    running.history(None, "dev", as_json=False)
+    running.history(None, where, as_json=False)
     shown = capsys.readouterr().out
-    assert "Dev has no deployments: it runs the working tree." in shown
+    assert (f"Nothing was deployed to {where} yet, or stamped there." in shown) == (not stamps)
     assert ("stamped 0.1.1" in shown) == bool(stamps) == ("History" in shown)
 
 

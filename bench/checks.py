@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen, suites  # noqa: E402
 from release_tasks.checks import Target, deployed, runner  # noqa: E402
+from release_tasks.embedded import environment_of  # noqa: E402
 from release_tasks.outcome import Result  # noqa: E402
-from release_tasks.release import environment_of  # noqa: E402
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     config.load_project()
     acceptance = [Path(deployed.__file__), *sorted((ROOT / "acceptance").glob("test_*.py"))]
     rows = []
-    with environment_of(config, "dev") as dev, TemporaryDirectory() as folder:
+    with environment_of(config, "dev", services=True) as dev, TemporaryDirectory() as folder:
         target = runner.target_of(dev, "0.1.1-dev")
         for name, files in {"smokes": suites.smokes_of(ROOT), "section 7.2": acceptance}.items():
             rounds = [timed(target, files, Path(folder)) for _ in range(times)]

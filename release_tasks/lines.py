@@ -40,19 +40,16 @@ def contains(git: Git, commit: str, tip: str) -> bool:
     changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
     touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
     since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
-    return any(merged(git, each, tip) == git.object_named(f"{each}^{{tree}}") for each in since)
-
-
-def brought(git: Git, there: str, tip: str, path: str) -> list[str]:
-    """Return which commits of the branch at `there` changed `path` since `tip`, newest first; a squash is one."""
-    return git.look("rev-list", "--first-parent", f"{tip}..{there}", "--", path).stdout.split()
+    merged = ((each, git.look("merge-tree", "--write-tree", each, tip).stdout) for each in since)  # "" before git 2.38
+    return any(tree.partition("\n")[0] == git.object_named(f"{each}^{{tree}}") for each, tree in merged)
 
 
 def landed(git: Git, there: str, commit: str, lock: str) -> bool:
     """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`."""
     if git.contains(there, commit):
         return True
-    return any(git.bytes_at(each, lock) == git.bytes_at(commit, lock) for each in brought(git, there, commit, lock))
+    since = git.look("rev-list", "--first-parent", f"{commit}..{there}", "--", lock).stdout.split()
+    return any(git.bytes_at(each, lock) == git.bytes_at(commit, lock) for each in since)
 
 
 def retag_hint(tag: str, git: str = "git", then: str = "") -> str:
@@ -88,11 +85,6 @@ def withdrawn(git: Git, settings: Settings, version: str, main: str | None = Non
 def withdrawal_branch(settings: Settings, version: str) -> str:
     """Return the branch of the pull request of its withdrawal, where the host declines a push of main."""
     return f"release/{settings.tag_of(version)}-withdrawn-back"
-
-
-def merged(git: Git, ours: str, theirs: str) -> str:
-    """Return the tree that a merge would make, with its conflicts; "" before git 2.38, which cannot tell."""
-    return git.look("merge-tree", "--write-tree", ours, theirs).stdout.partition("\n")[0]
 
 
 @dataclass

@@ -30,14 +30,10 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
 
 def lacking(release: Release, waits: bool = False) -> dict[str, str]:
     """Return branch → the branch of its pull request, of those that lack the release; pushed if it `waits`."""
-    backs = {release.base: _back(release)}
+    backs = {release.base: f"release/{release.tag}-back"}
     backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
     lack = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
     return {branch: back for branch, back in lack.items() if (f"refs/heads/{back}" in release.git.remote_refs) == waits}
-
-
-def _back(release: Release) -> str:
-    return f"release/{release.tag}-back"
 
 
 def push(release: Release, branch: str, back: str, last: bool, commit: str = "", what: str = "is over") -> None:
@@ -99,14 +95,3 @@ def _with_entry(git: Git, parent: str, entry: str, *message: str) -> str:
         for args in (["read-tree", parent], ["update-index", "--add", "--cacheinfo", entry], ["write-tree"]):
             tree = git.run(*args, GIT_INDEX_FILE=f"{folder}/index").stdout.strip()
     return git.commit_tree(tree, parent, *message)
-
-
-def edited(release: Release) -> list[str]:
-    """Return the paths that the base branch got otherwise than they were pushed for its pull request."""
-    git, refs = release.git, (release.base_ref, f"refs/heads/{_back(release)}")
-    there, tip = (git.remote_commit(ref) or "" for ref in refs)
-    brought = lines.brought(git, there, tip, release.settings.ddl.lock)  # each release has its own
-    if not (tip and brought) or lines.contains(git, there, tip):
-        return []
-    trees = lines.merged(git, f"{brought[-1]}^", tip), brought[-1]
-    return git.look("diff-tree", "-r", "-z", "--name-only", *trees).stdout.split("\0")[:-1]

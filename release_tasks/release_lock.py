@@ -55,11 +55,8 @@ class ReleaseLock:
 
     def state(self) -> State:
         """Return how the lock stands on the remote."""
-        commit = self.git.remote_refs.get(self.ref)
-        if not commit:
+        if not (commit := self.git.remote_commit(self.ref)):
             return State()
-        if not self.git.commit_named(commit):
-            self.git.fetch(self.ref)
         fields = self.git.look("show", "--no-patch", f"--format={'%x00'.join(FIELDS)}", commit).stdout.split("\0")
         commit, holder, since, summary, sign_of_life = (field.strip() for field in fields)
         summary = summary.replace(SKIP_CI, "")

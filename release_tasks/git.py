@@ -1,10 +1,11 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
+import os
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from release_tasks import git_setup, process
 from release_tasks.errors import Refused
@@ -57,20 +58,23 @@ class Git:
 
         `env` is added to ours. Raises `CommandFailed` after `timeout` s (with hooks 900 s), with `check` if it fails.
         """
+        hooks = git_setup.hooks(self.root, args[0]) if changes else ""
         if changes:
             self._seen.clear()
-            timeout = git_setup.seconds(self.root, args[0], timeout)
+        if hooks or args[0] in git_setup.SIGNED:
+            timeout = git_setup.HOOK
         env = {**git_setup.variables(), **env}
         try:
             return process.run(["git", *args], cwd=self.root, env=env, timeout=timeout, check=check, record=changes)
         except CommandFailed as failed:
-            hooks = git_setup.hooks(self.root, args[0]) if changes and args[0] in git_setup.HOOKED else ""
             git_setup.explain(failed, hooks, changes)
             raise
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
-        """Run `git args`, which reaches the remote."""
-        return self.run(*args, timeout=NETWORK, changes=changes, **git_setup.ssh(self.root))
+        """Run `git args`, which reaches the remote; ssh asks nothing, unless git is set up to use another one."""
+        chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or self.look("config", "core.sshCommand").stdout
+        env: dict[str, Any] = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+        return self.run(*args, timeout=NETWORK, changes=changes, **env)
 
     def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""
@@ -195,10 +199,10 @@ class Git:
 
     # Changes
 
-    def fetch(self, *refs: str) -> None:
-        """Fetch `refs`, by default what is configured."""
+    def fetch(self) -> None:
+        """Fetch what is configured."""
         self.refresh()
-        self.reach("fetch", "--quiet", self.remote, *refs)
+        self.reach("fetch", "--quiet", self.remote)
 
     def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""

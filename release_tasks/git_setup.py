@@ -4,13 +4,13 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from release_tasks import process
 from release_tasks.errors import Problem, Refused, listed
 from release_tasks.process import CommandFailed, Finished
 
-HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds that one with hooks may take: they may run all tests
+SIGNED = ("commit", "merge")  # for which a person may have to type a passphrase
+HOOKED, HOOK = (*SIGNED, "push"), 900.0  # seconds that one with hooks may take: they may run all tests
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 TRUST = re.compile(r"git config --global --add safe\.directory .*")
 
@@ -22,11 +22,6 @@ def stay_here() -> None:
     for name in process.run(["git", "rev-parse", "--local-env-vars"]).stdout.split():
         if not name.startswith("GIT_CONFIG"):  # by which containers and CI set safe.directory and the like
             os.environ.pop(name, None)
-
-
-def seconds(root: Path, command: str, usual: float) -> float:
-    """Return how long git's `command` may take with its hooks; who signs a commit has to type a passphrase."""
-    return HOOK if command in ("commit", "merge") or (command == "push" and hooks(root, command)) else usual
 
 
 def check_root(root: Path, found: Finished, head: str | None) -> None:
@@ -65,14 +60,6 @@ def variables() -> dict[str, str]:
 
 
 @cache
-def ssh(root: Path) -> dict[str, Any]:
-    """Return the variable that lets ssh ask nothing, unless git is set up there to use another one."""
-    found = process.run(["git", "config", "core.sshCommand"], cwd=root, check=False, record=False)
-    chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or found.stdout
-    return {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-
-
-@cache
 def remote_of(root: Path, ours: str) -> str:
     """Return the only remote of the submodule at `root`, `ours` where it has several or none: names may differ."""
     remotes = process.run(["git", "remote"], cwd=root, check=False, record=False).stdout.split()
@@ -81,6 +68,8 @@ def remote_of(root: Path, ours: str) -> str:
 
 def hooks(root: Path, command: str) -> str:
     """Return the hooks that run with `git command`, "" where there is none."""
+    if command not in HOOKED:
+        return ""
     found = process.run(["git", "rev-parse", "--git-path", "hooks"], cwd=root, check=False, record=False)
     folder = root / found.stdout.strip()
     return listed(sorted(str(hook) for hook in folder.glob(f"*{command}*") if hook.suffix != ".sample"))

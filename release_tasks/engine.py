@@ -29,12 +29,6 @@ class Section(Task):  # type: ignore[type-arg]
     steps: Callable[..., Steps]
     only_checks: bool
 
-    def steps_for(self, release: Any, options: dict[str, Any]) -> Steps:
-        """Return its steps, each with those of `options` that the section declares itself."""
-        _, *declared = inspect.signature(self.steps).parameters.values()
-        own = {each.name: options.get(each.name, each.default) for each in declared}
-        return [(step, {**own, **more}) for step, more in self.steps(release, **own)]
-
 
 def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
     """Make a function that returns steps the task of a section; its docstring is the heading, `pre` what comes before.
@@ -187,10 +181,15 @@ def next_step(last: Section, config: Any, version: str | None) -> str:
 
 
 def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> list[Any]:
-    """Return the steps of `sections` for `release`, each under its section's heading."""
+    """Return the steps of `sections` for `release`, each with those of `options` that its section declares itself."""
     from release_tasks.plan import PlannedStep
 
-    return [PlannedStep(_heading(each), *step) for each in sections for step in each.steps_for(release, options)]
+    planned = []
+    for each in sections:
+        _, *declared = inspect.signature(each.steps).parameters.values()
+        own = {option.name: options.get(option.name, option.default) for option in declared}
+        planned += [PlannedStep(_heading(each), step, {**own, **more}) for step, more in each.steps(release, **own)]
+    return planned
 
 
 def _with_pre(each: Any) -> Iterator[Any]:

@@ -93,10 +93,6 @@ class Git:
         found = self.look("rev-parse", "--quiet", "--verify", "--end-of-options", ref)
         return found.stdout.strip() if found.code == 0 else None
 
-    def tag_text(self, tag_ref: str) -> str:
-        """Return the tag object under `tag_ref` with its message and signature, "" for a lightweight tag or none."""
-        return self.look("cat-file", "tag", tag_ref).stdout
-
     def is_set(self, key: str) -> bool:
         """Tell whether git's configuration has `key`, as commit.gpgSign, and it is true."""
         return self.look("config", "--type=bool", key).stdout == "true\n"

@@ -110,10 +110,7 @@ class Line:
         """
         below = [each for each in self.tags if not versions.is_version(target) or versions.is_past(target, each)]
         counting = (each for each in reversed(below) if not (finals and "-" in each) and self.has(each))
-        return next((each for each in counting if with_withdrawn or not self.was_withdrawn(each)), None)
-
-    def was_withdrawn(self, version: str) -> bool:
-        return bool(withdrawn(self.git, self.settings, version))
+        return next((each for each in counting if with_withdrawn or not withdrawn(self.git, self.settings, each)), None)
 
     def problems(self, target: str) -> list[Problem]:
         """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""
@@ -126,7 +123,7 @@ class Line:
             problems.append(Problem(f"{target} comes before {later[-1]}, which this branch has.", hint))
         for version in self._since_last(self.tags, target):
             tag, commit = settings.tag_of(version), self.tags[version]
-            if self.was_withdrawn(version):  # its notes come with the main branch, and it is not merged
+            if withdrawn(self.git, settings, version):  # its notes come with the main branch, and it is not merged
                 continue
             if not self.git.commit_named(commit):
                 problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))

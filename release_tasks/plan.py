@@ -45,10 +45,7 @@ class PlannedStep:
         return self.function(release, **given)
 
     def run(self, release: Release, change: bool) -> Outcome:
-        """Check and, with `change`, do what is missing and check again; return how it stands then.
-
-        A plain function is a gate: it raises or returns. A generator's `yield` parts its check from its change.
-        """
+        """Check and, with `change`, do what is missing and check again; return how it stands then."""
 
         def outcome(state: str, text: str = "", *problems: Problem) -> Outcome:
             return Outcome(self.section, self.title, state, text, problems)

@@ -55,9 +55,7 @@ def is_later_release(text: str, version: str) -> bool:
 
 def opens_a_cycle_after(text: str, released: str) -> bool:
     """Tell whether main on the version `text` is work after `released`, as on 0.1.1-dev after 0.1.1-rc1."""
-    if not is_version(text):
-        return False
-    return is_past(text, released) or (is_in_work(text) and is_past(release_after(text), released))
+    return is_version(text) and is_past(release_after(text) if is_in_work(text) else text, released)
 
 
 def next_release(released: str) -> str:

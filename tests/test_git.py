@@ -59,13 +59,6 @@ def test_what_names_no_commit_is_none(git: Git, name: str) -> None:
     assert git.commit_named(name) is None
 
 
-def test_only_an_annotated_tag_has_a_text(work: Work, git: Git) -> None:
-    work.git("tag", "--annotate", "--message", "App v0.1.1", "v0.1.1")
-    work.git("tag", "v0.1.0")
-    assert "tag v0.1.1\n" in git.tag_text(TAG) and "App v0.1.1" in git.tag_text(TAG)
-    assert git.tag_text("refs/tags/v0.1.0") == "" == git.tag_text("refs/tags/none")
-
-
 def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
     assert git.branch == "main"
     work.git("switch", "--quiet", "--detach")

@@ -34,7 +34,8 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
 def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     """Return why the tag of this version's name, if there is one, is not this release's."""
     git, tag, published = release.git, release.tag, release.published
-    tagged, text = git.commit_named(release.tag_ref), git.tag_text(release.tag_ref)
+    tagged = git.commit_named(release.tag_ref)
+    text = git.look("cat-file", "tag", release.tag_ref).stdout  # with its signature; "" for a lightweight tag
     if not published and (lost := release.line.lost(release.version)):
         return lost
     if tagged is None:

@@ -163,13 +163,10 @@ class Plan:
 
     def _confirm(self, step: PlannedStep) -> None:
         """Let the person at the terminal say that a manual step is done. Raises `Refused` where they do not."""
-        try:
-            confirmed, found = screen.confirm(step.title), "not confirmed"
-        except EOFError:
-            confirmed, found = False, "not confirmed, for the input ended before an answer was given"
+        confirmed = screen.confirm(step.title)
         self.release.journal.record("answer", section=step.section, step=step.title, confirmed=confirmed)
         if not confirmed:
-            raise Refused(f"{step.title}: {found}. Do it, then go on:", self.release.again())
+            raise Refused(f"{step.title}: not confirmed. Do it, then go on:", self.release.again())
 
     def _run(self, step: PlannedStep, change: bool) -> Outcome:
         """Return what a step comes to now, or came to if nothing has changed since it was checked; record it."""

@@ -6,7 +6,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import groupby
 
 from rich.console import Console
@@ -173,24 +173,21 @@ def need_a_terminal(what: str, hint: str) -> None:
 
 def confirm_by_typing(where: str, wanted: str, lines: Iterable[str], hint: str) -> None:
     """Show `lines`, and let a person type `wanted`, before `where` changes. Raises `Refused` where they do not."""
-    with handed_over():
+    prompt, typed = f"  Type {wanted} to go on: ", ""
+    with handed_over(), suppress(EOFError):
         for line in lines:
             _prose("  ", mask(line))
-        try:
-            prompt = f"  Type {wanted} to go on: "
-            typed: str | None = (_console.input(prompt) if _console.stderr else input(prompt)).strip()
-        except EOFError:
-            typed = None
+        typed = (_console.input(prompt) if _console.stderr else input(prompt)).strip()
     if typed != wanted:
-        found = "the end of the input" if typed is None else repr(typed)
-        raise Refused(f"Not confirmed: found {found}, expected {wanted}; {where} is as it was. Go on with:", hint)
+        raise Refused(f"Not confirmed: found {typed!r}, expected {wanted}; {where} is as it was. Go on with:", hint)
 
 
 def confirm(what: str) -> bool:
-    """Ask the person at the terminal whether `what`, which was shown last, is done. Raises `EOFError`."""
-    with handed_over():
+    """Ask the person at the terminal whether `what`, which was shown last, is done; the end of the input is a no."""
+    with handed_over(), suppress(EOFError):
         question = f"{what}: done?" if _console.stderr else "           Done?"
         return Confirm.ask(question, console=_console, default=False)
+    return False
 
 
 def _counted(counts: Counter[str]) -> str:

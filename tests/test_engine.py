@@ -643,7 +643,7 @@ def test_a_manual_step_before_the_tag_waits_for_a_person(project: Project, work:
     code, said = project.on_a_terminal("whole", *V, types="\n")
     assert code == 1 and "Tell people: not confirmed." in said
     code, said = project.on_a_terminal("whole", "--sign", *V, types="\x04")
-    assert code == 1 and "Tell people: not confirmed, for the input ended before an answer was given." in said
+    assert code == 1 and "Tell people: not confirmed. Do it, then go on:" in said
     assert said.rstrip().endswith("inv whole --version 0.1.1 --sign")
     assert "Tell people: done?" not in project.on_a_terminal("--dry", "whole", *V, types="")[1]
     assert "Tell people: done?" not in project.inv("whole", *V)

@@ -356,7 +356,7 @@ def test_production_wants_the_version_typed_and_tells_what_is_ahead(little: Worl
     assert ran.refuses("Type 0.1.1 to go on", "Not confirmed: found 'yes', expected 0.1.1")
     _tells_what_is_ahead(little, ran)
     again = "inv release --version 0.1.1"
-    assert _typing(little, "\x04").refuses("Not confirmed: found the end of the input, expected 0.1.1", again)
+    assert _typing(little, "\x04").refuses("Not confirmed: found '', expected 0.1.1", again)
     assert little.stamps() == {"staging": ["0.1.1"], "production": []}
     assert not (little.places["production"].folder / "releases").exists()
     assert _typing(little, "0.1.1").code == 0

@@ -22,7 +22,9 @@ KINDS = {  # of lines in the notes: the types of commits, and the verbs
 }
 TYPED = re.compile(r"^(?:(\w+)(?:\(([^()]*)\))?(!)?: +)?(.*)\Z", re.DOTALL)
 BREAKING = re.compile(r"^BREAKING[ -]CHANGE: +(.+(?:\n(?![\w-]+: |BREAKING CHANGE).+)*)", re.MULTILINE)
-REVERT = re.compile(r"[^\n]*\b(?:revert|reapply).*?\bthis reverts commit ([0-9a-f]{7,})", re.DOTALL | re.IGNORECASE)
+REVERT = re.compile(  # by id, which is in the body, or by title
+    r'[^\n]*\b(?:revert|reapply).*?\bthis reverts commit ([0-9a-f]{7,})|Revert "([^\n]+)"', re.DOTALL | re.IGNORECASE
+)
 CODE_OR_MARKUP = re.compile(
     r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|^\d*[-+#>=.)]|[\\`*\[<~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])"
 )
@@ -79,15 +81,12 @@ def without_reverts(commits: Sequence[Commit]) -> list[Commit]:
     """Return `commits`, newest first, without each revert and what it reverts, where both are there."""
     left = list(commits)
     for commit in commits:
-        named = REVERT.match(f"{commit.subject}\n{commit.body}")
-        titled = re.match('Revert "(.+)"', commit.subject)
-        if not (named or titled) or commit not in left:
+        found = REVERT.match(f"{commit.subject}\n{commit.body}")
+        if not found or commit not in left:
             continue
+        named, titled = found.groups()
         older = left[left.index(commit) + 1 :]
-        if named:
-            reverted = [each for each in older if each.id.startswith(named[1])]
-        else:
-            reverted = [each for each in older if titled and each.subject == titled[1]]
+        reverted = [each for each in older if (each.id.startswith(named) if named else each.subject == titled)]
         if reverted:
             left = [each for each in left if each not in (commit, reverted[0])]
     return left

@@ -19,13 +19,12 @@ NOT_HERE = "The tag {} is on the remote, but not here."
 WITHDRAWN = re.compile(r"^> (Withdrawn on .*)", re.MULTILINE)
 
 
-def released(refs: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """Return version → commit of the tags that are `prefix` and a version, rising; tags in the wild vary."""
+def released(refs: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return version → commit of the tags that name a release of ours, rising; tags in the wild vary."""
     found = {}
     for ref, commit in refs.items():  # "…^{}", the commit that an annotated tag names, is listed after the tag itself
-        name = ref.removesuffix("^{}")
-        version = name.removeprefix(f"refs/tags/{prefix}")
-        if version != name and not versions.version_problems(version):
+        version = settings.version_of(ref.removeprefix("refs/tags/").removesuffix("^{}"))
+        if not versions.version_problems(version):
             found[version] = commit
     return dict(sorted(found.items(), key=lambda each: Version.parse(each[0])))
 
@@ -97,7 +96,7 @@ class Line:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        return released(self.git.remote_refs, self.settings.tag_of(""))
+        return released(self.git.remote_refs, self.settings)
 
     def has(self, version: str) -> bool:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
@@ -138,8 +137,8 @@ class Line:
         main = git.remote_commit(f"refs/heads/{settings.main}") or self.base
         now = (git.text_at(main, "VERSION") or "").strip()
         paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
-        names = [f"refs/tags/{PurePosixPath(path).stem}" for path in paths]
-        noted = self._since_last(released(dict.fromkeys(names, ""), settings.tag_of("")), target)
+        names = {PurePosixPath(path).stem: "" for path in paths}
+        noted = self._since_last(released(names, settings), target)
         gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
         if not gone:
             return []

@@ -278,4 +278,4 @@ def test_what_was_squashed_or_rebased_is_contained_also_once_main_goes_on(
 
 def test_a_tag_is_listed_with_the_commit_that_it_names() -> None:
     refs = {"refs/tags/v0.1.0": "tag", "refs/tags/v0.1.0^{}": "commit", "refs/heads/v0.2.0": "x", "refs/tags/v": "x"}
-    assert released({"refs/tags/v0.10.0": "light", **refs}, "v") == {"0.1.0": "commit", "0.10.0": "light"}
+    assert released({"refs/tags/v0.10.0": "light", **refs}, Settings()) == {"0.1.0": "commit", "0.10.0": "light"}

@@ -12,6 +12,7 @@ from semver import Version
 
 from release_tasks import versions
 from release_tasks.lines import released
+from release_tasks.settings import Settings
 
 NUMBER = st.integers(0, 10**6).map(str)
 CORE = st.tuples(NUMBER, NUMBER, NUMBER).map(".".join)
@@ -31,10 +32,10 @@ def test_any_text_is_a_version_or_has_one_problem_with_its_hint(text: str) -> No
     problems = versions.version_problems(text)
     if problems:
         assert len(problems) == 1 and problems[0].hint.startswith("inv release --version ")
-        assert released({f"refs/tags/v{text}": ""}, "v") == {}
+        assert released({f"refs/tags/v{text}": ""}, Settings()) == {}
     else:
         assert text.isascii() and str(Version.parse(text)) == text
-        assert released({f"refs/tags/v{text}": ""}, "v") == {text: ""}
+        assert released({f"refs/tags/v{text}": ""}, Settings()) == {text: ""}
 
 
 def test_what_is_nearly_a_version_is_proposed_as_one() -> None:
@@ -67,7 +68,7 @@ def test_work_in_progress_is_never_released(text: str, hint: str) -> None:
 
 @pytest.mark.parametrize("tag", ["nightly", "v1", "0.1.1", "vv0.1.1", "v0.1.1-dev", "release-0.1.1", "v"])
 def test_tags_that_are_no_releases_of_ours_name_no_version(tag: str) -> None:
-    assert released({f"refs/tags/{tag}": ""}, "v") == {}
+    assert released({f"refs/tags/{tag}": ""}, Settings()) == {}
 
 
 @given(RELEASES)
@@ -114,7 +115,7 @@ def test_versions_are_ordered_as_semver_says_not_as_text() -> None:
     ascending = ["0.9.0", "0.10.0", "1.0.0-alpha", "1.0.0-alpha.2", "1.0.0-alpha.10", "1.0.0-rc1", "1.0.0"]
     for lower, higher in pairwise(ascending):
         assert versions.is_past(higher, lower) and not versions.is_past(lower, higher)
-    assert list(released({f"refs/tags/v{each}": "" for each in reversed(ascending)}, "v")) == ascending
+    assert list(released({f"refs/tags/v{each}": "" for each in reversed(ascending)}, Settings())) == ascending
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,6 @@ def version_files(release: Release, version: str, commit: str) -> dict[str, byte
     return files
 
 
-def is_built(release: Release, commit: str) -> bool:
-    """Tell whether `commit` has the docs pack of this version: VERSION says so, and all listed hashes fit."""
-    hashes = release.settings.docs_pack.hashes
-    return release.version_at(commit) == release.version and not hash_problems(release.git, commit, hashes)
-
-
 def hash_problems(git: Git, commit: str, hashes_path: str) -> list[str]:
     """Return the files of `commit` that its committed hashes do not fit, as `sha256sum --check` would."""
     sums = read_checksums((git.text_at(commit, hashes_path) or "").encode())

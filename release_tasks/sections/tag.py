@@ -25,7 +25,8 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
     refuse([*landing.behind_problems(release, release.branch), *tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
-    require(docs_pack.is_built(release, commit), "after the docs pack is built")
+    wrong = docs_pack.hash_problems(git, commit, release.settings.docs_pack.hashes)
+    require(release.version_at(commit) == release.version and not wrong, "after the docs pack is built")
     flags = ["--sign"] if sign else []
     yield f"git tag --annotate {' '.join([*flags, tag])} {commit:.9}"
     git.run("tag", "--annotate", *flags, "--message", release.title, tag, commit)
@@ -42,16 +43,14 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
         what = f"{tag} names no commit; expected an annotated tag of one."
         return [Problem(what, retag_hint(tag))] if git.object_named(release.tag_ref) else []
     problems = [] if text else [f"{tag} is a lightweight tag; expected an annotated one."]
-    if published and (found := release.version_at(tagged)) != release.version:
-        problems = [f"{tag} names {tagged:.9}, where VERSION says {found!r}: it is not this release."]
-    elif published:
-        problems += docs_pack.hash_problems(git, tagged, release.settings.docs_pack.hashes)
-    elif tagged != release.tip:
+    if not published and tagged != release.tip:
         names = f"{tag} names {tagged:.9}, not the release commit {release.tip:.9} of {release.branch}"
         problems = [f"{names}; it is not pushed."]
-    elif text and not docs_pack.is_built(release, tagged):
-        problems = [f"{tag} names {tagged:.9}, which has no docs pack of {release.version}: it is not this release."]
-    elif text and sign and not SIGNATURE.search(text):
+    elif (found := release.version_at(tagged)) != release.version:
+        problems.append(f"{tag} names {tagged:.9}, where VERSION says {found!r}: it is not this release.")
+    else:
+        problems += docs_pack.hash_problems(git, tagged, release.settings.docs_pack.hashes)
+    if sign and not problems and not SIGNATURE.search(text):
         problems = [f"{tag} is not signed; expected a signed one."]
     hint = f"git show {tag}\n{_as_a_new_version(release)}" if published else retag_hint(tag)
     return [Problem(what, hint) for what in problems]

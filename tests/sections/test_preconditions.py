@@ -431,7 +431,7 @@ def test_a_tag_that_is_another_one_on_the_remote_is_shown_before_it_is_replaced(
 def test_a_foreign_tag_of_this_version_is_refused(work: Work) -> None:
     work.git("tag", "--annotate", "--message", "x", "v0.1.1")
     (what,) = told(preconditions.check_tag_is_free, work.release())
-    assert what.endswith("which has no docs pack of 0.1.1: it is not this release.")
+    assert what.endswith("where VERSION says '0.1.1-dev': it is not this release.")
     commit = work.git("rev-parse", "HEAD")
     work.commit({}, "Go on")
     (what,) = told(preconditions.check_tag_is_free, work.release())

@@ -11,6 +11,7 @@ from release_tasks.config import project_root, settings_of
 from release_tasks.database import backup, programs, restore
 from release_tasks.embedded import environment_of
 from release_tasks.errors import Refused, refuse
+from release_tasks.masks import hide
 from release_tasks.settings import Settings
 from release_tasks.values import dsn_problems
 from release_tasks.versions import version_here
@@ -51,6 +52,8 @@ def _target(into: str, root: Path, settings: Settings) -> Iterator[str]:
             yield environment.dsn
         return
     refuse(dsn_problems("--into", into))
-    if not programs.variables(into)["PGDATABASE"]:
+    given = programs.variables(into)
+    hide(given.get("PGPASSWORD", ""))
+    if not given["PGDATABASE"]:
         raise Refused("--into is no URL that names a database.", "--into postgresql://user@host/name")
     yield into

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, sql
@@ -70,7 +70,7 @@ def copy(source: str, target: str, settings: Settings) -> None:
 def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool = False) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; return what was done, or `dry` would be.
 
-    Raises `Refused`, also where one is there that `over` does not name or that cannot be renamed; it is as it was.
+    Raises `Refused`, also where a database is there that `over` does not name, or that cannot be renamed: it stays.
     """
     name = programs.variables(dsn)["PGDATABASE"]
     kept = _suffixed(name, f"_before_{datetime.now(UTC):%Y%m%d_%H%M%S}")
@@ -96,7 +96,8 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool =
                 admin.execute(RENAME.format(sql.Identifier(beside), sql.Identifier(name)))
         except (Refused, psycopg.Error, OSError) as error:
             what = f"{chosen.name} was not restored, and {name} is as it was: {mask(str(error))}"
-            raise Refused(what, "Fix what it says, then run the same command again.") from None
+            own = error.problems[0].hint if isinstance(error, Refused) else ""
+            raise Refused(what, own or "Fix what it says, then run the same command again.") from None
         finally:
             admin.execute(DROP.format(sql.Identifier(beside)))
     done = [f"Restored {chosen.name} into the database {name}: {sum(chosen.rows.values())} rows."]
@@ -114,9 +115,13 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
     """Make `dsn` (with `any_locale` in C if need be) and missing roles, and load `taken`. Return the roles made."""
     name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
-        dump, major = taken.folder / backup.DUMP, max(admin.info.server_version // 10000, taken.server)
-        run = partial(programs.run, "pg_restore", dsn, dump, major=major, timeout=settings.timeout)
-        itself = run("--create", "--schema=", "--file=-").stdout  # of no schema: of the database, and nothing in it
+        how: dict[str, Any] = {"major": max(admin.info.server_version // 10000, taken.server)}
+        how |= {"timeout": settings.timeout}
+
+        def run(*options: str) -> str:  # before the dump: PostgreSQL's own getopt of Windows ends at the first name
+            return programs.run("pg_restore", dsn, *options, taken.folder / backup.DUMP, **how).stdout
+
+        itself = run("--create", "--schema=", "--file=-")  # of no schema: of the database, and nothing in it
         create, properties = _database_statements(itself, sql.Identifier(name).as_string(admin))
         admin.execute(DROP.format(sql.Identifier(name)))
         roles = _make_roles(admin, (taken.folder / backup.ROLES).read_text(encoding="utf-8"))

@@ -17,11 +17,12 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
-from release_tasks import backup_tasks
+from release_tasks import backup_tasks, command_line
 from release_tasks.database import backup, programs, restore, scratch
 from release_tasks.database.backup import FACTS, SUMS, Backup
 from release_tasks.database.server import Running
 from release_tasks.errors import Refused
+from release_tasks.masks import mask
 from release_tasks.settings import Backup as BackupSettings
 from release_tasks.settings import Settings
 from tests.database.test_backup import (
@@ -473,3 +474,32 @@ def test_an_embedded_environment_gets_it_without_its_services(taken: Backup, tmp
     with backup_tasks._target("staging", tmp_path, settings) as dsn:
         assert "into the database app:" in restored(taken, dsn, "app")[0]
         assert execute(dsn, "select count(*) from parted") == [(30,)]
+
+
+def test_no_piece_of_a_password_in_words_is_in_the_command_that_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words were masked after they had been quoted: up to the first blank."""
+    into = "host=h user=u password='tops ecret77 words' dbname=d"
+    monkeypatch.setattr(command_line, "typed", [("backup.restore", {"into": into})])
+    with backup_tasks._target(into, tmp_path, Settings()):
+        shown = mask(command_line.again(over="d"))
+    assert "***" in shown and not re.search("tops|ecret77|words", shown)
+
+
+def test_a_restore_that_failed_has_the_hint_of_what_failed(
+    taken: Backup, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> list[str]:
+        raise Refused("No space left on device", "df -h")
+
+    monkeypatch.setattr(restore, "_load", full)
+    with pytest.raises(Refused, match="was not restored, and target is as it was: No space left") as refused:
+        restored(taken, target)
+    assert refused.value.problems[0].hint == "df -h"
+
+
+def test_options_come_before_the_dump(taken: Backup, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's own getopt, on Windows before 17, ends at the first name, as others do by this variable."""
+    monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    assert restored(taken, target)[0].startswith(f"Restored {taken.name} into the database target")

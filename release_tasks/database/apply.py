@@ -82,6 +82,8 @@ def _by_command(
 ) -> list[str]:
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that all is there."""
     settings, ddl = environment.settings, environment.settings.ddl
+    # What can be refused of the comparison below is refused before anything is changed; it is remembered.
+    scratch.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)

@@ -65,10 +65,13 @@ def pack_in(root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack as it lies at `root`, in the order in which it is applied."""
     names = in_order([path.name for path in (root / settings.ddl.folder).glob("*.sql")], root, settings)
     paths = [f"{settings.ddl.folder}/{name}" for name in names]
-    with closing(Git.open(root, settings.remote)) as git:
-        changed = git.dirty_paths()  # what is not among them is as committed, though core.autocrlf changes line ends
-        committed = {path: git.bytes_at("HEAD", path) for path in paths if path not in changed}
-    return [DdlFile(path, committed.get(path) or (root / path).read_bytes()) for path in paths]
+    contents = {path: (root / path).read_bytes() for path in paths}
+    if other_ends := [path for path in paths if b"\r\n" in contents[path]]:
+        with closing(Git.open(root, settings.remote)) as git:
+            changed = git.dirty_paths()  # core.autocrlf changed the line ends of the others, and nothing else
+            same = [path for path in other_ends if {path, path.partition("/")[0]}.isdisjoint(changed)]
+            contents |= {path: git.bytes_at("HEAD", path) or contents[path] for path in same}
+    return [DdlFile(*each) for each in contents.items()]
 
 
 def in_order(names: list[str], root: Path, settings: Settings) -> list[str]:

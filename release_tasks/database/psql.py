@@ -114,7 +114,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
     if error["state"] == LOCKED:
         with suppress(Refused, psycopg.Error), programs.connect(dsn, where) as connection:
             holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
-            error["text"] += f" held by {listed(holders, most=3)}" if holders else ""
+            error["text"] += f"; the lock is held by {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
     return Ran(begun[:-1], warnings, file, (problem,), error["state"] in RETRIED)
 

@@ -25,7 +25,7 @@ UNORDERED = ("table", "foreign-table", "acl", "default-acl", "sequence")
 SAME = {"SEQUENCE OWNED BY": "sequence", "ROW SECURITY": "table", "TABLE ATTACH": "table", "INDEX ATTACH": "index"}
 TABLES = ("table ", "view ", "materialized-view ", "foreign-table ")
 PARTS = ("constraint ", "fk-constraint ", "default ", "trigger ", "acl ", "index ", "sequence ", "statistics ")
-OWNER = re.compile(r"\b(?:ON TABLE|ON|FROM|OWNED BY|ALTER TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")  # of a part
+OWNER = re.compile(r"\b(?:ON TABLE|ON|FROM|OWNED BY|ALTER (?:FOREIGN )?TABLE)(?: ONLY)? ([\w$]+\.[\w$]+)")  # of a part
 # `x in ('a', 'b')` on a varchar, as it is written at first, and after a dump and restore.
 RESTORED = re.compile(r"\(('(?:[^']|'')*'::character varying)\)::text|\((ARRAY\[[^\]]*\])\)::text\[\]")
 OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")

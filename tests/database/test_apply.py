@@ -500,3 +500,21 @@ def test_a_table_that_was_dropped_by_hand_is_missed_though_the_ledger_has_its_fi
     assert "inv ddl.apply --env staging --again" in refused
     said(inv("ddl.apply", "--again"))
     assert "The ledger of staging has all: 3 files" in said(inv("ddl.apply"))
+
+
+def test_a_runner_changes_nothing_where_nothing_could_be_compared_with_what_it_made(
+    work: Work,
+    environment: Callable[..., Environment],
+    bring: Callable[..., Any],
+    outside: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had run, and the ledger lacked the pack, before the scratch server was refused."""
+
+    def refused(*_: object) -> dict[str, list[str]]:
+        raise Refused("Another scratch server is under way.")
+
+    monkeypatch.setattr(apply.scratch, "made_by", refused)
+    with pytest.raises(Refused, match="Another scratch server"):
+        bring(environment(**command()))
+    assert tables(outside) == []

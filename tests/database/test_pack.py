@@ -285,3 +285,18 @@ def test_fixes_and_shifts_are_read_back_from_the_messages_oldest_first(work: Wor
         "a fix: added ddl/02_b.sql; removed ddl/0.sql",
         "a shift: table b is new",
     ]
+
+
+def test_what_lies_in_a_submodule_is_read_as_it_lies_there(work: Work) -> None:
+    """Git tells of the submodule, not of its files: what was committed there was taken for what lay there."""
+    settings = Settings.model_validate({"ddl": {"folder": "db/ddl"}})
+    database = work.add_submodule("db", {"ddl/00_a.sql": "select 1;\r\n"})
+    assert packs.pack_in(work.root, settings)[0].content == b"select 1;\r\n"
+    database.write({"ddl/00_a.sql": "select 2;\r\n"})
+    assert packs.pack_in(work.root, settings)[0].content == b"select 2;\r\n"
+
+
+def test_a_pack_needs_no_git_to_be_read(tmp_path: Path) -> None:
+    (tmp_path / "ddl").mkdir()
+    (tmp_path / "ddl" / "00_a.sql").write_bytes(b"select 1;\n")
+    assert packs.pack_in(tmp_path, Settings())[0].content == b"select 1;\n"

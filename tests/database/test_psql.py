@@ -392,8 +392,8 @@ def test_a_lock_that_is_never_given_is_told_after_the_last_try(
         with pytest.raises(Refused) as refused:
             apply.apply(staging(dsn, lock_timeout=0.05), pack_of(text), Path(), "0.1.1")
         (problem,) = refused.value.problems
-    told = f"held by process {other.info.backend_pid}, role postgres, the nightly job"
-    assert problem.what == f"ddl/00_a.sql, line 2: canceling statement due to lock timeout {told} (SQLSTATE 55P03)."
+    told = f"; the lock is held by process {other.info.backend_pid}, role postgres, the nightly job"
+    assert problem.what == f"ddl/00_a.sql, line 2: canceling statement due to lock timeout{told} (SQLSTATE 55P03)."
     assert tables(connection) == ["t"]
 
 

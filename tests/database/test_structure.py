@@ -356,6 +356,14 @@ def test_the_parts_of_many_new_tables_go_by_their_names() -> None:
     assert {each.name.partition(" ")[0] for each in structure.differences({}, found)} == {"table"}
 
 
+def test_a_default_of_a_new_foreign_table_goes_with_it() -> None:
+    found = {
+        "foreign-table s.f": ["CREATE FOREIGN TABLE s.f (", "a integer"],
+        "default s.f a": ["ALTER FOREIGN TABLE ONLY s.f ALTER COLUMN a SET DEFAULT 1;"],
+    }
+    assert [each.name for each in structure.differences({}, found)] == ["foreign-table s.f"]
+
+
 def test_a_policy_is_named_also_where_its_table_is_extra(dsn: str) -> None:
     before = structure.read(dsn)
     execute(dsn, "create table s.x (); create policy p on s.x using (true)")

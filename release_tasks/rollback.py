@@ -71,7 +71,7 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
-    # Stamped, and then refused before its switch.
+    # The newest was stamped, and then refused before its switch.
     was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
     before = current if was_never_live else next(iter(befores), "")
     tag = env.settings.tag_of(to) if to else before
@@ -79,9 +79,10 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
         other = next((each for each in live if each not in (tag, current) and not withdrawn(each)), tag)
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to=env.settings.version_of(other)))
     if tag not in live:
-        nowhere = f"{env.name.capitalize()} has nothing to go back to."
-        what = f"{to} was never live in {env.name}, or is not in place." if to else nowhere
-        raise Refused(f"{what} {in_place}", f"inv deploy.history --env {env.name}   # what happened there")
+        others, hint = set(live) - {current}, f"inv deploy.history --env {env.name}   # what happened there"
+        what = "Go back to which?" if others else f"{env.name.capitalize()} has nothing to go back to."
+        what = f"{to} was never live in {env.name}, or is not in place." if to else what
+        raise Refused(f"{what} {in_place}", again(to="VERSION") if others else hint)
     return tag, in_place
 
 

@@ -42,6 +42,13 @@ def test_by_default_it_is_what_was_live_before_the_newest() -> None:
     assert _target(env(releases, "v0.1.1"), None, well) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
 
 
+def test_where_no_release_says_what_was_before_a_person_does() -> None:
+    """It said that there was nothing to go back to, and listed what there was."""
+    with pytest.raises(Refused, match=r"Go back to which\? In place are: 0\.1\.1, 0\.1\.0\.") as refused:
+        _target(env({"v0.1.1": {"since": "now"}, "v0.1.0": {"since": "earlier"}}, "v0.1.1"), None, well)
+    assert refused.value.problems[0].hint.endswith("--to VERSION")
+
+
 @pytest.mark.parametrize(
     "newest, stamp, to",
     [

@@ -58,7 +58,7 @@ class Host(Releases):
     nginx: list[str] = field(default_factory=list)
 
     def perform(self, verb: str, arguments: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        """Do something; return the `result`, and whether anything has `changed`. With `check` nothing is."""
+        """Do what `verb` names; return the `result`, and whether anything has `changed`. With `check` nothing is."""
         with failing_in(self.folder), readable_by_all():
             changes = verb not in LOOKS and not self.is_done(verb, **arguments)
             with locked(self.folder / ".lock", "release", LOCK) if changes and not check else nullcontext():
@@ -154,7 +154,7 @@ class Host(Releases):
         except Refused as failed:
             state = f"{old} is still live." if old else "Nothing was live before."
             try:
-                if old and (self.record()[0] != old or not self.answers(old)):
+                if old and self.code_of(old).is_dir() and (self.record()[0] != old or not self.answers(old)):
                     self.make_live(old)
                     state = f"It went back: {old} is live again."
             except (Refused, OSError) as no:

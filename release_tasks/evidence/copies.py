@@ -5,8 +5,10 @@ A name holds a hash of what was added to the pack so far, and of who can read it
 
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from release_tasks import process
@@ -70,33 +72,37 @@ def check(sums: Path, folder: Path) -> None:
     refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
 
 
-def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> dict[Path, Path]:
-    """Return each file that `place` has not got yet → what is there once it has.
+def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[Path]:
+    """Return the files that `place` has not got yet. Raises `Refused` where one there, if `hashed`, is not ours.
 
-    That is the file itself in a folder, which gets all of them; of commands, which get only what is encrypted where
-    something is, it is a receipt beside `sums`. Raises `Refused` where a file there, if `hashed`, is not ours.
+    A folder gets all of them; commands, where something is encrypted, nothing else. What they brought back as it was
+    has a receipt beside `sums`.
     """
     files = [*(sums.with_name(name) for name in read_checksums(sums.read_bytes())), sums]
     if isinstance(place, str):
         if hashed:
             check(sums, root / place)
-        done = {file: root / place / file.name for file in files}
-    else:
-        receipt, encrypted = f"{sha256(str(place).encode())[:8]}.receipt", any(file.suffix == ".age" for file in files)
-        given = [file for file in files if not (encrypted and file.suffix == ".tar")]
-        done = {file: file.with_name(f"{file.name}.{receipt}") for file in given}
-    return {file: mark for file, mark in done.items() if not mark.exists()}
+        return [file for file in files if not (root / place / file.name).exists()]
+    encrypted = any(file.suffix == ".age" for file in files)
+    given = [file for file in files if not (encrypted and file.suffix == ".tar")]
+    return [file for file in given if not receipt(file, place).exists()]
+
+
+def receipt(file: Path, place: Place) -> Path:
+    return file.with_name(f"{file.name}.{sha256(str(place).encode())[:8]}.receipt")
 
 
 def copy(place: Place, root: Path, sums: Path) -> None:
     """Bring what is `lacking` to `place`, and see that it is there as it is here. Raises `Refused` or `OSError`."""
-    for file, done in lacking(place, root, sums).items():
-        done.parent.mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
-        back = done.with_name(f".{done.name}.incomplete")
-        try:
+    for file in lacking(place, root, sums):
+        with TemporaryDirectory() as folder, ExitStack() as stack:
             if isinstance(place, str):
+                (root / place).mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
+                back, done = root / place / f".{file.name}.incomplete", root / place / file.name
+                stack.callback(back.unlink, missing_ok=True)  # a full disk gets its space back
                 shutil.copyfile(file, back)
             else:
+                back, done = Path(folder, file.name), receipt(file, place)
                 for command, given in zip(place, (file, back), strict=True):
                     argv = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
                     process.run(argv, timeout=MOVING)
@@ -106,5 +112,3 @@ def copy(place: Place, root: Path, sums: Path) -> None:
                 back.rename(done)
             else:
                 done.touch()
-        finally:
-            back.unlink(missing_ok=True)  # a full disk gets its space back

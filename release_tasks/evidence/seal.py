@@ -77,6 +77,7 @@ def certificate_problems(ca: Path) -> Iterator[Problem]:
     except OSError:  # SSLError is one
         found = "no certificate in it" if ca.is_file() else "no file"
         hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
+        hint = hint if ca.is_file() else f"ls -l {ca.parent}   # the authority has it on its pages"
         yield Problem(f"{ca}: found {found}, expected root certificates as PEM.", hint)
 
 

@@ -121,8 +121,9 @@ def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: 
 
 def ask_for_what_people_keep(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    root = shown(pack_folder(release) / bag.ROOT, release)
-    return Manual(f"keep the SHA-512 of {root} in offline, encrypted storage; file with INPI if this release needs it")
+    root = pack_folder(release) / bag.ROOT
+    which = f" of {shown(root, release)}" if root.exists() else ""
+    return Manual(f"keep the SHA-512{which} in offline, encrypted storage; file with INPI if this release needs it")
 
 
 def pack_folder(release: Release) -> Path:

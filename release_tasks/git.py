@@ -61,7 +61,7 @@ class Git:
         hooks = git_setup.hooks(self.root, args[0]) if changes else ""
         if changes:
             self._seen.clear()
-        if hooks or args[0] in git_setup.SIGNED:
+        if hooks or args[0] in git_setup.MAY_ASK:
             timeout = git_setup.HOOK
         env = {**git_setup.variables(), **env}
         try:

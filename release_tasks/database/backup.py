@@ -133,6 +133,7 @@ def damaged_files(folder: Path) -> list[str]:
 
 @functools.cache
 def _mismatches(folder: Path, state: object) -> list[str]:
+    """Return them; the `state` of the files is only what they are remembered by."""
     return files.mismatches(folder, SUMS, ignored=[VERIFIED])
 
 

@@ -142,6 +142,7 @@ def test_an_unreachable_host_at_place_means_that_no_host_is_switched(
     (problem,) = refused.value.problems
     assert problem.what.startswith("Production, h3: cannot be reached") and "Connection refused" in problem.what
     assert "{" not in problem.what and network.versions() == ["0.1.1"] * 3
+    assert not list(Path("/tmp").glob("release-v0.1.*")), "what was copied to the others stayed there"
     network.hosts["h3"].start()
     put(hosts, "0.1.2", tmp_path)
     assert hosts.facts("v0.1.2")["version"] == "0.1.2"

@@ -10,9 +10,8 @@ import psycopg
 
 from release_tasks import process
 from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
-from release_tasks.checks.web import Api
+from release_tasks.checks.web import Api, json_in
 from release_tasks.errors import Refused, listed
-from release_tasks.machine import parsed
 from release_tasks.masks import short
 
 # What an install or a build writes is not as it was committed.
@@ -47,7 +46,8 @@ def api_problems(target: Target, record: Record) -> Iterator[str]:
     if target.version_path:
         with Api(target.origin) as api:
             answer = api.get(target.version_path, headers={"Cache-Control": "no-cache"})
-        found = str(parsed(answer.text).get("version") or "no version")
+        said = json_in(answer)
+        found = str(said.get("version") or "no version") if isinstance(said, dict) else "no version"
         record("api", f"{found} by API")
         if (answer.status_code, found) != (200, target.version):
             said = f"answers as {found}, with status {answer.status_code}"

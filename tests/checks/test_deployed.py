@@ -102,6 +102,7 @@ def test_what_a_target_does_not_have_is_not_asked_and_no_proxy_stands_between(we
         ((200, '{"version": 11}'), "answers as 11"),
         ((200, "<main>"), "no version"),
         ((200, "[1]"), "no version"),
+        ((200, '{"version": "0.1.0", "version": "0.1.1"}'), "no version"),  # of which each reader takes another
         ((503, '{"version": "0.1.1"}'), "with status 503"),
         ((302, '{"version": "0.1.1"}'), "with status 302"),
     ],

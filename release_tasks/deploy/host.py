@@ -152,9 +152,11 @@ class Host(Releases):
             with failing_in(self.folder):
                 self.make_live(tag)
         except Refused as failed:
-            state = f"{old} is still live." if old else "Nothing was live before."
+            state = "There is nothing to go back to."
             try:
-                if old and self.code_of(old).is_dir() and (self.record()[0] != old or not self.answers(old)):
+                if old and self.record()[0] == old and self.answers(old):
+                    state = f"{old} is still live."
+                elif old and self.code_of(old).is_dir():
                     self.make_live(old)
                     state = f"It went back: {old} is live again."
             except (Refused, OSError) as no:

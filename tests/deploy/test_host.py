@@ -270,6 +270,17 @@ def test_a_release_that_dies_while_the_old_one_finishes_its_requests_is_taken_ba
     assert (server.version(), list(server.pids())) == ("0.1.1", ["blue-web"])
 
 
+def test_a_failed_switch_goes_back_to_no_folder_that_is_gone(server: Server) -> None:
+    """It said that the old release was still live, where its code had been removed by hand."""
+    hosts = Hosts("production", server.plain())
+    put(hosts, "0.1.1")
+    hosts.switch("v0.1.1")
+    put(hosts, "0.1.2")
+    server.fault("0.1.2", "unwell")
+    shutil.rmtree(hosts.host.code_of("v0.1.1"))
+    assert refusal(hosts).endswith("There is nothing to go back to.")
+
+
 def test_where_nginx_is_away_nothing_is_touched(server: Server) -> None:
     hosts = running(server)
     put(hosts, "0.1.2")

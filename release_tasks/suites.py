@@ -10,6 +10,7 @@ from typing import Any
 from release_tasks import screen
 from release_tasks.checks import document, runner
 from release_tasks.command_line import words_after_dashes
+from release_tasks.config import project_root
 from release_tasks.database.pack import pack_at
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment
@@ -111,6 +112,8 @@ def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
 
 def report_smokes(config: Any, where: str, only: str | None, as_json: bool) -> None:
     """Run the smokes (or the one named `only`) in `where`, outside a release, and show a table."""
+    if only and where == "dev":
+        smokes_of(project_root(config), only)  # before its DDL pack is applied
     with environment_of(config, where, services=True) as env, screen.busy(f"Running the smokes on {where}"):
         target, evidence = runner.target_of(env, _version_of(env)), _evidence(env, f"smokes-{where}")
         results = runner.run(target, smokes_of(Path(target.code), only), evidence, *words_after_dashes())

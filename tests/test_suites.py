@@ -44,6 +44,18 @@ def test_all_smokes_run_or_the_one_that_is_named(here: Callable[..., Environment
     assert ran(environment, "b") == {"test_b": FAILED}
 
 
+def test_a_smoke_that_is_not_there_is_known_before_dev_is_touched(
+    here: Callable[..., Environment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dev had been installed, and got its DDL pack, before the name was refused."""
+    opened = list[str]()
+    monkeypatch.setattr(suites, "project_root", lambda _: here(a=PASSES).root)
+    monkeypatch.setattr(suites, "environment_of", lambda _, where, **__: opened.append(where))
+    with pytest.raises(Refused, match="There is no smoke 'b'; expected one of a"):
+        suites.report_smokes(None, "dev", "b", as_json=False)
+    assert opened == []
+
+
 def test_no_smoke_is_no_pass(here: Callable[..., Environment]) -> None:
     with pytest.raises(Refused, match="There is no test"):
         ran(here())

@@ -12,7 +12,7 @@ import pytest
 from release_tasks import process
 from release_tasks.checks import CheckFailed, Record, Target
 from release_tasks.checks.browser import launch_options
-from release_tasks.checks.gate import TARGET
+from release_tasks.checks.gate import LEFT, TARGET
 from release_tasks.checks.logs import SQL_TROUBLE, Log
 from release_tasks.checks.series import Series
 from release_tasks.database import structure
@@ -111,11 +111,14 @@ def run(target: Target, record_property: Record) -> Callable[..., process.Finish
 @pytest.fixture(scope="module", autouse=True)
 def database_stays_as_it_is(request: pytest.FixtureRequest, target: Target) -> Iterator[None]:
     """After the smokes of a file the database consists of what it did before, unless they are marked `changes`."""
+    read, stash = partial(structure.read, target.dsn, target.name, roles=False), request.config.stash
     if request.path.parent.name != "smokes" or request.node.get_closest_marker("changes"):
         yield
+        stash[LEFT] = {}
         return
-    before = structure.read(target.dsn, target.name, roles=False)
+    before = stash.get(LEFT, {}) or read()
     yield
-    if changed := structure.differences(before, structure.read(target.dsn, target.name, roles=False)):
+    stash[LEFT] = read()
+    if changed := structure.differences(before, stash[LEFT]):
         hint = 'Let it leave the database as it is; or say why not: pytestmark = pytest.mark.changes("…")'
         raise CheckFailed(f"While {request.path.name} ran, the database changed: {listed(map(str, changed))}.", hint)

@@ -16,12 +16,14 @@ import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from release_tasks.checks import VARIABLE, Inconclusive, Target, document
+from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
 TARGET = pytest.StashKey[Target]()
 ENDED = pytest.StashKey[int]()  # how many tests came to their end
+LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
 ERROR = re.compile(r"E (?! *\+  (where|and) )")  # lines of pytest's report, but for where a value came from
 LIMIT = 75.0  # seconds for a test that names no other, beyond its wait
 NOTHING = "It observed nothing: no query, request or program. A test records other evidence with record_property."

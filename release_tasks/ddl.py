@@ -33,18 +33,15 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_at(git, "HEAD", settings)
 
 
-def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
+def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
     """Return whose pack `env` should have, with that pack. Raises `Refused` where the tag that is live is not here.
 
-    It is that of the tag that is live, or of a later release that was applied, for a rollback undoes no DDL; or HEAD's
+    It is that of the tag `live`, or of a later release that was applied, for a rollback undoes no DDL; or HEAD's
     where exactly that was applied last. On dev, and where no release of ours has been, it is that of `pack_for`.
     """
     head = pack_for(env.name, git.root, env.settings)
     if env.name == "dev":
         return HERE, head
-    live = ""
-    with suppress(Refused):  # where no host can be reached the ledger says enough
-        live = next((each.tag for each in env.hosts.try_status().values() if each.tag), "")
     version = env.settings.version_of(live)
     if version and not git.commit_named(f"refs/tags/{live}"):
         raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
@@ -57,6 +54,13 @@ def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
     released = pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
     by_hand = head != released and applied and entered == {(file.path, file.sha256) for file in head}
     return ("HEAD", head) if by_hand else (here[-1], released)
+
+
+def live_tag(env: Environment) -> str:
+    """Return what is live, "" for nothing, or where no host can be reached: the ledger says enough then."""
+    with suppress(Refused):
+        return next((each.tag for each in env.hosts.try_status().values() if each.tag), "")
+    return ""
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -117,7 +121,8 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     root, settings = project_root(config), settings_of(config)
     files, version = pack_for(where, root, settings), versions.version_here(root)
     refuse(pack.pack_problems(files, settings.ddl))
-    if others := {file.path for file in {*files} ^ {*pack.pack_in(root, settings)}}:  # a runner applies what lies here
+    here = files if where == "dev" else pack.pack_in(root, settings)  # which a runner applies
+    if others := {file.path for file in {*files} ^ {*here}}:
         what = f"{where} gets what is committed; here this is not: {listed(sorted(others))}."
         raise Refused(what, f"git status {settings.ddl.folder}")
     refuse(shared_problems(root, settings)[0])
@@ -153,7 +158,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         closing(Git.open(root, settings.remote)) as git,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        whose, files = pack_there(env, git)
+        whose, files = pack_there(env, git, live_tag(env))
         switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
         differences = apply.drift(env, files)

@@ -27,5 +27,6 @@ def test_where_no_host_can_be_reached_the_ledger_says_which_pack_it_is(
             raise Refused("The program ansible-inventory was not found.")
 
     monkeypatch.setattr(ddl.apply, "last_applied", lambda _: ("", set()))
-    whose, files = ddl.pack_there(Unreachable(), work.layer())  # type: ignore[arg-type]
+    there: Any = Unreachable()
+    whose, files = ddl.pack_there(there, work.layer(), ddl.live_tag(there))
     assert (whose, [file.name for file in files]) == ("HEAD", ["00_schemas.sql", "01_tables.sql"])

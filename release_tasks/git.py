@@ -1,11 +1,11 @@
 """Git as a release needs it: objects are read with GitPython, commands run as argv with a deadline."""
 
-import os
+import re
 import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from release_tasks import git_setup, process
 from release_tasks.errors import Refused
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 NEWS = 10.0  # seconds after which the remote is listed again
+# A look at objects by their ids alone, which stays true.
+STAYS = re.compile(r"[^\0]+(\0-[^\0]*)*(\0[0-9a-f]{40,64}(\^\{commit\})?)+")
 
 
 class Git:
@@ -49,7 +51,8 @@ class Git:
 
     def refresh(self, remote: bool = True) -> None:
         """Forget what was seen here, and what the `remote` said: something has changed."""
-        self._seen.clear()
+        kept = [args for args, found in self._seen.items() if not found.code and STAYS.fullmatch("\0".join(args))]
+        self._seen = {args: self._seen[args] for args in kept}
         if remote:
             self._listed_at = -NEWS
 
@@ -60,7 +63,7 @@ class Git:
         """
         hooks = git_setup.hooks(self.root, args[0]) if changes else ""
         if changes:
-            self._seen.clear()
+            self.refresh(remote=False)
         if hooks or args[0] in git_setup.MAY_ASK:
             timeout = git_setup.HOOK
         env = {**git_setup.variables(), **env}
@@ -71,10 +74,8 @@ class Git:
             raise
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
-        """Run `git args`, which reaches the remote; ssh asks nothing, unless git is set up to use another one."""
-        chosen = os.environ.keys() & {"GIT_SSH_COMMAND", "GIT_SSH"} or self.look("config", "core.sshCommand").stdout
-        env: dict[str, Any] = {} if chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
-        return self.run(*args, timeout=NETWORK, changes=changes, **env)
+        """Run `git args`, which reaches the remote."""
+        return self.run(*args, timeout=NETWORK, changes=changes, **git_setup.ssh(self.root))
 
     def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from release_tasks import git_setup
+from release_tasks import git_setup, process
 from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
 from tests.conftest import Work
@@ -431,6 +431,16 @@ def test_plink_gets_none_of_openssh_s_options(work: Work, tmp_path: Path, monkey
     work.git("remote", "set-url", "origin", f"ssh://git@host.invalid:2222{work.remote}")
     assert work.layer().remote_refs
     assert seen.read_text().startswith("-P 2222 git@host.invalid ")
+
+
+def test_of_an_object_that_is_named_by_its_id_git_is_asked_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    git, commit, missing, asked = work.layer(), work.git("rev-parse", "HEAD"), "f" * 40, list[str]()
+    run = process.run
+    monkeypatch.setattr(process, "run", lambda argv, **how: asked.append(argv[-1]) or run(argv, **how))
+    for _ in range(2):
+        git.refresh()
+        assert git.commit_named(commit) == git.commit_named("HEAD") == commit and not git.commit_named(missing)
+    assert asked == [f"{name}^{{commit}}" for name in (commit, "HEAD", missing, "HEAD", missing)]
 
 
 def test_a_command_that_has_changed_something_is_not_shown_to_be_typed(work: Work) -> None:

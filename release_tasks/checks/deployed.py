@@ -3,19 +3,14 @@
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import psycopg
 
-from release_tasks import process
 from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.checks.web import Api, json_in
+from release_tasks.deploy.code import changed_files
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import short
-
-# What an install or a build writes is not as it was committed.
-UNCOMPARED = ":(exclude,attr:rewritten)"
 
 
 def test_this_release_runs(deployed: Callable[[], None]) -> None:
@@ -85,13 +80,3 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
             git = ["git", "-C", target.root, f"--work-tree={tree}"]
             restore = shlex.join([*git, "read-tree", "--reset", "-u", target.commit])
             yield f"{what} To restore them: GIT_INDEX_FILE=$(mktemp -u) {restore}"
-
-
-def changed_files(root: Path, commit: str, tree: str) -> list[str]:
-    """Return the files of `commit`, but those with the attribute `rewritten`, that are not so in the folder `tree`."""
-    git = ["git", f"--work-tree={tree}"]
-    with TemporaryDirectory() as folder:
-        how: dict[str, Any] = {"cwd": root, "env": {"GIT_INDEX_FILE": f"{folder}/index"}}
-        process.run([*git, "read-tree", commit], record=False, **how)
-        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
-        return process.run(diff, record=False, **how).stdout.split("\0")[:-1]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
 from psycopg import sql
 
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
@@ -97,6 +96,8 @@ def _initialise(data: Path, programs: Path) -> None:
 
 def _end_orphan(data: Path) -> None:
     """End the server that a killed run left on `data`; a process that only has its number now is left alone."""
+    import psutil  # which takes its time
+
     with suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess, psutil.AccessDenied):
         process = psutil.Process(int((data / "postmaster.pid").read_text(encoding="utf-8").split()[0]))
         if str(data) in process.cmdline():

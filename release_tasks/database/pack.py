@@ -21,7 +21,8 @@ SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort
 # comment or a string it does no harm.
 NO_TRANSACTION = re.compile(
     rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)"
-    rb"|^\s*(?:begin|start\s+transaction)(?:\s+(?:work|transaction|isolation|read|(?:not\s+)?deferrable)[^;]*)?\s*;",
+    rb"|^\s*(?:begin|start\s+transaction)(?:\s+"
+    rb"(?:work|transaction|isolation\s+level|read\s+(?:only|write)|(?:not\s+)?deferrable)\b(?!\s*:?=)[^;]*)?\s*;",
     re.MULTILINE | re.IGNORECASE,
 )
 
@@ -51,7 +52,7 @@ class DdlFile:
 
 
 def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
-    """Return the pack as committed in `commit`, in the order in which it is applied; once released, in the locked."""
+    """Return the pack as committed in `commit`, in the order in which it is applied: once released, in its lock's."""
     paths = [path for path in git.files_in(commit, settings.ddl.folder) if path.endswith(".sql")]
     lock = git.text_at(commit, settings.ddl.lock) or ""
     ordered = list(read_checksums(lock.encode()))

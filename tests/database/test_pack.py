@@ -146,6 +146,12 @@ def test_a_lock_that_is_not_of_these_files_orders_nothing(work: Work) -> None:
         ("select 1;\n  START  TRANSACTION isolation level serializable;\n\nEND work;", False),
         ("do $$\nbegin\n  perform 1;\nend $$; create function f() returns int begin atomic select 1; end;", True),
         ("-- begin;\nselect 1;", True),
+        ("begin work;\nselect 1;\ncommit;", False),
+        ("begin isolation level serializable, read only;\nselect 1;\ncommit;", False),
+        *(
+            (f"do $$ declare {name} int;\nbegin\n  {name} := 1;\nend $$;", True)
+            for name in ("work", "work_item", "reading")
+        ),
         ("create procedure p() language plpgsql as $$ begin commit; end $$;", True),
     ],
 )

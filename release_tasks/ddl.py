@@ -34,7 +34,7 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
 
 
 def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
-    """Return whose pack `env` should have, with that pack. Raises `Refused` where the tag that is live is not here.
+    """Return the ref whose pack `env` should have, and the pack. Raises `Refused` where the tag `live` is not here.
 
     It is that of the tag `live`, or of a later release that was applied, for a rollback undoes no DDL; or HEAD's
     where exactly that was applied last. On dev, and where no release of ours has been, it is that of `pack_for`.
@@ -78,14 +78,14 @@ def proof_of(
     files: list[DdlFile], last: list[DdlFile], root: Path, settings: Settings, dsn: str = "", remembered: bool = True
 ) -> proof.Proof:
     """Return the proof of `files` over the pack `last` and over the rows of `dsn`; a good one is remembered."""
-    key = [programs.major_of(programs.find_bin()), len(files), settings.ddl.model_dump_json()]
+    major = programs.server_major(dsn) if dsn else None
+    key = [programs.major_of(programs.find_bin(major)), len(files), settings.ddl.model_dump_json()]
     kinds = ["rows"] if dsn else ["rows", "proof"]
     paths = [scratch.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
     for path in paths if remembered else ():
         if path.exists():
             return proof.Proof.model_validate_json(path.read_bytes())
     copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
-    major = programs.server_major(dsn) if dsn else None
     with screen.busy("Proving the DDL pack"), scratch.server(root, major) as running:
         proved = proof.prove(files, last, settings, running, copy)
     if not proved.problems:
@@ -128,7 +128,8 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
         missing, (last, _) = apply.unapplied(environment, files), apply.last_applied(environment)
-        if where != "dev" and versions.is_version(version) and versions.is_later_release(last, version):
+        is_older = versions.is_version(version) and versions.is_later_release(last, version)
+        if where != "dev" and is_older and not versions.opens_a_cycle_after(version, last):
             what = f"{where.capitalize()} has the DDL pack of {last}; the one here is that of {version}, an older one."
             raise Refused(what, f"git switch --detach {settings.tag_of(last)}   # whose pack it has")
         if not missing and not again:

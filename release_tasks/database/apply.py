@@ -1,6 +1,6 @@
 """A DDL pack and an environment: applied one release at a time, by psql or the application's own runner; drift.
 
-The ledger there makes "is this pack applied?" a look. A runner's word counts only when its objects are there.
+The ledger there makes "is this pack applied?" a look. A runner's success counts only once its objects are there.
 """
 
 import re
@@ -120,7 +120,8 @@ def drift(environment: Environment, pack: Sequence[DdlFile]) -> list[Difference]
     made = scratch.made_by(pack, environment.root, environment.settings, major)
     for name in made:  # who owns a table needs no grants, and has none in a dump
         if name.startswith("acl "):
-            made[name] = [line for line in made[name] if not line.endswith(f" TO {role}")]
+            own = tuple(f" TO {each}" for each in structure.both(role))
+            made[name] = [line for line in made[name] if not line.endswith(own)]
     found = structure.read(environment.dsn, environment.name, role=role, without=ledger)
     for name in found.keys() - made.keys():
         is_ours = f"role {name.rpartition(' ')[2]}" in made and GRANTED_TO_MAKER not in found[name][0]

@@ -108,6 +108,22 @@ def test_no_drift_where_the_pack_was_applied_by_a_role_that_it_grants_to(server:
         assert names(environment, by_app) == ["role app changed"]
 
 
+def test_no_drift_where_the_role_that_applied_the_pack_has_to_be_quoted(server: Running, root: Path) -> None:
+    to_it = b'grant select on s.t to "app-prod";'
+    make = (
+        b"do $$ begin create role \"app-prod\" login password 'x'; exception when duplicate_object then null; end $$;"
+    )
+    pack = [DdlFile("ddl/0.sql", make), *PACK, DdlFile("ddl/2.sql", to_it)]
+    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+        live.execute(make + b'alter database live owner to "app-prod"; alter role "app-prod" createrole;')
+        live.execute('set role "app-prod"')
+        for file in pack[1:]:
+            live.execute(file.content)
+        by_it = psycopg.conninfo.make_conninfo(dsn, user="app-prod", password="x")
+        found = apply.drift(Environment("production", IN_A_FILE, root, by_it, "", root, None), pack)
+    assert [f"{each.name} {each.how}" for each in found] == ['role "app-prod" changed']
+
+
 def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection, environment: Environment) -> None:
     live.execute("create role looker login password 'looks'")
     looker = psycopg.conninfo.make_conninfo(environment.dsn, user="looker", password="looks")

@@ -38,7 +38,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         if not is_stamped:
             code.need_commit(git, tag, commit)
         now = ", ".join(each or "nothing" for each in env.hosts.tags())
-        what = f"{tag} stays, and its session is stamped again" if runs else f"{now} → {tag}; no DDL is undone"
+        what = f"{tag} stays live; only its session is stamped again" if runs else f"{now} → {tag}; no DDL is undone"
         ahead = [f"{where.capitalize()}, {env.origin}: {what}", *_warnings(env, git, tag)]
         if config.run.dry or yes:
             screen.say("\n".join(ahead))
@@ -47,6 +47,8 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
             screen.confirm_by_typing(where, version, ahead, again())
         if config.run.dry:
             return
+        if not env.lock.hold(version):  # as a laptop has slept while it asked
+            raise Refused(f"The lock of {where} was lost meanwhile: it may be another release's turn.", again())
         with screen.busy(f"Going back to {version}"):
             if not runs:
                 env.hosts.switch(tag)
@@ -80,7 +82,8 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to=env.settings.version_of(other)))
     if tag not in live:
         others, hint = set(live) - {current}, f"inv deploy.history --env {env.name}   # what happened there"
-        what = "Go back to which?" if others else f"{env.name.capitalize()} has nothing to go back to."
+        nothing = f"{env.name.capitalize()} has nothing to go back to."
+        what = "Name the release to go back to." if others else nothing
         what = f"{to} was never live in {env.name}, or is not in place." if to else what
         raise Refused(f"{what} {in_place}", again(to="VERSION") if others else hint)
     return tag, in_place

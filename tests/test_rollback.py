@@ -44,7 +44,7 @@ def test_by_default_it_is_what_was_live_before_the_newest() -> None:
 
 def test_where_no_release_says_what_was_before_a_person_does() -> None:
     """It said that there was nothing to go back to, and listed what there was."""
-    with pytest.raises(Refused, match=r"Go back to which\? In place are: 0\.1\.1, 0\.1\.0\.") as refused:
+    with pytest.raises(Refused, match=r"Name the release to go back to\. In place are: 0\.1\.1, 0\.1\.0\.") as refused:
         _target(env({"v0.1.1": {"since": "now"}, "v0.1.0": {"since": "earlier"}}, "v0.1.1"), None, well)
     assert refused.value.problems[0].hint.endswith("--to VERSION")
 
@@ -123,7 +123,8 @@ def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_tho
     here.settings = Settings.model_validate({"stamp": {"command": ["stamp"]}})
     here.hosts.facts, here.hosts.switch = lambda tag: {"commit": commits[tag]}, switched.append
     here.root, here.origin, here.is_embedded, here.to_close = work.root, "http://127.0.0.1:1", False, []
-    here.lock, here.last_stamp = SimpleNamespace(hold=lambda version: None), lambda: None
+    held = [False, False, True, False, False]
+    here.lock, here.last_stamp = SimpleNamespace(hold=lambda version: held.pop(0)), lambda: None
     here.runs = lambda version: False
     here.stamp, here.install = stamp, lambda code: None
     monkeypatch.setattr(rollback.embedded, "environment_of", lambda *_: nullcontext(here))
@@ -135,3 +136,6 @@ def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_tho
     with pytest.raises(Refused, match=r"Production runs 0\.1\.1 again, but its session is not stamped yet: "):
         rollback.roll_back(config, "production", None, yes=True)
     assert switched == ["v0.1.1"]
+    with pytest.raises(Refused, match=r"The lock of production was lost meanwhile"):  # as a laptop slept
+        rollback.roll_back(config, "production", None, yes=True)
+    assert switched == ["v0.1.1"] and not held

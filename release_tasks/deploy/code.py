@@ -27,7 +27,8 @@ def folder_of(root: Path, tag: str) -> Path:
 
 def is_ready(root: Path, tag: str, commit: str) -> bool:
     """Tell whether the code of the release `tag` is unpacked and installed as `commit` has it."""
-    return read_text(folder_of(root, tag).with_suffix(".ready")) == commit
+    code = folder_of(root, tag)
+    return code.is_dir() and read_text(code.with_suffix(".ready")) == commit
 
 
 def make_ready(git: Git, tag: str, commit: str, install: Callable[[Path], None]) -> Path:
@@ -69,7 +70,7 @@ def trees(git: Git, commit: str, prefix: str = "") -> Iterator[tuple[str, Git, s
 
 
 def unpushed_problems(git: Git, ours: str) -> Iterator[Problem]:
-    """Yield each submodule of HEAD, but `ours`, whose commit its remote has not: nobody else could build this."""
+    """Yield each submodule of HEAD, but `ours`, whose commit is not on its remote: nobody else could build this."""
     with suppress(Refused):  # one that is not checked out is named elsewhere
         for prefix, repo, commit in trees(git, "HEAD"):
             path, where = prefix.rstrip("/"), ("refs/remotes", "refs/tags")

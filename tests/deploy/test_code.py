@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
@@ -31,7 +32,9 @@ def test_a_tree_whose_install_failed_is_not_taken_for_that_of_the_commit_before(
             code.make_ready(git, "v0.1.1", two, fail)
         assert not code.is_ready(work.root, "v0.1.1", one)
         folder = code.make_ready(git, "v0.1.1", one, lambda folder: None)
-    assert (folder / "file").read_text() == "one"
+        assert (folder / "file").read_text() == "one"
+        shutil.rmtree(folder)  # by a person who needs the space
+        assert not code.is_ready(work.root, "v0.1.1", one)
 
 
 def test_the_code_that_was_used_last_stays_and_other_code_is_made_again_when_it_is_wanted(work: Work) -> None:

@@ -15,7 +15,7 @@ do $$ begin
     raise exception using errcode = 'object_in_use', message = 'another release applies DDL here: ' || coalesce((
       select format('%s, role %s, process %s, since %s', application_name, usename, pid, backend_start::timestamptz(0))
       from pg_locks join pg_stat_activity using (pid) where locktype = 'advisory' and granted
-        and objid = 1174110 and datname = current_database() limit 1), 'it has just ended');
+        and objid = 1174110 and datname = current_database() limit 1), 'one that has just ended');
   end if;
 end $$;
 

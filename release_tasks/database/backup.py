@@ -66,7 +66,7 @@ class Backup(BaseModel):
         return {}
 
     def mark_verified(self, summary: str, then: list[str]) -> None:
-        """Let the backup count: `summary` is what was found, `then` the command that has got it."""
+        """Record that it was verified: `summary` is what was found, `then` the command that has received it."""
         found = {SUMS: files.file_sha256(self.folder / SUMS), "summary": summary, "then": then}
         files.atomic_write(self.folder / VERIFIED, json.dumps(found, indent=1).encode())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from release_tasks.command_line import again
 from release_tasks.database.programs import as_refusals
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.machine import locked, user
@@ -54,10 +55,10 @@ class EnvironmentLock:
         if session.execute("select pg_try_advisory_lock(%s, %s)", KEY).fetchone() == (True,):
             return
         query = f"select application_name, pid from pg_stat_activity where pid in ({HELD})"
-        holder, pid = session.execute(query, KEY).fetchone() or ("a release that ends just now", 0)
+        holder, pid = session.execute(query, KEY).fetchone() or ("a release that has just ended", 0)
         what = f"{self.where.capitalize()} is being changed: {holder}."
         end = f"psql -c 'select pg_terminate_backend({pid})'   # there, only if that process is gone for good"
-        raise Refused(what, f"Wait for it to end, or:\n{end}")
+        raise Refused(what, f"Wait for it to end, or:\n{end}" if pid else again())
 
     def give_up(self) -> None:
         """Let others have it."""

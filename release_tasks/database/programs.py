@@ -73,7 +73,8 @@ def run(
     try:
         return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
     except process.CommandFailed as no:
-        fixes = {"permission denied": f"grant pg_read_all_data to {env['PGUSER']}", "No space left": "df -h"}
+        grant = f'psql -c "grant pg_read_all_data to {env["PGUSER"]}"   # there, as a superuser'
+        fixes = {"No space left": "df -h"} | ({"permission denied": grant} if tool.startswith("pg_dump") else {})
         raise Refused(str(no), next((fix for words, fix in fixes.items() if words in str(no)), "")) from None
 
 

@@ -32,7 +32,7 @@ RENAME, DROP = sql.SQL("alter database {} rename to {}"), sql.SQL("drop database
 
 
 def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], str] = lambda _: "") -> str:
-    """Restore `taken` on a scratch server; it counts from then on, and `backup.then` gets it. Return a summary.
+    """Restore `taken` on a scratch server, mark it verified, hand it to `backup.then`, and return a summary.
 
     `try_copy` gets the DSN of the copy, which it may change, and returns what it found. Raises `Refused`.
     """

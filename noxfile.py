@@ -29,10 +29,10 @@ def run_nox_in_layer() -> None:
     """Run nox in `.nox/layer` and end as it ends; make that anew first, unless it meets the requirements."""
     programs = HERE / requirements.BIN
     layer, python = programs.parent, str(programs / ("python.exe" if os.name == "nt" else "python"))
-    stamp, expected = layer / "made-for.txt", f"{layer}\n{requirements.FILE.read_text(encoding='utf-8')}"
+    marker, expected = layer / "made-for.txt", f"{layer}\n{requirements.FILE.read_text(encoding='utf-8')}"
     argv = [python, "-m", "nox", *sys.argv[1:]]
     try:
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != expected or not meets_requirements(python):
+        if not marker.exists() or marker.read_text(encoding="utf-8") != expected or not meets_requirements(python):
             print(f"Making the Python environment of the release layer in {layer}: 500 MB, about a minute.", flush=True)
             files.ignored_by_git(layer.parent)
             _lock = sqlite3.connect(layer.with_suffix(".lock"), timeout=0).execute("begin exclusive")  # ends with us
@@ -41,7 +41,7 @@ def run_nox_in_layer() -> None:
             pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
             if subprocess.run(pip).returncode or not meets_requirements(python):
                 raise SystemExit("The requirements of the release layer were not installed: pip says why above.")
-            stamp.write_text(expected, encoding="utf-8")
+            marker.write_text(expected, encoding="utf-8")
         if os.name != "nt":
             os.execv(python, argv)  # so that Ctrl-C and SIGTERM reach nox itself
         raise SystemExit(subprocess.run(argv).returncode)

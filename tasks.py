@@ -1,4 +1,4 @@
-"""The written release process: a task a section, in its order; `@section(x)`: x first. A step gets options by name."""
+"""The written release process: a task a section, in its order; a step declares the options that it needs by name."""
 
 from invoke import Collection
 
@@ -98,10 +98,10 @@ def archive(release):
     """9. Archive and Register Evidence Pack"""
     return steps(
         sections.archive.build_the_evidence_pack,
-        sections.archive.have_it_stamped,
-        sections.archive.write_the_files_to_keep,
-        sections.archive.copy_them_to_their_places,
-        sections.archive.ask_for_what_people_keep,
+        sections.archive.timestamp_the_pack,
+        sections.archive.write_the_archive_files,
+        sections.archive.copy_the_archive_files,
+        sections.archive.ask_to_keep_the_hashes_and_file,
     )
 
 
@@ -154,13 +154,13 @@ def deploy_history(c, env="production", json=False):
 
 @command(dry=False)
 def smokes(c, env="dev", only=None, json=False):
-    """Run the smokes in an environment; `-- -x` is pytest's."""
+    """Run the smokes in an environment; options after `--` go to pytest."""
     layer.suites.report_smokes(c.config, env, only, json)
 
 
 @command(dry=False, version="the version expected there")
 def accept(c, env="staging", version=None, watch=None, json=False):
-    """Check section 7.2 in an environment; `-- -x` is pytest's."""
+    """Check section 7.2 in an environment; options after `--` go to pytest."""
     layer.suites.report_conditions(c.config, env, version, watch, json)
 
 

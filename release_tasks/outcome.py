@@ -43,9 +43,9 @@ class Result:
 
 
 def problems_of(results: Iterable[Result], noun: str, where: str, again: str) -> list[Problem]:
-    """Return a problem for each result that is no pass, one for those of which there is the same to say.
+    """Return a problem for each result that is no pass, one for those that have the same message and hint.
 
-    A hint that several problems have stands at the last of them.
+    A hint that several problems share is shown with the last of them.
     """
     alike = dict[tuple[str, str, str], list[str]]()
     for each in results:

@@ -66,15 +66,15 @@ class PlannedStep:
             if _advance(running)[0] is not None:
                 raise TypeError(f"{self.function.__name__} yields twice")
             release.refresh()
-            left, found = _advance(self.begin(release))
-            if left is not None:
-                what = f"The change was made, but the check after it still plans: {left}."
+            still_planned, found = _advance(self.begin(release))
+            if still_planned is not None:
+                what = f"The change was made, but the check after it still plans: {still_planned}."
                 raise Refused(what, "Find what undid it; run again.")
             return outcome(MANUAL, found) if isinstance(found, Manual) else outcome(CHANGED, planned)
         except NotYet as wait:
             if not change:
                 return outcome(PENDING, str(wait))
-            return outcome(REFUSED, "", Problem(f"It can only be done {wait}, and no earlier step has seen to that."))
+            return outcome(REFUSED, "", Problem(f"It can only be done {wait}, and no earlier step has done that."))
         except Refused as error:
             return outcome(REFUSED, "", *error.problems)
         except FORESEEN as error:
@@ -82,10 +82,10 @@ class PlannedStep:
 
 
 def _claim(release: Release, env: Environment | None) -> bool:
-    """Make sure right before a change, of `env` if it is one there, that this release may make it.
+    """Make sure, right before a change, of `env` if it is one there, that this release may still make it.
 
-    Return False where `env` is held only now, so that others may have changed it. Raises `Refused` where another
-    release has the lock or the environment, or a later one is there.
+    Return False where the lock of `env` is taken only now: others may have changed it, so it is checked again. Raises
+    `Refused` where another release has the lock or the environment, or a later one is there.
     """
     release.git.refresh()
     if release.lock.at:
@@ -138,7 +138,7 @@ class Plan:
     known: dict[PlannedStep, Outcome] = field(default_factory=dict)
 
     def check(self) -> list[Outcome]:
-        """Check all steps and return their outcomes: what starts something only where nothing else is refused."""
+        """Check all steps and return their outcomes; those that start something only where no other is refused."""
         self.release.quick = True
         outcomes = [self._run(step, change=False) for step in self.steps]
         self.release.quick = False
@@ -169,7 +169,7 @@ class Plan:
             raise Refused(f"{step.title}: not confirmed. Do it, then go on:", self.release.again())
 
     def _run(self, step: PlannedStep, change: bool) -> Outcome:
-        """Return what a step comes to now, or came to if nothing has changed since it was checked; record it."""
+        """Return and record the outcome of a step, the known one if nothing has changed since."""
         began = time.monotonic()
         outcome = self.known.get(step) if change else None
         if outcome is None:

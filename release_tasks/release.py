@@ -31,7 +31,7 @@ Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
 def skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
-    """Return a decorator of steps: once it `holds`, they are skipped for that `reason`."""
+    """Return a decorator of steps: they are skipped, for that `reason`, once `holds(release)` is true."""
 
     def mark(step: Marked) -> Marked:
         step.skipped = lambda release: reason if holds(release) else ""  # type: ignore[attr-defined]
@@ -134,11 +134,11 @@ class Release:
 
     @property
     def is_over(self) -> bool:
-        """Whether the remote has all of it, with the notes on the main branch: our last change."""
+        """Whether the remote has all of it: merged back, on the next version, its notes on the main branch."""
         return self.is_in(self.settings.main) and self.is_in(self.base)
 
     def is_in(self, branch: str) -> bool:
-        """Tell whether the remote's `branch` has what it gets: main the notes, the base all, and a later VERSION."""
+        """Tell whether the remote's `branch` has its part: main the notes, the base all and the next VERSION."""
         there = self.git.remote_commit(f"refs/heads/{branch}")
         if not (there and self.published):
             return False

@@ -1,7 +1,7 @@
 """The release lock: the branch release/lock on the remote says who makes a release, and moves with each push of it.
 
 It is a chain of empty commits that plain pushes move forward: the remote compares and swaps, without force, and keeps
-the story. An atomic push with it gets nothing through for a release that another has taken the lock from.
+the history. An atomic push with it gets nothing through for a release that another has taken the lock from.
 """
 
 import os
@@ -43,7 +43,7 @@ class ReleaseLock:
 
     @cached_property
     def holder(self) -> str:
-        """This version in this worktree, wherever it is moved to; a copy of it is another one.
+        """The version and an id of this worktree, which a move keeps, and a copy does not.
 
         CI makes a clone for each job: there RELEASE_HOLDER says what belongs together, such as a pipeline's number.
         """
@@ -79,7 +79,7 @@ class ReleaseLock:
         begin = "This release was overtaken" if was_overtaken else "Another release is under way"
         version, shown = self.version, found.commit[:9]
         over = again(f"inv release --version {version} --take-over {shown}", version=version, take_over=shown)
-        hint = f"Wait for it, or if nobody finishes it:\n{over}   # its next push is then refused"
+        hint = f"Wait for it, or if nobody finishes it:\n{over}   # the next push of that run is then refused"
         if (theirs := found.holder.split(" ")[0]) not in (FREE, self.version):
             hint += f'\ninv withdraw --version {theirs} --reason "…"   # or this, where it is tagged: the notes say so'
         raise Refused(f"{begin}: {found.summary}.", hint)

@@ -221,5 +221,5 @@ def test_a_status_names_the_command_that_takes_the_lock_over(
     monkeypatch.setattr(command_line, "typed", [("status", {"version": "0.2.0", "json": True})])
     with pytest.raises(Refused) as no:
         other.check()
-    over = f"\ninv release --version 0.2.0 --take-over {other.state().commit[:9]}   # its"
+    over = f"\ninv release --version 0.2.0 --take-over {other.state().commit[:9]}   # the next"
     assert over in no.value.problems[0].hint and "inv status" not in no.value.problems[0].hint

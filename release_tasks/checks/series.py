@@ -51,7 +51,7 @@ class Series:
         self._conclude(wrong, f"{counted(len(ages), 'key')}, the oldest {ages[0][0]:.1f} s old")
 
     def has_no_gaps(self, every: float, window: float = 600, late: float = 15) -> None:
-        """Raise `CheckFailed` with each gap of each expected key: no row for 1.5 times `every`, or `late` more now."""
+        """Raise `CheckFailed` with each gap of each expected key: over 1.5 times `every`; at the end `late` s more."""
         if not window > every * 1.5 + late:
             raise ValueError(f"window is {window:g} s; expected more than every * 1.5 + late: a dead key would pass")
         gaps = list[tuple[float, str, str]]()

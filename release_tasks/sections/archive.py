@@ -13,7 +13,7 @@ from release_tasks.masks import short
 from release_tasks.release import Release, Step, skip_once, until_live
 from release_tasks.sections.deployment import shown
 
-where_the_pack_is = skip_once(
+skip_where_the_pack_is_elsewhere = skip_once(
     lambda release: release.is_over and not pack_folder(release).exists(), "the evidence pack is elsewhere"
 )
 
@@ -64,8 +64,8 @@ def build_the_evidence_pack(release: Release) -> Step:
     emptied(incomplete).rmdir()
 
 
-@where_the_pack_is
-def have_it_stamped(release: Release) -> Step:
+@skip_where_the_pack_is_elsewhere
+def timestamp_the_pack(release: Release) -> Step:
     """Each timestamp authority stamps the pack."""
     authorities, folder = release.settings.evidence.authorities, pack_folder(release)
     require(folder.exists() or not authorities, "after the evidence pack is built")
@@ -74,8 +74,8 @@ def have_it_stamped(release: Release) -> Step:
     return (yield from _try_all(release, missing, listed(authorities) or "no evidence.authorities are set"))
 
 
-@where_the_pack_is
-def write_the_files_to_keep(release: Release) -> Step:
+@skip_where_the_pack_is_elsewhere
+def write_the_archive_files(release: Release) -> Step:
     """Write the pack as a tar, and encrypted for its recipients."""
     recipients, sums = release.settings.evidence.recipients, _sums(release)
     if sums.exists():
@@ -86,8 +86,8 @@ def write_the_files_to_keep(release: Release) -> Step:
     copies.write(pack_folder(release), sums, pack.name_of(release), recipients)
 
 
-@where_the_pack_is
-def copy_them_to_their_places(release: Release) -> Step:
+@skip_where_the_pack_is_elsewhere
+def copy_the_archive_files(release: Release) -> Step:
     """Copy the files to each place, and verify them there."""
     root, places, sums = release.root, release.settings.evidence.places, _sums(release)
     require(sums.exists(), "after the files are written")
@@ -119,7 +119,7 @@ def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: 
     return done
 
 
-def ask_for_what_people_keep(release: Release) -> str:
+def ask_to_keep_the_hashes_and_file(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
     root = pack_folder(release) / bag.ROOT
     which = f" of {shown(root, release)}" if root.exists() else ""

@@ -29,7 +29,7 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
 
 
 def lacking(release: Release, waits: bool = False) -> dict[str, str]:
-    """Return branch → the branch of its pull request, of those that lack the release; pushed if it `waits`."""
+    """Return branch → branch of its pull request, for each that lacks the release: those pushed, or not, as `waits`."""
     backs = {release.base: f"release/{release.tag}-back"}
     backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
     lack = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
@@ -39,7 +39,7 @@ def lacking(release: Release, waits: bool = False) -> dict[str, str]:
 def push(release: Release, branch: str, back: str, last: bool, commit: str = "", what: str = "is over") -> None:
     """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request.
 
-    That is `commit`, or else what the base branch has here, and for another one the notes.
+    That is `commit`; by default what the base branch has here, and for another branch a commit of the notes.
     The `last` push gives up the release lock: a review may take days.
     """
     git, ref = release.git, f"refs/heads/{branch}"

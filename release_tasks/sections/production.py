@@ -1,4 +1,4 @@
-"""Section 8, what only production has: a person's word, a backup, and smokes before the flip."""
+"""Section 8, what only production has: a person's confirmation, a backup, and smokes before the flip."""
 
 import os
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
     """Tag the release commit."""
     git, tag, commit = release.git, release.tag, release.tip
     if release.published:
-        _keep_the_branch_at_the_tag(release)
+        _refuse_changes_after_the_tag(release)
         return f"{release.published:.9}"
     refuse([*landing.behind_problems(release, release.branch), *tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
@@ -91,7 +91,7 @@ def push_branch_and_tag(release: Release) -> Step:
     release.lock.push(f"{commit}:{release.branch_ref}", f"{release.tag_ref}:{release.tag_ref}", what="is tagged")
 
 
-def _keep_the_branch_at_the_tag(release: Release) -> None:
+def _refuse_changes_after_the_tag(release: Release) -> None:
     """Refuse a branch that others moved on, or that got more than notes and layer: production would not have it."""
     if not release.settings.branch or release.is_over:
         return

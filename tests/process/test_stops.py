@@ -117,6 +117,6 @@ def test_a_fresh_clone_finishes_what_a_lost_laptop_began(little: World) -> None:
     little.repo = little.clone("new laptop")
     ran = little.release()
     assert ran.refuses("Another release is under way: v0.1.1")
-    shown = re.search(r"inv (release .*) +# its next push", ran.output)
+    shown = re.search(r"inv (release .*) +# the next push", ran.output)
     assert shown and little.inv(*shown[1].split()).code == 0
     assert little.is_released()

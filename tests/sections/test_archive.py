@@ -72,12 +72,12 @@ def rest(release: Release, take: Callable[..., Outcome]) -> Callable[[], list[Ou
 
     def rest() -> list[Outcome]:
         release.unreachable.clear()
-        return [take(step, release) for step in (*LATER, archive.ask_for_what_people_keep)]
+        return [take(step, release) for step in (*LATER, archive.ask_to_keep_the_hashes_and_file)]
 
     return rest
 
 
-LATER = (archive.have_it_stamped, archive.write_the_files_to_keep, archive.copy_them_to_their_places)
+LATER = (archive.timestamp_the_pack, archive.write_the_archive_files, archive.copy_the_archive_files)
 
 
 def states(outcomes: list[Outcome]) -> list[str]:
@@ -185,7 +185,7 @@ def test_copies_are_verified_in_their_places_and_bring_a_lost_pack_back(
     look = take(archive.build_the_evidence_pack, release)
     assert look.state == CHANGED and look.text.startswith("fetch it back from ")
     assert bag.digests(packed / bag.ROOT) == root
-    look = take(archive.copy_them_to_their_places, release)
+    look = take(archive.copy_the_archive_files, release)
     assert look.state == REFUSED and str(first[1]) in look.problems[0].what
 
 
@@ -222,7 +222,7 @@ def test_an_authority_that_is_offline_stays_open_and_holds_up_nothing(
     assert [token.suffix for token in sorted((packed / "anchors").iterdir())] == [".pem", ".tsq", ".tsr"]
     release.only_checks = True
     release.unreachable.clear()
-    look = take(archive.have_it_stamped, release, change=False)
+    look = take(archive.timestamp_the_pack, release, change=False)
     assert look.state == MANUAL and f"{away}: not yet" in look.text
     release.only_checks = False
     settings(release, authorities={url: str(ca)}, places=[])
@@ -267,7 +267,7 @@ def test_a_look_does_not_read_what_a_run_compares(
     rest()
     for damaged in (packed / "data" / "VERSION", *work.root.parent.glob("vault/*.tar")):
         damaged.write_text("0.1.2\n")
-    compare = (archive.build_the_evidence_pack, archive.copy_them_to_their_places)
+    compare = (archive.build_the_evidence_pack, archive.copy_the_archive_files)
     release.only_checks = True
     assert states([take(step, release, change=False) for step in compare]) == [DONE, DONE]
     release.only_checks = False
@@ -298,7 +298,7 @@ def test_a_place_that_is_away_stays_open_and_gets_the_files_later(
     assert look.state == MANUAL and f"{disk / 'evidence'}: " in look.text and "vault" not in look.text
     assert len(list((work.root.parent / "vault").iterdir())) == 2
     release.only_checks = True
-    assert take(archive.copy_them_to_their_places, release, change=False).state == MANUAL
+    assert take(archive.copy_the_archive_files, release, change=False).state == MANUAL
     release.only_checks = False
     disk.mkdir()
     assert rest()[2].state == CHANGED and len(list((disk / "evidence").iterdir())) == 2
@@ -409,5 +409,5 @@ def test_what_is_kept_here_and_damaged_is_refused(
     rest()
     (tar,) = (release.folder / "archive").glob("*.tar")
     tar.write_bytes(b"")
-    look = take(archive.write_the_files_to_keep, release)
+    look = take(archive.write_the_archive_files, release)
     assert look.state == REFUSED and f"{tar} is not what app-0.1.1." in look.problems[0].what

@@ -345,6 +345,26 @@ def test_a_literal_password_is_refused_and_not_repeated(dsn: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        (["https://user:hunter2@tsa.example/tsr"], "expected URLs without user, password and ${…}"),
+        (["https://hunter2@tsa.example/tsr"], "expected URLs without user, password and ${…}"),
+        (["https://tsa.example/tsr?token=hunter2"], "expected URLs without user, password and ${…}"),
+        (["https://user:${PW}@tsa.example/tsr"], "expected URLs without user, password and ${…}"),
+        (["https://${HOST}/tsr"], "expected URLs without user, password and ${…}"),
+        (["https://tsa.example/a?b", "https://tsa.example/a/B"], "the stamps of two would have one name"),
+    ],
+)
+def test_the_url_of_an_authority_has_nothing_secret_and_gives_its_stamp_a_name_of_its_own(
+    urls: list[str], said: str
+) -> None:
+    """Its password was in the name of a file of the pack; of two with one name the second stamped nothing."""
+    (problem,) = problems({"evidence": {"authorities": dict.fromkeys(urls, "tsa.pem")}}, PW="hunter2", HOST="x")
+    assert problem.what.startswith(f"invoke.yaml, release.evidence.authorities: {said}")
+    assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize(
     ("dsn", "filled"),
     [
         ("${DSN}", "postgresql://app:hunter2@db/app"),

@@ -13,6 +13,7 @@ from typing import Any
 from release_tasks import process
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.evidence import bag
+from release_tasks.evidence.settings import token_name
 from release_tasks.files import atomic_write
 from release_tasks.machine import parsed
 from release_tasks.masks import short
@@ -67,7 +68,7 @@ def check_own_signature(file: Path, root: Path, key: str) -> None:
 
 def token_of(folder: Path, url: str) -> Path:
     """Return where the reply of the authority at `url` is kept in the pack `folder`."""
-    return folder / "anchors" / f"{re.sub(r'[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
+    return folder / "anchors" / f"{token_name(url)}.tsr"
 
 
 def certificate_problems(ca: Path) -> Iterator[Problem]:

@@ -1,9 +1,11 @@
 """The settings of section 9: who signs and stamps the evidence pack, who may decrypt it, where its copies go."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from release_tasks.masks import USERINFO, passwords_in
 from release_tasks.values import Model
 
 PAIR = "[[rclone, copyto, '{file}', 'vault:{name}'], [rclone, copyto, 'vault:{name}', '{file}']]"
@@ -17,6 +19,20 @@ def _is_a_place(value: Any) -> Any:
     return value
 
 
+def token_name(url: str) -> str:
+    """Return the name that a pack gives to the files of the authority at `url`."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", url.partition("://")[2]).strip("-")
+
+
+def _have_names(urls: dict[str, str]) -> dict[str, str]:
+    if any("${" in url or USERINFO.search(url) or passwords_in(url) for url in urls):
+        raise ValueError("expected URLs without user, password and ${…}: files in the pack are named after them")
+    if len({token_name(url).casefold() for url in urls}) < len(urls):
+        raise ValueError("the stamps of two would have one name: they differ only in case, punctuation or scheme")
+    return urls
+
+
+Authorities = Annotated[dict[str, str], AfterValidator(_have_names)]
 # A folder; or what sends a file away, and what brings it back
 Place = Annotated[str | tuple[list[str], list[str]], BeforeValidator(_is_a_place)]
 
@@ -35,7 +51,7 @@ class Evidence(Model):
     """Section 9. Keys and certificates are named by path; a secret key stays where it is."""
 
     signing_key: str = Field("", description="ssh key that signs the pack; NAME.pub beside it, or the agent's .pub")
-    authorities: dict[str, str] = Field({}, description="URL of an RFC 3161 timestamp authority → its CA's PEM file")
+    authorities: Authorities = Field({}, description="URL of an RFC 3161 timestamp authority → its CA's PEM file")
     recipients: list[str] = Field([], description="public keys of age, as age1…: who may decrypt the copy")
     places: list[Place] = Field([], description="folders, or pairs of commands, that copies of the pack go to")
     filing: Filing = Field(Filing(), description="what is deposited at an office, and what its form is filled from")

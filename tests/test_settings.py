@@ -364,6 +364,16 @@ def test_the_url_of_an_authority_has_nothing_secret_and_gives_its_stamp_a_name_o
     assert "hunter2" not in str(problem)
 
 
+def test_a_home_is_one_wherever_evidence_has_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named ~ was made in the repository."""
+    monkeypatch.setenv("HOME", "/home/rita")
+    keys = {"signing_key": "~/key", "authorities": {"http://a": "~/a.pem"}, "places": ["~/vault", "~~", "/mnt/~"]}
+    found = load({"evidence": {**keys, "filing": {"private": "~/me.json"}}}, {}).evidence
+    assert (found.signing_key, found.filing.private) == ("/home/rita/key", "/home/rita/me.json")
+    assert found.authorities == {"http://a": "/home/rita/a.pem"}
+    assert found.places == ["/home/rita/vault", "~~", "/mnt/~"]
+
+
 @pytest.mark.parametrize(
     ("dsn", "filled"),
     [

@@ -46,7 +46,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
         )
     folder, filing = release.folder / f"filing-{office}", release.settings.evidence.filing
     deposit, sums = folder / "deposit.zip", folder / "deposit.zip.sha512"
-    private = _private(release.root, Path(filing.private).expanduser()) if filing.private else {}
+    private = _private(release.root, Path(filing.private)) if filing.private else {}
     if not sums.exists():
         atomic_write(deposit, _excerpts(release, filing.include))
         atomic_write(sums, checksum_lines({deposit.name: bag.digest(deposit)}))

@@ -31,14 +31,14 @@ def allowed_signers(who: str, root: Path, key: str) -> bytes:
 
     The public half stands beside it; where `key` is itself NAME.pub, an agent has the other half.
     """
-    kind, blob = (root / Path(f"{key.removesuffix('.pub')}.pub").expanduser()).read_text(encoding="utf-8").split()[:2]
+    kind, blob = (root / f"{key.removesuffix('.pub')}.pub").read_text(encoding="utf-8").split()[:2]
     return f'{who} namespaces="{NAMESPACE}" {kind} {blob}\n'.encode()
 
 
 def sign(file: Path, root: Path, key: str) -> None:
     """Write the signature of `file` beside it. Raises `Refused` where the key does not sign."""
     signature_of(file).unlink(missing_ok=True)  # ssh-keygen would ask
-    process.run(["ssh-keygen", "-Y", "sign", "-f", root / Path(key).expanduser(), "-n", NAMESPACE, file])
+    process.run(["ssh-keygen", "-Y", "sign", "-f", root / key, "-n", NAMESPACE, file])
 
 
 def signature_of(file: Path) -> Path:

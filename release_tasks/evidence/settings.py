@@ -1,6 +1,7 @@
 """The settings of section 9: who signs and stamps the evidence pack, who may decrypt it, where its copies go."""
 
 import re
+from os.path import expanduser
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -32,9 +33,10 @@ def _have_names(urls: dict[str, str]) -> dict[str, str]:
     return urls
 
 
-Authorities = Annotated[dict[str, str], AfterValidator(_have_names)]
+File = Annotated[str, AfterValidator(expanduser)]
+Authorities = Annotated[dict[str, File], AfterValidator(_have_names)]
 # A folder; or what sends a file away, and what brings it back
-Place = Annotated[str | tuple[list[str], list[str]], BeforeValidator(_is_a_place)]
+Place = Annotated[File | tuple[list[str], list[str]], BeforeValidator(_is_a_place)]
 
 
 class Filing(Model):
@@ -44,13 +46,13 @@ class Filing(Model):
     codes: list[Annotated[str, Field(pattern=r"^[A-Z]{2}\d{2}$")]] = Field(
         [], description="INPI's, two letters and two digits, as FN01 and AP01"
     )
-    private: str = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
+    private: File = Field("", description="JSON file outside the repo or in .release/: holder, authors, dates, numbers")
 
 
 class Evidence(Model):
     """Section 9. Keys and certificates are named by path; a secret key stays where it is."""
 
-    signing_key: str = Field("", description="ssh key that signs the pack; NAME.pub beside it, or the agent's .pub")
+    signing_key: File = Field("", description="ssh key that signs the pack; NAME.pub beside it, or the agent's .pub")
     authorities: Authorities = Field({}, description="URL of an RFC 3161 timestamp authority → its CA's PEM file")
     recipients: list[str] = Field([], description="public keys of age, as age1…: who may decrypt the copy")
     places: list[Place] = Field([], description="folders, or pairs of commands, that copies of the pack go to")

@@ -37,7 +37,8 @@ def show(
         refuse(seal.certificate_problems(Path(ca)))
     if at:
         try:
-            when = datetime.fromisoformat(f"{at}T23:59:59Z" if len(at) == len("2026-11-26") else at).astimezone(UTC)
+            given = datetime.fromisoformat(f"{at}T23:59:59" if len(at) == len("2026-11-26") else at)
+            when = given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
         except ValueError:
             raise Refused(f"--at says {at!r}; expected a time.", "--at 2026-11-26T15:00") from None
     with TemporaryDirectory() as work:

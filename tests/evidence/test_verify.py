@@ -131,13 +131,20 @@ def inv(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=folder, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
 
 
-def test_the_command_shows_a_row_for_each_check_and_exits_by_them(copied: Good, tmp_path: Path) -> None:
+def test_the_command_shows_a_row_for_each_check_and_exits_by_them(
+    copied: Good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It needs none of the release's repository: this one here is the layer's."""
     trusted = ("--allowed-signers", str(copied.allowed), "--tsa-ca", str(copied.ca))
     ran = inv(ROOT, str(copied.folder), *trusted)
     assert ran.returncode == 0 and "11 of 11 pass" in ran.stdout, ran.stdout + ran.stderr
     day = f"{datetime.now(UTC):%Y-%m-%d}"  # all of it: its midnight is before the stamp
     assert inv(ROOT, str(copied.folder), *trusted, "--at", day).returncode == 0
+    monkeypatch.setenv("TZ", "JST-9")
+    ran = inv(ROOT, str(copied.folder), *trusted, "--at", "2020-01-02T15:00", "--json")
+    assert "as of 2020-01-02 15:00 UTC" in ran.stdout, "as a date alone is"
+    ran = inv(ROOT, str(copied.folder), *trusted, "--at", "2020-01-02T15:00+01:00", "--json")
+    assert "as of 2020-01-02 14:00 UTC" in ran.stdout
     (copied.folder / "data" / "VERSION").write_text("0.1.2\n")
     ran = inv(ROOT, str(copied.folder), *trusted, "--json")
     assert ran.returncode == 1 and "Traceback" not in ran.stdout + ran.stderr

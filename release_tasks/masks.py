@@ -52,7 +52,7 @@ _hidden: set[str] = set()
 
 def hide(secret: str) -> None:
     """Let `mask` replace `secret` and each line of it; a few letters are left, as they would be found everywhere."""
-    _hidden.update(piece for piece in (secret, *secret.splitlines()) if len(piece) >= SHORTEST)
+    _hidden.update(piece for piece in {secret, *secret.splitlines()} - PUBLIC if len(piece) >= SHORTEST)
 
 
 def mask(text: str) -> str:
@@ -75,7 +75,7 @@ def _secrets() -> re.Pattern[str]:
 @lru_cache(maxsize=8)
 def _hidden_pattern(hidden: frozenset[str], variables: frozenset[tuple[str, str]]) -> re.Pattern[str]:
     """Return a pattern of all secrets, the longest first; made anew when one is hidden or a variable changes."""
-    secrets = {form for secret in hidden.union(secrets_of(dict(variables))) - PUBLIC for form in _forms(secret)}
+    secrets = {form for secret in hidden.union(secrets_of(dict(variables))) for form in _forms(secret)}
     longest_first = sorted(secrets, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
@@ -102,7 +102,7 @@ def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
         found = passwords_in(value)
         if not found and "://" not in value and SECRET_NAME.search(name) and not os.access(value, os.F_OK):
             found = [value]
-        yield from (each for secret in found for each in {secret, unquote(secret)} if len(each) >= SHORTEST)
+        yield from (each for secret in found for each in {secret, unquote(secret)} - PUBLIC if len(each) >= SHORTEST)
 
 
 def mask_file(path: Path) -> None:

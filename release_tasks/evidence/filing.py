@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
@@ -96,6 +97,7 @@ def _excerpts(release: Release, include: list[str]) -> bytes:
             archive.writestr(about, text)
             for number, line in enumerate(text.decode(errors="replace").splitlines(), 1):
                 if SECRET.search(line) or any(secret in line for secret in own):
-                    problems.append(Problem(f"{path}, line {number}, looks like a secret; nothing is deposited."))
+                    hint = f"git show {quote(f'{release.tag}:{path}')}   # if it is one, do not include that file"
+                    problems.append(Problem(f"{path}, line {number}, looks like a secret; nothing is deposited.", hint))
     refuse(problems)
     return zipped.getvalue()

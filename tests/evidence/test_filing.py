@@ -128,7 +128,17 @@ def test_a_secret_is_refused_with_file_and_line_and_nothing_is_made(
     with pytest.raises(Refused, match=r"src/a\.ts, line 2, looks like a secret; nothing is deposited") as no:
         list(filing.prepare(own, "inpi-br"))
     assert SECRETS[kind] not in str(no.value)
+    assert no.value.problems[0].hint.startswith("git show v0.1.1:src/a.ts   # ")
     assert not (own.folder / "filing-inpi-br" / "deposit.zip").exists()
+
+
+def test_the_name_of_postgresql_is_no_secret(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it as password no file with that word could be deposited."""
+    monkeypatch.setenv("PGPASSWORD", "postgres")
+    work.commit({"src/a.ts": "// needs postgres\n"})
+    work.release_before("v0.1.1")
+    records_folder(work.root)
+    assert list(filing.prepare(release(work), "inpi-br"))
 
 
 def test_what_cannot_be_is_refused_with_what_fixes_it(tagged: Work) -> None:

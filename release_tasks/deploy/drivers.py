@@ -32,8 +32,8 @@ def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str
     if own.inventory or own.hosts:
         host = Host(Path(own.folder), own.front or "http://127.0.0.1", **about)
         if own.inventory:
-            return Ansible(name, host, str(root / own.inventory), own.ssh, own.batches, own.limit)
-        return Ssh(name, host, own.hosts, own.batches, ssh=own.ssh)
+            return Ansible(name, host, str(root / own.inventory), own.ssh, own.batches, own.limit, root)
+        return Ssh(name, host, own.hosts, own.batches, root=root, ssh=own.ssh)
     host = Host(root / own.folder, own.front or own.origin, **about)
     return OwnProcess(name, host, variables=lambda: {**variables(""), **temporary.original_variables()})
 

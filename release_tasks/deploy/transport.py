@@ -34,6 +34,7 @@ class OwnProcess(Hosts):
     """This machine, in a process of its own that ends what it has begun; its commands find the `variables`."""
 
     variables: Callable[[], dict[str, str]] = dict
+    root: Path = Path()  # where programs run, and find what settings name
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
@@ -50,7 +51,7 @@ class OwnProcess(Hosts):
             shutil.copyfileobj(content, stdin)
             stdin.seek(0)
             argv = self.argv(name, *python, "-c", PROGRAM)
-            how: dict[str, Any] = {"env": self.variables(), "stdin": stdin, "timeout": timeout}
+            how: dict[str, Any] = {"cwd": self.root, "env": self.variables(), "stdin": stdin, "timeout": timeout}
             try:
                 done = process.run(argv, **how, check=False, record=False)
             except process.CommandFailed as no:
@@ -80,7 +81,7 @@ class Ssh(OwnProcess):
         port = process.free_port()
         own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes", "-N"]
         argv = [*self.argv(name), *own, "-L", f"127.0.0.1:{port}:{origin.removeprefix('http://')}"]
-        tunnel = process.Supervised(argv, Path(), os.environ)
+        tunnel = process.Supervised(argv, self.root, os.environ)
         try:
             if not wait_until(lambda: is_taken(port) or tunnel.poll() is not None, LOOK) or tunnel.poll() is not None:
                 where = f"{self.environment.capitalize()}, {name}"
@@ -93,14 +94,16 @@ class Ssh(OwnProcess):
 class Ansible(Ssh):
     """The hosts of an `inventory` that the pattern `limit` names: the playbook makes the batches, looks go by ssh."""
 
-    def __init__(self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str):
+    def __init__(
+        self, name: str, host: Host, inventory: str, ssh: list[str], batches: list[int], limit: str, root: Path = Path()
+    ):
         self.which = ["--inventory", inventory, "--limit", limit]
-        said = process.run(["ansible-inventory", *self.which, "--list"], timeout=LOOK, **HOW)
+        said = process.run(["ansible-inventory", *self.which, "--list"], cwd=root, timeout=LOOK, **HOW)
         self.variables_of: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
         if not self.variables_of:
             raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
         names, self.serial = sorted(self.variables_of), batches
-        super().__init__(name, host, names, batches=[len(names)], ssh=ssh)
+        super().__init__(name, host, names, batches=[len(names)], root=root, ssh=ssh)
 
     def argv(self, name: str, *command: str) -> list[str]:
         about = self.variables_of[name]
@@ -125,7 +128,7 @@ class Ansible(Ssh):
             order.write_bytes(order_of(self.host, verb, arguments))
             extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
             argv = ["ansible-playbook", "-v", *self.which, *extra, *options, str(PLAYBOOK)]
-            done = process.run(argv, timeout=CHANGE * len(names), **HOW)
+            done = process.run(argv, cwd=self.root, timeout=CHANGE * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
             answer = parsed(text)

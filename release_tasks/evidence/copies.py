@@ -105,7 +105,7 @@ def copy(place: Place, root: Path, sums: Path) -> None:
                 back, done = Path(folder, file.name), receipt(file, place)
                 for command, given in zip(place, (file, back), strict=True):
                     argv = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
-                    process.run(argv, timeout=MOVING)
+                    process.run(argv, cwd=root, timeout=MOVING)
             if not back.is_file() or bag.digests(back) != bag.digests(file):
                 raise Refused(f"what came back is not {file.name}")
             if isinstance(place, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from release_tasks.deploy.drivers import hosts_of
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.transport import PROGRAM, Ssh, order_of
 from release_tasks.errors import Refused
 from release_tasks.machine import locked, wait_until
+from release_tasks.settings import Settings
 from tests.deploy.servers import FOLDER, Network, facts, put, version_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +221,23 @@ def test_without_ssh_or_python_a_sentence_says_so(network: Network, tmp_path: Pa
             network.driver().status()
     finally:
         python.write_text(good)
+
+
+def test_what_the_settings_name_is_found_from_the_root_wherever_a_command_is_typed(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a subfolder ssh could not open its configuration."""
+    for name in ("ops", "sub"):
+        (tmp_path / name).mkdir()
+    shutil.copy(network.folder / "ssh_config", tmp_path / "ops")
+    monkeypatch.chdir(tmp_path / "sub")
+    about = {"dsn": "dbname=app", "origin": "http://127.0.0.1:9", "folder": FOLDER, "restart": ["true"], "log": "x"}
+    production = {**about, "hosts": ["h1"], "ssh": ["ssh", "-F", "ops/ssh_config"]}
+    settings = Settings.model_validate({"environments": {"production": production}})
+    hosts = hosts_of("production", tmp_path, settings, lambda _: {})
+    assert hosts.try_status()["h1"].problem == ""
+    with hosts.tunnel("h1", network.hosts["h1"].server.origin) as origin:
+        assert origin.startswith("http://127.0.0.1:")
 
 
 # The program that others get

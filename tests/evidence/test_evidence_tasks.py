@@ -140,6 +140,18 @@ def test_a_secret_key_among_the_recipients_is_called_one() -> None:
     assert "AGE-SECRET" not in str(refused.value.problems)
 
 
+def test_a_program_of_a_place_is_found_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed in a subfolder, the command did not find it."""
+    (program := tmp_path / "vault").write_text('#!/bin/sh\ncp "$1" "$2"\n')
+    program.chmod(0o755)
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    (sums := tmp_path / "app.sha512").touch()
+    place = (["./vault", "{file}", "kept"], ["./vault", "kept", "{file}"])
+    copies.copy(place, tmp_path, sums)
+    assert (tmp_path / "kept").exists() and copies.lacking(place, tmp_path, sums) == []
+
+
 def test_a_database_without_flags_has_its_sessions_added(repo: Path, dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("drop table ops.session_flags")

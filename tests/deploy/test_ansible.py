@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -112,6 +113,23 @@ def test_the_settings_say_which_hosts_of_the_inventory_get_the_release(inventory
     assert hosts_of("production", tmp_path, settings, lambda _: {}).names == ["h1", "h2", "h3"]
 
 
+def test_looks_take_a_variable_by_each_of_its_names(inventory: Path, hosts: Ansible) -> None:
+    """What ssh needs was left out where the inventory had it as ansible_ssh_user, or the key by its shorter name."""
+    about = "ansible_ssh_host: other, ansible_ssh_port: 2222, ansible_ssh_user: rita, ansible_private_key_file: ~/key"
+    inventory.write_text(inventory.read_text().replace("h1: {", f"h1: {{{about}, "))
+    again = Ansible("production", hosts.host, str(inventory), ["ssh"], [1], limit="h1")
+    words = shlex.join(again.argv("h1", "true"))
+    assert " -p 2222 -l rita -i '~/key' -F /dev/null " in words and words.endswith(" other true")
+
+
+@pytest.mark.parametrize("value", ['"{{ ip }}"', '"{% if ip %}a{% endif %}"'])
+def test_a_template_that_ssh_would_get_is_refused_at_once(inventory: Path, hosts: Ansible, value: str) -> None:
+    inventory.write_text(inventory.read_text().replace("ansible_host: 127.0.0.1", f"ansible_host: {value}, ip: x"))
+    with pytest.raises(Refused, match=r"^The inventory has ansible_host of h1 as a template or encrypted") as refused:
+        Ansible("production", hosts.host, str(inventory), ["ssh"], [1], limit="shops")
+    assert refused.value.problems[0].hint == f"ansible-inventory --inventory {inventory} --host h1"
+
+
 def test_hosts_become_the_user_that_the_inventory_names(inventory: Path, of_nobody: Server, tmp_path: Path) -> None:
     become = "{ansible_become: true, ansible_become_user: nobody, ansible_become_method: su, "
     become += "ansible_become_flags: -s /bin/sh, "
@@ -185,3 +203,15 @@ def test_what_keeps_ansible_from_its_work_is_a_sentence(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Refused, match=r"^The program ansible-inventory was not found\.$"):
         Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], "all")
+
+
+def test_the_configuration_of_ansible_in_the_root_is_read(
+    hosts: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read only where the command was typed beside it."""
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = no-such-strategy\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    configured = Ansible("production", hosts.host, hosts.which[1], ["ssh"], [1], "shops", tmp_path)
+    with pytest.raises(Refused, match="no-such-strategy"):
+        configured.switch("v0.1.1")

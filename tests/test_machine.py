@@ -16,8 +16,9 @@ import pytest
 
 from release_tasks import process
 from release_tasks.database import programs
+from release_tasks.errors import Refused
 from release_tasks.journal import Journal
-from release_tasks.machine import probe, user
+from release_tasks.machine import probe, run, user
 
 
 @contextmanager
@@ -123,3 +124,15 @@ def test_a_user_without_a_name_or_a_number_is_unknown(monkeypatch: pytest.Monkey
 def test_who_does_not_answer_has_no_version() -> None:
     version, said = probe("http://127.0.0.1:1", "/api/version")
     assert version == "" and "could not be reached" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups")
+def test_a_command_that_may_not_be_ended_has_not_ended_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `restart: [sudo, …]` it was said that the folder cannot be used."""
+
+    def killpg(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    with pytest.raises(Refused, match=r"^sleep 2: no end within 0\.1 s"):
+        run(["sleep", "2"], tmp_path, {}, 0.1)

@@ -77,13 +77,14 @@ def _packages(path: str, content: bytes) -> list[tuple[str, ...]]:
 
 
 def _component(kind: str, name: str, version: str, more: str, licence: str = "") -> dict[str, Any]:
-    purl = f"pkg:{kind}/{quote(name)}{'@' if version else ''}{quote(version)}"
+    plain = re.sub(r"[-_.]+", "-", name).lower() if kind == "pypi" else name  # as PEP 503 and purl have it
+    purl = f"pkg:{kind}/{quote(plain)}{'@' if version else ''}{quote(version)}"
     about: dict[str, Any] = {
         "type": "library",
         "name": name,
         "version": version,
         "purl": purl,
-        "bom-ref": f"{purl}#{more}",
+        "bom-ref": f"{name}@{version}#{more}",
     }
     if re.match(r"[\w(]", licence):
         about["licenses"] = [{"license": {"name": licence}}]

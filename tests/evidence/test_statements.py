@@ -122,6 +122,16 @@ def test_packages_of_python_are_pinned_ones_with_versions_and_others_with_what_i
     assert components["psycopg"]["description"] == ">=3.2,<4" and components["wild"]["description"] == "==1.*"
 
 
+def test_purls_of_python_are_normalised_and_names_are_as_written(work: Work, tmp_path: Path) -> None:
+    work.commit({"requirements.txt": "GitPython==3.1.45\nzope_._interface==7\n"})
+    work.commit({"requirements-dev.txt": "gitpython==3.1.45\n"})
+    python = ["pkg:pypi/gitpython@3.1.45", "pkg:pypi/gitpython@3.1.45", "pkg:pypi/zope-interface@7"]
+    assert purls(work, tmp_path, "python") == python
+    components = sbom(tmp_path / "sbom" / "python.cdx.json")["components"]
+    assert [each["name"] for each in components] == ["GitPython", "gitpython", "zope_._interface"]
+    assert len({each["bom-ref"] for each in components}) == 3
+
+
 def test_a_lock_file_of_nothing_is_an_sbom_of_nothing(work: Work, tmp_path: Path) -> None:
     work.commit({"package-lock.json": '{"packages": {"": {}}}'})
     assert purls(work, tmp_path, "node") == []

@@ -126,13 +126,14 @@ class Hosts:
     def idle(self, tag: str) -> Iterator[str]:
         """Run the release `tag` in the idle colour, for the block; yield its origin."""
         name = self.names[0]
-        with self.tunnel(name, self.call_all([name], "start", tag=tag)[name]) as origin:
-            try:
-                yield origin
-            except BaseException:
-                with suppress(Refused):
-                    self.call_all([name], "stop")
-                raise
+        origin = self.call_all([name], "start", tag=tag)[name]
+        try:
+            with self.tunnel(name, origin) as reached:
+                yield reached
+        except BaseException:
+            with suppress(Refused):
+                self.call_all([name], "stop")
+            raise
 
     @contextmanager
     def tunnel(self, name: str, origin: str) -> Iterator[str]:

@@ -169,6 +169,19 @@ def test_the_next_release_is_started_idle_and_goes_live_in_the_other_colour(serv
     assert (list(server.pids()), hosts.facts("v0.1.2")["before"]) == (["green-web"], "v0.1.1")
 
 
+def test_an_idle_colour_that_cannot_be_reached_is_stopped(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = running(server)
+    put(hosts, "0.1.2")
+
+    def tunnel(name: str, origin: str) -> None:
+        raise Refused("ssh does not forward")
+
+    monkeypatch.setattr(hosts, "tunnel", tunnel)
+    with pytest.raises(Refused, match="ssh does not forward"), hosts.idle("v0.1.2"):
+        raise AssertionError
+    assert list(server.pids()) == ["blue-web"]
+
+
 def test_without_a_route_for_the_version_what_the_idle_colour_still_runs_is_not_taken_for_the_next(
     server: Server,
 ) -> None:

@@ -203,7 +203,7 @@ def backup_restore(c, from_=None, into=None, over=None):
 @command("verify")
 def evidence_verify(c, pack, allowed_signers=None, tsa_ca=None, at=None, unsigned=False, json=False):
     """Verify an evidence pack alone: a folder or a .tar; or an index."""
-    layer.evidence_tasks.show(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
+    layer.evidence_tasks.verify_pack(c.config, pack, allowed_signers, tsa_ca, at, unsigned, json)
 
 
 @command("stamps", dry=False, version=layer.command_line.IN_WORK)

@@ -21,7 +21,7 @@ from release_tasks.settings import Settings
 INDEX = "index.jsonl"
 
 
-def show(
+def verify_pack(
     config: Any, what: str, signers: str | None, ca: str | None, at: str | None, unsigned: bool, json: bool
 ) -> None:
     """Verify `what`, a folder, a tar or an index of packs, and show a table.

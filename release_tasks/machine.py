@@ -1,4 +1,4 @@
-"""Means of any machine: hold a lock, run a command, see what answers and who is connected.
+"""Helpers that run on any machine: hold a lock, run a command, see what answers and who is connected.
 
 Sent to hosts together with deploy/host.py: the standard library alone, of Python 3.8 or newer. Here others use it too.
 """

@@ -1,4 +1,4 @@
-"""The driver that reaches the hosts of an environment, by its settings; one that is a tool knows its hosts itself."""
+"""The driver that reaches an environment's hosts, by its settings; a tool such as Kamal reaches its hosts itself."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """One host's releases: `look`, `place`, `start`, `switch`, `stop`; the same on this machine as on others.
 
-A host gets this file and what it imports as they are: the standard library alone, of Python 3.8 or newer. What was
-begun ends by itself: the release is live, or what was live before it is again, whoever still listens.
+A host gets this file and what it imports as they are: the standard library alone, of Python 3.8 or newer. A switch that
+has begun finishes even if the connection is lost: the new release is live, or the previous one is again.
 
     current -> …            what is live; or, with colours behind nginx:
     blue, green -> …        what each colour starts from
@@ -201,7 +201,7 @@ class Host(Releases):
         return next((each for each in (self.record()[1], *self.colours) if each and self.linked(each) == tag), "")
 
     def write_traffic(self, tag: str, colour: str) -> None:
-        """Write the record, and where nginx sends requests: what the one colour does not take gets the other."""
+        """Write the record, and where nginx sends requests: the other colour is the backup."""
         about = {"tag": tag, "colour": colour, "port": self.colours[colour], "other": self.colours[self.other(colour)]}
         atomic_write(self.traffic, TRAFFIC.format_map(about).encode())
 

@@ -137,7 +137,7 @@ class Hosts:
 
     @contextmanager
     def tunnel(self, name: str, origin: str) -> Iterator[str]:
-        """Yield by which address of this machine `origin` of the host is reached."""
+        """Yield the local address that reaches `origin` on the host."""
         yield origin
 
     def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:

@@ -73,10 +73,10 @@ def check(sums: Path, folder: Path) -> None:
 
 
 def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[Path]:
-    """Return the files that `place` has not got yet. Raises `Refused` where one there, if `hashed`, is not ours.
+    """Return the files that `place` has not got yet.
 
-    A folder gets all of them; commands, where something is encrypted, nothing else. What they brought back as it was
-    has a receipt beside `sums`.
+    Raises `Refused` where a file there has another hash (compared only with `hashed`). A folder gets all of them;
+    commands, where something is encrypted, nothing else. What they brought back as it was has a receipt beside `sums`.
     """
     files = [*(sums.with_name(name) for name in read_checksums(sums.read_bytes())), sums]
     if isinstance(place, str):

@@ -43,7 +43,8 @@ def prepare(release: Release, office: str) -> Iterator[str]:
         raise Refused(f"There is no office {office!r}; expected {listed(FIELDS)}.")
     if not release.published:
         raise Refused(
-            f"{release.tag} is not published: file a release.", f"inv filing --office {office} --version VERSION"
+            f"{release.tag} is not published; only a published release can be filed.",
+            f"inv filing --office {office} --version VERSION",
         )
     folder, filing = release.folder / f"filing-{office}", release.settings.evidence.filing
     deposit, sums = folder / "deposit.zip", folder / "deposit.zip.sha512"

@@ -1,7 +1,7 @@
 """The content of an evidence pack: each of PARTS fills the folder data/; the same tag and records make the same bytes.
 
 A part is a function `(release, data)` that writes there, from what was committed, what was recorded, and what the parts
-before it wrote. It takes no time, name or random number from the machine, and no secret into the pack. People are in it
+before it wrote. It depends on no clock, host name or randomness, and brings no secret into the pack. People are in it
 as the records name them: accounts and machines in the journal, who applied a file in the ledgers, authors in git's
 history.
 """

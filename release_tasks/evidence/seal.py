@@ -85,7 +85,7 @@ def certificate_problems(ca: Path) -> Iterator[Problem]:
 def stamp(folder: Path, url: str, ca: Path) -> None:
     """Let the authority at `url` stamp the pack in `folder`: query, reply and `ca` go into its anchors.
 
-    Raises `Refused` where it does not answer, or with what `ca`, its certificate, does not vouch for.
+    Raises `Refused` where it does not answer, or its reply cannot be verified with `ca`, its certificate.
     """
     import requests
 
@@ -100,8 +100,8 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         except requests.RequestException as error:
             raise Refused(f"it does not stamp: {short(error, 400)}") from None
         reply.write_bytes(answer.content)
-        if why := _doubt(reply, ca, "-queryfile", query):
-            raise Refused(f"it has answered, but {ca} does not vouch for that: {why}")
+        if why := _verification_error(reply, ca, "-queryfile", query):
+            raise Refused(f"its reply cannot be verified with {ca}: {why}")
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
 
@@ -119,12 +119,12 @@ def token_time(token: Path) -> datetime:
 def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[Problem]:
     """Yield why `token` is no proof of `file`: its certificates lead to `ca`, and are valid then as well as `at`."""
     for moment in (token_time(token), at):
-        if why := _doubt(token, ca, "-attime", f"{moment.timestamp():.0f}", "-data", file):
+        if why := _verification_error(token, ca, "-attime", f"{moment.timestamp():.0f}", "-data", file):
             yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {why}")
             return
 
 
-def _doubt(token: Path, ca: Path, *how: str | Path) -> str:
+def _verification_error(token: Path, ca: Path, *how: str | Path) -> str:
     """Return why openssl takes the reply `token` for no proof, "" where it takes it for one."""
     ran = process.run(["openssl", "ts", "-verify", *how, "-in", token, "-CAfile", ca], check=False)
     found = REASON.search(ran.stderr)

@@ -59,17 +59,17 @@ class Pack:
     def git(self, *args: str | Path) -> str:
         return clone.git(self.work / "clone", *args)
 
-    def without(self, what: str) -> str:
+    def allow_missing(self, what: str) -> str:
         """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""
         if not self.unsigned:
-            raise Refused(f"{what} (--unsigned: it need not be)")
+            raise Refused(f"{what} (--unsigned accepts that)")
         return f"{what}; --unsigned"
 
     def signer(self, file: Path, at: datetime) -> str:
         if not seal.signature_of(file).exists():
-            return self.without(f"{file.name} is not signed")
+            return self.allow_missing(f"{file.name} is not signed")
         if not (self.allowed and self.allowed.exists()):
-            raise Refused("whose signature counts is not given: --allowed-signers FILE, from outside the pack")
+            raise Refused("no trusted signers are given: --allowed-signers FILE, from outside the pack")
         return seal.signer_of(file, self.allowed, at)
 
 
@@ -168,9 +168,9 @@ def _as_git(tar: tarfile.TarFile, member: tarfile.TarInfo, prefix: str, algorith
 def timestamps(pack: Pack) -> str:
     """Stamped by a timestamp authority."""
     if not pack.tokens:
-        return pack.without("no authority has stamped it")
+        return pack.allow_missing("no authority has stamped it")
     if not ((ca := pack.ca) and ca.exists()):
-        raise Refused("whose stamp counts is not given: --tsa-ca FILE, from outside the pack")
+        raise Refused("no trusted authorities are given: --tsa-ca FILE, from outside the pack")
     refuse(each for token in pack.tokens for each in seal.token_problems(token, pack.folder / bag.ROOT, ca, pack.at))
     return ", ".join(f"{token.stem} at {seal.token_time(token):%Y-%m-%d %H:%M:%S} UTC" for token in pack.tokens)
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_is_refused_with_what_fixes_it(tagged: Work) -> None:
         (release(tagged, ("no/*",)), "inpi-br", "evidence.filing.include names no text of v0.1.1; found ['no/*'],"),
         (release(tagged, private="me.json"), "inpi-br", "me.json is about persons, and in the repository."),
         (release(tagged, private=".release/list.json"), "inpi-br", ".release/list.json is no JSON object"),
-        (tagged.release("0.1.2"), "inpi-br", "v0.1.2 is not published: file a release."),
+        (tagged.release("0.1.2"), "inpi-br", "v0.1.2 is not published; only a published release can be filed."),
     ):
         with pytest.raises(Refused) as no:
             list(filing.prepare(own, office))

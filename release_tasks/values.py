@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from psycopg import ProgrammingError, conninfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -79,7 +79,8 @@ def dsn_problems(where: str, dsn: str) -> list[Problem]:
     """
     if dsn.startswith(("postgresql://", "postgres://")):
         what = "an @, :, /, ?, % or space that parts nothing in it is not percent-encoded, or a port is no number"
-        return [] if URL.fullmatch(dsn) else [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]
+        is_clear = URL.fullmatch(dsn) and "\ufffd" not in unquote(dsn)  # which stands for what is no UTF-8
+        return [] if is_clear else [Problem(f"{where}: the URL is ambiguous: {what}.", ENCODE)]
     with suppress(ProgrammingError):  # libpq's words about one without a password can be shown, and say more
         if not re.search("password|@", dsn) or conninfo.conninfo_to_dict(dsn):
             return []

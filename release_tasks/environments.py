@@ -61,10 +61,10 @@ class Environment:
         """The code that runs here, unpacked on this machine: the working tree on dev, else what is live."""
         if self.name == "dev":
             return self.root
-        tag = self.hosts.tag()
-        commit = self.hosts.facts(tag).get("commit") if tag else None
+        tag, commit = self.hosts.live()
         if not commit:
-            raise Refused(f"Nothing has been deployed to {self.name} yet.", f"inv deploy.{self.name}")
+            found = f" Live there is {tag}, which is none of its releases." if tag else ""
+            raise Refused(f"Nothing has been deployed to {self.name} yet.{found}", f"inv deploy.{self.name}")
         with closing(Git.open(self.root, self.settings.remote)) as git:
             return code.make_ready(git, tag, commit, self.install)
 

@@ -60,8 +60,8 @@ def withdrawable(release: Release) -> Iterator[None]:
 
 def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:
     """Pass the tests marked `on_backup` on `dsn`, a restored copy; return what ran, or why nothing did."""
-    if env.name != "dev" and not env.hosts.tag():
-        return "no smoke ran, for nothing has been deployed there yet"
+    if env.name != "dev" and not env.hosts.live()[1]:
+        return "no smoke ran, for no release of ours is live there"
     code = env.code
     files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]
     if not files:

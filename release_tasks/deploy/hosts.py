@@ -89,6 +89,11 @@ class Hosts:
         """Return which release is live, "" for none; on hosts that disagree, of the first."""
         return self.tags()[0]
 
+    def live(self) -> tuple[str, str]:
+        """Return which release is live on the first host, and its commit: "" where no release of ours is."""
+        first = next(iter(self.status().values()))
+        return first.tag, first.releases.get(first.tag, {}).get("commit", "")
+
     def tags(self) -> list[str]:
         """Return which releases are live on the hosts, each once, that of the first host first."""
         return list(dict.fromkeys(each.tag for each in self.status().values()))

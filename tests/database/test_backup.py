@@ -476,6 +476,28 @@ def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(s
     assert execute(source, "select count(*) from parted") == [(30,)]
 
 
+@pytest.mark.parametrize("live", ["releases/20240101", "/srv/app/by-hand"])
+def test_what_no_release_has_put_there_is_backed_up_without_smokes(source: str, work: Work, live: str) -> None:
+    """The first release into a production of another tool's stopped for good in section 8, after its tag."""
+    environment = environment_at(source, work.root)
+    host = Host(work.root / "production", "")
+    environment.hosts = Hosts("production", host)
+    host.folder.mkdir()
+    (host.folder / "current").symlink_to(live)
+    summary = restore.verify(backup.take(environment, ""), environment, partial(pass_smokes_on_copy, environment, ""))
+    assert "no smoke ran, for no release of ours is live there" in summary
+
+
+def test_where_a_host_was_added_the_smokes_are_those_of_the_first(source: str, work: Work) -> None:
+    """What is live was not on every host, so that nothing seemed to be deployed."""
+    commit = work.commit({"smokes/test_other.py": "def test_it(db): db.execute('select 1 / 0')"})
+    environment = environment_at(source, work.root)
+    first = {"tag": "v0.1.0", "releases": {"v0.1.0": {"commit": commit}}}
+    environment.hosts = Hosts("production", Host(work.root, ""), ["a", "b"])
+    environment.hosts.call = lambda name, verb, **_: first if name == "a" else {}  # type: ignore[method-assign]
+    assert pass_smokes_on_copy(environment, "0.1.1", source) == "no smoke is marked on_backup"
+
+
 def test_a_locale_this_machine_lacks_is_no_reason_to_refuse(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,7 +637,7 @@ def test_a_release_backs_up_verifies_and_then_finds_both_done(release: Release, 
     assert take(VERIFY, release).state == CHANGED
     looked = [take(step, release, change=False) for step in (BACKUP, VERIFY)]
     assert [look.state for look in looked] == [DONE, DONE]
-    nothing_ran = "no smoke ran, for nothing has been deployed there yet"
+    nothing_ran = "no smoke ran, for no release of ours is live there"
     assert f"530 rows are the same; {nothing_ran}; the DDL pack keeps all rows there" in looked[1].text
     (kept,) = backup.all_of(release.environment("production"))
     assert (kept.version, kept.commit) == ("0.1.1", release.published)

@@ -38,17 +38,18 @@ def publish_the_docs_submodule(release: Release) -> Step:
     if docs is None:
         return "they are no submodule"
     require(release.version_at(release.tip) == release.version, "after the docs pack is built")
-    commit, branch = docs.commit_named("HEAD"), f"refs/heads/{release.settings.docs_pack.submodule_branch}"
+    commit = release.git.object_named(f"{release.tip}:{folder}") or ""
+    branch = f"refs/heads/{release.settings.docs_pack.submodule_branch}"
     tagged, refs = docs.commit_named(tag_ref), docs.remote_refs
     if tagged not in (None, commit):
         what = f"In {folder}/, {release.tag} names {tagged:.9}, not the docs pack's commit {commit:.9}."
         raise Refused(what, retag_hint(release.tag, git=f"git -C {folder}"))
     if tagged and refs.get(tag_ref) == docs.object_named(tag_ref) and refs.get(branch) == commit:
         return f"{folder}/ {commit:.9}"
-    yield f"git -C {folder} tag --annotate {release.tag}; git -C {folder} push --atomic HEAD:{branch} {tag_ref}"
+    yield f"git -C {folder} tag --annotate {release.tag}; git -C {folder} push --atomic {commit:.9}:{branch} {tag_ref}"
     if not tagged:
-        docs.run("tag", "--annotate", "--message", release.title, release.tag, "HEAD")
-    docs.push(f"HEAD:{branch}", tag_ref)
+        docs.run("tag", "--annotate", "--message", release.title, release.tag, commit)
+    docs.push(f"{commit}:{branch}", tag_ref)
 
 
 def behind_problems(release: Release) -> Iterator[Problem]:

@@ -52,6 +52,7 @@ def cut_the_release_branch(release: Release) -> Step:
     args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
     yield f"git switch {' '.join(args)}{lacks}"
     git.run("switch", "--quiet", *args)
+    git.reach("submodule", "--quiet", "update", "--recursive")  # a switch leaves them where they were
 
 
 def _lacks(release: Release) -> str:

@@ -52,7 +52,8 @@ def push_the_notes(release: Release) -> Step:
     refuse(landing.behind_problems(release, release.branch))
     yield f"git push {release.settings.remote} {release.branch_ref}"
     if submodule := git.submodule(docs.folder):
-        submodule.push(f"HEAD:refs/heads/{docs.submodule_branch}")
+        recorded = git.object_named(f"{tip}:{docs.folder}")
+        submodule.push(f"{recorded}:refs/heads/{docs.submodule_branch}")
     release.lock.push(f"{tip}:{release.branch_ref}", what="has its notes")
 
 

@@ -64,12 +64,12 @@ KILLS = [
     "add -- *docs*",
     "*commit *update version*",  # in the parent
     "tag --annotate*",
-    "push *HEAD:refs*",
+    "push *:refs/heads/main*",
     "add -- releases/v0.1.1.md",
     "*commit *notes for v0.1.1*",
     "add -- docs",
     "*commit *notes for v0.1.1*",
-    "push *HEAD:refs*",
+    "push *:refs/heads/main*",
 ]
 
 

@@ -227,3 +227,37 @@ def test_docs_in_a_submodule_may_have_another_name_for_their_remote(work: Work, 
     assert take(publish_the_docs_submodule, release).state == CHANGED
     assert docs.git("ls-remote", "origin", "main").startswith(docs.git("rev-parse", "HEAD"))
     assert [repo.remote for _, repo, _ in code.trees(release.git, release.tip)] == ["upstream", "origin"]
+
+
+def test_a_release_goes_on_in_another_clone_with_the_docs_that_it_records(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """Its notes came on top of main's docs, without the docs pack, and the docs' remote rejected them."""
+    text = (work.root / "docs" / "RELEASE_NOTES_TEMPLATE.md").read_text()
+    docs = work.add_submodule("manual", {"VERSION": "\n", "SOURCE_TAG": "\n", "RELEASE_NOTES_TEMPLATE.md": text})
+    work.git("push", "--quiet", "origin", "main")
+    settings: dict[str, Any] = {"docs_pack": {"folder": "manual"}}
+    release = work.release(**settings)
+    for step in (freeze.cut_the_release_branch, freeze.lock_the_ddl_order, write_the_docs_pack):
+        assert take(step, release).state == CHANGED
+    recorded = docs.git("rev-parse", "HEAD")
+    work.git("switch", "--quiet", "main")
+    work.git("submodule", "--quiet", "update")
+    assert docs.git("rev-parse", "HEAD") != recorded
+    for step in (publish_the_docs_submodule, tag.tag_the_release, tag.push_branch_and_tag):
+        assert take(step, release).state == CHANGED
+    assert docs.git("rev-parse", "v0.1.1^{commit}") == docs.git("rev-parse", "origin/main") == recorded
+    clone = type(work)(work.root.parent / "clone", work.remote, work.opened)
+    work.git("clone", "--quiet", "--recurse-submodules", str(work.remote), str(clone.root))
+    there = clone.release(**settings)
+    release.lock.push(what="goes on elsewhere", last=True)
+    for step in (
+        freeze.hold_the_release_lock,
+        freeze.cut_the_release_branch,
+        notes.write_the_notes,
+        notes.push_the_notes,
+    ):
+        assert take(step, there).state == CHANGED
+    docs.git("fetch", "--quiet")
+    assert docs.git("rev-parse", "origin/main^") == recorded
+    assert clone.git("status", "--porcelain") == ""

@@ -10,7 +10,8 @@ from release_tasks.evidence.settings import Evidence
 from release_tasks.values import Command, Folder, Model, Order, Pattern, Seconds, Table, Tag, Template, Text, UrlPath
 
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
-SCRIPT = re.compile(r"(?!-)[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
+PROGRAM = re.compile(r"[^/]+/.*")  # in the repo; of others only the name is given, or the whole path
+SCRIPT = re.compile(r"(?![-/])[\w./-]+\.([cm]?[jt]s|py|sh|sql|rb|pl|php|jar|exe)")
 
 
 class VersionFile(Model):
@@ -152,8 +153,10 @@ class Settings(Model):
 
     @property
     def scripts(self) -> list[tuple[str, str]]:
-        """Each file that a command names, after the command's key."""
-        return [(key, word) for key, command in self.commands.items() for word in command if SCRIPT.fullmatch(word)]
+        """Each file of the repo that a command names, from `folder`, after the command's key."""
+        programs = [(key, command[0]) for key, command in self.commands.items() if PROGRAM.fullmatch(command[0])]
+        words = [(key, word) for key, command in self.commands.items() for word in command if SCRIPT.fullmatch(word)]
+        return list(dict.fromkeys([*programs, *words]))
 
     @property
     def uses_node(self) -> bool:

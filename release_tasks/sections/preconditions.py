@@ -1,10 +1,10 @@
 """Section 2: what must be so before a release begins; each gate answers with all the problems it sees."""
 
+import posixpath
 import re
 import shlex
 import shutil
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 
 from release_tasks import ddl, embedded, environments, git_setup, lines, node, suites, versions
 from release_tasks.checks import browser, document
@@ -13,6 +13,7 @@ from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import deployment, docs_pack, landing, tag
+from release_tasks.settings import PROGRAM
 from release_tasks.version_files import version_in, version_problems
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
@@ -154,7 +155,7 @@ def check_commands_exist(release: Release) -> str:
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
     packages = environments.package_files(folder) if settings.install else []
     for key, word in [*settings.scripts, *(("install", file) for file in packages)]:
-        file = (PurePosixPath(settings.folder) / word).as_posix()
+        file = posixpath.normpath(posixpath.join(settings.folder, word))
         is_built = key != "install" and release.git.look("check-ignore", "--quiet", file).code == 0
         if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
             what = f"release.{key} needs {word}, and {file} is not committed."
@@ -166,7 +167,7 @@ def check_commands_exist(release: Release) -> str:
         release.only_in_a_run()  # Node and pnpm may have to be installed
         path = node.runtime(folder, release.folder.parent)["PATH"]
     for key, command in settings.commands.items():
-        if "/" not in command[0] and not shutil.which(command[0], path=path):
+        if not PROGRAM.fullmatch(command[0]) and not shutil.which(command[0], path=path):
             program = shlex.quote(command[0])
             what = f"release.{key} runs {program}, and there is no such program."
             problems.append(Problem(what, f"which {program}   # or correct release.{key} in invoke.yaml"))

@@ -568,6 +568,22 @@ def test_what_the_install_builds_need_not_be_committed_but_has_to_be_there(
     assert "dist/server.js is not committed" in bare.problems[0].what
 
 
+@pytest.mark.parametrize("program", ["bin/web", "./stamp", "../tools/stamp", "/no/such/program"])
+def test_a_program_that_is_a_path_has_to_be_there(work: Work, take: Callable[..., Outcome], program: str) -> None:
+    """One without an extension was looked for in staging, after the tag, or in production, after its DDL."""
+    work.commit({"app/package.json": "{}\n"})
+    (problem,) = take(
+        preconditions.check_commands_exist, work.release(folder="app", stamp={"command": [program]})
+    ).problems
+    assert problem.what.startswith(
+        f"release.stamp.command {'runs' if program.startswith('/') else 'needs'} {program}, "
+    )
+    work.commit({"app/bin/web": "", "app/stamp": "", "tools/stamp": ""})
+    program = program.replace("/no/such/program", shutil.which("sh") or "")
+    release = work.release(folder="app", stamp={"command": [program]})
+    assert take(preconditions.check_commands_exist, release).state == DONE
+
+
 def test_what_the_install_rewrites_is_named_before_the_tag(work: Work, take: Callable[..., Outcome]) -> None:
     """Section 7.2 found it, when the tag was published and staging switched; the attribute has to be in the tag."""
     rewrite = "import pathlib; pathlib.Path('package.json').write_text('{\"_resolved\": 1}')"

@@ -12,6 +12,7 @@ from release_tasks.errors import Refused
 
 Record = Callable[[str, object], None]  # pytest's record_property: a name, and what was observed
 VARIABLE = "RELEASE_TARGET"  # names the file by which pytest gets it
+JUDGED = "gate:"  # begins the names of what the gate records, which no test's own are
 # A check's own mistakes are reported by the check; in the server log they would be taken for the application's.
 SETTINGS = """select set_config(name, value, false) from (values
   ('default_transaction_read_only', 'on'), ('log_min_messages', 'log')
@@ -74,5 +75,5 @@ class Inconclusive(NoPass):
 
 def fail(record: Record, message: str) -> NoReturn:
     """Raise `CheckFailed`, on record, so that a test that catches it does not pass either."""
-    record("failed", message)
+    record(f"{JUDGED}failed", message)
     raise CheckFailed(message)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from release_tasks import process
-from release_tasks.checks import CheckFailed, Record, Target
+from release_tasks.checks import JUDGED, CheckFailed, Record, Target
 from release_tasks.checks.browser import launch_options
 from release_tasks.checks.gate import LEFT, TARGET
 from release_tasks.checks.logs import SQL_TROUBLE, Log
@@ -34,7 +34,7 @@ def db(target: Target, record_property: Record) -> Iterator[psycopg.Connection]:
             try:
                 super().execute(query, params, **how)
             except psycopg.Error as error:
-                record_property("failed", f"a query: {error}")
+                record_property(f"{JUDGED}failed", f"a query: {error}")
                 raise
             record_property("query", f"{short(query, 80)} → {self.rowcount} rows")
             return self

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from release_tasks.checks import VARIABLE, Inconclusive, Target, document
+from release_tasks.checks import JUDGED, VARIABLE, Inconclusive, Target, document
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
@@ -63,12 +63,17 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
             known = {f"test_{name}": why for name, why, _ in document.tests_in(item.path)}  # as the notes show them
             none = 'It is waived without a reason of its own; expected @pytest.mark.waived("why") above the test.'
             reason = known.get(item.originalname) or none
-            item.user_properties += [("outcome", INCONCLUSIVE if reason == none else WAIVED), ("message", reason)]
+            judge(item, outcome=INCONCLUSIVE if reason == none else WAIVED, message=reason)
             item.add_marker(pytest.mark.skip(reason=reason))
         if not OTHERS & set(item.fixturenames):
             item.add_marker("queries")
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LIMIT + wait_of(item)))
+
+
+def judge(item: pytest.Item, **judged: str) -> None:
+    """Record how `item` was judged, as the runner reads it."""
+    item.user_properties += [(f"{JUDGED}{name}", value) for name, value in judged.items()]
 
 
 def wait_of(item: pytest.Item) -> float:
@@ -91,13 +96,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     again = Retrying(
         stop=stop_after_delay(wait_of(pyfuncitem)),
         wait=wait_fixed(1),
-        retry=retry_if_exception(lambda error: isinstance(error, Exception) and not is_final(error)),
+        retry=retry_if_exception(lambda error: not is_final(error)),
         before=forget,
         reraise=True,
     )
     pyfuncitem.obj = again.wraps(pyfuncitem.obj)
     result = yield
-    if failed := dict(pyfuncitem.user_properties).get("failed"):
+    if failed := dict(pyfuncitem.user_properties).get(f"{JUDGED}failed"):
         raise Inconclusive(f"The test has caught a failure: {failed}")
     page: Any = pyfuncitem.funcargs.get("page")
     if page and page.url != "about:blank":
@@ -107,8 +112,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 
 def is_final(error: BaseException) -> bool:
     """Tell whether waiting changes nothing: an error says so, or it is a mistake in the test or its SQL."""
+    if isinstance(error, pytest.fail.Exception):  # also of pytest.raises, and of a test whose time is over
+        return str(error).startswith("Timeout ")
     mistaken = type(error) in (NameError, TypeError, ValueError) or isinstance(error, psycopg.ProgrammingError)
-    return getattr(error, "final", mistaken)
+    return getattr(error, "final", mistaken or not isinstance(error, Exception))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -133,7 +140,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, p
         if isinstance(error, Refused):
             message, hint = str(error), error.problems[0].hint
         outcome = FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else INCONCLUSIVE
-        item.user_properties += [("outcome", outcome), ("message", message), ("hint", hint)]
+        judge(item, outcome=outcome, message=message, hint=hint)
     if report.when == "teardown":
         item.config.stash[ENDED] += 1
     report.user_properties = [(name, mask(str(value))) for name, value in item.user_properties]

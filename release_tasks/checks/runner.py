@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
-from release_tasks.checks import VARIABLE, Target
+from release_tasks.checks import JUDGED, VARIABLE, Target
 from release_tasks.checks.browser import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -115,8 +115,8 @@ def read_junit(report: Path) -> Iterator[Result]:
         messages = [f"{each.tag}: {_message_of(each, is_test)}" for each in failures]
         judged = {"outcome": INCONCLUSIVE if failures else PASSED, "message": " ".join(messages), "hint": ""}
         properties = [(each.get("name", ""), each.get("value", "")) for each in case.iter("property")]
-        observed = tuple(value for name, value in properties if name not in (*judged, "failed"))
-        judged |= {name: value for name, value in properties if name in judged}
+        observed = tuple(value for name, value in properties if not name.startswith(JUDGED))
+        judged |= {key: dict(properties).get(f"{JUDGED}{key}", value) for key, value in judged.items()}
         judged["message"] = " ".join(judged["message"].split())
         file = Path(case.get("file", "")).stem
         test = BROWSER_NAME.sub("", case.get("name", "")) if is_test else ""

@@ -24,7 +24,7 @@ from tests.test_conftest import FAILS, LONG
 from tests.test_process import alive, until
 
 TEAM = '''"""A team's own checks."""
-import pathlib, subprocess, sys
+import pathlib, subprocess, sys, time
 import pytest
 from release_tasks.checks import CheckFailed, Inconclusive
 
@@ -81,6 +81,21 @@ def test_comes_about(record_property):
 @pytest.mark.wait(0.1)
 def test_never_comes_about():
     assert False, "still not"
+
+@pytest.mark.wait(60)
+def test_fails_until_it_comes_about(record_property):
+    calls.append(1)
+    record_property("calls", len(calls))
+    if len(calls) < 5:
+        pytest.fail("not yet")
+    with pytest.raises(KeyError):
+        if len(calls) > 5:
+            raise KeyError
+
+@pytest.mark.timeout(2)
+@pytest.mark.wait(60)
+def test_hangs_and_waits():
+    time.sleep(60)
 
 @pytest.mark.wait(60)
 def test_is_final():
@@ -171,6 +186,8 @@ BECAME = {
     "breaks": (INCONCLUSIVE, "KeyError: 'BTC'"),
     "leaves_a_mess": (INCONCLUSIVE, "OSError: cannot tidy up"),
     "comes_about": (PASSED, ""),
+    "fails_until_it_comes_about": (PASSED, ""),
+    "hangs_and_waits": (FAILED, "Timeout (>2.0s)"),
     "never_comes_about": (FAILED, "still not"),
     "is_final": (FAILED, "It is as it is."),
     "is_final_and_inconclusive": (INCONCLUSIVE, "It cannot be known."),
@@ -395,6 +412,22 @@ def test_a_check_that_fails_is_no_pass_also_where_the_test_catches_it(
     (result,) = files(text, origin=module_web.origin)
     assert result.outcome == INCONCLUSIVE
     assert result.message.startswith("The test has caught a failure: /")
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "observed"),
+    [
+        ("record_property('outcome', 'passed'); pytest.skip('not today')", INCONCLUSIVE, ("passed",)),
+        ("record_property('outcome', '3 of 3')", PASSED, ("3 of 3",)),
+        ("record_property('failed', 'none'); record_property('hint', 'x')", PASSED, ("none", "x")),
+    ],
+)
+def test_what_a_test_records_is_never_taken_for_the_outcome(
+    files: Callable[..., list[Result]], text: str, outcome: str, observed: tuple[str, ...]
+) -> None:
+    """A test that recorded `outcome` as passed, and was skipped then, passed in silence."""
+    (result,) = files(f"import pytest\ndef test_a(record_property): {text}")
+    assert (result.outcome, result.observed, result.hint) == (outcome, observed, "")
 
 
 def test_the_layer_in_the_deployed_tree_does_not_judge(files: Callable[..., list[Result]], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Section 8, what only production has: a person's confirmation, a backup, and smokes before the flip."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -123,5 +124,6 @@ def _candidate(release: Release, env: Environment) -> Iterator[str]:
             stack.callback(candidate.stop)
         timeout = max(release.settings.acceptance.wait, 1)
         if not wait_until(lambda: env.running_version(origin) in (release.version, "any"), timeout):
-            raise Refused(f"The new code does not answer as {release.version} beside the old.", f"cat {logs['web']}")
+            what = f"The new code does not answer as {release.version} beside the old."
+            raise Refused(what, shlex.join(["cat", str(logs["web"])]))
         yield origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -76,3 +77,13 @@ def test_a_withdrawal_tells_what_is_on_record_where_no_route_tells_the_version(
     srv = release.root / "srv"
     (srv / "current").symlink_to(srv / "releases" / release.tag)
     assert list(_left_in(release, "production")) == ["production runs v0.1.1"]
+
+
+def test_the_log_of_new_code_that_does_not_answer_is_shown_by_a_command_that_works(
+    placed: Callable[..., Release], take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path may have a space."""
+    release = placed(acceptance={"wait": 0}, services={"web": [sys.executable, "-c", SERVER]})
+    monkeypatch.setattr(release, "folder", release.root / "a folder")
+    (problem,) = take(run_checks_before_the_flip, release).problems
+    assert shlex.split(problem.hint) == ["cat", str(release.folder / "candidate-production-web.log")]

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from release_tasks.files import read_text, records_folder
 from release_tasks.outcome import INCONCLUSIVE, PASSED, Result
 
 HERE = Path(__file__).parent
-LIMIT = 1800.0  # seconds for all tests of one process
+LIMIT = 1800.0  # seconds for all tests of one process, beyond their waits
+WAIT = re.compile(r"\bwait\((\d+)")  # the mark of a test that waits
 NONE_CHOSEN = "exit code 5"  # pytest's, where no test was collected, as none is marked so
 OWN_PACKAGES = "# /// script"  # PEP 723
 BROWSER_NAME = re.compile(r"\[chromium\]$|\bchromium-|-chromium\b")  # pytest-playwright's own parameter
@@ -57,7 +59,9 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
     """Run the tests of `files` in one process; a file of which it does not say the end is inconclusive."""
     report = evidence / f"{files[0].stem}.xml"
     chosen = [*options, *(["-m", marked] if marked else [])]
-    limits: dict[str, Any] = {"cwd": Path(target.root), "timeout": max(LIMIT, 20 * target.watch), "supervised": True}
+    timeout = LIMIT + 20 * target.watch + max(target.settled_by - time.time(), 0)
+    timeout += sum(float(seconds) for file in files for seconds in WAIT.findall(read_text(file)))
+    limits: dict[str, Any] = {"cwd": Path(target.root), "timeout": timeout, "supervised": True}
     code, output = -1, ""
     with TemporaryDirectory(prefix="checks-") as folder:  # only its owner can read it; it goes with a killed run
         file = Path(folder, "target.json")
@@ -77,7 +81,10 @@ def _run(target: Target, files: list[Path], evidence: Path, options: Sequence[st
                 code, output = ran.code, ran.tail(5)
         except Refused as error:
             output = str(error)
-    results = list(read_junit(report)) if report.exists() else []
+    try:
+        results = list(read_junit(report))
+    except (FileNotFoundError, ElementTree.ParseError):  # pytest was ended, or the disk is full
+        results = []
     ended = {each.file for each in results if code in (0, 1)}
     for stem in [file.stem for file in files if file.stem not in ended]:
         if not (chosen and ended):  # which may be a part
@@ -99,6 +106,8 @@ def _pytest(target: Target, files: list[Path], report: Path, by_hand: bool) -> l
 
 def _with_packages(target: Target, smoke: Path, env: dict[str, str], limits: dict[str, Any]) -> Target:
     """Let nox install the packages that a smoke names (PEP 723); add them to `env`, and their Node to the target."""
+    if smoke.parent.name == "acceptance":
+        raise Refused(f"{smoke.name} names packages (PEP 723), which only a smoke can have of its own.")
     nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({smoke.stem[5:]})"]
     installed = process.run(nox, **limits).stdout.splitlines()[-1:]
     env["PYTHONPATH"] = os.pathsep.join([*installed, env["PYTHONPATH"]])  # the layer's come after its own

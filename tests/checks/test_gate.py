@@ -540,6 +540,41 @@ def test_files_that_have_packages_of_their_own_run_beside_the_others_by_nox(
     assert "noxfile" in next(each.message for each in found if each.file == "test_own")
 
 
+def test_only_smokes_have_packages_of_their_own(target: Callable[..., Target], tmp_path: Path) -> None:
+    """Nox was asked for a smoke of that name: there was none, or its packages were another test's."""
+    (tmp_path / "acceptance").mkdir()
+    file = tmp_path / "acceptance" / "test_own.py"
+    file.write_text(f"# /// script\n# dependencies = []\n# ///\n{LOOKS}")
+    (result,) = runner.run(target(), [file], tmp_path / "kept")
+    assert result.outcome == INCONCLUSIVE
+    assert result.message.startswith("test_own.py names packages (PEP 723), which only a smoke can have of its own.")
+
+
+@pytest.mark.parametrize("left", ["", "<?xml version='1.0'?><testsuites><testsuite name='py"])
+def test_a_report_that_was_cut_short_is_inconclusive(
+    files: Callable[..., list[Result]], tmp_path: Path, left: str
+) -> None:
+    """On a full disk it was a traceback, and "a mistake in the release layer"."""
+    report = tmp_path / "kept" / "test_own.xml"
+    cut = f"import atexit, pathlib\natexit.register(pathlib.Path({str(report)!r}).write_text, {left!r})\n{LOOKS}"
+    (result,) = files(cut)
+    assert result.outcome == INCONCLUSIVE and "No test of test_own.py ran, or not all" in result.message
+
+
+def test_the_time_of_all_tests_has_their_waits_in_it(
+    files: Callable[..., list[Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an `acceptance.wait` of an hour, pytest was ended after thirty minutes."""
+    limits, run = list[float](), runner.process.run
+    monkeypatch.setattr(runner.process, "run", lambda *a, timeout, **b: (limits.append(timeout), run(*a, **b))[1])
+    waits = "import pytest\n@pytest.mark.wait(100)\n"
+    files(LOOKS)
+    files(LOOKS, watch=60.0)
+    files(LOOKS, settled_by=time.time() + 3600)
+    files(waits + LOOKS)
+    assert [round(each - runner.LIMIT, -1) for each in limits] == [0, 1200, 3600, 100]
+
+
 def test_a_failure_is_named_with_its_line_whatever_is_parsed_meanwhile(files: Callable[..., list[Result]]) -> None:
     (result,) = files(FAILS + LONG)
     assert (result.test, result.outcome) == ("test_fails", FAILED) and "assert 3 == 4" in result.message

@@ -1,6 +1,5 @@
 """Check that this release is live: by API, newest session stamp, DDL ledger and deployed files."""
 
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from release_tasks.checks import CheckFailed, Inconclusive, Record, Target
 from release_tasks.checks.web import Api, json_in
 from release_tasks.deploy.code import changed_files
 from release_tasks.errors import Refused, listed
+from release_tasks.git import Git
 from release_tasks.masks import short
 
 
@@ -73,10 +73,9 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree; of other hosts' files, our copy."""
     if target.commit:
         tree = target.placed or target.code
-        wrong = changed_files(Path(target.root), target.commit, tree)
+        wrong = changed_files(Git.open(Path(target.root), "origin"), target.commit, tree)
         record("tree", f"files of {target.commit:.9}{'' if target.placed else ', in our copy'}")
         if wrong:
             what = f"In {tree} these are not as in {target.commit:.9}: {listed(wrong)}."
-            git = ["git", "-C", target.root, f"--work-tree={tree}"]
-            restore = shlex.join([*git, "read-tree", "--reset", "-u", target.commit])
-            yield f"{what} To restore them: GIT_INDEX_FILE=$(mktemp -u) {restore}"
+            restore = " && ".join(f"GIT_INDEX_FILE=$(mktemp -u) {each}" for each in dict.fromkeys(wrong.values()))
+            yield f"{what} To restore them: {restore}"

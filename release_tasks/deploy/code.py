@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from release_tasks import git_setup, process
+from release_tasks import git_setup
 from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
@@ -92,14 +92,21 @@ def unpack(git: Git, commit: str, code: Path) -> None:
             repo.run(*AS_COMMITTED, to, *words, timeout=UNPACK, GIT_INDEX_FILE=index)
 
 
-def changed_files(root: Path, commit: str, tree: str) -> list[str]:
-    """Return the files of `commit`, but those with the attribute `rewritten`, that are not so in the folder `tree`."""
-    git = ["git", f"--work-tree={tree}"]
+def changed_files(git: Git, commit: str, tree: str) -> dict[str, str]:
+    """Return the files of `commit`, but those with the attribute `rewritten`, that are not so in the folder `tree`.
+
+    Each has the command that restores it, and all of its repository: those of submodules are compared too.
+    """
+    found = dict[str, str]()
     with TemporaryDirectory() as folder:
-        how: dict[str, Any] = {"cwd": root, "env": {"GIT_INDEX_FILE": f"{folder}/index"}, "record": False}
-        process.run([*git, "read-tree", commit], **how)
-        diff = [*git, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED]
-        return process.run(diff, **how).stdout.split("\0")[:-1]
+        for number, (prefix, repo, wanted) in enumerate(trees(git, commit)):
+            how: dict[str, Any] = {"changes": False, "GIT_INDEX_FILE": f"{folder}/{number}"}
+            there = f"--work-tree={Path(tree, prefix)}"
+            repo.run(there, "read-tree", wanted, **how)
+            diff = repo.run(there, "diff", "--name-only", "-z", "--ignore-submodules=all", "--", UNCOMPARED, **how)
+            restore = shlex.join(["git", "-C", str(repo.root), there, "read-tree", "--reset", "-u", wanted])
+            found |= {f"{prefix}{path}": restore for path in diff.stdout.split("\0")[:-1]}
+    return found
 
 
 def pack(git: Git, commit: str, code: Path, file: Path) -> None:

@@ -185,7 +185,7 @@ def try_install(release: Release) -> str:
     missing = [f"release.{key} needs {word}" for key, word in settings.scripts if not (folder / word).exists()]
     where = f"ls {shlex.quote(str(folder))}   # there release.install was run"
     refuse(Problem(f"{what}, which is not there after release.install.", where) for what in missing)
-    if changed := code.changed_files(release.root, commit, str(tree)):  # section 7.2 would refuse them, too late
+    if changed := list(code.changed_files(release.git, commit, str(tree))):  # section 7.2 would refuse them, too late
         fix = f"Let .gitattributes have a line for each, as: {changed[0]} rewritten   # and commit it"
         raise Refused(f"release.install rewrites what is committed: {listed(changed)}.", fix)
     return " ".join(settings.install) or "release.install is not set"

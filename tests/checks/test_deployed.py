@@ -175,15 +175,20 @@ def test_a_file_that_a_build_rewrites_may_have_the_attribute_rewritten(staging, 
     assert checked(staging, commit=commit).outcome == FAILED
 
 
-def test_a_submodule_is_no_business_of_ours_and_what_no_archive_has_is(staging, checked, work):
+def test_files_of_a_submodule_and_those_that_no_archive_has_are_compared_too(staging, checked, work):
     """Code is put in place as committed, whatever `export-…` says: a change by hand passed there."""
     work.add_submodule("docs2", {"a.md": "a\n"})
     commit = work.commit({".gitattributes": "*.bat eol=crlf\nVERSION export-ignore\n"})
     shutil.rmtree(staging.code)
     unpack(work.layer(), commit, Path(staging.code))
     assert checked(staging, commit=commit).outcome == PASSED
-    Path(staging.code, "VERSION").write_text("by hand\n")
-    assert checked(staging, commit=commit).outcome == FAILED
+    for path in ("VERSION", "docs2/a.md"):
+        Path(staging.code, path).write_text("by hand\n")
+    result = checked(staging, commit=commit)
+    assert result.outcome == FAILED and "VERSION, docs2/a.md" in result.message, result
+    restore = result.message.partition("To restore them: ")[2].splitlines()[0]
+    subprocess.run(["sh", "-c", restore], check=True)
+    assert checked(staging, commit=commit).outcome == PASSED
 
 
 def test_yesterdays_deployment_is_told_whole(staging, checked, web, work):

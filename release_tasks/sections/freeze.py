@@ -57,21 +57,24 @@ def cut_the_release_branch(release: Release) -> Step:
 
 def _lacks(release: Release) -> str:
     """Return what the branch lacks of its base before the tag. Raises `Refused` where it is left from a withdrawal."""
-    branch, base = release.branch, release.base
+    git, branch, base = release.git, release.branch, release.base
     if release.published:
         return ""
-    commits = release.git.look("cherry", "-v", release.tip, release.base_ref).stdout.splitlines()
+    there, way = git.remote_commit(release.base_ref) or release.base_ref, f"git merge --no-edit {base}"
+    if not git.contains(release.base_ref, there):
+        way = f"git pull --no-rebase --ff --no-edit {git.remote} {base}"
+    seen = [git.look("cherry", "-v", release.tip, each).stdout for each in (release.base_ref, there)]
+    commits = dict.fromkeys("".join(seen).splitlines())
     found = [commit.split(" ", 2)[2] for commit in commits if commit.startswith("+")]  # "-" was cherry-picked
     if not found:
         return ""
     lacks = f"lacks {counted(len(found), 'commit')} of {base}: {listed(found)}"
     if release.lock.state().summary.startswith(f"{release.tag} is withdrawn "):
-        there = f" && git push {release.settings.remote} --delete {branch}"
         anew = f"git switch {base} && git branch --delete --force {branch}"
-        anew += there if release.branch_ref in release.git.remote_refs else ""
-        hint = f"git switch {branch} && git merge --no-edit {base}\n{anew}   # or this, to begin anew from {base}"
+        anew += f" && git push {git.remote} --delete {branch}" if release.branch_ref in git.remote_refs else ""
+        hint = f"git switch {branch} && {way}\n{anew}   # or this, to begin anew from {base}"
         raise Refused(f"{release.tag} was withdrawn, and its branch {branch} {lacks}.", hint)
-    return f", which {lacks}; git merge {base} takes that in"
+    return f", which {lacks}; {way} takes that in"
 
 
 @until_published

@@ -285,12 +285,25 @@ def left_behind(work: Work, take: Take) -> Release:
 
 def test_what_the_release_branch_lacks_is_named_until_it_is_there(left_behind: Release, work: Work, take: Take) -> None:
     """The fix was missing in the tag, in silence: main's smokes had passed."""
-    lacks = "release/v0.1.1, which lacks 1 commit of main: fix: what the smokes found; git merge main takes that in"
+    lacks = "release/v0.1.1, which lacks 1 commit of main: fix: what the smokes found; git merge --no-edit main "
+    lacks += "takes that in"
     look = take(cut_the_release_branch, left_behind, change=False)
     assert (look.state, look.text) == (PLANNED, f"git switch {lacks}")
     assert take(cut_the_release_branch, left_behind).state == CHANGED
     assert take(cut_the_release_branch, left_behind).text == lacks
     work.git("cherry-pick", "main")
+    assert take(cut_the_release_branch, left_behind).text == "release/v0.1.1"
+
+
+def test_what_colleagues_have_pushed_to_main_is_named_too(left_behind: Release, work: Work, take: Take) -> None:
+    """On the release branch nobody heard of it: only main as it was here was compared."""
+    work.git("push", "--quiet", "origin", "main")
+    work.git("reset", "--quiet", "--hard", "main~1")
+    work.git("switch", "--quiet", left_behind.branch)
+    left_behind.git.refresh()
+    text = take(cut_the_release_branch, left_behind).text
+    assert text.startswith("release/v0.1.1, which lacks 1 commit of main: fix: what the smokes found; git pull ")
+    work.git(*shlex.split(text.partition("; git ")[2].removesuffix(" takes that in")))
     assert take(cut_the_release_branch, left_behind).text == "release/v0.1.1"
 
 

@@ -28,6 +28,11 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
     return [Problem(f"{branch} lacks commits that {remote} has ({there:.9}).", hint)]
 
 
+def to_its_branch(release: Release) -> str:
+    """Return how the hint of a change begins that the release branch has to get, where that is not checked out."""
+    return "" if release.git.commit_named("HEAD") == release.tip else f"git switch {release.branch} && "
+
+
 def lacking(release: Release, waits: bool = False) -> dict[str, str]:
     """Return branch → branch of its pull request, for each that lacks the release: those pushed, or not, as `waits`."""
     backs = {release.base: f"release/{release.tag}-back"}

@@ -95,8 +95,8 @@ def check_everything_is_merged(release: Release) -> str:
     for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
         is_meant = name != ref and any(fnmatchcase(name, each) for each in patterns) and not OUR_OWN.fullmatch(name)
-        if is_meant and not lines.contains(git, release.tip, commit):
-            fix = f"git fetch {remote} && git merge --ff {remote}/{name}"
+        if is_meant and not lines.contains(git, release.tip, git.remote_commit(ref) or ""):
+            fix = f"{landing.to_its_branch(release)}git pull --no-rebase --ff --no-edit {remote} {name}"
             problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)
     return ", ".join(patterns)
@@ -160,7 +160,7 @@ def check_commands_exist(release: Release) -> str:
         if release.git.bytes_at(release.tip, file) is None and not (is_built and settings.install):
             what = f"release.{key} needs {word}, and {file} is not committed."
             fix = f"git add {file} && git commit   # or correct release.{key} in invoke.yaml"
-            problems.append(Problem(what, fix))
+            problems.append(Problem(what, landing.to_its_branch(release) + fix))
     path = None
     if settings.uses_node:
         refuse(problems)

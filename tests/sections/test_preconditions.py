@@ -392,6 +392,31 @@ def test_what_was_squashed_is_merged_and_the_layer_s_own_branches_need_not_be(wo
     assert preconditions.check_everything_is_merged(release) == "feature/*, release/*"
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_branch_that_is_not_fetched_here_is_looked_at_too(work: Work, tmp_path: Path, merged: bool) -> None:
+    """In a clone of one branch what was squashed counted as not merged, and so did it after the command shown."""
+    work.git("switch", "--quiet", "--create", "side")
+    work.commit({"side.txt": "x\n"}, "Squashed")
+    work.git("push", "--quiet", "origin", "side:refs/heads/feature/squashed")
+    work.git("switch", "--quiet", "main")
+    if merged:
+        work.git("merge", "--quiet", "--squash", "side")
+        work.commit({}, "Squash")
+        work.git("push", "--quiet", "origin", "main")
+    clone = type(work)(tmp_path / "clone", work.remote, work.opened)
+    work.git("clone", "--quiet", "--single-branch", work.remote.as_uri(), str(clone.root))
+    release = clone.release(must_be_merged=["feature/*"])
+    if not merged:
+        clone.git("switch", "--quiet", "--create", release.branch)
+        clone.git("switch", "--quiet", "main")
+        clone.commit({}, "main goes on")
+        with pytest.raises(Refused) as refused:
+            preconditions.check_everything_is_merged(release)
+        subprocess.run(["sh", "-c", refused.value.problems[0].hint], cwd=clone.root, check=True)
+        release.refresh()
+    assert preconditions.check_everything_is_merged(release) == "feature/*"
+
+
 def test_a_version_that_comes_before_one_that_this_branch_has_is_refused(work: Work) -> None:
     for name in ("v0.1.0", "v0.1.10", "v9-nightly", "v1.0.0-dev"):
         work.git("tag", name)
@@ -595,6 +620,21 @@ def test_what_the_install_rewrites_is_named_before_the_tag(work: Work, take: Cal
         if state == REFUSED:
             assert installed.problems[0].what == "release.install rewrites what is committed: package.json."
             assert ".gitattributes have a line for each, as: package.json rewritten   #" in installed.problems[0].hint
+
+
+def test_a_file_that_is_not_committed_is_committed_where_the_release_is(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """The command shown committed it to main, and was shown again."""
+    release = work.release(stamp={"command": ["sh", "stamp.sh"]})
+    assert take(freeze.cut_the_release_branch, release).state == CHANGED
+    work.git("switch", "--quiet", "main")
+    work.commit({"more": "x"}, "main goes on")
+    work.write({"stamp.sh": ""})
+    (problem,) = take(preconditions.check_commands_exist, release).problems
+    fix = problem.hint.partition("   #")[0].replace("git commit", "git commit --quiet --message stamp")
+    subprocess.run(["sh", "-c", fix], cwd=work.root, check=True)
+    assert take(preconditions.check_commands_exist, release).state == DONE
 
 
 def test_a_lockfile_that_git_ignores_is_found_before_staging_installs_without_it(

@@ -68,7 +68,8 @@ def check_tree_is_clean(release: Release) -> Step:
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
     if paths and git.branch != release.branch:
-        yield f"git restore {listed(paths)}: section 10, which was stopped, writes them again"
+        yield f"git restore {listed(paths)}: the step that was stopped writes them again"
+        git.run("add", "--", *paths)  # else git knows none that is new
         git.run("restore", "--staged", "--worktree", "--", *paths)
     return ""
 
@@ -194,8 +195,7 @@ def try_install(release: Release) -> str:
 @until_over
 def try_signing(release: Release, sign: bool = False) -> str:
     """Where commits or the tag are signed, a trial signature succeeds."""
-    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)]
-    signed += ["--sign"] if sign else []
+    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)] + ["--sign"] * sign
     if signed:
         release.only_in_a_run()  # the key may ask for its passphrase
         refuse(tag.signing_problems(release))

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks.errors import NotYet, Problem, Refused
+from release_tasks.git import Git
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
@@ -308,6 +309,27 @@ def test_on_the_release_branch_what_a_killed_run_left_half_way_is_no_hindrance(
     work.write({".VERSION.4711.incomplete": "0.1."})
     assert "VERSION" in release.git.dirty_paths()
     assert take(preconditions.check_tree_is_clean, release).state == DONE
+
+
+def test_a_new_file_that_a_killed_run_left_is_no_hindrance_on_main_either(
+    work: Work, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lock, killed before `git add`: on main git knew no such file, in each run."""
+    release, run = work.release(), Git.run
+    assert take(freeze.cut_the_release_branch, release).state == CHANGED
+
+    def stopped(git: Git, *args: str, **how: Any) -> Any:
+        if args[0] == "add":
+            raise KeyboardInterrupt
+        return run(git, *args, **how)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Git, "run", stopped)
+        take(freeze.lock_the_ddl_order, release)
+    work.git("switch", "--quiet", "main")
+    assert (work.root / "ddl" / "ORDER.lock").exists()
+    assert take(preconditions.check_tree_is_clean, release).state == CHANGED
+    assert work.git("status", "--porcelain") == ""
 
 
 def test_what_a_hand_changed_on_the_release_branch_is_refused(work: Work, take: Callable[..., Outcome]) -> None:

@@ -339,6 +339,17 @@ def test_a_hook_that_takes_too_long_or_fails_is_named(
     assert "did not end within 0.5 s" in found and found.endswith(f"With it ran {hook}.")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the program that signs is a shell script")
+def test_a_signature_may_wait_for_its_passphrase(work: Work, git: Git, tmp_path: Path) -> None:
+    """A tag, a trial signature and the lock had 60 s for it; a commit has a quarter of an hour."""
+    program = tmp_path / "gpg"
+    program.write_text("#!/bin/sh\ncat > /dev/null\nsleep 1\necho '\n[GNUPG:] SIG_CREATED ' >&2\necho signed\n")
+    program.chmod(0o755)
+    work.git("config", "gpg.program", str(program))
+    git.run("tag", "--sign", "--message", "x", "v0.1.1", timeout=0.5)
+    git.run("commit-tree", "-S", "-m", "x", "HEAD^{tree}", timeout=0.5)
+
+
 def test_a_remote_that_never_answers_a_push_is_given_up_soon_where_no_hook_runs(
     work: Work, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:

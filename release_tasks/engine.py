@@ -93,15 +93,16 @@ class ReleaseExecutor(Executor):
         if own and (unmet := requirements.problems()):
             raise Exit("\n".join(map(str, unmet)), 1)
         sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
-        others = [_name(call) for call in calls if not isinstance(call.task, Section)]
-        if not own:
+        others = [call for call in calls if not isinstance(call.task, Section) or (call.task.only_checks and calls[1:])]
+        if not own and not sections:
             return super().execute(*tasks)
         command_line.typed[:] = [(_name(call), _given(call)) for call in calls]
         with failures.as_sentences():
             self._load_variables()
             if sections and others:
-                what = f"{', '.join(others)} cannot be run in one command with sections of the process."
-                raise Refused(what, f"inv {others[0]}   # then the sections, in a command of their own")
+                what = "cannot be run in one command with sections of the process, nor have one as its pre."
+                hint = f"inv {_name(others[0])}   # and the sections in a command of their own"
+                raise Refused(f"{', '.join(map(_name, others))} {what}", hint)
             if self.config.run.dry:
                 names = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)

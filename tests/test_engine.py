@@ -718,8 +718,27 @@ def test_other_tasks_run_as_ever(project: Project, work: Work) -> None:
     assert project.inv("hello") == "hello\n"
     assert (project.root / ".release" / ".gitignore").read_text() == "*\n"  # before anything is written there
     said = project.inv("hello", "first", *V, code=1)
-    assert "hello cannot be run in one command with sections of the process." in said
+    assert "hello cannot be run in one command with sections of the process" in said
     assert project.has("it") == [False]
+
+
+@pytest.mark.parametrize("command", [["whole", "status"], ["status", "first"], ["hello", "status"]])
+def test_a_status_is_a_command_of_its_own(project: Project, work: Work, command: list[str]) -> None:
+    """One word more made a status of the whole line: nothing was released, with exit code 0."""
+    work.write({"tasks.py": TASKS + PLAIN})
+    said = project.inv(*command, code=1)
+    assert "status cannot be run in one command with sections of the process" in said
+    assert project.has("it") == [False]
+
+
+def test_a_task_of_the_repo_cannot_have_a_section_as_its_pre(project: Project, work: Work) -> None:
+    """It was told that an executor is missing, which is set."""
+    local = "import process\nfrom invoke import task\n\n@task(pre=[process.first])\ndef hi(c):\n    print('hi')\n"
+    tasks = "from invoke import Collection\nimport tasks_local\nnamespace = Collection(local=tasks_local)\n"
+    work.write({"process.py": TASKS, "tasks_local.py": local, "tasks.py": tasks})
+    said = project.inv("local.hi", code=1)
+    assert "local.hi cannot be run in one command with sections of the process, nor have one as its pre." in said
+    assert "executor" not in said and project.has("it") == [False]
 
 
 @pytest.mark.parametrize(

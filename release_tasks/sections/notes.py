@@ -77,10 +77,11 @@ def find_highlights(release: Release, given: str | None) -> str:
             raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
         given = read_text(file)
     committed = release.git.text_at(release.commit, changelog) or ""
-    found = _written(given or "") or _written(_section_of(committed, title_of(release.version), UNRELEASED))
+    section = _section(committed, title_of(release.version), UNRELEASED)
+    found = _written(given or "") or _written(section[4] if section else "")
     if not found:
-        lacks = f"has no text under a heading {release.version} or Unreleased, as it is committed"
-        what = f"{changelog} {lacks}, and no --highlights came."
+        heading = section[2] if section else f"{release.version} or Unreleased"
+        what = f"{changelog} has no text under a heading {heading}, as it is committed, and no --highlights came."
         write = f"Write them below a heading {release.version} of {changelog}, and commit that."
         if release.published:  # whose CHANGELOG stays as it is
             write = f'inv notes --version {release.version} --highlights "…"'

@@ -110,8 +110,16 @@ def test_without_highlights_the_release_is_refused_before_the_tag(
     work.commit({"CHANGELOG.md": changelog})
     look = take(notes.write_the_notes, work.release(), change=False)
     assert look.state == REFUSED
-    assert "CHANGELOG.md has no text under a heading 0.1.1" in look.problems[0].what
+    heading = "[Unreleased]" if changelog.startswith("## [U") else "0.1.1"
+    assert f"CHANGELOG.md has no text under a heading {heading}" in look.problems[0].what
     assert "--highlights" in look.problems[0].hint
+
+
+def test_the_heading_that_is_empty_is_named(work: Work) -> None:
+    """Section 10 writes it; there was text under Unreleased, which the sentence denied."""
+    work.commit({"CHANGELOG.md": "# Changes\n\n## [0.1.1]\n\n## Unreleased\n\nFaster.\n"})
+    with pytest.raises(Refused, match=r"has no text under a heading \[0\.1\.1\], as it is committed"):
+        notes.find_highlights(work.release(), None)
 
 
 def test_once_the_tag_is_published_no_commit_is_proposed(work: Work) -> None:

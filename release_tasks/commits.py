@@ -47,6 +47,11 @@ def history(git: Git, since: str | None, until: str, step: str = "") -> list[Com
     return commits if step else [each for each in commits if SQUASHED.match(each.subject) or not OURS.search(each.body)]
 
 
+def releaser(git: Git) -> str:
+    """Return the name that our commits have as their author's, by a variable or by git's configuration."""
+    return git.look("var", "GIT_AUTHOR_IDENT").stdout.partition(" <")[0] or "the releaser"
+
+
 def commit_step(git: Git, files: Mapping[str, bytes], message: str, step: str, even_empty: bool = False) -> None:
     """Commit `files` as our `step`. Raises `Refused`, and takes the commit back, where a hook has changed it."""
     before = git.commit_named("HEAD") or ""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from release_tasks import lines
-from release_tasks.commits import commit_step
+from release_tasks.commits import commit_step, releaser
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
@@ -34,7 +34,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
 @until_published
 def announce_the_freeze(release: Release, until: str | None = None) -> str:
     """Announce the freeze: critical fixes only."""
-    who = release.git.run("config", "user.name", check=False).stdout.strip() or "the releaser"
+    who = releaser(release.git)
     held = release.lock.state()
     began = datetime.fromisoformat(held.since) if held.holder == release.lock.holder else datetime.now()
     end = began.astimezone() + timedelta(days=release.settings.freeze_days)  # the same in each run

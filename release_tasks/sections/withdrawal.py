@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from release_tasks import lines
+from release_tasks.commits import releaser
 from release_tasks.errors import NotYet, Problem, Refused, refuse
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import FREE
@@ -31,7 +32,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]
     after = "where it runs or was stamped, then: inv deploy.rollback --env NAME"
     yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why; {after}"
-    who = git.run("config", "user.name", check=False).stdout.strip()
+    who = releaser(git)
     release.keep_check("withdrawn", reason=reason, by=who, left=left)
     text = git.text_at(release.tip, release.notes_path) or f"# {release.title}\n"
     title, _, rest = text.partition("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -110,6 +111,23 @@ def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Ca
     for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
         assert take(step, release).state == CHANGED
     assert ': Käse "double" second line # no heading. v0.1.1 stays' in withdrawn(release)
+
+
+def test_who_is_known_by_a_variable_alone_is_named(
+    work: Work, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In CI the notes said `Withdrawn on … by : its smoke hangs`."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "The pipeline")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ci@example.invalid")
+    work.release_before("v0.1.1")
+    release = work.release()
+    release.options = {"reason": "its smoke hangs"}
+    for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
+        assert take(step, release).state == CHANGED
+    assert " by The pipeline: its smoke hangs." in withdrawn(release)
+    assert take(freeze.announce_the_freeze, work.release("0.1.2")).text.startswith("The pipeline froze v0.1.2 until ")
 
 
 def test_where_the_remote_has_no_main_it_says_so(work: Work) -> None:

@@ -39,23 +39,22 @@ def pass_smokes(release: Release, env: Environment, code: Path | None = None, or
     target = runner.target_of(env, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
     results = release.checked(f"smokes-{env.name}", env.name, smokes)
-    again = f"inv smokes --env {env.name}" + ("" if env.name == "dev" else or_withdraw(release))
-    return all_pass(results, "Smoke", f"on {env.name}", again)
-
-
-def or_withdraw(release: Release) -> str:
-    """Return the way out where what was published does not pass, as a line of a hint."""
-    return f'\ninv withdraw --version {release.version} --reason "…"   # or this, where a fix has to be a new version'
+    with withdrawable(release):
+        return all_pass(results, "Smoke", f"on {env.name}", f"inv smokes --env {env.name}")
 
 
 @contextmanager
 def withdrawable(release: Release) -> Iterator[None]:
-    """Add `or_withdraw` to each hint of what is refused in the block, where the tag is published."""
+    """Add the withdrawal to each hint of what is refused in the block, where the tag is published."""
     try:
         yield
     except Refused as no:
-        way_out = or_withdraw(release) if release.published else ""
-        refuse(replace(each, hint=f"{each.hint}{way_out}") for each in no.problems)
+        if not release.published:
+            raise
+        withdraw = (
+            f'inv withdraw --version {release.version} --reason "…"   # or this, where a fix has to be a new version'
+        )
+        refuse(replace(each, hint=each.hint and f"{each.hint}\n{withdraw}") for each in no.problems)
 
 
 def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:

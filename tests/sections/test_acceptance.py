@@ -78,8 +78,9 @@ def test_conditions_whose_tests_did_not_run_stand_in_the_order_of_the_document(
     assert [name for name, outcome in found.items() if outcome == INCONCLUSIVE] == names
 
 
-def test_a_settled_deployment_is_judged_at_once(deployed: Callable[..., Release], web: Web) -> None:
+def test_a_settled_deployment_is_judged_at_once(deployed: Callable[..., Release], web: Web, work: Work) -> None:
     release = deployed(age=61)
+    work.release_before(release.tag)
     web.answers["/api/health"] = (200, '{"ok": false}')
     with pytest.raises(Refused, match=r"Condition api ok: failed on staging\. .*says .*false") as refused:
         meet_them(release)

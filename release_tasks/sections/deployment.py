@@ -13,16 +13,20 @@ from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
-from release_tasks.errors import counted, refuse, require
+from release_tasks.errors import Refused, counted, refuse, require
 from release_tasks.outcome import Result, all_pass
 from release_tasks.release import Release, Step, until_live
+
+OLDEST = 15  # major version of PostgreSQL; checks ask for has_parameter_privilege
 
 
 @until_live
 def check_environment(release: Release, env: Environment) -> str:
     """The environment can be reached and written to, and has no later release."""
     with env.connect() as connection:
-        server = connection.info.server_version // 10000
+        if (server := connection.info.server_version // 10000) < OLDEST:
+            what = f"{env.name.capitalize()} has PostgreSQL {server}; expected {OLDEST} or newer."
+            raise Refused(what, f"inv backup.take --env {env.name}   # then upgrade its server")
         refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])
     refuse(env.later_problems(release.version))
     warnings = "".join(f"; {warning}" for warning in env.hosts.warnings())

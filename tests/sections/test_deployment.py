@@ -26,6 +26,7 @@ from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections.deployment import (
     apply_the_ddl_pack,
+    check_environment,
     put_the_code_in_place,
     run_the_release,
     stamp_the_session,
@@ -111,6 +112,16 @@ def test_a_pack_that_fails_once_the_tag_is_published_names_the_withdrawal(
     assert problem.what.startswith('ddl/01_tables.sql, line 1: type "things" already exists')
     fix, withdraw = problem.hint.splitlines()
     assert fix.startswith("Fix ddl/01_tables.sql") and withdraw.startswith("inv withdraw --version 0.1.1 --reason ")
+
+
+def test_a_server_that_is_too_old_is_named_before_anything_changes(
+    release: Release, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL 14 each check was inconclusive, after the tag."""
+    assert take(check_environment, release).state == DONE
+    monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", 140011)
+    (problem,) = take(check_environment, release).problems
+    assert problem.what == "Staging has PostgreSQL 14; expected 15 or newer."
 
 
 def test_a_first_deployment_that_does_not_answer_stays_as_it_is(

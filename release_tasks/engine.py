@@ -145,8 +145,7 @@ class ReleaseExecutor(Executor):
             needed = ["dev"] if any(map(_is_numbered, sections)) else []
             needed += [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
-                environments = release.settings.environments
-                refuse(problem for name in dict.fromkeys(needed) for problem in environments.problems(name))
+                refuse(it for name in dict.fromkeys(needed) for it in release.settings.environments.problems(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if release.only_checks else release.locked():
                 outcomes = walk.check()
@@ -161,8 +160,7 @@ class ReleaseExecutor(Executor):
             elif refused:
                 screen.refusals(refused)
             else:
-                ahead = plan.first_open(steps, outcomes)
-                screen.finished(outcomes, _summary(sections[-1], release, ahead))
+                screen.finished(outcomes, _summary(sections[-1], release, plan.first_open(steps, outcomes)))
             if refused:
                 raise SystemExit(1)
         return {}

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from release_tasks import ddl, suites
 from release_tasks.checks.logs import positions
-from release_tasks.database import apply
+from release_tasks.database import apply, programs
 from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
 from release_tasks.deploy import code
@@ -28,6 +28,7 @@ def check_environment(release: Release, env: Environment) -> str:
             what = f"{env.name.capitalize()} has PostgreSQL {server}; expected {OLDEST} or newer."
             raise Refused(what, f"inv backup.take --env {env.name}   # then upgrade its server")
         refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])
+    programs.client("pg_dump", server)  # which refuses one that is older: sections 7 and 8 would, after the tag
     refuse(env.later_problems(release.version))
     warnings = "".join(f"; {warning}" for warning in env.hosts.warnings())
     return f"{'embedded ' if env.is_embedded else ''}PostgreSQL {server}, {env.origin}{warnings}"

@@ -114,14 +114,17 @@ def test_a_pack_that_fails_once_the_tag_is_published_names_the_withdrawal(
     assert fix.startswith("Fix ddl/01_tables.sql") and withdraw.startswith("inv withdraw --version 0.1.1 --reason ")
 
 
-def test_a_server_that_is_too_old_is_named_before_anything_changes(
+def test_a_server_that_is_too_old_or_too_new_for_the_programs_here_is_named_before_anything_changes(
     release: Release, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On PostgreSQL 14 each check was inconclusive, after the tag."""
+    """On PostgreSQL 14 each check was inconclusive, and older programs could not dump, after the tag."""
     assert take(check_environment, release).state == DONE
     monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", 140011)
     (problem,) = take(check_environment, release).problems
     assert problem.what == "Staging has PostgreSQL 14; expected 15 or newer."
+    monkeypatch.setattr(psycopg.ConnectionInfo, "server_version", 990001)
+    (problem,) = take(check_environment, release).problems
+    assert problem.what.startswith("pg_dump 99 or newer is needed, found: ")
 
 
 def test_a_first_deployment_that_does_not_answer_stays_as_it_is(

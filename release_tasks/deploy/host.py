@@ -146,13 +146,17 @@ class Host(Releases):
             raise Refused(f"{tag} is not in place here.")
         if self.is_done("switch", tag):
             return
-        old = (found[tag].get("before") if had == tag else had) or ""
-        self.note(tag, f"{old or 'nothing'} → {tag}", by, before=old, since=None)
+        before = (found[tag].get("before") if had == tag else had) or ""
+        if is_again := had == tag and found[tag].get("since"):
+            self.note(tag, f"{tag} again", by)
+        else:
+            self.note(tag, f"{before or 'nothing'} → {tag}", by, before=before, since=None)
+        old = "" if is_again else before  # what was live before what is live would be one too many
         try:
             with failing_in(self.folder):
                 self.make_live(tag)
         except Refused as failed:
-            state = "There is nothing to go back to."
+            state = f"{tag} stays, as it is live." if is_again else "There is nothing to go back to."
             try:
                 if old and self.record()[0] == old and self.answers(old):
                     state = f"{old} is still live."
@@ -166,7 +170,7 @@ class Host(Releases):
                 self.stop()
             raise Refused(f"{failed}\n{state}", failed.problems[0].hint) from None
         self.stop()
-        for each in found.keys() - {tag, old, *list(found)[: self.keep]}:
+        for each in found.keys() - {tag, before, *list(found)[: self.keep]}:
             self.remove(each)
         self.note(tag, f"{tag} is live", by, since=now(), by=by)
 

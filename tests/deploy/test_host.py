@@ -224,6 +224,10 @@ def test_without_colours_a_switch_is_a_restart_and_a_bad_one_goes_back(server: S
     server.fault("0.1.3")
     hosts.switch("v0.1.3")
     assert hosts.is_live("v0.1.3", "0.1.3") and hosts.facts("v0.1.3")["before"] == "v0.1.2"
+    os.kill(server.pids()["current-web"], 9)
+    server.fault("0.1.3", "unwell")
+    assert "\nv0.1.3 stays, as it is live." in refusal(hosts, "v0.1.3"), "it went back, each time by one more"
+    assert hosts.tag() == "v0.1.3" and hosts.facts("v0.1.3")["before"] == "v0.1.2"
     assert not (server.folder / "two-at-once").exists()
 
 

@@ -5,7 +5,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
-from release_tasks import embedded, lines, screen
+from release_tasks import ddl, embedded, lines, screen, versions
 from release_tasks.command_line import again
 from release_tasks.database import scratch
 from release_tasks.database.pack import pack_at
@@ -75,8 +75,14 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
     # The newest was stamped, and then refused before its switch.
     was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
-    before = current if was_never_live else next(iter(befores), "")
-    tag = env.settings.tag_of(to) if to else before
+    newest, own = next(iter(found.values()), {}), found.get(current, {})
+    has_failed = "before" in newest and not newest.get("since")
+    was = env.settings.version_of(own.get("before") or "")  # a later one where current is what a rollback went to
+    is_last = own.get("since") == max((facts.get("since") or "" for facts in found.values()), default="")
+    is_next = was and is_last and not has_failed and versions.is_past(env.settings.version_of(current), was)
+    before = own["before"] if is_next else next(iter(befores), "")
+    before = current if was_never_live else before
+    tag = env.settings.tag_of(env.settings.version_of(to) or to) if to else before
     if tag in live and not to and (why := withdrawn(tag)):
         other = next((each for each in live if each not in (tag, current) and not withdrawn(each)), tag)
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to=env.settings.version_of(other)))
@@ -99,17 +105,15 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
     """Yield that the release `tag` was withdrawn, and what its code may need of what newer DDL took away."""
     if why := _withdrawn(env, git, tag):
         yield f"{tag}: {why}"
-    newest = next(iter(env.hosts.releases()))
     with screen.busy("Comparing the DDL packs"):
-        refs = [f"refs/tags/{name}" for name in (tag, newest)]
-        if missing := [ref for ref in refs if not git.commit_named(ref)]:
-            yield f"What the DDL took away is not known: {missing[0]} is not here (git fetch --tags)."
+        if not git.commit_named(ref := f"refs/tags/{tag}"):
+            yield f"What the DDL took away is not known: {ref} is not here (git fetch --tags)."
             return
         try:
-            old, new = (pack_at(git, ref, env.settings) for ref in refs)
+            old, (whose, new) = pack_at(git, ref, env.settings), ddl.pack_there(env, git, env.hosts.tag())
             for each in scratch.shifts(old, new, env.root, env.settings) if old != new else []:
                 if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"
-                    yield f"The DDL up to {newest} {did} what {tag} may need: {each}"
+                    yield f"The DDL of {whose} {did} what {tag} may need: {each}"
         except Refused as no:
             yield f"What the DDL took away is not known: {no}"

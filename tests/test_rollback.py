@@ -42,6 +42,14 @@ def test_by_default_it_is_what_was_live_before_the_newest() -> None:
     assert _target(env(releases, "v0.1.1"), None, well) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
 
 
+def test_after_a_hotfix_of_an_older_line_it_is_what_was_live_before_what_is() -> None:
+    """It was what was live before the release that was placed last: the one without the fix."""
+    placed = {"v0.2.1": ("v0.2.0", "3"), "v0.3.0": ("v0.2.1", "4"), "v0.2.0": ("v0.3.0", "2")}
+    releases = {tag: {"before": before, "since": since} for tag, (before, since) in placed.items()}
+    assert _target(env(releases, "v0.3.0"), None, well)[0] == "v0.2.1"
+    assert _target(env(releases, "v0.3.0"), "v0.2.0", well)[0] == "v0.2.0", "a tag is as good as a version"
+
+
 def test_where_no_release_says_what_was_before_a_person_does() -> None:
     """It said that there was nothing to go back to, and listed what there was."""
     with pytest.raises(Refused, match=r"Name the release to go back to\. In place are: 0\.1\.1, 0\.1\.0\.") as refused:
@@ -100,7 +108,7 @@ def test_it_is_chosen_of_what_is_live_once_nobody_else_changes_that(
     here = env(releases, "v0.1.1")
 
     def hold(version: str) -> None:
-        releases.update({"v0.1.2": {"before": "v0.1.1", "since": "later"}, "v0.1.1": releases.pop("v0.1.1")})
+        releases.update({"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, "v0.1.1": releases.pop("v0.1.1")})
 
     here.root, here.lock = work.root, SimpleNamespace(hold=hold)
     here.hosts.releases = lambda: dict(sorted(releases.items(), reverse=True))

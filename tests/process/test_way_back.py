@@ -82,7 +82,7 @@ def _a_finished_release_is_gone_back_to_and_a_hotfix_goes_through(little: World)
     assert killed.code == KILLED
     ran = little.inv("deploy.rollback", "--yes")
     assert ran.code == 0 and "Production runs 0.1.1." in ran.output, ran.output
-    assert "The DDL up to v0.1.2 took away what v0.1.1 may need: view app.pairs is dropped" in ran.flat
+    assert "The DDL of v0.1.2 took away what v0.1.1 may need: view app.pairs is dropped" in ran.flat
     assert little.runs() == {"staging": "0.1.2", "production": "0.1.1"}
     assert little.stamps()["production"] == ["0.1.1", "0.1.2", "0.1.1"]
     before = little.look()

@@ -127,7 +127,10 @@ class Line:
             if not self.git.commit_named(commit):
                 problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
+                backs = (f"release/{tag}{each}-back" for each in ("", "-notes"))
+                waits = next((back for back in backs if f"refs/heads/{back}" in self.git.remote_refs), "")
                 hint = f"git merge --no-ff {tag}   # or commit its notes alone: {settings.notes_of(version)}"
+                hint = f"Merge the pull request of {waits}, then pull." if waits else hint
                 problems.append(Problem(f"{tag} comes before {target}, but this branch lacks it.", hint))
         return problems
 

@@ -10,6 +10,7 @@ from release_tasks.errors import Problem
 from release_tasks.files import read_text
 
 DOCUMENT = Path("docs", "RELEASE_PROCESS.md")
+SERVER_LOG = re.compile(r"\blog\.has_no_trouble\(\s*(\)|exceptions\b)")  # without a file
 ITEM = re.compile(r"^ *[-*] (.+(?:\n +[^-* \n].*)*)", re.MULTILINE)
 BELOW_SMOKES = re.compile(r"^( *)[-*] .*\bsmokes pass.*\n((?:\1 .*(?:\n|\Z)|\n)*)", re.MULTILINE | re.IGNORECASE)
 
@@ -49,6 +50,10 @@ def uses_a_browser(code: Path) -> bool:
     """Tell whether a test that is not waived takes a fixture that needs one."""
     tests = [*_tests(code, "acceptance"), *_tests(code, "smokes")]
     return any({"view", "page", "context"} & fixtures for _, reason, fixtures in tests if not reason)
+
+
+def reads_the_server_log(code: Path) -> bool:
+    return any(SERVER_LOG.search(read_text(file)) for file in (code / "acceptance").glob("test_*.py"))
 
 
 def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Iterator[Problem]:

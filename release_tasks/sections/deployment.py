@@ -7,7 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks import ddl, suites
-from release_tasks.checks.logs import positions
+from release_tasks.checks import document
+from release_tasks.checks.logs import matching, positions
 from release_tasks.database import apply, programs
 from release_tasks.database.environment_lock import pooler_problems
 from release_tasks.database.pack import DdlFile
@@ -28,6 +29,9 @@ def check_environment(release: Release, env: Environment) -> str:
             what = f"{env.name.capitalize()} has PostgreSQL {server}; expected {OLDEST} or newer."
             raise Refused(what, f"inv backup.take --env {env.name}   # then upgrade its server")
         refuse([*apply.server_problems(connection, env.name), *pooler_problems(connection, env.name)])
+    if env.log and document.reads_the_server_log(release.root) and not matching(str(env.log), env.root):
+        what = f"There is no log {env.log}, which section 7.2 reads on {env.name}."
+        raise Refused(what, f"release.environments.{env.name}.log   # in invoke.yaml")
     programs.client("pg_dump", server)  # which refuses one that is older: sections 7 and 8 would, after the tag
     refuse(env.later_problems(release.version))
     warnings = "".join(f"; {warning}" for warning in env.hosts.warnings())

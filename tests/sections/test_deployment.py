@@ -127,6 +127,17 @@ def test_a_server_that_is_too_old_or_too_new_for_the_programs_here_is_named_befo
     assert problem.what.startswith("pg_dump 99 or newer is needed, found: ")
 
 
+def test_a_log_that_is_not_there_is_named_before_anything_changes(
+    release: Release, take: Callable[..., Outcome], work: Work
+) -> None:
+    """Production was stamped by then, and the release could not go on, also once the path was right."""
+    work.write({"acceptance/test_log.py": "def test_no_warnings(log):\n    log.has_no_trouble()\n"})
+    (problem,) = take(check_environment, release).problems
+    assert problem.what == f"There is no log {work.root / 'none'}, which section 7.2 reads on staging."
+    work.write({"acceptance/test_log.py": "def test_no_warnings(log):\n    log.has_no_trouble('web.log')\n"})
+    assert take(check_environment, release).state == DONE
+
+
 def test_a_first_deployment_that_does_not_answer_stays_as_it_is(
     release: Release, take: Callable[..., Outcome], web: Web
 ) -> None:

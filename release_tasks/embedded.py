@@ -19,6 +19,7 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.releases import COMMAND
 from release_tasks.environments import Environment
+from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, records_folder
 from release_tasks.machine import locked
 from release_tasks.process import Supervised, free_port, run
@@ -57,8 +58,11 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
     records_folder(root)
     folder, user = folder_of(name, root), f"command that uses the embedded {name}"
     with ExitStack() as stack:
-        with screen.busy(f"Waiting for another {user}"):
-            stack.enter_context(locked(folder / "in-use.lock", user, inf))
+        try:
+            stack.enter_context(locked(folder / "in-use.lock", user))
+        except Refused:
+            with screen.busy(f"Waiting for another {user}"):
+                stack.enter_context(locked(folder / "in-use.lock", user, inf))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         dsn, origin = running.dsn(settings.app), f"http://127.0.0.1:{free_port()}"

@@ -103,8 +103,10 @@ class Environment:
         found = [("runs", self.running_version())]
         found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
-        hint = f'inv withdraw --version {version} --reason "…"   # if it has begun, and was overtaken; its tag stays'
-        hint += f"\ninv deploy.rollback --env {self.name}   # or this, where the later one was withdrawn"
+        older = (each for each in map(self.settings.version_of, self.hosts.releases()) if each)
+        to = next((f" --to {each}" for each in older if is_later_release(version, each)), "")
+        hint = f"inv deploy.rollback --env {self.name}{to}   # for a fix of that, or if the later one was withdrawn"
+        hint += f'\ninv withdraw --version {version} --reason "…"   # or this, if it has begun, and was overtaken'
         later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
         return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
 
@@ -174,7 +176,7 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
         unreached += [name] if len(things) < 2 else []
         hosts = _hosts(own.hosts, own.inventory, own.limit) if own.folder else []
         things += [f"the folder {(root / own.folder).resolve()}{on}" for on in hosts]
-        for thing in [*things, f"the origin {own.origin.rstrip('/').lower()}"]:
+        for thing in [*things, f"the origin {own.origin.rstrip('/').lower().replace('//localhost', '//127.0.0.1')}"]:
             if (owner := owners.setdefault(thing, name)) != name:
                 what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
                 problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))

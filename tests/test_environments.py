@@ -183,11 +183,13 @@ def test_a_later_release_on_any_host_is_a_problem(
     """It was seen on the first host alone."""
     here = environment()
     here.hosts = Hosts("staging", embedded.EmbeddedHost(here), ["a", "b"])
-    found = {"a": {"tag": tags[0]}, "b": {"tag": tags[1]}}
+    placed = {f"v{each}": {"commit": each} for each in ("0.2.0", "0.1.1", "0.1.0")}
+    found = {"a": {"tag": tags[0], "releases": placed}, "b": {"tag": tags[1], "releases": placed}}
     monkeypatch.setattr(here.hosts, "call", lambda name, verb, **arguments: found[name])
     monkeypatch.setattr(here, "stamps", lambda most: [])
     (problem,) = here.later_problems("0.1.1")
     assert problem.what == "Staging has the code of 0.2.0, later than 0.1.1."
+    assert problem.hint.startswith("inv deploy.rollback --env staging --to 0.1.0 ")
     assert here.later_problems("0.2.0") == []
 
 
@@ -213,6 +215,15 @@ def test_a_folder_is_shared_where_it_is_on_one_host(
         own |= {"restart": ["true"], "log": "l"}
     settings = Settings.model_validate({"environments": both})
     assert bool(shared_problems(tmp_path, settings)[0]) == is_shared
+
+
+def test_localhost_is_this_machine_by_each_of_its_names(tmp_path: Path) -> None:
+    """Staging answered for production: a withdrawal said that that ran there."""
+    own = {"folder": "a", "restart": ["true"], "log": "l", "dsn": "postgresql://127.0.0.1:1/a"}
+    other = {**own, "folder": "b", "dsn": "postgresql://127.0.0.1:1/b", "origin": "http://LocalHost:1/"}
+    settings = {"environments": {"staging": {**own, "origin": "http://127.0.0.1:1"}, "production": other}}
+    (problem,) = shared_problems(tmp_path, Settings.model_validate(settings))[0]
+    assert "have the origin http://127.0.0.1:1 in common" in problem.what
 
 
 # What the application needs

@@ -50,7 +50,8 @@ def again(instead: str = "", **options: Any) -> str:
     """
     task = typed[-1][0]
     if REHEARSING in os.environ and task != "rehearse":
-        return instead or "inv rehearse"
+        version = ["--version", options["version"]] if "version" in options else []
+        return instead or shlex.join(["inv", "rehearse", *version])
     if instead and task == "status":
         return instead
     words = ["inv", "--dry"] if {"--dry", "-R"} & {*sys.argv} else ["inv"]

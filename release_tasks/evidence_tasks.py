@@ -91,8 +91,9 @@ def write_report(config: Any, version: str | None) -> None:
     """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
         if not release.folder.exists():
-            recorded = [path.parent.name for path in sorted(release.folder.parent.glob("*/journal.jsonl"))]
-            what = f"There is no record of {release.version} here, but of {listed(recorded) or 'no release'}."
+            tags = [path.parent.name for path in sorted(release.folder.parent.glob("*/journal.jsonl"))]
+            recorded = listed(filter(None, map(release.settings.version_of, tags))) or "no release"
+            what = f"There is no record of {release.version} here, but of {recorded}."
             raise Refused(what, "inv report --version VERSION   # one of these")
         sealed, to = release.folder / "evidence", release.folder / "report.html"
         commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers

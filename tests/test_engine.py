@@ -390,6 +390,7 @@ def test_a_rehearsal_never_hints_at_a_real_release(monkeypatch: pytest.MonkeyPat
         assert command_line.again(yes=True) == "inv --dry release --version 0.1.4 --yes"
     monkeypatch.setenv(command_line.REHEARSING, "{}")
     assert command_line.again(highlights="…") == "inv rehearse"
+    assert command_line.again(version="0.1.2") == "inv rehearse --version 0.1.2", "0.1.1 was withdrawn"
     assert command_line.again("Write them.", highlights="…") == "Write them."
 
 

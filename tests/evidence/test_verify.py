@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from release_tasks.errors import Refused
 from release_tasks.evidence import authority, bag, copies, pack, seal, verify
 from release_tasks.outcome import Result
 from tests.conftest import Work
-from tests.evidence.attacks import Good, stamps, tarred
+from tests.evidence.attacks import ATTACKS, Attack, Good, stamps, tarred
 from tests.evidence.conftest import Verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,6 +183,46 @@ def test_by_hand_a_damaged_pack_does_not_pass(copied: Good, tmp_path: Path, path
     assert _bare(copied.folder, commands).returncode != 0
 
 
+@pytest.mark.parametrize("attack", [it for it in ATTACKS if it.check == "source"], ids=lambda attack: attack.name)
+def test_by_hand_another_source_does_not_pass(copied: Good, attack: Attack) -> None:
+    attack.change(copied)
+    text = (copied.folder / "data" / "VERIFY.md").read_text(encoding="utf-8")
+    steps = [text[text.index(begin) : text.index(end)] for begin, end in (("\n6. ", "\n7. "), ("\n8. ", "\n9. "))]
+    commands = [line.strip() for step in steps for line in step.splitlines() if line.startswith(" " * 8)]
+    ran = _bare(copied.folder, commands)
+    assert ran.returncode != 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("at", ["source", "root", "bare"])
+def test_by_hand_nothing_of_a_hostile_pack_is_run(copied: Good, tmp_path: Path, at: str) -> None:
+    """`git add` ran what a .git/config in the source tar named, and no command failed."""
+    pwned = tmp_path / "PWNED"
+    run = f"touch {pwned}; false"
+    config = f'[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfsmonitor = "{run}"\n\tpager = "{run}"\n'
+    config += f'\tsshCommand = "{run}"\n\thooksPath = "{tmp_path}/hooks"\n[pager]\n\tclone = "{run}"\n'
+    files = {"config": config.encode(), "HEAD": b"ref: refs/heads/main\n", "objects/x": b"", "refs/x": b""}
+    if at == "source":
+        with tarfile.open(copied.source, "a:") as tar:
+            for name, content in files.items():
+                (info := tarfile.TarInfo(f"app-0.1.1/.git/{name}")).size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        copied.close()
+    else:
+        for name, content in files.items():
+            (file := copied.folder / (".git" if at == "root" else "") / name).parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    text = (copied.folder / "data" / "VERIFY.md").read_text(encoding="utf-8")
+    commands = [line.strip() for line in text.splitlines() if line.startswith(" " * 8)]
+    shutil.copy(copied.allowed, tmp_path / "allowed_signers")
+    shutil.copy(copied.ca, tmp_path / "roots.pem")
+    ran = _bare(copied.folder, commands)
+    assert not pwned.exists()
+    assert ran.returncode != 0 and "config" in ran.stdout, "and it is named"
+    for command in commands:  # somebody goes on after an error
+        _bare(copied.folder, [command])
+    assert not pwned.exists()
+
+
 def test_by_hand_the_source_of_a_tree_with_a_submodule_passes(work: Work, tmp_path: Path) -> None:
     """It was called another tree: the source has an empty folder for a submodule."""
     text = (ROOT / "release_tasks/evidence/VERIFY.md").read_text(encoding="utf-8")
@@ -194,9 +236,10 @@ def test_by_hand_the_source_of_a_tree_with_a_submodule_passes(work: Work, tmp_pa
     commands = [line.strip() for step in steps for line in step.splitlines() if line.startswith(" " * 8)]
     ran = _bare(data.parent, commands)
     assert (ran.returncode, ran.stdout) == (0, ""), ran.stdout + ran.stderr
-    (tmp_path / "source" / "lib" / "more").write_text("not in the tag")
-    ran = _bare(data.parent, [commands[-3], commands[-1]])
-    assert (ran.returncode, ran.stdout) == (1, "lib/more\n"), ran.stdout + ran.stderr
+    with tarfile.open(next(data.glob("source/*.tar")), "a:") as tar:
+        tar.addfile(tarfile.TarInfo("app-0.1.1/lib/more"))
+    ran = _bare(data.parent, commands[-4:])
+    assert ran.returncode == 1 and ran.stdout.endswith("lib/more\n"), ran.stdout + ran.stderr
 
 
 def _bare(folder: Path, commands: list[str]) -> subprocess.CompletedProcess[str]:

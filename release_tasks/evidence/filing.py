@@ -22,11 +22,12 @@ FIELDS = {"inpi-br": "title created published languages codes holder authors", "
 KNOWN = re.compile("A[DGHNPSTV]|B[LT]|C[CDOT]|DS|E[CDLNT]|F[ANQ]|G[CIL]|H[BD]|I[AFNT]|LG|M[ET]|P[DLRS]|S[MOV]|T[BCIP]")
 LANGUAGES = dict.fromkeys(("ts", "tsx", "mts", "cts"), "TypeScript") | dict.fromkeys(("js", "mjs", "cjs"), "JavaScript")
 LANGUAGES |= {"py": "Python", "sh": "Shell", "css": "CSS", "html": "HTML", "json": "JSON", "sql": "SQL"}  # by ending
-# Tokens as gitleaks knows them, passwords in URLs, and literals under a name like a secret's
+# Tokens as gitleaks knows them, passwords in URLs, literals under a name like a secret's (:'name' is psql's), and SQL's
 SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[A-Z0-9]{16}\b|\b(gh[pousr]|npm|sk_live|glpat|xox[abprs])[_-][\w-]{16}"
     r"|\bAIza[\w-]{35}|AGE-SECRET-KEY-1|\beyJ[\w-]{10,}\.eyJ|://[^\s/:@${}]*:[^\s/@${}]+@"
-    r"""|(?i:(password|passwd|secret|token|api_?key)\w*["']?\s*[:=]\s*["'][^"'\s${}<]{6,}["'])"""
+    r"""|(?i:(password|passwd|secret|token|api_?key)\w*["']?(?:\s*=|:|\s+:\s)\s*["'][^"'\s${}<]{6,}["'])"""
+    r"|(?i:password\s+'(?![#$%]?[{<])[^']{6,}')"
 )
 
 

@@ -25,12 +25,19 @@ SECRETS = {
     "a forge's token": f"use ghp_{'a1' * 18}",
     "a password in a URL": "connect('postgres://app:hunter22@db/app')",
     "a literal": 'const apiKey = "s3cr3t-value"',
+    "a role's password": "create role app_rw login password 'hunter2hunter2';",
+    "a server's password": "create user mapping for u server s options (user 'u', PASSWORD 'a $ and blanks');",
     "a secret of the environment": "call(tok-of-this-machine)",
 }
 HARMLESS = """const token = process.env.TOKEN
 password = read_password()
 url = `postgres://${user}:${password}@db/app`
 const passwordField = "#{field}"
+<input type="password" name="secret" autocomplete='current-password'>
+{type:"password",value:"hunter22"}
+alter role app_rw password :'app_password';
+sql`alter role app_rw password '${quoted(password)}'`
+alter role app_rw password $1; -- or :app_password, or password ''
 """
 
 

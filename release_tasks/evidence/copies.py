@@ -29,7 +29,7 @@ def sums_of(kept: Path, pack: Path, name: str, recipients: Sequence[str]) -> Pat
 
     What is encrypted is another file each time, so that it gets another name too.
     """
-    filings = [str(file_hashes(folder)) for folder in sorted(pack.parent.glob("filing-*"))]
+    filings = [str(file_hashes(checked(folder))) for folder in sorted(pack.parent.glob("filing-*"))]
     state = f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}"
     new = kept / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
     return next(kept.glob(f"{state}*.sha512"), new)
@@ -70,6 +70,16 @@ def check(sums: Path, folder: Path) -> None:
     wrong = [file for file, digest in there.items() if file.exists() and bag.digest(file) != digest]
     fix = "Move {} away and keep it, then run again."
     refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
+
+
+def checked(filing: Path) -> Path:
+    """Return the folder `filing`. Raises `Refused` where the deposit in it is not, or no longer, as it was made."""
+    deposit, sums = filing / "deposit.zip", filing / "deposit.zip.sha512"
+    found = {deposit.name: bag.digest(deposit)} if deposit.exists() else {}
+    if sums.exists() and read_checksums(sums.read_bytes()) != found:
+        hint = f"Bring {deposit} back from a copy: only those bytes have the hash that is filed."
+        raise Refused(f"{deposit} is not what {sums.name} says.", hint)
+    return filing
 
 
 def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[Path]:

@@ -33,7 +33,7 @@ SECRET = re.compile(
 
 def part(release: Release, data: Path) -> None:
     """Copy what was deposited, and the checklist, into a pack; nothing that is about persons."""
-    for folder in sorted(release.folder.glob("filing-*")):
+    for folder in map(copies.checked, sorted(release.folder.glob("filing-*"))):
         for name in ("deposit.zip", "deposit.zip.sha512", "CHECKLIST.md"):
             atomic_write(data / folder.name.replace("filing-", "inpi/") / name, (folder / name).read_bytes())
 
@@ -53,7 +53,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     if not sums.exists():
         atomic_write(deposit, _excerpts(release, filing.include))
         atomic_write(sums, checksum_lines({deposit.name: bag.digest(deposit)}))
-    copies.check(sums, folder)
+    copies.checked(folder)
     digest, date = bag.digest(deposit), ("show", "--no-patch", "--format=%cs", release.commit)
     endings = {Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()} - {""}
     languages = sorted({LANGUAGES.get(ending, ending) for ending in endings})

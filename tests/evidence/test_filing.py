@@ -91,11 +91,25 @@ def test_languages_are_known_by_each_of_their_endings(work: Work, ending: str, l
     assert form["languages"] == [language]
 
 
-def test_a_deposit_that_was_changed_is_refused(tagged: Work) -> None:
-    list(filing.prepare(release(tagged), "inpi-br"))
-    (tagged.root / ".release/v0.1.1/filing-inpi-br/deposit.zip").write_bytes(b"another")
-    with pytest.raises(Refused, match=r"deposit\.zip is not what deposit\.zip\.sha512 says"):
-        list(filing.prepare(release(tagged), "inpi-br"))
+@pytest.mark.parametrize("there", [True, False])
+def test_a_deposit_that_was_changed_or_lost_is_refused_and_not_archived(
+    tagged: Work, tmp_path: Path, there: bool
+) -> None:
+    """The hint, to move it away, led to "No such file", and `inv archive` encrypted and copied what was left."""
+    list(filing.prepare(own := release(tagged), "inpi-br"))
+    deposit = own.folder / "filing-inpi-br/deposit.zip"
+    good = deposit.read_bytes()
+    deposit.write_bytes(b"another") if there else deposit.unlink()
+    for refused in (
+        lambda: list(filing.prepare(release(tagged), "inpi-br")),
+        lambda: copies.sums_of(tmp_path / "kept", own.folder / "evidence", "app-0.1.1", []),
+        lambda: filing.part(own, tmp_path / "data"),
+    ):
+        with pytest.raises(Refused, match=r"deposit\.zip is not what deposit\.zip\.sha512 says") as no:
+            refused()
+        assert no.value.problems[0].hint.startswith(f"Bring {deposit} back from a copy")
+    deposit.write_bytes(good)
+    assert list(filing.prepare(release(tagged), "inpi-br"))
 
 
 def test_the_form_has_what_settings_git_and_the_private_file_say_and_names_the_rest(

@@ -59,6 +59,7 @@ def add_stamps(config: Any, version: str | None) -> None:
         if not (pack / bag.ROOT).exists():
             hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
             raise Refused(f"There is no pack of {release.version}.", hint)
+        refuse(verify.damage(verify.Pack(pack, pack)))
         for name in ("staging", "production"):
             with release.environment(name).connect() as connection:
                 for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
@@ -77,6 +78,7 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
         if not (packs := sorted(Path(repo).glob(".release/*/evidence"))):
             raise Refused(f"There is no pack in {repo}; nothing was added.", f"ls -d {shlex.quote(repo)}/.release/*/")
         for pack in packs:
+            refuse(verify.damage(verify.Pack(pack, pack)))
             info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
             project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
             about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
@@ -99,6 +101,7 @@ def write_report(config: Any, version: str | None) -> None:
         commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
         about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": commit}
         if (root := sealed / bag.ROOT).exists():
+            refuse(verify.damage(verify.Pack(sealed, sealed)))
             stamps = {token.stem: seal.token_time(token) for token in sorted(sealed.glob("anchors/*.tsr"))}
             files = [read_checksums(sums.read_bytes()) for sums in release.folder.glob("archive/*.sha512")]
             places = [*map(copies.name_of, release.settings.evidence.places)]

@@ -217,6 +217,12 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
             return
 
 
+def damage(pack: Pack, checks: tuple[Any, ...] = BAG) -> list[Problem]:
+    """Return what is wrong with `pack` by `checks`: by its own manifests, unless others are given."""
+    hint = f"Move {pack.path} away and keep it, then: inv archive --version VERSION"
+    return [Problem(f"{pack.path}: {each.message}.", hint) for each in results(pack, checks) if not each.is_pass]
+
+
 def _shown(text: str) -> str:
     """Return a text in one line, without what would control a terminal: some of it is from the pack."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))

@@ -103,6 +103,23 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
     assert "1 of 1 pass" in inv(repo, dsn, "evidence.verify", "index.jsonl")
 
 
+@pytest.mark.parametrize(
+    "words", [("evidence.stamps", "--version", "0.1.1"), ("report", "--version", "0.1.1"), ("evidence.index",)]
+)
+def test_a_pack_that_was_changed_gets_nothing_signed_that_vouches_for_it(
+    repo: Path, dsn: str, words: tuple[str, ...]
+) -> None:
+    """Only `inv archive` and `inv evidence.verify` looked."""
+    (repo / ".release/v0.1.1/evidence/data/journal.jsonl").write_text("{}\n")
+    said = refused(repo, dsn, *words)
+    assert "data/journal.jsonl is not as listed" in said and "inv archive --version VERSION" in said
+    assert not [
+        *repo.glob("index.jsonl"),
+        *repo.glob(".release/v0.1.1/evidence/addenda"),
+        *repo.glob(".release/**/v0.1.1/report.html"),
+    ]
+
+
 def test_the_index_takes_paths_as_they_are_typed(repo: Path, dsn: str, tmp_path: Path) -> None:
     (sibling := tmp_path / "a sibling").symlink_to(repo)
     assert inv(repo, dsn, "evidence.index", ".", str(sibling)).startswith("index.jsonl: 2 new packs.\n")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from release_tasks import evidence_tasks
+from release_tasks import evidence_tasks, release
 from release_tasks.checks.browser import launch_options, node_of_playwright
 from release_tasks.evidence import bag, report
 from release_tasks.git import Git
@@ -21,6 +23,8 @@ from tests.evidence.attacks import Good
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>{{ 7 * 7 }}\u202egnp.exe&amp;"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+TASKS = Path(__file__).parents[2] / "tasks.py"
+LIVE = "done: it is or was live in production"
 SIZES = {"phone": (390, 844), "desktop": (1200, 900)}
 SECTIONS = ["Release", "Timeline", "Checks", "Database", "People", "Screens", "Proof"]
 # WCAG 2.2, 1.4.3: the contrast of each text with what is behind it.
@@ -171,6 +175,23 @@ def test_a_report_is_made_of_the_data_alone(data: Path) -> None:
     for file in data.glob("checks/*.json"):
         file.unlink()
     assert b"No check was recorded here" in report.page(data, RECORDS, title="App", tag="v0.1.1")
+
+
+def test_what_is_archived_later_confirms_nothing_and_does_not_prolong_the_release(data: Path) -> None:
+    """Each later `inv archive` was one more confirmation of production, and the end of the release."""
+    confirm, later = "A person confirms production", "2026-12-24T08:00:00.000+00:00"
+    records = [
+        record("run", argv=["release"]),
+        step("step", "8. Deploy to Production", confirm, "done", text="--yes"),
+        step("step", "10. Post-Release", "Push: the cycle is open", "changed"),
+        record("run", argv=["archive"], at=later),
+        step("step", "8. Deploy to Production", confirm, "done", text=LIVE, at=later),
+        step("step", "9. Archive and Register Evidence Pack", "Copy", "changed", at=later),
+    ]
+    text = report.page(data, records, title="App", tag="v0.1.1").decode()
+    assert text.count("--yes") == 2 and text.count(LIVE) == 1, "in the timeline, and the first by whom"
+    assert LIVE in inspect.getsource(release) and "9. Archive and Register Evidence Pack" in TASKS.read_text()
+    assert re.search(r"16:20:38</time> to <time [^>]*>2026-11-26 16:20:38</time> UTC", text)
 
 
 def test_what_is_torn_is_shown_and_holds_up_nothing(data: Path) -> None:

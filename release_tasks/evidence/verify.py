@@ -120,7 +120,7 @@ def history(pack: Pack) -> str:
 
 
 def names(pack: Pack) -> str:
-    """Ids, SWHIDs, version, tag and the pack's name are those of the bundle."""
+    """Ids, SWHIDs, version, tag, name and copies of tagged files are those of the bundle."""
     info, tag, version = bag.info_of(pack.folder), pack.text("data/SOURCE_TAG"), pack.text("data/VERSION")
     found = (pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}"))
     ids = clone.ids_of(version, *found)
@@ -133,6 +133,11 @@ def names(pack: Pack) -> str:
     }
     if pack.path.is_file() or pack.folder.name.startswith(name.removesuffix(version)):
         compared["the folder"] = (pack.folder.name, name)
+    tree = pack.git("ls-tree", "-r", "-z", ids["commit"]).split("\0")
+    for copy in ("HASHES.sha256.txt", "ddl/ORDER.lock"):
+        tagged = [it.split()[2] for it in tree if it.replace("\t", "/").endswith(f"/{Path(copy).name}")]
+        blob = pack.git("hash-object", "--no-filters", pack.folder / "data" / copy)
+        compared[copy] = (blob, blob if blob in tagged or not tagged else tagged[0])  # a submodule's are not in it
     wrong = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
     refuse(Problem(f"{what} is {found}, expected {wanted}") for what, (found, wanted) in wrong.items())
     return ", ".join(ids["swhids"])

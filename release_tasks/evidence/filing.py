@@ -57,10 +57,11 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     digest, date = bag.digest(deposit), ("show", "--no-patch", "--format=%cs", release.commit)
     endings = {Path(name).suffix.strip(".") for name in ZipFile(deposit).namelist()} - {""}
     languages = sorted({LANGUAGES.get(ending, ending) for ending in endings})
-    form = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
-    form |= {"codes": filing.codes, **private, "algorithm": "SHA-512", "hash": digest}
-    missing = [name for name in FIELDS[office].split() if not form.get(name)]
-    form |= dict.fromkeys(missing, "MISSING")
+    known = {"title": release.title, "created": release.git.look(*date).stdout.strip(), "languages": languages}
+    known |= {"codes": filing.codes, **private}
+    form = {name: known.get(name) or "MISSING" for name in FIELDS[office].split()}
+    missing = [name for name, value in form.items() if value == "MISSING"]
+    form |= {"algorithm": "SHA-512", "hash": digest}
     checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
     texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "CHECKLIST.md": checklist}
     for name, text in texts.items():

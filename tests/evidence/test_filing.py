@@ -128,6 +128,10 @@ def test_the_form_has_what_settings_git_and_the_private_file_say_and_names_the_r
     assert (form["title"], form["holder"], form["authors"]) == ("The App v0.1.1", "Rita Ünal", "MISSING")
     assert (form["languages"], form["codes"]) == (["TypeScript"], ["FN01", "AP01", "ZZ99"])
     assert form["algorithm"] == "SHA-512"
+    said = list(filing.prepare(own, "inpi-fr"))
+    assert said[0].endswith("missing in its form: authors, years")
+    french = json.loads((own.folder / "filing-inpi-fr" / "form.json").read_text(encoding="utf-8"))
+    assert list(french) == ["title", "holder", "authors", "years", "algorithm", "hash"], "it had those of Brazil"
 
 
 @pytest.mark.parametrize(("office", "words"), [("inpi-br", "DV"), ("inpi-fr", "redevance")])

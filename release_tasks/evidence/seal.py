@@ -107,12 +107,12 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
 
 
 def token_time(token: Path) -> datetime:
-    """Return when the reply `token` says that it was made. Raises `ValueError` where it says nothing."""
+    """Return when the reply `token` says that it was made. Raises `Refused` where it says nothing."""
     text = process.run(["openssl", "ts", "-reply", "-in", token, "-text"], check=False).stdout
     if not (found := TIME.search(text)):
-        raise ValueError("no time can be read in it")
+        raise Refused(f"{token.name}: no time can be read in it")
     if weak := WEAK.search(text):
-        raise ValueError(f"its hash algorithm is {weak[2]}")
+        raise Refused(f"{token.name}: its hash algorithm is {weak[2]}")
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(found[1] + found[2]), UTC)
 
 

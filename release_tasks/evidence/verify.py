@@ -16,6 +16,7 @@ from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.evidence import bag, clone, seal
 from release_tasks.masks import short
 from release_tasks.outcome import FAILED, PASSED, Result
+from release_tasks.process import CommandFailed
 
 AGAIN = "Trust it only once this is explained; compare it with another copy."
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
@@ -34,7 +35,10 @@ class Pack:
 
     @cached_property
     def folder(self) -> Path:
-        return self.path if self.path.is_dir() else bag.unpack(self.path, self.work / "pack")
+        try:
+            return self.path if self.path.is_dir() else bag.unpack(self.path, self.work / "pack")
+        except tarfile.ReadError as no:
+            raise Refused(f"it cannot be read as a plain tar: {no}; decrypt a .age first, or unpack a .gz") from None
 
     @cached_property
     def sums(self) -> dict[str, dict[str, str]]:
@@ -57,7 +61,10 @@ class Pack:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 
     def git(self, *args: str | Path) -> str:
-        return clone.git(self.work / "clone", *args)
+        try:
+            return clone.git(self.work / "clone", *args)
+        except CommandFailed as no:
+            raise Refused(f"git {args[0]}: {no.finished.tail() or no}") from None
 
     def allow_missing(self, what: str) -> str:
         """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""

@@ -142,8 +142,8 @@ def names(pack: Pack) -> str:
         compared["the folder"] = (pack.folder.name, name)
     tree = pack.git("ls-tree", "-r", "-z", ids["commit"]).split("\0")
     for copy in ("HASHES.sha256.txt", "ddl/ORDER.lock"):
-        tagged = [it.split()[2] for it in tree if it.replace("\t", "/").endswith(f"/{Path(copy).name}")]
-        blob = pack.git("hash-object", "--no-filters", pack.folder / "data" / copy)
+        tagged = [it[7:].partition("\t")[0] for it in tree if it.replace("\t", "/").endswith(f"/{Path(copy).name}")]
+        blob = "blob " + pack.git("hash-object", "--no-filters", pack.folder / "data" / copy)
         compared[copy] = (blob, blob if blob in tagged or not tagged else tagged[0])  # a submodule's are not in it
     wrong = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
     refuse(Problem(f"{what} is {found}, expected {wanted}") for what, (found, wanted) in wrong.items())

@@ -444,13 +444,13 @@ def another_version_than_tagged(good: Good) -> None:
     good.close()
 
 
-@attack("names", r"HASHES\.sha256\.txt is [0-9a-f]{40}, expected [0-9a-f]{40}$")
+@attack("names", r"HASHES\.sha256\.txt is blob [0-9a-f]{40}, expected blob [0-9a-f]{40}$")
 def other_hashes_of_the_documents(good: Good) -> None:
     (good.folder / "data" / "HASHES.sha256.txt").write_text(f"{'0' * 64}  VERSION\n")
     good.close()
 
 
-@attack("names", r"ddl/ORDER\.lock is [0-9a-f]{40}, expected [0-9a-f]{40}$")
+@attack("names", r"ddl/ORDER\.lock is blob [0-9a-f]{40}, expected blob [0-9a-f]{40}$")
 def another_order_of_the_ddl_files(good: Good) -> None:
     (good.folder / "data" / "ddl" / "ORDER.lock").write_text("# nothing\n")
     good.close()

@@ -47,7 +47,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
             screen.confirm_by_typing(where, version, ahead, again())
         if config.run.dry:
             return
-        if not env.lock.hold(version):  # as a laptop has slept while it asked
+        if not env.lock.hold(version):  # as a laptop that slept at the question has lost it
             raise Refused(f"The lock of {where} was lost meanwhile: it may be another release's turn.", again())
         with screen.busy(f"Going back to {version}"):
             if not runs:

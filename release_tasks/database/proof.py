@@ -20,13 +20,14 @@ from release_tasks.settings import Ddl, Settings
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
-ROWS = """select name, was.count, coalesce(now.count, 0), was.columns <@ now.columns, was.hash is distinct from now.hash
+ROWS = """select name, was.count, coalesce(now.count, 0),
+  now.columns ?& array(select jsonb_object_keys(was.columns)), was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
 GONE_BACK = """select name, next, now from release_proof.was join pg_sequence on seqrelid = to_regclass(name),
   release_proof.next(seqrelid) as now where (next - now) * seqincrement > 0 order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 Copy = Callable[[str], None]  # fills a database, given by its DSN, with real rows
-LOSES = ("changes rows of", "empties", "drops")  # of what a file does: what takes rows or values
+LOSES = ("changes rows of", "empties", "drops", "rewrites")  # of what a file does: what may take rows or values
 IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
 UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
 RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."

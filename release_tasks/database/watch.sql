@@ -25,13 +25,15 @@ create unlogged table release_proof.was as
 create unlogged table release_proof.before (name text, columns jsonb, count bigint, hash numeric);
 
 -- Each table with the types of its columns, its number of rows and their hash, in the columns that it had before, where
--- it still has them.
+-- it still has them, and cast to the types of then: what another type keeps comes back as it was.
 create function release_proof.rows() returns setof release_proof.before language plpgsql as $$
 declare one record; had jsonb;
+  query text := 'select %L, %L::jsonb, count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s';
 begin
   for one in
     select relnamespace::regnamespace || '.' || quote_ident(relname) as name,
-      coalesce(jsonb_object_agg(quote_ident(attname), atttypid::regtype) filter (where attnum > 0), '{}') as columns
+      coalesce(jsonb_object_agg(quote_ident(attname), format_type(atttypid, atttypmod)) filter (where attnum > 0), '{}')
+        as columns
     from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
       and (c.oid >= 16384 or attname = 'oid')  -- who owns a large object is no value
     where relkind = 'r' and (c.oid >= 16384 or relname = 'pg_largeobject_metadata') and relpersistence <> 't'
@@ -39,10 +41,15 @@ begin
     group by c.oid
   loop
     select before.columns into had from release_proof.before
-      where before.name = one.name and before.columns <@ one.columns;
-    return query execute format(
-      'select %L, %L::jsonb, count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s', one.name, one.columns,
-      (select string_agg(key, ', ') from jsonb_object_keys(coalesce(had, one.columns)) as key), one.name);
+      where before.name = one.name and one.columns ?& array(select jsonb_object_keys(before.columns));
+    had := coalesce(had, one.columns);
+    begin
+      return query execute format(query, one.name, one.columns,
+        (select string_agg(format('%s::%s', key, value), ', ') from jsonb_each_text(had)), one.name);
+    exception when others then  -- there is no such cast: the text decides
+      return query execute format(query, one.name, one.columns,
+        (select string_agg(key, ', ') from jsonb_object_keys(had) as key), one.name);
+    end;
   end loop;
 end $$;
 
@@ -55,7 +62,7 @@ begin
     union select 'rewrites', name from release_proof.was
       where case tg_event when 'table_rewrite' then oid = pg_catalog.pg_event_trigger_table_rewrite_oid() end
     union select 'drops', object_type || ' ' || object_identity from pg_catalog.pg_event_trigger_dropped_objects()
-      where tg_event = 'sql_drop' and original and not is_temporary
+      where tg_event = 'sql_drop' and (original or object_type = 'table column') and not is_temporary
       and object_type in ('table', 'table column', 'materialized view', 'schema', 'sequence', 'type')
   ) as found (what, object) where object is not null on conflict do nothing;
 end $$;

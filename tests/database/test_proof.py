@@ -254,9 +254,12 @@ def real(server: Running) -> Any:
     with scratch.database(server, "real") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(
-                f"{TABLE} create table l (v int, w text); insert into t select i from generate_series(1,9) i"
+                f"{TABLE} create type mood as enum ('a', 'b'); create table l (v int, w text, f float8, a timestamptz,"
+                " m mood, c char(5), d numeric(9, 2)); insert into t select i from generate_series(1,9) i"
             )
-            connection.execute("insert into l select i / 2, 'w' from generate_series(1, 1000) i")
+            connection.execute(
+                "insert into l select i / 2, 'w', i / 7.0, now(), 'a', 'c', i / 4.0 from generate_series(1, 1000) i"
+            )
         yield dsn
 
 
@@ -268,6 +271,14 @@ def real(server: Running) -> Any:
         ("delete from l where v > 400;", "table public.l had 1000 rows and has 801 now (ddl/02_x.sql)."),
         ("truncate l;", "table public.l had 1000 rows and has 0 now (ddl/02_x.sql)."),
         ("alter table l drop column w;", "column public.l.w is dropped, with the values of 1000 rows (ddl/02_x.sql)."),
+        ("alter table l alter w type varchar using null;", "values in table public.l change (ddl/02_x.sql)."),
+        ("alter table l alter f type int;", "values in table public.l change (ddl/02_x.sql)."),
+        ("alter table l alter a type date using null;", "values in table public.l change (ddl/02_x.sql)."),
+        (
+            "alter table l rename w to x; alter table l alter x type varchar using null;",
+            "values in table public.l change",
+        ),
+        ("drop type mood cascade;", "public.l.m is dropped, with the values of 1000 rows (ddl/02_x.sql)."),
         ("create unique index if not exists one on l (v);", 'could not create unique index "one"'),
     ],
 )
@@ -286,6 +297,25 @@ def test_a_column_that_is_added_filled_or_widened_leaves_real_rows_as_they_are(p
     text += "do $$ begin alter table l rename w to word; exception when others then null; end $$;"
     found = prove({"00_t": TABLE, "01_x": text + "insert into t values (100) on conflict do nothing;"}, real=real)
     assert problems(found) == [] and found.rows == 1009
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v type bigint",
+        "w type varchar(9)",
+        "f type text",
+        "a type text",
+        "m type varchar",
+        "c type text",
+        "d type numeric(11, 4)",
+        "a type timestamp",
+        "v type text using v::text",
+    ],
+)
+def test_a_type_that_keeps_each_value_is_no_loss(prove: Prove, real: str, text: str) -> None:
+    guarded = f"do $$ begin if to_regclass('l') is not null then alter table l alter {text}; end if; end $$;"
+    assert problems(prove({**PACK, "02_x": guarded}, real=real)) == []
 
 
 @pytest.mark.parametrize(

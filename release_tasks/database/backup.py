@@ -106,8 +106,11 @@ def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: s
         connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
-        flags = ("--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces")
-        programs.run("pg_dump", dsn, *flags, f"--snapshot={snapshot}", f"--file={folder / DUMP}", **how)
+        # Of SQL_ASCII the bytes, which need be no UTF-8; all others come back from UTF-8 as they were.
+        encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
+        flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
+        flags += [f"--encoding={encoding}", f"--snapshot={snapshot}"]
+        programs.run("pg_dump", dsn, *flags, f"--file={folder / DUMP}", **how)
         no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
         programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
         whose = {"folder": folder, "database": connection.info.dbname, "server": major, "by": programs.who()}

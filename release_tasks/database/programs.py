@@ -68,7 +68,7 @@ def run(
     tool: str, dsn: str, *argv: str | Path, major: int | None = None, env: Mapping[str, str] | None = None, **how: Any
 ) -> process.Finished:
     """Run a client of PostgreSQL on `dsn`, by variables alone; `how` is as in `process.run`. Raises `Refused`."""
-    env = {"PGAPPNAME": who(), **variables(dsn), **(env or {})}
+    env = {"PGAPPNAME": who(), **variables(dsn), "PGCLIENTENCODING": "UTF8", **(env or {})}
     program = client(tool, major or server_major(dsn))
     try:
         return process.run([program, *argv], **{"env": env, "timeout": 3600, "supervised": True, **how})
@@ -103,7 +103,8 @@ def server_major(dsn: str, where: str = "") -> int:
 @contextmanager
 def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator[Connection]:
     """Connect in autocommit, for statements of at most `timeout` seconds. Raises `Refused`, also later in the block."""
-    how: dict[str, Any] = {"autocommit": True, "connect_timeout": 5, "application_name": who()}
+    how: dict[str, Any] = {"autocommit": True, "connect_timeout": 5}
+    how |= {"application_name": who(), "client_encoding": "utf8"}
     with as_refusals(where), psycopg.connect(dsn, **how) as connection:
         if timeout is not None:
             connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])

@@ -89,7 +89,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         given = programs.variables(dsn)["PGOPTIONS"]
-        env = {"PGOPTIONS": options(ddl, given), "PGCLIENTENCODING": "UTF8", "LC_MESSAGES": "C"}
+        env = {"PGOPTIONS": options(ddl, given), "LC_MESSAGES": "C"}
         argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
         ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
     begun, warnings, error = BEGUN.findall(ran.stdout), list[str](), dict[str, str]()

@@ -22,6 +22,7 @@ from release_tasks.settings import Backup as Settings
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
 NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
+QUOTED = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
 ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
 # Defaults that only a superuser may write out (PostgreSQL, "ALTER ROLE"), and a grantor who may not be there.
 NOT_NEEDED = re.compile(rf" NO(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPASSRLS)\b| GRANTED BY {NAME}(?=;$)")
@@ -141,7 +142,7 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
             )
             for (analyze,) in connection.execute(ANALYZE).fetchall():
                 connection.execute(analyze)
-        admin.execute(properties.encode())
+            connection.execute(properties.encode())  # there: a catalog of the server has them in that encoding
     return roles
 
 
@@ -149,10 +150,12 @@ def _database_statements(text: str, name: str) -> tuple[str, str]:
     """Return of pg_restore's `text` what makes the database, as `name` (quoted), and what gives it all that it has."""
     if "\ufffd" in text:  # which stands for what is no UTF-8
         raise Refused("What the backup says of the database itself is no UTF-8 text, and cannot be restored as it was.")
-    text = re.sub(r"(?m)^(?:\\|--|SET |SELECT ).*\n", "", text)  # psql's commands, and settings of its session
-    text = re.sub(rf"(?m)^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, text)
-    before, create, after = re.split(r"(?m)^(CREATE DATABASE .*;)$", text)
-    return create, before + after
+    # A comment may have any lines: what is quoted is no statement. First go psql's commands and its session's settings.
+    text = re.sub(rf"({QUOTED})|^(?:\\|--|SET |SELECT ).*\n", lambda found: found[1] or "", text, flags=re.MULTILINE)
+    statements = [found[0].strip() for found in re.finditer(rf"(?:{QUOTED}|[^;'\"])+;", text)]
+    named = [re.sub(rf"^([A-Z][^\n']*?\bDATABASE ){NAME}", lambda found: found[1] + name, each) for each in statements]
+    creates = [each for each in named if each.startswith("CREATE DATABASE ")]
+    return creates[0], "\n".join(each for each in named if each not in creates)
 
 
 def _make_roles(admin: psycopg.Connection, dumped: str) -> list[str]:

@@ -131,6 +131,21 @@ def test_a_role_that_may_not_read_a_table_is_told_in_a_sentence(live: Connection
         names(environment, looker)
 
 
+@pytest.mark.parametrize("encoding", ["latin1", "sql_ascii"])
+def test_no_drift_in_a_database_of_another_encoding(server: Running, root: Path, encoding: str) -> None:
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
+        admin.execute("drop database if exists western")
+        admin.execute(f"create database western template template0 encoding {encoding} locale 'C'")
+        admin.execute("alter database western set client_encoding = latin1")
+        environment = Environment("production", IN_A_FILE, root, server.dsn("western"), "", root, None)
+        pack = [
+            DdlFile("ddl/00_s.sql", 'create schema if not exists s; create table if not exists s."naïve" ();'.encode())
+        ]
+        apply.apply(environment, pack, root, "0.1.1")
+        assert apply.drift(environment, pack) == []
+        admin.execute("drop database western with (force)")
+
+
 def test_a_ledger_in_a_schema_of_the_pack_s_own_is_no_drift(live: Connection, environment: Environment) -> None:
     environment.settings = Settings.model_validate({"ddl": {"ledger": "s.ledger"}})
     apply.apply(environment, PACK, environment.root, "0.1.1")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from release_tasks import backup_tasks, command_line
 from release_tasks.database import backup, programs, restore, scratch
@@ -361,13 +361,56 @@ def test_names_may_be_as_odd_as_postgresql_allows(admin: str, tmp_path: Path) ->
 
 
 def test_a_setting_that_is_no_utf_8_is_refused_rather_than_changed(target: str, admin: str, tmp_path: Path) -> None:
-    execute(admin, "create database latin template template0 encoding latin1")
-    latin = conninfo.make_conninfo(target, dbname="latin")
-    execute(latin, "alter database latin set app.title = E'Gr\\xf6\\xdfe'")
-    taken = backup.take(environment_at(latin, tmp_path), "")
+    execute(admin, "create database bytes template template0 encoding sql_ascii locale 'C'")
+    ascii_ = conninfo.make_conninfo(target, dbname="bytes", client_encoding="latin1")
+    execute(ascii_, "alter database bytes set app.title = E'Gr\\xf6\\xdfe'")
+    taken = backup.take(environment_at(ascii_, tmp_path), "")
     with pytest.raises(Refused, match=r"target is as it was: .*no UTF-8 text"):
         restored(taken, target)
-    assert databases(admin) == ["latin"]
+    assert databases(admin) == ["bytes"]
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "sql_ascii"])
+def test_a_database_of_another_encoding_comes_back_as_it_was(
+    target: str, admin: str, tmp_path: Path, encoding: str
+) -> None:
+    execute(admin, f"create database other template template0 encoding {encoding} locale 'C'")
+    other = conninfo.make_conninfo(target, dbname="other", client_encoding="utf8")
+    execute(other, 'alter database other set app.title = "Größe"; alter database other set client_encoding = latin1')
+    execute(other, "create table \"naïve\" as select 'é' as e")
+    if encoding == "sql_ascii":
+        execute(other, "insert into \"naïve\" values (E'\\xe9')")
+    query = "select encode(e::bytea, 'hex'), encode(current_setting('app.title')::bytea, 'hex')"
+    query += ' from "naïve" order by 1'
+    was = execute(other, query)
+    taken = backup.take(environment_at(other, tmp_path), "")
+    assert restore.verify(taken, environment_at(other, tmp_path))
+    restored(taken, target)
+    there = conninfo.make_conninfo(target, client_encoding="utf8")
+    assert execute(there, query) == was
+
+
+def test_a_name_that_is_no_utf_8_is_a_sentence(target: str, admin: str, tmp_path: Path) -> None:
+    execute(admin, "create database bytes template template0 encoding sql_ascii locale 'C'")
+    ascii_ = conninfo.make_conninfo(target, dbname="bytes", client_encoding="latin1")
+    with psycopg.connect(ascii_, autocommit=True) as connection:
+        connection.pgconn.exec_(b'create table "na\xefve" ()')
+    with pytest.raises(Refused, match="production refuses: invalid byte sequence for encoding"):
+        backup.take(environment_at(ascii_, tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["CREATE DATABASE evil;", "one\nCREATE DATABASE evil;\n-- two\nSELECT 3;\nSET 4 = 5;\n\\connect it's \"; --"],
+)
+def test_a_comment_on_the_database_may_have_any_lines(target: str, admin: str, tmp_path: Path, comment: str) -> None:
+    execute(admin, "create database noted")
+    noted = conninfo.make_conninfo(target, dbname="noted")
+    execute(noted, sql.SQL("comment on database noted is {}").format(comment).as_string())
+    taken = backup.take(environment_at(noted, tmp_path), "")
+    restored(taken, target)
+    query = "select shobj_description(oid, 'pg_database') from pg_database where datname = 'target'"
+    assert execute(target, query) == [(comment,)]
 
 
 def test_a_database_in_a_tablespace_comes_back_in_the_default_one(target: str, admin: str, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def bring_back(config: Any, from_: str | None, into: str | None, over: str | Non
     """Restore the backup `from_` into `into`: dev, staging, production, or the URL of a database."""
     root, settings = project_root(config), settings_of(config)
     folder = root / settings.backup.folder
-    found = [path for path in (folder / str(from_), Path(str(from_))) if (path / backup.SUMS).is_file()]
+    at = (folder / str(from_), Path(str(from_)))
+    found = [path for path in at if any((path / name).is_file() for name in (backup.SUMS, backup.FACTS))]
     if not (found and into):
         names = "\n  ".join(sorted(path.parent.name for path in folder.glob(f"[!.]*/{backup.FACTS}"))) or "none"
         what = "--into names no database." if found else f"--from names no backup: {from_ or 'nothing'}."

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from release_tasks import files, machine
 from release_tasks.database import programs
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Backup as Settings
 
 DUMP, ROLES = "dump", "roles.sql"
@@ -34,6 +34,10 @@ INCOMPLETE = ".incomplete"
 TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_namespace n on n.oid = relnamespace
   where relkind = 'r' and nspname !~ '^pg_' and nspname <> 'information_schema' and not exists (
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
+
+# Of our session, which waits for pg_dump; the second one is there from PostgreSQL 17 on.
+NO_TIMEOUT = """select set_config(name, '0', true) from pg_settings
+  where name in ('idle_in_transaction_session_timeout', 'transaction_timeout')"""
 
 
 class Backup(BaseModel):
@@ -47,6 +51,7 @@ class Backup(BaseModel):
     at: AwareDatetime
     version: str = ""
     commit: str = ""
+    warnings: list[str] = []  # pg_dump's
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -97,22 +102,25 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
             shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: str) -> Backup:
+def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: Any) -> Backup:
     """Write dump and roles of `dsn` into `folder`; `about` is for which release."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
         how: dict[str, Any] = {"major": major, "timeout": settings.timeout}
         connection.execute("begin isolation level repeatable read read only")
-        connection.execute("set local idle_in_transaction_session_timeout = 0")  # it waits for pg_dump
+        connection.execute(NO_TIMEOUT)
+        connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
         # Of SQL_ASCII the bytes, which need be no UTF-8; all others come back from UTF-8 as they were.
         encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
         flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
         flags += [f"--encoding={encoding}", f"--snapshot={snapshot}"]
-        programs.run("pg_dump", dsn, *flags, f"--file={folder / DUMP}", **how)
+        flags += [f"--lock-wait-timeout={programs.LOCK_WAIT}", f"--file={folder / DUMP}"]
+        printed = programs.run("pg_dump", dsn, *flags, **how).stderr.splitlines()
         no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
         programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
+        about = {**about, "warnings": [line for line in printed if line.startswith("pg_dump: ")]}
         whose = {"folder": folder, "database": connection.info.dbname, "server": major, "by": programs.who()}
         return Backup(**whose, rows=rows(connection), at=datetime.now(UTC), **about)
 
@@ -143,10 +151,16 @@ def _mismatches(folder: Path, state: object) -> list[str]:
 def read(folder: Path) -> Backup:
     """Return the backup in `folder`. Raises `Refused` where it is damaged, or none."""
     fix = f"cd {shlex.quote(str(folder))} && sha256sum --check {SUMS}   # and use another backup"
-    refuse(Problem(f"{folder / name} is not what {SUMS} says.", fix) for name in damaged_files(folder))
+    found = damaged_files(folder)
+    if found == [SUMS]:
+        raise Refused(f"{folder / SUMS} is missing, or no text.", "inv backup.restore   # names the other backups")
+    refuse(Problem(f"{folder / name} is not what {SUMS} says.", fix) for name in found)
     try:
         return Backup.load(folder)
-    except (OSError, ValueError) as error:
+    except ValidationError as error:
+        wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise Refused(f"{folder / FACTS} is not of a backup: {wrong}.", fix) from None
+    except (OSError, ValueError, TypeError) as error:
         raise Refused(f"{folder / FACTS} is not of a backup: {error}", fix) from None
 
 
@@ -154,7 +168,7 @@ def all_of(environment: Environment) -> list[Backup]:
     """Return the backups of `environment`, the newest first; one whose backup.json cannot be read is left out."""
     found = []
     for path in folder_of(environment).glob(f"{environment.settings.app}-{environment.name}-[0-9]*Z/{FACTS}"):
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             found.append(Backup.load(path.parent))
     return sorted(found, key=lambda each: each.at, reverse=True)
 

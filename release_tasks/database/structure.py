@@ -55,8 +55,8 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
     role = role or programs.variables(dsn)["PGUSER"]
     major = programs.server_major(dsn, where)
     how: dict[str, Any] = {"major": major, "supervised": False}  # it only reads, and soon ends by itself
-    left_out = [f"--exclude-table={without}"] if without else []
-    dump = programs.run("pg_dump", dsn, *FLAGS, *left_out, **how).stdout
+    more = [f"--lock-wait-timeout={programs.LOCK_WAIT}", *([f"--exclude-table={without}"] if without else [])]
+    dump = programs.run("pg_dump", dsn, *FLAGS, *more, **how).stdout
     head, *parts = ENTRY.split(dump)  # then four names and the body of each entry
     if STATEMENT.search(head):
         raise Refused("pg_dump printed statements, but no object could be read.", "pg_dump --version   # 15 to 18?")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ import pytest
 
 from release_tasks import files, process
 from release_tasks.config import load
-from release_tasks.database import backup, programs, psql, restore
+from release_tasks.database import backup, programs, psql, restore, structure
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
 from release_tasks.deploy.code import folder_of
@@ -206,8 +207,9 @@ def test_a_dump_that_fails_leaves_nothing_and_no_count_goes_on(environment: Envi
     execute(source, "create role backup_poor login password 'poor'; grant select on parted, parted_1 to backup_poor")
     parts = psycopg.conninfo.conninfo_to_dict(source)
     environment.dsn = psycopg.conninfo.make_conninfo(**{**parts, "user": "backup_poor", "password": "poor"})
-    with pytest.raises(Refused, match="permission denied for"):
+    with pytest.raises(Refused, match="permission denied for") as no:
         backup.take(environment, "")
+    assert "grant pg_read_all_data to backup_poor" in no.value.problems[0].hint
     assert left_in(backup.folder_of(environment)) == []
     theirs = "select 1 from pg_stat_activity where usename = 'backup_poor'"
     assert wait_until(lambda: not execute(source, theirs), 120)
@@ -220,6 +222,50 @@ def test_a_dump_that_takes_too_long_is_ended_and_leaves_nothing(source: str, tmp
         with pytest.raises(Refused, match=r"did not end within 2 s|canceling statement due to statement timeout"):
             backup.take(environment, "")
     assert left_in(backup.folder_of(environment)) == []
+
+
+def test_a_table_that_somebody_holds_is_not_waited_for_an_hour(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "LOCK_WAIT", "1s")
+    with psycopg.connect(source) as other:
+        other.execute("lock table parted_1 in access exclusive mode")
+        for read in (lambda: backup.take(environment_at(source, tmp_path), ""), lambda: structure.read(source)):
+            with pytest.raises(Refused, match=r"LOCK TABLE public\.parted") as no:
+                read()
+            assert "pg_stat_activity" in no.value.problems[0].hint
+
+
+def test_a_limit_on_transactions_is_not_for_the_one_that_waits_for_pg_dump(
+    every_server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, dsn = programs.run, every_server.dsn("postgres")
+
+    def slow(*words: Any, **how: Any) -> process.Finished:
+        time.sleep(1.5)
+        return run(*words, **how)
+
+    limits = [name for (name,) in execute(dsn, "select name from pg_settings where name ~ 'transaction.*_timeout'")]
+    for name in limits:
+        execute(dsn, f"alter database postgres set {name} = '1s'")
+    monkeypatch.setattr(programs, "run", slow)
+    assert backup.take(environment_at(dsn, tmp_path), "").rows is not None
+    for name in limits:
+        execute(dsn, f"alter database postgres reset {name}")
+
+
+def test_what_pg_dump_left_out_is_told(source: str, tmp_path: Path) -> None:
+    execute(source, "create role backup_poor login password 'poor'; grant pg_read_all_data to backup_poor")
+    execute(source, "create subscription far connection 'dbname=x' publication p with (connect = false)")
+    poor = psycopg.conninfo.make_conninfo(source, user="backup_poor", password="poor")
+    try:
+        environment = environment_at(poor, tmp_path)
+        summary = restore.verify(backup.take(environment, ""), environment)
+    finally:
+        execute(source, "alter subscription far set (slot_name = none)")
+        execute(source, "drop subscription far")
+    told = "pg_dump: warning: subscriptions not dumped because current user is not a superuser"
+    assert f" rows are the same; {told}" in summary
 
 
 @pytest.mark.parametrize("wrong", [{"port": "1"}, {"dbname": "nowhere"}, {"host": "nowhere.invalid", "hostaddr": ""}])
@@ -363,13 +409,14 @@ def test_a_truncated_dump_with_checksums_of_its_own_is_refused_in_a_sentence(env
     assert not taken.verified
 
 
-@pytest.mark.parametrize("garbage", ["{}", "[]", "{", '{"rows": {"t": "x"}, "server": {"major": "?"}, "at": 1}'])
+@pytest.mark.parametrize("garbage", ["{}", "[]", "5", "{", '{"rows": {"t": "x"}, "server": {"major": "?"}, "at": 1}'])
 def test_a_backup_json_that_is_none_is_a_sentence(keeping_two: Environment, garbage: str) -> None:
     taken = make(keeping_two, 1)
     (taken.folder / FACTS).write_text(garbage)
     resum(taken)
-    with pytest.raises(Refused, match=r"backup\.json is not of a backup: "):
+    with pytest.raises(Refused, match=r"backup\.json is not of a backup: ") as no:
         restore.verify(taken, keeping_two)
+    assert "https://" not in str(no.value)
     assert backup.all_of(keeping_two) == []
 
 

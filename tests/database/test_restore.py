@@ -200,14 +200,33 @@ def test_a_database_that_cannot_be_renamed_is_known_before_anything_is_loaded(
     execute(admin, "create database target")
     with (
         psycopg.connect(target, application_name="the web app"),
-        pytest.raises(Refused, match=r"^The database refuses: database \"target\" is being accessed by other users$"),
+        pytest.raises(
+            Refused, match=r"^The database refuses: database \"target\" is being accessed by other users$"
+        ) as no,
     ):
         restored(taken, target, over="target")
+    assert "pg_stat_activity" in no.value.problems[0].hint
     execute(admin, "create role backup_poor login createdb createrole password 'poor'")
     poor = conninfo.make_conninfo(target, user="backup_poor", password="poor")
-    with pytest.raises(Refused, match="The database refuses: must be owner of database target"):
+    with pytest.raises(Refused, match="The database refuses: must be owner of database target") as no:
         restored(taken, poor, over="target")
+    assert "to rename a database takes its owner, with CREATEDB" in no.value.problems[0].hint
     assert databases(admin) == ["target"]
+
+
+def test_a_server_that_is_too_old_is_refused_first(taken: Backup, target: str, admin: str) -> None:
+    there = programs.server_major(admin)
+    newer = taken.model_copy(update={"server": there + 1})
+    told = rf"is of PostgreSQL {there + 1}, and the server to restore it to is {there}\.$"
+    with pytest.raises(Refused, match=told):
+        restored(newer, target)
+    assert databases(admin) == []
+
+
+def test_other_rows_than_expected_hint_at_no_backup_of_the_broken_database(taken: Backup, target: str) -> None:
+    with pytest.raises(Refused, match="has no rows, expected 1") as no:
+        restored(taken.model_copy(update={"rows": {**taken.rows, "public.gone": 1}}), target)
+    assert no.value.problems[0].hint.startswith("inv backup.restore ")
 
 
 def test_a_role_that_is_there_stays_as_it_is(taken: Backup, target: str, admin: str) -> None:
@@ -507,6 +526,9 @@ def test_a_command_that_names_too_little_or_a_damaged_backup_is_refused(
     assert "--into: the URL is ambiguous" in ambiguous and "sesame" not in ambiguous
     damaged = make(environment_at("", little), 1, damaged=True)
     assert "dump is not what SHA256SUMS says" in refused("--from", str(damaged.folder), "--into", "production")
+    (damaged.folder / SUMS).rename(damaged.folder / "sums")
+    assert "SHA256SUMS is missing" in refused("--from", str(damaged.folder), "--into", target)
+    (damaged.folder / "sums").rename(damaged.folder / SUMS)
     (damaged.folder / FACTS).unlink()
     assert "backup.json is not what" in refused("--from", str(damaged.folder), "--into", target)
     assert databases(admin) == []

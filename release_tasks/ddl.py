@@ -12,7 +12,7 @@ from release_tasks import command_line, screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import MISSING
+from release_tasks.database.structure import CHANGED, MISSING
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -163,6 +163,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
         there = programs.server_major(env.dsn, where)
         differences = apply.drift(env, files)
+        lacking = apply.applied(env) and apply.unapplied(env, files)
     found = [(each, settings.ddl.excepts(str(each))) for each in differences]
     here = programs.major_of(programs.find_bin(there))
     if as_json:
@@ -180,5 +181,6 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
             screen.say(f"{where}: {each}. Excepted: {reason}")
         else:
             apply_it = f"{switch}{_apply_again(where)}   # or give a reason in release.ddl.exceptions"
-            problems.append(Problem(f"{where}: {each}.", apply_it if each.how == MISSING else NOT_MISSING))
+            hint = apply_it if each.how == MISSING or (lacking and each.how == CHANGED) else NOT_MISSING
+            problems.append(Problem(f"{where}: {each}.", hint))
     refuse(problems)

@@ -261,6 +261,18 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
         assert excepted.returncode == 0 and excepted.stdout.count("why") == 2
 
 
+def test_what_a_file_changes_that_was_not_applied_yet_comes_by_applying_it(
+    inv: Callable[..., subprocess.CompletedProcess[str]], server: Running, work: Work
+) -> None:
+    settings = '{environments: {dev: {dsn: "${LIVE}", origin: "http://127.0.0.1:1"}}}'
+    with scratch.database(server, "live") as dsn:
+        assert inv(task="ddl.apply", settings=settings, LIVE=dsn).returncode == 0
+        more = "alter table app.things alter name set not null;"
+        work.write({"ddl/02_more.sql": more})
+        ran = inv(settings=settings, LIVE=dsn)
+        assert "dev: table app.things is changed" in ran.stdout and "inv ddl.apply --env dev" in ran.stdout
+
+
 def test_an_environment_is_compared_with_the_pack_of_what_is_live_there(
     inv: Callable[..., subprocess.CompletedProcess[str]], server: Running, work: Work
 ) -> None:

@@ -47,6 +47,6 @@ set session authorization default; reset role;
 -- Drop what a stopped CREATE INDEX CONCURRENTLY of this file has left: `if not exists` would pass over it.
 select format('drop index concurrently %I.%I', nspname, relname) from pg_index
   join pg_class c on c.oid = indexrelid join pg_namespace n on n.oid = relnamespace
-  where relkind = 'i' and not indisvalid and position(lower(relname) in lower({text})) > 0
+  where relkind = 'i' and not indisvalid and relname = any(array[{names}]::name[])
     and not exists (select from pg_stat_progress_create_index where index_relid = indexrelid)
 \gexec

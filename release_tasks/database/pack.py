@@ -17,8 +17,8 @@ from release_tasks.git import Git
 from release_tasks.settings import Ddl, Settings
 
 SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort((a, b) => a.localeCompare(b))))"
-# A file of one transaction has neither our marker nor a BEGIN of its own. PL/pgSQL has no BEGIN with a semicolon; in a
-# comment or a string it does no harm.
+# A file of one transaction has neither our marker nor a BEGIN of its own, at the start of a line, in a comment or a
+# string too. PL/pgSQL has no BEGIN with a semicolon.
 NO_TRANSACTION = re.compile(
     rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)"
     rb"|^\s*(?:begin|start\s+transaction)(?:\s+"

@@ -21,6 +21,7 @@ RETRIED = (LOCKED, "40P01")  # or deadlock detected
 SCRIPT = "apply.sql"
 PARTS = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
 _, SETTINGS, LOCK, LEDGER, FILE, DROP_INVALID = re.split(r"(?m)^-- part: .*\n", PARTS)
+NAMED = re.compile(r'"((?:[^"\n]|"")+)"|[^\W\d][\w$]*')  # identifiers in SQL, quoted or not
 BEGUN = re.compile(r"^release: (.+)$", re.MULTILINE)
 # psql's message, with PostgreSQL's severity and SQLSTATE where it is the server's; of its fields, DETAIL is kept.
 MESSAGE = re.compile(
@@ -55,10 +56,13 @@ def script(pack: Sequence[DdlFile], ddl: Ddl, version: str, watch: str = "") -> 
     """
     parts = [SETTINGS.format(options=options(ddl)), LOCK, ledger(pack, ddl)]
     for file in pack:
-        begin = DROP_INVALID.format(text=quote(file.content.decode(errors="replace").replace('""', '"')))
         end = f"{watch}{entries([file], ddl, version)}"
         if file.in_transaction:  # and stays in ours: a file that has committed has no savepoint any more
             begin, end = "begin; savepoint release_file;\n", f"release savepoint release_file;\n{end}commit;\n"
+        else:
+            names = NAMED.finditer(file.content.decode(errors="replace"))
+            named = {found[1].replace('""', '"') if found[1] else found[0].lower() for found in names}
+            begin = DROP_INVALID.format(names=", ".join(map(quote, sorted(named))))
         parts.append(FILE.format(path=file.path, quoted=quote(file.path), begin=begin, end=end))
     return "".join(parts)
 
@@ -116,7 +120,8 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
             holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
             error["text"] += f"; the lock is held by {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
-    return Ran(begun[:-1], warnings, file, (problem,), error["state"] in RETRIED)
+    again = all(each.in_transaction for each in pack if each.path == file)  # what it has left would be left each time
+    return Ran(begun[:-1], warnings, file, (problem,), again and error["state"] in RETRIED)
 
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
@@ -126,17 +131,18 @@ def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bo
     hints = {
         **dict.fromkeys(("25001", "25P01", "2D000", "3B001"), marker),
         **dict.fromkeys(RETRIED, others),
+        "25P04": "alter database … reset transaction_timeout   # or of the role; then run again",
         "42501": "Grant what is missing, or let the owner of the database release; then run again.",
         "42883": f"Fix {file}, or use the version of PostgreSQL that it is written for.",
         "55006": "Wait for it to end, then run again.",
         "57014": f"Run again; where it needs more than {ddl.timeout:g} s, set release.ddl.timeout.",
     }
     fix = f"Fix {file}; once the tag is published, a fix is a new version." if file else f"See what {ddl.ledger} is."
-    hint = hints.get(error["state"], fix)
+    hint = hints.get(error["state"], "Run the same command again." if lost else fix)
     at = f"{file}, line {error['line']}" if error["path"] == file else file
     state = f" (SQLSTATE {error['state']})" if error["state"] else ""
     what = f"{at or f'The DDL pack was not applied to {where}'}: {error['text']}{state}."
-    return Problem(what, "Run the same command again." if lost else hint)
+    return Problem(what, hint)
 
 
 def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tuple[list[str], list[Problem]]:

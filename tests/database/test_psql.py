@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from release_tasks.database import apply, psql
+from release_tasks.database import apply, programs, psql
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running
 from release_tasks.environments import Environment
@@ -246,14 +246,17 @@ def test_options_of_the_dsn_reach_psql(connection: psycopg.Connection) -> None:
 
 def test_an_invalid_index_that_is_none_of_the_file_s_stays(connection: psycopg.Connection) -> None:
     connection.execute("create table t (n int); insert into t values (1), (1)")
-    for name in ("theirs", "ours"):
+    for name in ("theirs", "ours", "uniq", "our"):
         with pytest.raises(psycopg.errors.UniqueViolation):
             connection.execute(f"create unique index concurrently {name} on t (n)")
-    applied(connection, "-- release: no-transaction\ncreate index concurrently if not exists ours on t (n);\n")
+    text = (
+        '-- release: no-transaction\ncreate index concurrently if not exists Ours on t (n); select 1 as "T v Uniq";\n'
+    )
+    applied(connection, text)
     found = connection.execute(
         "select indexrelid::regclass::text, indisvalid from pg_index where indrelid = 't'::regclass"
     )
-    assert sorted(found.fetchall()) == [("ours", True), ("theirs", False)]
+    assert sorted(found.fetchall()) == [("our", False), ("ours", True), ("theirs", False), ("uniq", False)]
 
 
 def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(connection: psycopg.Connection) -> None:
@@ -395,6 +398,30 @@ def test_a_lock_that_is_never_given_is_told_after_the_last_try(
     told = f"; the lock is held by process {other.info.backend_pid}, role postgres, the nightly job"
     assert problem.what == f"ddl/00_a.sql, line 2: canceling statement due to lock timeout{told} (SQLSTATE 55P03)."
     assert tables(connection) == ["t"]
+
+
+def test_a_file_without_a_transaction_is_not_tried_again_for_it_leaves_something_each_time(
+    connection: psycopg.Connection, other: psycopg.Connection, dsn: str
+) -> None:
+    connection.execute("create table t (n int); create index i on t (n)")
+    text = "-- release: no-transaction\nreindex index concurrently i;\n"
+    with other.transaction():
+        other.execute("set transaction isolation level repeatable read; insert into t values (1)")
+        with pytest.raises(Refused, match="SQLSTATE 55P03"):
+            apply.apply(staging(dsn, lock_timeout=0.2), pack_of(text), Path(), "0.1.1")
+    assert [name for name, _ in indexes(connection)] == ["i", "i_ccnew"]
+
+
+def test_a_limit_on_transactions_is_named_where_it_ends_the_session(every_server: Running) -> None:
+    dsn = every_server.dsn("postgres")
+    if programs.server_major(dsn) < 17:
+        pytest.skip("transaction_timeout is of PostgreSQL 17")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("alter database postgres set transaction_timeout = '1s'")
+        try:
+            assert "transaction_timeout" in refusal(connection, "select pg_sleep(0.5); select pg_sleep(5);").hint
+        finally:
+            connection.execute("alter database postgres reset transaction_timeout")
 
 
 def test_the_victim_of_a_deadlock_is_tried_again(connection: psycopg.Connection, other: psycopg.Connection) -> None:

@@ -34,7 +34,8 @@ delete from {ledger} where file in ({paths});
 -- part: file
 -- {path}
 \echo release: {quoted}
--- What another file has set ends here. A server sees that its client was killed if it looks; one on Windows cannot.
+-- What another file has set ends here, but for psql's variables. A server sees that its client was killed if it looks;
+-- one on Windows cannot.
 set session authorization default; reset all; discard temp; deallocate all;
 select set_config('client_connection_check_interval',
   case when version() ~* 'windows|mingw|visual c' then '0' else '1000' end, false) as release_interval \gset

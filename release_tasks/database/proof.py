@@ -63,8 +63,9 @@ class Proof(BaseModel):
             yield
             self.passes.append(name)
         except Refused as no:
-            for problem in (Problem(f"{name}: {each.what}", hint or each.hint) for each in no.problems):
-                if reason := ddl.excepts(problem.what):
+            for each in no.problems:
+                problem = Problem(f"{name}: {each.what}", hint or each.hint)
+                if reason := ddl.excepts(problem.what) or ddl.excepts(each.what):  # a pattern may begin with ^
                     self.excepted[problem.what] = reason
                 else:
                     self.problems.append(problem)

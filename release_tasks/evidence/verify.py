@@ -229,9 +229,11 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
             return
 
 
-def damage(pack: Pack, checks: tuple[Any, ...] = BAG) -> list[Problem]:
-    """Return what is wrong with `pack` by `checks`: by its own manifests, unless others are given."""
-    hint = f"Move {pack.path} away and keep it, then: inv archive --version VERSION"
+def damage(
+    pack: Pack, checks: tuple[Any, ...] = BAG, then: str = "archive it anew: inv archive --version VERSION"
+) -> list[Problem]:
+    """Return what is wrong with `pack` by `checks`, by default its own manifests; and what to do `then`."""
+    hint = f"Move {pack.path} away and keep it, then {then}"
     return [Problem(f"{pack.path}: {each.message}.", hint) for each in results(pack, checks) if not each.is_pass]
 
 

@@ -134,7 +134,7 @@ def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
     """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
     # A look does not read all of it.
     checks = tuple(it for it in (*verify.BAG, verify.addenda) if not (release.only_checks and it is verify.hashes))
-    problems, tag = verify.damage(found, checks), release.git.object_named(release.tag_ref)
+    problems, tag = verify.damage(found, checks, "run again."), release.git.object_named(release.tag_ref)
     if not problems and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
         hint = f"Move {found.path} away and keep it, then run again."
         return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]

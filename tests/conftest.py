@@ -36,7 +36,7 @@ LAYER = Path(__file__).parents[1] / "release_tasks"
 
 os.environ.pop("FORCE_COLOR", None)  # Rich reads it when the layer is imported
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of a thousand programs would compile the layer anew
-hypothesis.settings.register_profile("layer", deadline=None, max_examples=80)
+hypothesis.settings.register_profile("layer", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("layer")
 
 # Called as `initdb -D folder --pwfile file …`; the copy gets its name when it is whole.

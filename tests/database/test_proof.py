@@ -290,9 +290,6 @@ def test_what_becomes_of_real_rows_is_refused(prove: Prove, real: str, text: str
     excepted = prove({**PACK, "02_x": guarded}, real=real, exceptions={"^Over real rows": "they may"})
     assert problems(excepted) == [] and excepted.rows == 1009
     assert excepted.exceptions.startswith("; excepted: Over real rows") and "(they may)" in excepted.exceptions
-    (problem,) = prove({**PACK, "02_x": guarded}, real=real).problems
-    begins = "^" + re.escape(problem.what.partition(": ")[2])  # a pattern for drift begins so
-    assert prove({**PACK, "02_x": guarded}, real=real, exceptions={begins: "they may"}).problems == []
 
 
 def test_a_column_that_is_added_filled_or_widened_leaves_real_rows_as_they_are(prove: Prove, real: str) -> None:
@@ -375,7 +372,7 @@ def test_roles_of_one_pass_are_gone_in_the_next(prove: Prove) -> None:
 
 
 def test_an_exception_with_a_reason_lets_a_problem_pass_and_keeps_it(prove: Prove) -> None:
-    found = prove({**PACK, "02_x": "truncate t;"}, exceptions={"empties public.t": "a cache, filled anew"})
+    found = prove({**PACK, "02_x": "truncate t;"}, exceptions={r"^ddl/02_x\.sql empties": "a cache, filled anew"})
     assert problems(found) == []
     assert list(found.excepted.values()) == ["a cache, filled anew"]
 

@@ -57,10 +57,8 @@ def test_another_clone_is_refused_while_a_release_is_under_way_and_after_it_was_
     assert little.release(cwd=colleague).refuses("Another release is under way", "--take-over")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "point", [IN_PRODUCTION[0], *(pytest.param(p, marks=pytest.mark.faults) for p in IN_PRODUCTION[1:])]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("point", IN_PRODUCTION)
 def test_a_release_that_sleeps_in_production_is_taken_over_and_nothing_happens_twice(little: World, point: str) -> None:
     """F1, F3"""
     with _asleep(little, point) as (asleep, colleague):

@@ -22,6 +22,9 @@ FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
 
+if isinstance(sys.stdout, TextIOWrapper):  # else `inv --list | head` learns only at its very end that nobody reads it
+    sys.stdout.reconfigure(line_buffering=True)
+
 
 @contextmanager
 def as_sentences() -> Iterator[None]:

@@ -620,6 +620,7 @@ def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Proje
     reader, writer = os.pipe()
     os.close(reader)
     argv, env = [sys.executable, "-m", "invoke", *command], {**os.environ, "PYTHONPATH": str(ROOT)}
+    env |= {"PYTHONUNBUFFERED": ""}  # which some machines set, and then it was well
     ran = subprocess.run(argv, cwd=project.root, env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(writer)
     said = "Standard output was closed. What is done stays done; run it again.\n"

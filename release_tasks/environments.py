@@ -103,12 +103,14 @@ class Environment:
         found = [("runs", self.running_version())]
         found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
-        older = (each for each in map(self.settings.version_of, self.hosts.releases()) if each)
+        later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
+        if not later:
+            return []
+        older = filter(None, map(self.settings.version_of, self.hosts.releases()))
         to = next((f" --to {each}" for each in older if is_later_release(version, each)), "")
         hint = f"inv deploy.rollback --env {self.name}{to}   # for a fix of that, or if the later one was withdrawn"
         hint += f'\ninv withdraw --version {version} --reason "…"   # or this, if it has begun, and was overtaken'
-        later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
-        return [Problem(f"{self.name.capitalize()} {each}, later than {version}.", hint) for each in later[:1]]
+        return [Problem(f"{self.name.capitalize()} {later[0]}, later than {version}.", hint)]
 
     def runs(self, version: str) -> bool:
         """Tell whether every host has finished its switch to this version, which is what people get."""

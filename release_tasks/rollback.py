@@ -75,13 +75,7 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
     # The newest was stamped, and then refused before its switch.
     was_never_live = stamped in found and stamped != current and "before" not in found[stamped]
-    newest, own = next(iter(found.values()), {}), found.get(current, {})
-    has_failed = "before" in newest and not newest.get("since")
-    was = env.settings.version_of(own.get("before") or "")  # a later one where current is what a rollback went to
-    is_last = own.get("since") == max((facts.get("since") or "" for facts in found.values()), default="")
-    is_next = was and is_last and not has_failed and versions.is_past(env.settings.version_of(current), was)
-    before = own["before"] if is_next else next(iter(befores), "")
-    before = current if was_never_live else before
+    before = current if was_never_live else _replaced_last(env, found)
     tag = env.settings.tag_of(env.settings.version_of(to) or to) if to else before
     if tag in live and not to and (why := withdrawn(tag)):
         other = next((each for each in live if each not in (tag, current) and not withdrawn(each)), tag)
@@ -93,6 +87,20 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
         what = f"{to} was never live in {env.name}, or is not in place." if to else what
         raise Refused(f"{what} {in_place}", again(to="VERSION") if others else hint)
     return tag, in_place
+
+
+def _replaced_last(env: Environment, found: dict[str, dict[str, Any]]) -> str:
+    """Return the tag in whose place a later release of `found` came last, "" for none: no rollback counts.
+
+    A switch to the newest that has not ended was the last one.
+    """
+    replaced = [("", "")]
+    for tag, facts in found.items():
+        was = env.settings.version_of(facts.get("before") or "")
+        if was and versions.is_later_release(env.settings.version_of(tag), was):
+            at = facts.get("since") or ("~" if tag == next(iter(found)) else "")
+            replaced.append((at, facts["before"]))
+    return max(replaced)[1]
 
 
 def _withdrawn(env: Environment, git: Git, tag: str) -> str:

@@ -38,7 +38,7 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
 
 
 def test_by_default_it_is_what_was_live_before_the_newest() -> None:
-    releases = {"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}
+    releases = {"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, **RELEASES}
     assert _target(env(releases, "v0.1.1"), None, well) == ("v0.1.1", "In place are: 0.1.2, 0.1.1.")
 
 
@@ -48,6 +48,8 @@ def test_after_a_hotfix_of_an_older_line_it_is_what_was_live_before_what_is() ->
     releases = {tag: {"before": before, "since": since} for tag, (before, since) in placed.items()}
     assert _target(env(releases, "v0.3.0"), None, well)[0] == "v0.2.1"
     assert _target(env(releases, "v0.3.0"), "v0.2.0", well)[0] == "v0.2.0", "a tag is as good as a version"
+    releases = {"v0.3.1": {"before": "v0.3.0", "since": "5"}, "v0.2.2": {"before": "v0.2.1"}, **releases}
+    assert _target(env(releases, "v0.3.1"), None, well)[0] == "v0.3.0", "0.2.2 had failed, and is not the newest"
 
 
 def test_where_no_release_says_what_was_before_a_person_does() -> None:
@@ -63,7 +65,7 @@ def test_where_no_release_says_what_was_before_a_person_does() -> None:
         ({}, "0.1.2", "v0.1.1"),  # stamped, and refused before its switch
         ({}, "0.1.1", "v0.1.0"),  # placed alone, or stamped again meanwhile
         ({"before": "v0.1.1"}, "0.1.2", "v0.1.1"),  # its switch failed
-        ({"before": "v0.1.1", "since": "later"}, "0.1.2", "v0.1.1"),
+        ({"before": "v0.1.1", "since": "tomorrow"}, "0.1.2", "v0.1.1"),
         ({"since": "by another clone"}, "0.1.2", "v0.1.0"),
     ],
 )
@@ -81,7 +83,7 @@ def test_what_was_stamped_and_was_never_live_is_taken_back_to_what_is(
 def test_a_withdrawn_release_is_gone_back_to_only_by_its_name(bad: set[str], fix: str) -> None:
     """It was the default, also with --yes: staging got the release that nobody could order with."""
     older = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
-    here = env({"v0.1.2": {"before": "v0.1.1", "since": "later"}, **older}, "v0.1.2")
+    here = env({"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, **older}, "v0.1.2")
     with pytest.raises(Refused, match=r"v0\.1\.1 was live before, but: Withdrawn\. In place are: ") as refused:
         _target(here, None, lambda tag: "Withdrawn." if tag in bad else "")
     assert refused.value.problems[0].hint.endswith(fix)
@@ -127,7 +129,7 @@ def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_tho
     def stamp(version: str, code: object) -> None:
         raise Refused("The stamp's program is away.")
 
-    here = env({"v0.1.2": {"before": "v0.1.1", "since": "later"}, **RELEASES}, "v0.1.2")
+    here = env({"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, **RELEASES}, "v0.1.2")
     here.settings = Settings.model_validate({"stamp": {"command": ["stamp"]}})
     here.hosts.facts, here.hosts.switch = lambda tag: {"commit": commits[tag]}, switched.append
     here.root, here.origin, here.is_embedded, here.to_close = work.root, "http://127.0.0.1:1", False, []

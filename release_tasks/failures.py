@@ -1,5 +1,6 @@
 """Sentences and an exit code for what ends a run early, also for files that Invoke reads before any task."""
 
+import atexit
 import errno
 import os
 import shlex
@@ -22,8 +23,16 @@ FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person
 NO_EXECUTOR = """These tasks need their executor. invoke.yaml beside tasks.py has to say:
     tasks: {executor_class: release_tasks.engine.ReleaseExecutor}"""
 
-if isinstance(sys.stdout, TextIOWrapper):  # else `inv --list | head` learns only at its very end that nobody reads it
-    sys.stdout.reconfigure(line_buffering=True)
+
+@atexit.register
+def _write_the_rest() -> None:
+    """Write what is buffered, as of `inv --list`; where nobody reads it, end as elsewhere, not in Python's words."""
+    try:
+        if sys.stdout and not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        print(NO_READER[0], file=sys.stderr, flush=True)
+        os._exit(NO_READER[1])
 
 
 @contextmanager

@@ -625,6 +625,7 @@ def test_an_output_that_nobody_reads_ends_the_run_with_a_sentence(project: Proje
     os.close(writer)
     said = "Standard output was closed. What is done stays done; run it again.\n"
     assert (ran.returncode, ran.stderr) == (141, said)
+    assert project.sh("PYTHONUNBUFFERED= inv --list | head -1")[2] == "", "enough was read"
 
 
 def test_a_variable_that_does_not_fit_its_key_is_named(project: Project) -> None:

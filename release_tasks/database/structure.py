@@ -87,12 +87,12 @@ def _lines(body: str, role: str) -> Iterator[str]:
         if not NOISE.fullmatch(line):
             line = RESTORED.sub(lambda found: found[1] or found[2], line)
             line = OPTIONS.sub(lambda found: f"WITH ({', '.join(sorted(OPTION.findall(found[1])))})", line)
-            for name in both(role):
+            for name in spellings(role):
                 line = line.replace(f"ALTER DEFAULT PRIVILEGES FOR ROLE {name} ", "ALTER DEFAULT PRIVILEGES ")
             yield line.rstrip(",;")
 
 
-def both(name: str) -> tuple[str, str]:
+def spellings(name: str) -> tuple[str, str]:
     """Return both forms in which a dump may have the `name`: as it is, and quoted."""
     quoted = name.replace('"', '""')
     return name, f'"{quoted}"'

@@ -103,14 +103,20 @@ def test_it_is_refused_also_while_its_notes_wait_for_a_pull_request(work: Work, 
     assert take(withdrawal.record_the_withdrawal, work.release()).state == MANUAL
 
 
-def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Callable[..., Outcome]) -> None:
-    """Its last line was a heading of the notes, and a status showed the first one alone."""
+def told_of(work: Work, take: Callable[..., Outcome], reason: str) -> str:
+    """Withdraw v0.1.1, and return what is said of it then."""
     work.release_before("v0.1.1")
     release = work.release()
-    release.options = {"reason": 'Käse "double"\nsecond line\n# no heading\n'}
+    release.options = {"reason": reason}  # type: ignore[attr-defined]
     for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
         assert take(step, release).state == CHANGED
-    assert ': Käse "double" second line # no heading. v0.1.1 stays' in withdrawn(release)
+    return withdrawn(release)
+
+
+def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Callable[..., Outcome]) -> None:
+    """Its last line was a heading of the notes, and a status showed the first one alone."""
+    told = told_of(work, take, 'Käse "double"\nsecond line\n# no heading\n')
+    assert ': Käse "double" second line # no heading. v0.1.1 stays' in told
 
 
 def test_who_is_known_by_a_variable_alone_is_named(
@@ -121,12 +127,7 @@ def test_who_is_known_by_a_variable_alone_is_named(
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "The pipeline")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "ci@example.invalid")
-    work.release_before("v0.1.1")
-    release = work.release()
-    release.options = {"reason": "its smoke hangs"}
-    for step in (freeze.hold_the_release_lock, withdrawal.record_the_withdrawal):
-        assert take(step, release).state == CHANGED
-    assert " by The pipeline: its smoke hangs." in withdrawn(release)
+    assert " by The pipeline: its smoke hangs." in told_of(work, take, "its smoke hangs")
     assert take(freeze.announce_the_freeze, work.release("0.1.2")).text.startswith("The pipeline froze v0.1.2 until ")
 
 

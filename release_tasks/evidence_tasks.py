@@ -12,9 +12,9 @@ from release_tasks import screen
 from release_tasks.command_line import words_after_dashes
 from release_tasks.config import project_root, settings_of
 from release_tasks.errors import Refused, counted, listed, refuse
-from release_tasks.evidence import bag, copies, filing, report, seal, verify
+from release_tasks.evidence import bag, filing, report, seal, verify
 from release_tasks.evidence.pack import rows_of
-from release_tasks.files import atomic_write, read_checksums
+from release_tasks.files import atomic_write
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 
@@ -90,23 +90,16 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
 
 
 def write_report(config: Any, version: str | None) -> None:
-    """Write the report of `version` beside its records: of its pack and how that is kept, or of what there is yet."""
+    """Write the report of `version` beside its records: of its pack, or of what there is yet."""
     with closing(Release.open(config, version, in_work=True)) as release:
         if not release.folder.exists():
-            tags = [path.parent.name for path in sorted(release.folder.parent.glob("*/journal.jsonl"))]
-            recorded = listed(filter(None, map(release.settings.version_of, tags))) or "no release"
-            what = f"There is no record of {release.version} here, but of {recorded}."
-            raise Refused(what, "inv report --version VERSION   # one of these")
-        sealed, to = release.folder / "evidence", release.folder / "report.html"
-        commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
-        about: dict[str, Any] = {"title": release.title, "tag": release.tag, "commit": commit}
-        if (root := sealed / bag.ROOT).exists():
+            raise Refused(f"There is no record of {release.version} here.", "ls .release   # which versions there are")
+        sealed, data, to = release.folder / "evidence", release.folder, release.folder / "report.html"
+        if (sealed / bag.ROOT).exists():
             refuse(verify.damage(verify.Pack(sealed, sealed)))
-            stamps = {token.stem: seal.token_time(token) for token in sorted(sealed.glob("anchors/*.tsr"))}
-            files = [read_checksums(sums.read_bytes()) for sums in release.folder.glob("archive/*.sha512")]
-            places = [*map(copies.name_of, release.settings.evidence.places)]
-            about["kept"] = {"root": bag.digests(root), "stamped": stamps, "files": files, "copies in": places}
-        data = sealed / "data" if root.exists() else release.folder
+            data = sealed / "data"
+        commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
+        about = {"title": release.title, "tag": release.tag, "commit": commit}
         atomic_write(to, report.page(data, release.journal.records(), **about))
         screen.say(to.relative_to(release.root).as_posix())
 

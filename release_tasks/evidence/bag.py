@@ -29,20 +29,20 @@ def digest(path: Path, algorithm: str = "sha512") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def digests(path: Path) -> dict[str, str]:
-    return {algorithm: digest(path, algorithm) for algorithm in ALGORITHMS}
-
-
 def close(folder: Path, info: dict[str, str]) -> None:
     """Make `folder`, with its payload in data/, a bag that `info` describes."""
-    payload = sorted(path.relative_to(folder).as_posix() for path in folder.glob("data/**/*") if path.is_file())
+    payload = [path.relative_to(folder).as_posix() for path in folder.glob("data/**/*") if path.is_file()]
     (folder / "bagit.txt").write_bytes(VERSION)
     (folder / "bag-info.txt").write_bytes("".join(f"{key}: {value}\n" for key, value in info.items()).encode())
-    for prefix, names in {"manifest": payload, "tagmanifest": TAGS}.items():
-        found = {name: digests(folder / name) for name in names}
+    for name, hashes in manifests(folder, payload):
+        (folder / name).write_bytes(checksum_lines(hashes))
+
+
+def manifests(folder: Path, payload: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each manifest's name, and path → hash of what it has to list, once those before it are written."""
+    for prefix, names in {"manifest": sorted(payload), "tagmanifest": TAGS}.items():
         for algorithm in ALGORITHMS:
-            lines = checksum_lines({name: each[algorithm] for name, each in found.items()})
-            (folder / f"{prefix}-{algorithm}.txt").write_bytes(lines)
+            yield f"{prefix}-{algorithm}.txt", {name: digest(folder / name, algorithm) for name in names}
 
 
 def info_of(folder: Path) -> dict[str, str]:
@@ -112,22 +112,3 @@ def name_problems(names: Iterable[str]) -> Iterator[Problem]:
         elif key in seen:
             yield Problem(f"{name!r} is there twice" if seen[key] == name else f"{name!r} looks like {seen[key]!r}")
         seen.setdefault(key, name)
-
-
-def sums(folder: Path) -> dict[str, dict[str, str]]:
-    """Return name → algorithm → hash of all that the manifests list. Raises `Refused` where they are not strict."""
-    found, problems = dict[str, dict[str, str]](), list[Problem]()
-    for prefix, own in {"manifest": "data/.+", "tagmanifest": "|".join(map(re.escape, TAGS))}.items():
-        for algorithm in ALGORITHMS:
-            name, size = f"{prefix}-{algorithm}.txt", hashlib.new(algorithm).digest_size * 2
-            lines = [line.decode() for line in (folder / name).read_bytes().splitlines(keepends=True)]
-            read = [re.fullmatch(rf"([0-9a-f]{{{size}}})  ({own})\n", line) for line in lines]
-            bad = [line.rstrip("\n") for line, match in zip(lines, read, strict=True) if not match]
-            problems += [Problem(f"{name}: {line[:300]!r} is no line of it") for line in bad]
-            problems += [Problem(f"{name}: {it.what}") for it in name_problems(match[2] for match in read if match)]
-            for match in filter(None, read):
-                found.setdefault(match[2], {})[algorithm] = match[1]
-    problems += [Problem(f"{name} is not in both manifests") for name, each in found.items() if len(each) != 2]
-    problems += [Problem(f"no tag manifest lists {name}") for name in TAGS if name not in found]
-    refuse(problems)
-    return found

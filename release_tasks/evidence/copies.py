@@ -116,7 +116,7 @@ def copy(place: Place, root: Path, sums: Path) -> None:
                 for command, given in zip(place, (file, back), strict=True):
                     argv = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
                     process.run(argv, cwd=root, timeout=MOVING)
-            if not back.is_file() or bag.digests(back) != bag.digests(file):
+            if not back.is_file() or bag.digest(back) != bag.digest(file):
                 raise Refused(f"what came back is not {file.name}")
             if isinstance(place, str):
                 back.rename(done)

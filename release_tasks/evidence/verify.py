@@ -14,6 +14,7 @@ from typing import Any
 
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
 from release_tasks.evidence import bag, clone, seal
+from release_tasks.files import checksum_lines, read_checksums
 from release_tasks.masks import short
 from release_tasks.outcome import FAILED, PASSED, Result
 from release_tasks.process import CommandFailed
@@ -39,10 +40,6 @@ class Pack:
             return self.path if self.path.is_dir() else bag.unpack(self.path, self.work / "pack")
         except tarfile.ReadError as no:
             raise Refused(f"it cannot be read as a plain tar: {no}; decrypt a .age first, or unpack a .gz") from None
-
-    @cached_property
-    def sums(self) -> dict[str, dict[str, str]]:
-        return bag.sums(self.folder)
 
     @cached_property
     def commit(self) -> str:
@@ -91,33 +88,30 @@ def signature(pack: Pack) -> str:
     return listed([first, *(pack.signer(file, pack.at) for file in pack.addenda)])
 
 
-def manifests(pack: Pack) -> str:
-    """The manifests are strict, and agree."""
-    if pack.text("bagit.txt") != bag.VERSION.decode().strip():
-        raise Refused("bagit.txt is not of BagIt 1.0")
-    return counted(len(pack.sums), "name")
-
-
-def exact_files(pack: Pack) -> str:
-    """Exactly the listed files are there."""
-    found = {name for name in bag.files_in(pack.folder) if not bag.LATER.fullmatch(name)}
-    wrong = {name: "not listed" if name in found else "missing" for name in sorted(found ^ pack.sums.keys())}
-    refuse(Problem(f"{name} is {how}") for name, how in wrong.items())
-    return counted(len(found), "file")
-
-
 def hashes(pack: Pack) -> str:
-    """Every file has both its hashes."""
-    there = [name for name in pack.sums if (pack.folder / name).exists()]
-    refuse(Problem(f"{it} is not as listed") for it in there if bag.digests(pack.folder / it) != pack.sums[it])
-    return f"root {bag.digests(pack.folder / bag.ROOT)['sha512']}"
+    """The manifests are strict: exactly the files that are there, each with both its hashes."""
+    names, needed = bag.files_in(pack.folder), {*bag.TAGS, "tagmanifest-sha256.txt", bag.ROOT}
+    refuse(Problem(f"{name} is missing") for name in sorted(needed.difference(names)))
+    payload = [name for name in names if name.startswith("data/")]
+    wrong = {name: "not listed" for name in set(names).difference(payload, needed) if not bag.LATER.fullmatch(name)}
+    if (pack.folder / "bagit.txt").read_bytes() != bag.VERSION:
+        wrong["bagit.txt"] = "not of BagIt 1.0"
+    for manifest, wanted in bag.manifests(pack.folder, payload):
+        content = (pack.folder / manifest).read_bytes()
+        found = read_checksums(content)
+        for name in (each for each in found | wanted if found.get(each) != wanted.get(each)):
+            wrong[name] = "not listed" if name not in found else "not as listed" if name in names else "missing"
+        if found == wanted and content != checksum_lines(wanted):
+            wrong[manifest] = "no strict manifest"
+    refuse(Problem(f"{name or 'a name'} is {how}") for name, how in sorted(wrong.items()))
+    return f"root {bag.digest(pack.folder / bag.ROOT)}"
 
 
 def history(pack: Pack) -> str:
     """The bundle holds the tag and a whole history, in which git finds no fault."""
     tag = pack.text("data/SOURCE_TAG")
     bundle = f"data/git/{tag}.bundle"
-    if bundle not in pack.sums:
+    if bundle not in bag.files_in(pack.folder):
         raise Refused(f"{bundle} is not in it")
     pack.git("clone", "--quiet", "--bare", "--template=", pack.folder / bundle, pack.work / "clone")
     pack.git("fsck", "--full")
@@ -209,8 +203,8 @@ def index(pack: Pack) -> str:
     return f"{counted(len(seal.check_chain(pack.path, '')), 'line')}, {pack.signer(pack.path, pack.at)}"
 
 
-BAG = (plain_files, manifests, exact_files, hashes)
-CHECKS = (plain_files, signature, *BAG[1:], history, names, source, timestamps, order_in_time, addenda)
+BAG = (plain_files, hashes)
+CHECKS = (plain_files, signature, hashes, history, names, source, timestamps, order_in_time, addenda)
 
 
 def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:

@@ -96,7 +96,7 @@ def test_packs_of_siblings_are_added_to_the_index_which_is_verified(repo: Path, 
     commit = "git add index.jsonl* && git commit   # before the next release\n"
     assert inv(repo, dsn, "evidence.index", "--", ".", str(repo)) == f"index.jsonl: 2 new packs.\n{commit}"
     row = json.loads((repo / "index.jsonl").read_text().splitlines()[0])
-    root = bag.digests(repo / ".release/v0.1.1/evidence" / bag.ROOT)["sha512"]
+    root = bag.digest(repo / ".release/v0.1.1/evidence" / bag.ROOT)
     assert (row["project"], row["version"], row["root"], row["previous"]) == ("app", "0.1.1", root, "")
     assert row["swhid"].startswith("swh:1:rel:")
     assert inv(repo, dsn, "evidence.index") == "index.jsonl: 0 new packs.\n"

@@ -49,7 +49,7 @@ FILES = [
 
 def test_a_pack_holds_what_was_released_and_what_was_recorded(good: Good) -> None:
     data = good.folder / "data"
-    assert [name.removeprefix("data/") for name in bag.sums(good.folder) if name.startswith("data/")] == FILES
+    assert [name.removeprefix("data/") for name in bag.files_in(good.folder) if name.startswith("data/")] == FILES
     (row,) = map(json.loads, (data / "ddl" / "applied-staging.jsonl").read_text().splitlines())
     assert (row["file"], row["applied_at"], row["applied_by"]) == (
         "ddl/00_schemas.sql",

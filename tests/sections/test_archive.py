@@ -178,13 +178,13 @@ def test_copies_are_verified_in_their_places_and_bring_a_lost_pack_back(
     (first, second) = (sorted(place.iterdir()) for place in places)
     assert [path.name for path in first] == [path.name for path in second]
     assert [path.suffix for path in first] == [".sha512", ".tar"]
-    root = bag.digests(packed / bag.ROOT)
+    root = bag.digest(packed / bag.ROOT)
     shutil.rmtree(packed)
     release.journal.record("step", step="Later")
     (first[1]).write_bytes(b"damaged")
     look = take(archive.build_the_evidence_pack, release)
     assert look.state == CHANGED and look.text.startswith("fetch it back from ")
-    assert bag.digests(packed / bag.ROOT) == root
+    assert bag.digest(packed / bag.ROOT) == root
     look = take(archive.copy_the_archive_files, release)
     assert look.state == REFUSED and str(first[1]) in look.problems[0].what
 

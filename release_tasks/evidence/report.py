@@ -1,12 +1,12 @@
 """The report: what was released, when, how it was checked and by whom, as one page that needs nothing else."""
 
-import json
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 from release_tasks.files import atomic_write, read_checksums, read_text
 from release_tasks.journal import Journal
+from release_tasks.machine import parsed
 from release_tasks.release import Release
 
 
@@ -24,8 +24,8 @@ def page(data: Path, records: list[dict[str, Any]], **facts: Any) -> bytes:
     engine = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=ChainableUndefined, **how)
     engine.globals |= {
         "text": lambda name: read_text(data / name),
-        "json": lambda name: _read(read_text(data / name) or "{}"),
-        "lines": lambda name: [*map(_read, read_text(data / name).splitlines())],
+        "json": lambda name: parsed(read_text(data / name)),
+        "lines": lambda name: [*map(parsed, read_text(data / name).splitlines())],
         "sums": lambda name: read_checksums(read_text(data / name).encode()),
         "names": lambda pattern: sorted(path.relative_to(data).as_posix() for path in data.glob(pattern)),
         "picture": lambda name: b64encode((data / name).read_bytes()).decode(),
@@ -33,13 +33,6 @@ def page(data: Path, records: list[dict[str, Any]], **facts: Any) -> bytes:
     engine.filters["read"] = engine.globals["json"]
     template = engine.get_template("report.html.j2")
     return template.render(records=records, lanes=lanes(records), **facts).encode() + b"\n"
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return {"this is no JSON": text}
 
 
 def lanes(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

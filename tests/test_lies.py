@@ -183,15 +183,15 @@ LIES = {
         http("/mute", '{"ok": true}', {"database": {"ok": True}}, "says {}"),
     "health of yesterday's version": http("/old", '{"version": "0.1.0"}', {"version": "0.1.1"}, '"0.1.1"}'),
     "an API behind a redirect to login":
-        Lie(Served(status=302, location="/login?next=/prices"), "api.expect('/prices')", FAILED, "a login page"),
+        Lie(Served(status=302, location="/login?next=/prices"), "api.expect('/prices')", FAILED, "leads to /login"),
     "an answer that comes too late":
         Lie(Served("{}", after=1.5), "api.expect('/late', within=0.5)", FAILED, "was not answered within 0.5 s"),
     # Views with status 200, or that lead to one
     "200 with an error box": page("/box", "<main>BTC <p>Something went wrong.</p></main>", "shows what it must not"),
     "a redirect to login":
-        Lie(Served(status=302, location="/login?next=/wallet"), "view('/wallet')", FAILED, "a login page"),
+        Lie(Served(status=302, location="/login?next=/wallet"), "view('/wallet')", FAILED, "leads to /login"),
     "a script that goes to the login page":
-        page("/goes", "<main>BTC</main><script>location.href = '/login'</script>", "a login page"),
+        page("/goes", "<main>BTC</main><script>location.href = '/login'</script>", "/login; expected that it stays"),
     "a page whose script throws": page("/throws", "<main>BTC</main><script>undefined.prices</script>", "throws"),
     "an error on the console":
         page("/logs", "<main>BTC</main><script>console.error('no ink')</script>", "logs an error: no ink"),

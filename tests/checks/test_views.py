@@ -184,9 +184,9 @@ LIES = {
 }
 NOTHING_TO_SEE = ("/throws-and-empty", "/moves")
 LOGINS = {
-    "/redirects": "/redirects answered 302, expected 200; it leads to {origin}/login?next=/redirects, a login page",
-    "/off": "/off answered 302, expected 200; it leads to http://localhost:{port}/login?next=/redirects, a login page",
-    "/moves": "/moves leads to {origin}/login, a login page; expected that it stays",
+    "/redirects": "/redirects answered 302, expected 200; it leads to {origin}/login?next=/redirects",
+    "/off": "/off answered 302, expected 200; it leads to http://localhost:{port}/login?next=/redirects",
+    "/moves": "/moves leads to {origin}/login; expected that it stays",
 }
 
 

@@ -71,13 +71,6 @@ def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:
     return f"smokes: {all_pass(results, 'Smoke', 'on the restored backup', again)}"
 
 
-def pass_conditions_before_the_flip(release: Release, env: Environment, origin: str) -> str:
-    """Pass section 7.2 at `origin`, where the release runs without traffic; its tests only read."""
-    conditions = partial(check_conditions, release, env, origin=origin)
-    results = release.checked(f"acceptance-{env.name}-before", env.name, conditions)
-    return all_pass(results, "Condition", f"at {origin}, before the flip", release.again())
-
-
 def check_conditions(
     release: Release, env: Environment, evidence: Path, *options: str, watch: float = 0, origin: str = ""
 ) -> list[Result]:

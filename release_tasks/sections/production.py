@@ -15,7 +15,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Manual, Refused, listed, refuse, require
 from release_tasks.machine import wait_until
 from release_tasks.masks import mask_file
-from release_tasks.outcome import DONE
+from release_tasks.outcome import DONE, all_pass
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
 from release_tasks.sections.deployment import conditions_on, require_the_stamp, shown, unapplied_files
@@ -105,7 +105,9 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     release.only_in_a_run()
     with env.hosts.idle(release.tag) if has_colours else _candidate(release, env) as origin:
         smoked = suites.pass_smokes(release, env, release.code, origin)
-        return f"{smoked}; {suites.pass_conditions_before_the_flip(release, env, origin)}"
+        conditions = partial(suites.check_conditions, release, env, origin=origin)
+        results = release.checked(f"acceptance-{env.name}-before", env.name, conditions)
+        return f"{smoked}; {all_pass(results, 'Condition', f'at {origin}, before the flip', release.again())}"
 
 
 @contextmanager

@@ -84,8 +84,8 @@ def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             calls = [mark for mark in node.decorator_list if isinstance(mark, ast.Call)]
-            waived = [mark.args for mark in calls if ast.unparse(mark.func).endswith("mark.waived")]
-            reason = "".join(_text(arg) for args in waived for arg in args[:1])
+            given = [mark.args[0] for mark in calls if ast.unparse(mark.func).endswith("mark.waived") and mark.args]
+            reason = "".join(str(it.value) if isinstance(it, ast.Constant) else ast.unparse(it) for it in given)
             yield node.name.removeprefix("test_"), reason, {each.arg for each in node.args.args}
 
 
@@ -94,10 +94,6 @@ def named_twice(file: Path) -> list[str]:
     defined = (node for node in tree_of(file).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     names = Counter(node.name for node in defined)
     return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
-
-
-def _text(node: ast.expr) -> str:
-    return str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
 
 
 def _section(code: Path, number: str) -> str:

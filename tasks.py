@@ -1,5 +1,8 @@
 """The written release process: a task a section, in its order; a step declares the options that it needs by name."""
 
+from importlib import import_module
+from importlib.util import find_spec
+
 from invoke import Collection
 
 import release_tasks as layer
@@ -244,5 +247,5 @@ ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))
 ns.add_collection(Collection("evidence", evidence_verify, evidence_stamps, evidence_index))
 ns.add_collection(Collection("settings", settings_schema))
-if local := layer.local_tasks():
-    ns.add_collection(Collection.from_module(local), name="local")
+if find_spec("tasks_local"):  # a repo's own tasks
+    ns.add_collection(Collection.from_module(import_module("tasks_local")), name="local")

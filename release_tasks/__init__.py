@@ -5,7 +5,6 @@ import gc
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 # On its way out Python searches all that was imported for garbage, twice: a sixth of the time of a short command.
@@ -23,13 +22,3 @@ def __getattr__(name: str) -> Any:
     if name.startswith("_") or not (Path(__file__).parent / f"{name}.py").exists():
         raise AttributeError(name)
     return import_module(f"{__name__}.{name}")
-
-
-def local_tasks() -> ModuleType | None:
-    """Return tasks_local.py, a repo's own tasks, where it has any."""
-    try:
-        return import_module("tasks_local")
-    except ModuleNotFoundError as missing:
-        if missing.name != "tasks_local":
-            raise
-        return None

@@ -13,7 +13,6 @@ import os
 import shlex
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import tarfile
@@ -81,10 +80,8 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
         if user:
             user += "" if ":" in user else ":"
             headers["Authorization"] = f"Basic {b64encode(unquote(user).encode()).decode()}"
-        http = HTTPConnection(host, timeout=seconds)
-        if parts.scheme == "https":
-            http = HTTPSConnection(host, timeout=seconds, context=_trusted())
-        with closing(http):
+        connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        with closing(connection(host, timeout=seconds)) as http:
             http.request("GET", target, headers=headers)
             response = http.getresponse()
             content = response.read(100_000)
@@ -97,19 +94,6 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
     if response.status >= 500 or (path and 300 <= response.status < 400):
         return "", answer
     return str(parsed(text).get("version") or "") if path else "any", answer
-
-
-def _trusted() -> ssl.SSLContext:
-    """Return the certificates of REQUESTS_CA_BUNDLE, else the system's, and certifi's where that is installed."""
-    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
-        is_folder = Path(bundle).is_dir()
-        return ssl.create_default_context(cafile=None if is_folder else bundle, capath=bundle if is_folder else None)
-    context = ssl.create_default_context()
-    with suppress(ImportError):
-        import certifi  # a Python from python.org finds none of macOS's
-
-        context.load_verify_locations(certifi.where())
-    return context
 
 
 def parsed(text: str) -> dict[str, Any]:

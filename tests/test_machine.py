@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks import process
+from release_tasks.checks.web import Api
 from release_tasks.database import programs
 from release_tasks.errors import Refused
 from release_tasks.journal import Journal
@@ -88,8 +89,10 @@ def test_a_bundle_of_certificates_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     process.run(["openssl", "req", *how, "-keyout", key, "-out", certificate])
     with answering(lambda _: (200, b'{"version": "0.1.1"}'), certificate=(certificate, key)) as origin:
         assert "CERTIFICATE_VERIFY_FAILED" in probe(origin, "/api/version")[1]
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert probe(origin, "/api/version")[0] == "0.1.1"
+        assert Api(origin).get("/api/version").status_code == 200
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there everybody has a name")

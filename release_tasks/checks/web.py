@@ -35,7 +35,8 @@ class Api(requests.Session):
     def __init__(self, origin: str, record: Record = lambda name, value: None) -> None:
         super().__init__()
         self.origin, self.record, self.trust_env = origin, record, False
-        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # which trust_env no longer reads
+        # The first is no longer read without trust_env; the second, which the probe reads, requests never reads.
+        self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
 
     def request(self, method: Any, url: Any, *args: Any, **how: Any) -> requests.Response:
         """Request a path of ORIGIN. Raises `CheckFailed` when it is late, `Inconclusive` when nobody answers."""

@@ -248,8 +248,7 @@ def test_other_hosts_need_the_standard_library_of_python_3_8_alone() -> None:
     parsed = ast.parse(program, feature_version=(3, 8))
     imported = {node.module for node in ast.walk(parsed) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(parsed) if isinstance(node, ast.Import) for alias in node.names}
-    optional = {"certifi"}  # it may be missing
-    assert {str(name).partition(".")[0] for name in imported} - optional <= set(sys.stdlib_module_names)
+    assert {str(name).partition(".")[0] for name in imported} <= set(sys.stdlib_module_names)
 
 
 def test_an_order_does_not_wait_without_an_end_for_another_release(tmp_path: Path) -> None:

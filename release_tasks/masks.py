@@ -55,13 +55,9 @@ def hide(secret: str) -> None:
     _hidden.update(piece for piece in {secret, *secret.splitlines()} - PUBLIC if len(piece) >= SHORTEST)
 
 
-def mask(text: str) -> str:
+def mask(text: str, secrets: re.Pattern[str] | None = None) -> str:
     """Return `text` with `***` for hidden secrets, userinfo of URLs, passwords and tokens, secret variables' values."""
-    return _mask(text, _secrets())
-
-
-def _mask(text: str, secrets: re.Pattern[str]) -> str:
-    text = USERINFO.sub("***", secrets.sub("***", text))
+    text = USERINFO.sub("***", (secrets or _secrets()).sub("***", text))
     for pattern in NAMED:
         text = pattern.sub(r"\1***", text)
     return text
@@ -119,10 +115,10 @@ def _masked(value: Any, secrets: re.Pattern[str]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _masked(asdict(value), secrets)
     if isinstance(value, Mapping):
-        return {_mask(str(key), secrets): _masked(inner, secrets) for key, inner in value.items()}
+        return {mask(str(key), secrets): _masked(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(inner, secrets) for inner in value]
-    return value if value is None or isinstance(value, bool | int | float) else _mask(str(value), secrets)
+    return value if value is None or isinstance(value, bool | int | float) else mask(str(value), secrets)
 
 
 def short(text: object, length: int = 200) -> str:

@@ -156,10 +156,7 @@ class Supervised(subprocess.Popen[bytes]):
 
     def stop(self) -> None:
         """Stop the program and return when it has ended; stopping again does nothing."""
-        assert self.stdin
-        with suppress(OSError):
-            self.stdin.close()
         try:
-            self.wait(3 * GRACE)
+            self.communicate(timeout=3 * GRACE)  # which closes the pipe
         except subprocess.TimeoutExpired:
             end_group(self, signal.SIGTERM, 3 * GRACE)

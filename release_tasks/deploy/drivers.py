@@ -53,7 +53,7 @@ class ToolHost(Host):
 
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         self.code_of(tag).mkdir(parents=True, exist_ok=True)
-        if not self.is_done("place", tag, facts=facts):
+        if self.facts(tag).get("commit") != facts["commit"]:
             atomic_write(self.code_of(f"{tag}.json"), json.dumps(facts).encode())
 
     def record(self) -> tuple[str, str]:

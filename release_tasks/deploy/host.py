@@ -57,12 +57,11 @@ class Host(Releases):
     colours: dict[str, int] = field(default_factory=dict)
     nginx: list[str] = field(default_factory=list)
 
-    def perform(self, verb: str, arguments: dict[str, Any], check: bool = False) -> dict[str, Any]:
-        """Do what `verb` names; return the `result`, and whether anything has `changed`. With `check` nothing is."""
-        with failing_in(self.folder), readable_by_all():
-            changes = verb not in LOOKS and not self.is_done(verb, **arguments)
-            with locked(self.folder / ".lock", "release", LOCK) if changes and not check else nullcontext():
-                return {"result": None if check else getattr(self, verb)(**arguments), "changed": changes}
+    def perform(self, verb: str, arguments: dict[str, Any]) -> Any:
+        """Do what `verb` names, one change at a time; return its result. Raises `Refused`."""
+        lock = nullcontext() if verb in LOOKS else locked(self.folder / ".lock", "release", LOCK)
+        with failing_in(self.folder), readable_by_all(), lock:
+            return getattr(self, verb)(**arguments)
 
     def look(self) -> dict[str, Any]:
         """Return which release is live in which colour, what answers, the releases here, and the switches."""
@@ -96,20 +95,13 @@ class Host(Releases):
         origin = origin or self.front  # of what was there before us no version is known: any will do
         return wait_until(lambda: bool(got := probe(origin, self.version_path)[0]) and expected in (got, None), seconds)
 
-    def is_done(self, verb: str, tag: str = "", **arguments: Any) -> bool:
-        """Tell whether `place` or `switch` has nothing to change for the release `tag`."""
-        here = self.facts(tag)
-        if verb == "place":
-            return bool(here.get("commit") == arguments["facts"]["commit"])
-        return verb == "switch" and self.record()[0] == tag and bool(here.get("since")) and self.answers(tag)
-
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
             if not self.traffic.exists():  # nginx has to start before the first release
                 self.write_traffic("", next(iter(self.colours)))
             self.run([*self.nginx, "-t", "-q"])
-        if not self.is_done("place", tag, facts=facts):
+        if self.facts(tag).get("commit") != facts["commit"]:
             super().place(tag, facts, sha256, tree)
 
     def start(self, tag: str) -> str:
@@ -144,10 +136,11 @@ class Host(Releases):
         found, had = self.releases(), self.record()[0]
         if tag not in found:
             raise Refused(f"{tag} is not in place here.")
-        if self.is_done("switch", tag):
+        is_again = had == tag and found[tag].get("since")
+        if is_again and self.answers(tag):
             return
         before = (found[tag].get("before") if had == tag else had) or ""
-        if is_again := had == tag and found[tag].get("since"):
+        if is_again:
             self.note(tag, f"{tag} again", by)
         else:
             self.note(tag, f"{before or 'nothing'} → {tag}", by, before=before, since=None)
@@ -235,12 +228,12 @@ class Host(Releases):
 
 
 def main(order: dict[str, Any]) -> None:
-    """Do what another process or machine orders; answer in JSON as `perform`, or with what `failed` and a `hint`."""
+    """Do what another process or machine orders; answer in JSON with its `result`, or what `failed` and a `hint`."""
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, lambda *_: None)  # the connection is lost; what we start gets its own handler
     host = Host(**{**order["host"], "folder": Path(order["host"]["folder"])})
     try:
-        answer = host.perform(order["verb"], order["arguments"], order.get("check", False))
+        answer = {"result": host.perform(order["verb"], order["arguments"])}
     except Refused as no:
         answer = {"failed": str(no), "hint": no.problems[0].hint}
     with suppress(OSError):

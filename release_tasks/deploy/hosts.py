@@ -52,7 +52,7 @@ class Hosts:
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         """Let the host `name` do something. Raises `Refused`."""
-        return self.host.perform(verb, arguments)["result"]
+        return self.host.perform(verb, arguments)
 
     # What is there
 

@@ -56,7 +56,7 @@ class OwnProcess(Hosts):
                 done = process.run(argv, **how, check=False, record=False)
             except process.CommandFailed as no:
                 raise Refused(f"has not answered within {timeout:g} s. {no.finished.tail(5)}".strip(), hint) from None
-        return answer_of(done.stdout, done.tail(5), hint, "" if self.is_here else name)["result"]
+        return answer_of(done.stdout, done.tail(5), hint, "" if self.is_here else name)
 
     def call_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -127,18 +127,13 @@ class Ansible(Ssh):
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         if verb in LOOKS:
             return super().try_all(names, verb, **arguments)
-        found = self.play(names, verb, **arguments)
-        return {name: answer if isinstance(answer, Refused) else answer["result"] for name, answer in found.items()}
-
-    def play(self, names: Sequence[str], verb: str, *options: str, **arguments: Any) -> dict[str, Any]:
-        """Run the playbook; return what `host.main` has answered on each host, or how that `Refused`."""
         about = {"names": list(names), "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
         about |= {"tree": arguments.pop("tree", ""), "batches": self.serial if verb == "switch" else [len(names)]}
         with TemporaryDirectory() as folder:
             order = Path(folder, "order.json")
             order.write_bytes(order_of(self.host, verb, arguments))
             extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
-            argv = ["ansible-playbook", "-v", *self.which, *extra, *options, str(PLAYBOOK)]
+            argv = ["ansible-playbook", "-v", *self.which, *extra, str(PLAYBOOK)]
             done = process.run(argv, cwd=self.root, timeout=CHANGE * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
@@ -166,12 +161,12 @@ def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
     return json.dumps(order).encode() + b"\n"
 
 
-def answer_of(stdout: str, said: str, hint: str, name: str) -> dict[str, Any]:
-    """Return the answer of `host.main`. Raises `Refused`, with a hint for us, or with one for the host `name`."""
+def answer_of(stdout: str, said: str, hint: str, name: str) -> Any:
+    """Return the result of `host.main`. Raises `Refused`, with a hint for us, or with one for the host `name`."""
     answer = parsed(stdout.strip().rpartition("\n")[2])
     if not answer:
         raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)
     if "failed" in answer:
         there = answer["hint"] and f"{answer['hint']}   # on {name}"
         raise Refused(answer["failed"], there if name else answer["hint"])
-    return answer
+    return answer["result"]

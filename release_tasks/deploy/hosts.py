@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks.deploy.host import Host
-from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import file_sha256
 from release_tasks.machine import user
 
@@ -27,10 +27,6 @@ class HostStatus:
     releases: dict[str, dict[str, Any]] = field(default_factory=dict)
     switches: tuple[dict[str, str], ...] = ()
     problem: str = ""
-
-    def has_finished(self, tag: str) -> bool:
-        """Tell whether the switch to the release `tag` is finished there."""
-        return self.tag == tag and bool(self.releases.get(tag, {}).get("since"))
 
 
 @dataclass
@@ -100,8 +96,10 @@ class Hosts:
 
     def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
-        looks = self.status().values()
-        return all(each.has_finished(tag) and each.answers[0] in (version, "any") for each in looks)
+        return all(
+            each.tag == tag and each.releases.get(tag, {}).get("since") and each.answers[0] in (version, "any")
+            for each in self.status().values()
+        )
 
     # What changes it
 
@@ -111,20 +109,10 @@ class Hosts:
 
     def switch(self, tag: str) -> None:
         """Make the release `tag` live on all hosts, in batches. Raises `Refused`: a bad batch is the last."""
-        for names in self.batched():
-            try:
-                self.call_all(names, "switch", tag=tag, by=f"{user()} on {platform.node()}")
-            except Refused as failed:
-                done = [name for name, each in self.try_status().items() if each.has_finished(tag)]
-                half = [Problem(f"On {listed(done)} {tag} is live already.", "inv deploy.running")] if done else []
-                refuse([*failed.problems, *half])
-
-    def batched(self) -> Iterator[Sequence[str]]:
-        """Yield the names of the hosts that are switched at once."""
         left, sizes, size = self.names, iter(self.batches), 0
         while left:
             size = next(sizes, size)
-            yield left[:size]
+            self.call_all(left[:size], "switch", tag=tag, by=f"{user()} on {platform.node()}")
             left = left[size:]
 
     @contextmanager

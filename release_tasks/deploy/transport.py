@@ -104,25 +104,15 @@ class Ansible(Ssh):
             raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
         names, self.serial = sorted(self.variables_of), batches
         super().__init__(name, host, names, batches=[len(names)], root=root, ssh=ssh)
-        for each in names:
-            self.argv(each)  # refused before anything changes
 
     def argv(self, name: str, *command: str) -> list[str]:
-        options = {"-p": "port", "-l": "user", "-i": "private_key_file"}
-        given = {option: value for option, key in options.items() if (value := self.variable(name, key))}
-        words = [word for pair in given.items() for word in pair]
-        for key in ("args", "common_args", "extra_args"):
-            words += shlex.split(self.variable(name, key))
-        return [*self.ssh, *SSH, *words, self.variable(name, "host") or name, *map(shlex.quote, command)]
-
-    def variable(self, name: str, key: str) -> str:
-        """Return what Ansible's ssh plugin takes as `key` of the host `name`. Raises `Refused` for no plain value."""
-        about = self.variables_of[name]
-        value = str(about.get(f"ansible_ssh_{key}", about.get(f"ansible_{key}")) or "")
-        if re.search(r"\{[{%]|__ansible_vault", value):
-            what = f"The inventory has ansible_{key} of {name} as a template or encrypted; expected it as ssh gets it."
-            raise Refused(what, shlex.join(["ansible-inventory", *self.which[:2], "--host", name]))
-        return value
+        about = {key: str(value) for key, value in self.variables_of[name].items() if value}
+        about |= {key.replace("_ssh_", "_"): value for key, value in about.items() if "_ssh_" in key}  # they win
+        options = {"-p": "ansible_port", "-l": "ansible_user", "-i": "ansible_private_key_file"}
+        words = [word for option, key in options.items() if key in about for word in (option, about[key])]
+        for key in ("ansible_args", "ansible_common_args", "ansible_extra_args"):
+            words += shlex.split(about.get(key, ""))
+        return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *map(shlex.quote, command)]
 
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
         if verb in LOOKS:

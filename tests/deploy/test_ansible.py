@@ -112,19 +112,12 @@ def test_the_settings_say_which_hosts_of_the_inventory_get_the_release(inventory
 
 def test_looks_take_a_variable_by_each_of_its_names(inventory: Path, hosts: Ansible) -> None:
     """What ssh needs was left out where the inventory had it as ansible_ssh_user, or the key by its shorter name."""
-    about = "ansible_ssh_host: other, ansible_ssh_port: 2222, ansible_ssh_user: rita, ansible_private_key_file: ~/key"
+    about = "ansible_ssh_host: other, ansible_ssh_port: 2222, ansible_ssh_user: rita, ansible_private_key_file: ~/key, "
+    about += "ansible_user: nobody"
     inventory.write_text(inventory.read_text().replace("h1: {", f"h1: {{{about}, "))
     again = Ansible("production", hosts.host, str(inventory), ["ssh"], [1], limit="h1")
     words = shlex.join(again.argv("h1", "true"))
     assert " -p 2222 -l rita -i '~/key' -F /dev/null " in words and words.endswith(" other true")
-
-
-@pytest.mark.parametrize("value", ['"{{ ip }}"', '"{% if ip %}a{% endif %}"'])
-def test_a_template_that_ssh_would_get_is_refused_at_once(inventory: Path, hosts: Ansible, value: str) -> None:
-    inventory.write_text(inventory.read_text().replace("ansible_host: 127.0.0.1", f"ansible_host: {value}, ip: x"))
-    with pytest.raises(Refused, match=r"^The inventory has ansible_host of h1 as a template or encrypted") as refused:
-        Ansible("production", hosts.host, str(inventory), ["ssh"], [1], limit="shops")
-    assert refused.value.problems[0].hint == f"ansible-inventory --inventory {inventory} --host h1"
 
 
 def test_hosts_become_the_user_that_the_inventory_names(inventory: Path, of_nobody: Server, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks import node, process, requirements, screen, temporary, versions
-from release_tasks.checks import browser, document
 from release_tasks.command_line import REHEARSAL, REHEARSING
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply
@@ -47,12 +46,10 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
-    if document.uses_a_browser(root):
-        with screen.busy("Starting the browser"):  # section 2 does it after the environments
-            browser.start_once()
     if settings.uses_node:
         os.environ.update(node.store(root / settings.folder, records_folder(root)))
-    began, folder = time.monotonic(), _new_folder(keep)
+    outlasts = temporary.original_variables().get("TMPDIR") if keep else None
+    began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
     screen.say(f"Rehearsing in {folder / 'clone'}{', which is kept' if keep else ''}")
     throw_away = emptied(folder / "evidence")
     os.environ[REHEARSING] = json.dumps(authority.settings(throw_away))
@@ -95,12 +92,6 @@ def _verify_what_is_kept(throw_away: Path, app: str) -> None:
     signers.write_bytes(seal.allowed_signers(app, throw_away, "key"))
     rows = [*verify.results(verify.Pack(restored, throw_away, signers, throw_away / "tsa.pem"))]
     screen.report("\nThe evidence pack, decrypted from its copy", rows, False, "Check", "in the pack")
-
-
-def _new_folder(keep: bool) -> Path:
-    """Return a folder that goes with the temporary files of this run, unless it is to be kept."""
-    outlasts = temporary.original_variables().get("TMPDIR") if keep else None
-    return Path(tempfile.mkdtemp(prefix="rehearsal-", dir=outlasts)).resolve()
 
 
 def stage(git: Git, folder: Path, settings: Settings) -> Path:

@@ -26,7 +26,6 @@ HOME = Path("home/someone")
 LIMIT = 1800.0  # seconds for one command of the README
 MAX_NOX_MB = 900  # after the first command
 MAX_FIRST_WORDS = 2.0  # seconds until the first command says what it does
-MAX_REFUSAL = 60.0  # seconds until the browser is refused where there are no user namespaces
 # How a machine reaches its registries is no part of the system: proxies, mirrors, certificates.
 CERTIFICATES = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT")
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -237,18 +236,16 @@ def check_command(system: Path, command: str) -> Iterator[str]:
 
 
 def check_without_namespaces(system: Path, command: str) -> Iterator[str]:
-    """Type the first command where Linux gives no user namespaces, and expect one sentence at once."""
+    """Type the first command where Linux gives no user namespaces, and expect one sentence from section 2."""
     print(f"\n$ {command}   # without user namespaces", flush=True)
     before = files_of(system)
     code, output, seconds, _ = run_as_user(system, command, namespaces=False)
     print(f"\nwithout user namespaces: exit code {code} after {seconds:.0f} s", flush=True)
     if code == 0:
-        yield "Without user namespaces the rehearsal passed; expected that it stops at once."
-    if seconds > MAX_REFUSAL:
-        yield f"Without user namespaces the refusal took {seconds:.0f} s, expected at most {MAX_REFUSAL:g} s."
+        yield "Without user namespaces the rehearsal passed; expected that section 2 refuses it."
     if output.count("No usable sandbox") != 1 or "chromium-sandbox" not in output:
         yield "Without user namespaces, expected one sentence on the sandbox, with the package that helps."
-    if "Bringing up" in output or "Traceback" in output:
+    if "  changed  " in output or "Traceback" in output:
         yield "Without user namespaces the rehearsal went on, or showed a traceback."
     yield from problems_after(system, before, output)
 

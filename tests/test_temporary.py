@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks import rehearsal, temporary
+from release_tasks import temporary
 from tests.test_process import until
 
 ROOT = Path(__file__).parents[1]
@@ -91,14 +91,6 @@ def test_what_outlives_a_run_gets_the_system_s_folder(system: Path) -> None:
     assert temporary.original_variables() == {}
     with temporary.run_directory():
         assert set(temporary.original_variables().values()) == {str(system), ""}
-
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_rehearsal_that_is_to_be_kept_outlives_the_run(system: Path, keep: bool) -> None:
-    with temporary.run_directory():
-        folder = rehearsal._new_folder(keep)
-        assert folder.is_dir() and folder.is_relative_to(system)
-    assert folder.is_dir() == keep
 
 
 def test_a_socket_fits_however_deep_the_repo_is() -> None:

@@ -1,6 +1,5 @@
 """Dev, staging and production: a database, a web app and jobs, named by settings or embedded in .release/."""
 
-import os
 import shlex
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from release_tasks.database.environment_lock import EnvironmentLock
 from release_tasks.deploy import code
 from release_tasks.deploy.drivers import hosts_of
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks.errors import Problem, Refused
 from release_tasks.files import atomic_write, read_text, records_folder, sha256
 from release_tasks.git import Git
 from release_tasks.machine import wait_until
@@ -141,7 +140,6 @@ class Environment:
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
         folder = code / self.settings.folder
-        refuse(folder_problems(code, self.settings))
         if not self.settings.install:
             return
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
@@ -157,15 +155,6 @@ class Environment:
         """Give up its lock, and stop what this process brought up; what others own stays."""
         with self.to_close:
             self.lock.give_up()
-
-
-def folder_problems(code: Path, settings: Settings) -> list[Problem]:
-    """Return a problem if release.folder is no folder of the tree `code`."""
-    folder = Path(os.path.normpath(code / settings.folder))
-    if folder.is_dir() and folder.is_relative_to(code):
-        return []
-    what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
-    return [Problem(what, "Set release.folder to where the application's commands run; by default the root.")]
 
 
 def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:

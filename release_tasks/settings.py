@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from release_tasks.deploy.settings import Environments
 from release_tasks.evidence.settings import Evidence
-from release_tasks.values import Command, Folder, Model, Order, Pattern, Seconds, Table, Tag, Template, Text, UrlPath
+from release_tasks.values import FOLDER, Command, Model, Order, Pattern, Seconds, Table, Tag, Template, Text, UrlPath
 
 NODES = (["node"], ["npm"], ["npx"], ["pnpm"])
 PROGRAM = re.compile(r"[^/]+/.*")  # in the repo; of others only the name is given, or the whole path
@@ -30,7 +30,7 @@ PathOrFile = Annotated[
 class Ddl(Model):
     """The DDL pack: where it is, in which order it is applied and by what."""
 
-    folder: Folder = Field("ddl", description="the folder of the *.sql files, from the root, as db/ddl")
+    folder: str = Field("ddl", pattern=FOLDER, description="the folder of the *.sql files, from the root, as db/ddl")
     order: Order = Field("bytes", description="how base names are sorted: javascript, bytes, or a command's lines")
     command: list[str] = Field([], description="the application's runner; empty: psql")
     must_print: Pattern = Field("", description="a regular expression; {count} stands for the files of the pack")
@@ -104,7 +104,7 @@ class Settings(Model):
 
     app: str = Field("app", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="APP_NAME: letters, digits, . _ -")
     title: str = Field("", description="the name people know it by; default: app")
-    folder: str = Field(".", description="where package.json and the application's commands live")
+    folder: str = Field(".", pattern=rf"^\.$|{FOLDER}", description="where commands run, from the root, as apps/web")
     main: Text = Field("main", description="the main branch")
     remote: Text = Field("origin", description="the remote that is pushed to")
     tag: Tag = Field("v{version}", description="how tags are named, as web-v{version} in a repo of several products")

@@ -19,7 +19,6 @@ from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.releases import COMMAND
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, records_folder
 from release_tasks.machine import locked
 from release_tasks.process import Supervised, free_port, run
@@ -56,13 +55,10 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         log = root / own.log if own.log else None
         return Environment(name, settings, root, own.dsn, own.origin.rstrip("/"), folder, log)
     records_folder(root)
-    folder, user = folder_of(name, root), f"command that uses the embedded {name}"
+    folder = folder_of(name, root)
     with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder / "in-use.lock", user))
-        except Refused:
-            with screen.busy(f"Waiting for another {user}"):
-                stack.enter_context(locked(folder / "in-use.lock", user, inf))
+        with screen.busy(f"Waiting for the embedded {name}"):
+            stack.enter_context(locked(folder / "in-use.lock", f"command that uses the embedded {name}", inf))
         running = server.start(folder / "postgresql", [settings.app])
         stack.callback(running.stop)
         dsn, origin = running.dsn(settings.app), f"http://127.0.0.1:{free_port()}"
@@ -84,7 +80,7 @@ class EmbeddedHost(Host):
 
     def call(self, command: list[str], colour: str, service: str) -> None:
         """Stop the service of a colour, and start it again where `command` is `restart`."""
-        name = self.name_of(colour, service)
+        name = f"{colour}-{service}"
         if name in self.running:
             self.running.pop(name).stop()
         if command is self.restart:
@@ -110,11 +106,8 @@ class EmbeddedHost(Host):
             self.write_traffic(tag, colour or next(iter(self.colours)))  # on today's ports
             self.supervise("nginx", [*self.nginx, "-g", "daemon off;"], self.folder, os.environ)
         for service in self.services if tag else []:
-            if self.name_of(colour, service) not in self.running:
+            if f"{colour or 'current'}-{service}" not in self.running:
                 self.call(self.restart, colour or "current", service)
-
-    def name_of(self, colour: str, service: str) -> str:
-        return f"{colour}-{service}" if self.colours else service
 
 
 def colours_of(name: str, settings: Settings) -> list[str]:
@@ -151,7 +144,7 @@ def serve(environment: Environment) -> None:
             apply.apply(environment, pack, root, "dev")
         variables = {**os.environ, **environment.variables(version_here(root))}
         for service, argv in settings.services.items():
-            host.supervise(service, argv, root / settings.folder, variables)
+            host.supervise(f"current-{service}", argv, root / settings.folder, variables)
     if "web" in settings.services:
         environment.wait_until_ready()
 

@@ -79,10 +79,6 @@ class Environment:
         """Connect in autocommit for the block; raises `Refused` when the server cannot be reached or refuses us."""
         return programs.connect(self.dsn, self.name)
 
-    def running_version(self, origin: str = "") -> str | None:
-        """Return the version that the web app says it is, None when it gives none; no redirect is followed."""
-        return self.probe(origin)[0] or None
-
     def last_stamp(self) -> tuple[str, datetime] | None:
         """Return the version that the session was stamped for last, and when; None before any."""
         return next(iter(self.stamps(1)), None)
@@ -99,7 +95,7 @@ class Environment:
 
     def later_problems(self, version: str) -> list[Problem]:
         """Return a problem if a later release than `version` runs here, is live on a host, or was stamped last."""
-        found = [("runs", self.running_version())]
+        found = [("runs", self.probe()[0])]
         found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
         later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
@@ -115,7 +111,7 @@ class Environment:
         """Tell whether every host has finished its switch to this version, which is what people get."""
         if not self.hosts.is_live(self.settings.tag_of(version), version):
             return False
-        return not self.settings.acceptance.version or self.running_version() == version
+        return not self.settings.acceptance.version or self.probe()[0] == version
 
     def stamp(self, version: str, code: Path) -> None:
         """Stamp the session for `version`, by the command as it is in its `code`."""
@@ -125,7 +121,7 @@ class Environment:
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
         if not wait_until(lambda: bool(self.probe()[0]), READY):
-            log = self.folder / "web.log"
+            log = self.folder / "current-web.log"
             last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
             expected = '; expected JSON with a "version".' if self.settings.acceptance.version else "."
             said = mask("\n".join([f"{self.probe()[1]}{expected}", *last]))
@@ -165,21 +161,15 @@ def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list
             continue
         things = _databases(own.dsn, name)
         unreached += [name] if len(things) < 2 else []
-        hosts = _hosts(own.hosts, own.inventory, own.limit) if own.folder else []
-        things += [f"the folder {(root / own.folder).resolve()}{on}" for on in hosts]
+        urls = [urlsplit(host if "://" in host else f"ssh://{host}") for host in own.hosts]
+        hosts = [f" on {url.hostname}:{url.port or 22}" for url in urls] or [""]
+        hosts = [f" on the hosts {own.limit} of {own.inventory}"] if own.inventory else hosts
+        things += [f"the folder {(root / own.folder).resolve()}{on}" for on in hosts if own.folder]
         for thing in [*things, f"the origin {own.origin.rstrip('/').lower().replace('//localhost', '//127.0.0.1')}"]:
             if (owner := owners.setdefault(thing, name)) != name:
                 what = f"{owner.capitalize()} and {name} have {thing} in common; expected each to have its own."
                 problems.append(Problem(what, f"Set release.environments.{name} in invoke.yaml to another one."))
     return problems, unreached
-
-
-def _hosts(names: list[str], inventory: str, limit: str) -> list[str]:
-    """Return on which hosts the folder of an environment is, as the end of a sentence."""
-    if inventory:
-        return [f" on the hosts {limit} of {inventory}"]
-    urls = [urlsplit(name if "://" in name else f"ssh://{name}") for name in names]
-    return [f" on {url.hostname}:{url.port or 22}" for url in urls] or [""]
 
 
 def _databases(dsn: str, where: str) -> list[str]:

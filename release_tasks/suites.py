@@ -84,7 +84,7 @@ def check_conditions(
         facts["pack"] = {file.path: file.sha256 for file in pack_at(release.git, commit, settings)}
         facts["log_positions"] = deployment.get("positions", {})
         facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
-        facts["placed"] = str(env.hosts.path_of(release.tag) or "")
+        facts["placed"] = str(env.hosts.host.code_of(release.tag)) if env.hosts.is_here else ""
     target, files = runner.target_of(env, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
     results = runner.run(target, [runner.HERE / "deployed.py", *files], evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}

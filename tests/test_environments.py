@@ -259,15 +259,15 @@ def test_the_web_app_says_its_version_while_it_is_well(environment: Callable[...
     """With a 503 it ran for the environment, and did not for its hosts."""
     here = environment(origin=web.origin)
     web.be("0.1.1")
-    assert here.running_version() == environment().running_version(web.origin) == "0.1.1"
+    assert here.probe()[0] == environment().probe(web.origin)[0] == "0.1.1"
     web.answers["/api/version"] = (503, '{"version": "0.1.1"}')
-    assert here.running_version() is None
+    assert here.probe()[0] == ""
 
 
 def test_what_is_not_ready_is_shown_by_a_command_that_works_there(
     environment: Callable[..., Environment], web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is a web.log only where the web app is a child of ours."""
+    """There is a log of it only where the web app is a child of ours."""
     monkeypatch.setattr("release_tasks.environments.READY", 0)
     here, hints = environment(origin=web.origin), list[str]()
     for _ in range(2):
@@ -275,19 +275,19 @@ def test_what_is_not_ready_is_shown_by_a_command_that_works_there(
             here.wait_until_ready()
         hints.append(refused.value.problems[0].hint)
         here.folder.mkdir(exist_ok=True)
-        (here.folder / "web.log").touch()
-    assert hints == [f"curl -i {web.origin}/api/version", shlex.join(["cat", str(here.folder / "web.log")])]
+        (here.folder / "current-web.log").touch()
+    assert hints == [f"curl -i {web.origin}/api/version", shlex.join(["cat", str(here.folder / "current-web.log")])]
 
 
 def test_a_redirect_is_not_followed(environment: Callable[..., Environment], web: Web) -> None:
     web.answers |= {"/api/version": (302, ""), "/login": (200, '{"version": "0.1.1"}')}
     web.headers["Location"] = "/login"
-    assert environment(origin=web.origin).running_version() is None
+    assert environment(origin=web.origin).probe()[0] == ""
 
 
 @pytest.mark.parametrize("origin", [NOBODY, "", "no-origin", "http://[", "http://127.0.0.1:99999"])
 def test_where_nobody_can_answer_there_is_no_version(environment: Callable[..., Environment], origin: str) -> None:
-    assert environment(origin=origin).running_version() is None
+    assert environment(origin=origin).probe()[0] == ""
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_where_nobody_can_answer_there_is_no_version(environment: Callable[..., 
 def test_what_is_no_whole_answer_is_no_version(
     environment: Callable[..., Environment], says: Callable[[bytes], str], reply: bytes
 ) -> None:
-    assert environment(origin=says(reply)).running_version() is None
+    assert environment(origin=says(reply)).probe()[0] == ""
 
 
 def test_an_answer_that_takes_too_long_is_none(
@@ -311,7 +311,7 @@ def test_an_answer_that_takes_too_long_is_none(
 ) -> None:
     monkeypatch.setattr("release_tasks.environments.ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert environment(origin=f"http://127.0.0.1:{silent.getsockname()[1]}").running_version() is None
+        assert environment(origin=f"http://127.0.0.1:{silent.getsockname()[1]}").probe()[0] == ""
 
 
 @pytest.mark.parametrize("body", ["", "<html>", '["version"]', "null", '{"version": ', '{"version": null}'])
@@ -319,7 +319,7 @@ def test_what_is_no_json_object_with_a_version_is_none(
     environment: Callable[..., Environment], web: Web, body: str
 ) -> None:
     web.answers["/api/version"] = (200, body)
-    assert environment(origin=web.origin).running_version() is None
+    assert environment(origin=web.origin).probe()[0] == ""
 
 
 def test_a_release_runs_when_current_names_it_and_the_web_app_says_so(
@@ -392,7 +392,7 @@ def test_waiting_ends_with_the_first_yes_or_after_the_deadline_with_the_last_no(
 def test_a_switch_starts_the_services_of_an_embedded_environment_from_the_new_folder(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), os.getcwd(), flush=True); time.sleep(600)"
     settings = Settings(folder="api", services={"jobs": [sys.executable, "-c", code]})
-    log, serves = tmp_path / "jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
+    log, serves = tmp_path / "current-jobs.log", Environment("staging", settings, tmp_path, "", "", tmp_path, None)
     host = embedded.EmbeddedHost(serves)
     serves.hosts, host.version_path, host.answers = Hosts("staging", host), "", lambda *_, **__: True
 
@@ -430,9 +430,7 @@ def test_two_commands_use_an_embedded_environment_one_after_the_other(tmp_path: 
     assert order == ["the first has ended", "the second has begun"]
 
 
-def test_nobody_waits_for_another_command_unless_one_has_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_waits_for_an_embedded_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, other = list[str](), ExitStack()
 
     def refuse_to_start(*_: object) -> None:
@@ -446,10 +444,7 @@ def test_nobody_waits_for_another_command_unless_one_has_the_environment(
 
     monkeypatch.setattr(embedded.screen, "busy", busy)
     monkeypatch.setattr(embedded.server, "start", refuse_to_start)
-    with pytest.raises(Refused, match="no server here"):
-        open_environment("dev", tmp_path, Settings())
-    assert waits == []
     other.enter_context(locked(embedded.folder_of("dev", tmp_path) / "in-use.lock", "other"))
     with pytest.raises(Refused, match="no server here"):
         open_environment("dev", tmp_path, Settings())
-    assert waits == ["Waiting for another command that uses the embedded dev"]
+    assert waits == ["Waiting for the embedded dev"]

@@ -42,10 +42,6 @@ class Hosts:
     def is_here(self) -> bool:
         return HERE in self.names
 
-    def path_of(self, tag: str) -> Path | None:
-        """Return where the release `tag` is on this machine, None where it is on others."""
-        return self.host.code_of(tag) if self.is_here else None
-
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         """Let the host `name` do something. Raises `Refused`."""
         return self.host.perform(verb, arguments)

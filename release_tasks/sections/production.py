@@ -46,7 +46,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
 def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
     database, files = programs.variables(env.dsn), unapplied_files(release, env)
-    version = env.running_version() if release.settings.acceptance.version else None
+    version = env.probe()[0] if release.settings.acceptance.version else None
     runs = version or env.hosts.tag() or "nothing"
     yield f"Production, {env.origin}: {runs} → {release.title}"
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
@@ -125,7 +125,7 @@ def _candidate(release: Release, env: Environment) -> Iterator[str]:
             stack.callback(mask_file, log)  # when it has been stopped
             stack.callback(candidate.stop)
         timeout = max(release.settings.acceptance.wait, 1)
-        if not wait_until(lambda: env.running_version(origin) in (release.version, "any"), timeout):
+        if not wait_until(lambda: env.probe(origin)[0] in (release.version, "any"), timeout):
             what = f"The new code does not answer as {release.version} beside the old."
             raise Refused(what, shlex.join(["cat", str(logs["web"])]))
         yield origin

@@ -56,7 +56,7 @@ def _left_in(release: Release, name: str) -> Iterator[str]:
     try:
         env = release.environment(name)
         stamp = env.last_stamp()
-        runs = env.running_version() or "nothing"
+        runs = env.probe()[0] or "nothing"
         runs = env.hosts.tag() or "something" if runs == "any" else runs
         yield f"{name} runs {runs}{f', stamped for {stamp[0]}' if stamp else ''}"
     except (NotYet, Refused):

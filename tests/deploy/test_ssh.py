@@ -46,7 +46,7 @@ def test_three_hosts_get_a_release_which_is_first_seen_through_a_tunnel(network:
     assert network.versions() == ["0.1.1"] * 3 and sorted(hosts.facts("v0.1.2")) == sorted(facts("0.1.2"))
     with hosts.idle("v0.1.2") as origin:
         assert version_at(origin) == "0.1.2" and not origin.endswith(str(network.hosts["h1"].server.green))
-    assert not hosts.is_live("v0.1.2", "0.1.2") and hosts.path_of("v0.1.2") is None
+    assert not hosts.is_live("v0.1.2", "0.1.2") and not hosts.is_here
     hosts.switch("v0.1.2")
     assert network.versions() == ["0.1.2"] * 3 and hosts.is_live("v0.1.2", "0.1.2")
     assert {seen.colour for seen in hosts.status().values()} == {"green"} and hosts.tag() == "v0.1.2"

@@ -24,7 +24,7 @@ from typing import Any
 from release_tasks.deploy.releases import Releases
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, readable_by_all
-from release_tasks.machine import failing_in, is_busy, is_taken, locked, now, probe, run, wait_until
+from release_tasks.machine import failing_in, is_busy, is_taken, locked, now, point_link, probe, run, wait_until
 
 LOOKS = ("look", "warning")  # the verbs that change nothing
 LOCK = 600.0  # seconds for another release on this host; whoever sent us waits longer
@@ -114,7 +114,7 @@ class Host(Releases):
             if is_taken(self.colours[colour]):
                 what = f"Port {self.colours[colour]} ({colour}) is taken by something that `stop` does not stop."
                 raise Refused(what, f"ss --listening --tcp --processes 'sport = :{self.colours[colour]}'")
-            self.link(colour, tag)
+            point_link(self.folder / colour, self.code_of(tag))
             for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
                 self.call(self.restart, colour, service)
             try:
@@ -170,7 +170,7 @@ class Host(Releases):
     def make_live(self, tag: str) -> None:
         """Make `tag` live, by nginx or by a restart. Raises `Refused` where it does not answer then."""
         if not self.colours:
-            self.link("current", tag)
+            point_link(self.folder / "current", self.code_of(tag))
             for service in self.services:
                 self.call(self.restart, "current", service)
             return self.expect(tag, self.wait)

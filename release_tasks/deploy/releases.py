@@ -19,7 +19,7 @@ from typing import Any
 
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write
-from release_tasks.machine import now, parsed, point_link, read_link, run, unpack
+from release_tasks.machine import now, parsed, read_link, run, unpack
 
 COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
 
@@ -95,9 +95,6 @@ class Releases:
         """Return the tag that the link `name` leads to, the path where that is no release of ours, "" for none."""
         path = read_link(self.folder / name)
         return "" if path is None else path.name if path.parent.name == "releases" else str(path)
-
-    def link(self, name: str, tag: str) -> None:
-        point_link(self.folder / name, self.code_of(tag))
 
     def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **how: dict[str, str]) -> None:
         """Run a command with the `variables` of `how` besides our own. Raises `Refused`."""

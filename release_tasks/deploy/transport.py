@@ -142,10 +142,8 @@ class Ansible(Ssh):
 def order_of(host: Host, verb: str, arguments: dict[str, Any]) -> bytes:
     """Return what `host.main` gets, with the program: some of our modules as one. No variable of ours is sent."""
     names = ("../errors", "../files", "../machine", "releases", "host")
-    parts = [(Path(__file__).parent / f"{name}.py").read_text("utf-8") for name in names]
-    lines = [line for part in parts for line in part.splitlines()]
-    own = [line for line in lines if not line.startswith(("from release_tasks", "from __future__"))]
-    program = "\n".join(["from __future__ import annotations", *own])
+    source = "\n".join((Path(__file__).parent / f"{name}.py").read_text("utf-8") for name in names)
+    program = "from __future__ import annotations\n" + re.sub(r"(?m)^from (release_tasks|__future__).*", "", source)
     about = {**asdict(host), "folder": host.folder.as_posix()}
     order = {"program": program, "host": about, "verb": verb, "arguments": arguments}
     return json.dumps(order).encode() + b"\n"

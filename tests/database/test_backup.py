@@ -33,7 +33,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.evidence import pack
 from release_tasks.files import file_sha256
-from release_tasks.machine import wait_until
+from release_tasks.machine import point_link, wait_until
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.sections import production
 from release_tasks.settings import Settings
@@ -511,7 +511,7 @@ def test_the_smokes_so_marked_run_on_it_and_nothing_of_them_reaches_the_source(s
     environment.hosts = Hosts("production", host)
     host.code_of("v0.1.0").mkdir(parents=True)
     host.code_of("v0.1.0.json").write_text(json.dumps({"commit": commit}))
-    host.link("current", "v0.1.0")
+    point_link(host.folder / "current", host.code_of("v0.1.0"))
     taken = backup.take(environment, "")
     on_copy = partial(pass_smokes_on_copy, environment, "0.1.1")
     assert "; smokes: writes: it " in restore.verify(taken, environment, on_copy)

@@ -180,6 +180,11 @@ def test_an_idle_colour_that_cannot_be_reached_is_stopped(server: Server, monkey
     with pytest.raises(Refused, match="ssh does not forward"), hosts.idle("v0.1.2"):
         raise AssertionError
     assert list(server.pids()) == ["blue-web"]
+    server.fault("0.1.2", "mute")
+    hosts.host.wait = 1
+    with pytest.raises(Refused, match=r"v0\.1\.2 does not answer within 1 s"), hosts.idle("v0.1.2"):
+        raise AssertionError
+    assert list(server.pids()) == ["blue-web"]
 
 
 def test_without_a_route_for_the_version_what_the_idle_colour_still_runs_is_not_taken_for_the_next(

@@ -22,7 +22,7 @@ from tests.deploy.servers import Network, Server, put
 from tests.test_process import alive
 
 # What changes something on a host; before, inside and after each call of these the process is killed.
-CHANGES = ["run", "link", "write_traffic", "note", "start", "make_live", "stop", "place", "switch"]
+CHANGES = ["run", "write_traffic", "note", "start", "make_live", "stop", "place", "switch"]
 
 
 def killed_at(number: int) -> None:
@@ -45,7 +45,7 @@ def killed_at(number: int) -> None:
 
     for name in CHANGES:
         setattr(Host, name, around(getattr(Host, name), before=True))
-    writes = (host, "atomic_write"), (releases, "atomic_write")
+    writes = (host, "atomic_write"), (releases, "atomic_write"), (host, "point_link")
     for module, name in (*writes, (machine.subprocess, "Popen"), (releases.shutil, "rmtree")):
         setattr(module, name, around(getattr(module, name), before=False))
 

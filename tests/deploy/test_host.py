@@ -473,7 +473,8 @@ def test_a_command_without_an_end_is_ended_with_what_it_has_started(server: Serv
     host: Host = server.plain()
     with pytest.raises(Refused, match=r"no end within 0\.5 s:\nbegun"):
         host.run(["sh", "-c", "echo begun; sleep 100 & echo $! > child; wait"], timeout=0.5)
-    assert not lives(int((server.folder / "child").read_text()))
+    child = int((server.folder / "child").read_text())
+    assert wait_until(lambda: not lives(child), 10)
     with pytest.raises(Refused, match=r"no-such-program cannot be started"):
         host.run(["no-such-program"])
 

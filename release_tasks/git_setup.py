@@ -1,7 +1,6 @@
-"""The setup of git around us: a hook that calls us, an owner it does not trust, hooks of its own."""
+"""The setup of git around us: a hook that calls us, an ssh of its own, hooks of its own."""
 
 import os
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from release_tasks.process import CommandFailed, Finished
 MAY_ASK = ("commit", "commit-tree", "merge", "tag")  # for the passphrase of a signing key
 HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds that one with hooks may take: they may run all tests
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
-TRUST = re.compile(r"git config --global --add safe\.directory .*")
 
 
 def stay_here() -> None:
@@ -27,30 +25,20 @@ def stay_here() -> None:
 
 def check_root(root: Path, found: Finished, head: str | None) -> None:
     """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
-    trusted(found)
-    if os.path.expandvars(root) != str(root):
-        raise Refused(f"{root} has a $ in it that GitPython reads as a variable.", "Move it to a path without a $.")
-    if (root / ".git").exists():
-        if found.code:
-            raise Refused(f"Git cannot use {root.name}/: {found.tail(1)}", "git status")
-        if not head:
-            raise Refused("The repository has no commit yet.", "git add -A && git commit")
-        return
-    if not (top := found.stdout.strip()):
+    if "not a git repository (" in found.stderr and not (root / ".git").exists():
         raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
-    what = f"{root.name}/ is a folder of the git repository {top}; expected tasks.py at its root."
-    raise Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
+    if found.code:
+        raise Refused(f"Git cannot use {root.name}/: {found.tail()}", "git status")
+    if not (root / ".git").exists():
+        what = f"{root.name}/ is a folder of the git repository {found.stdout.strip()}; expected tasks.py at its root."
+        raise Refused(what, "Move tasks.py, noxfile.py, invoke.yaml and release_tasks/ there, and set release.folder.")
+    if not head:
+        raise Refused("The repository has no commit yet.", "git add -A && git commit")
 
 
 def under_way(git_dir: str | os.PathLike[str]) -> str | None:
     """Return an operation that git has left unfinished there: a merge, a rebase, a lock; None when nothing."""
     return next((mark for mark in MARKS if (Path(git_dir) / mark).exists()), None)
-
-
-def trusted(finished: Finished) -> None:
-    """Raise `Refused` with git's own words and command where it does not trust a folder of another owner."""
-    if fix := TRUST.search(finished.stderr):
-        raise Refused(finished.stderr.strip().partition("\n")[0], fix[0])
 
 
 def variables() -> dict[str, str]:
@@ -85,11 +73,10 @@ def hooks(root: Path, command: str) -> str:
 
 
 def explain(failed: CommandFailed, hooks: str, changes: bool) -> None:
-    """Add to `failed` which `hooks` ran with the command; raises `Refused` instead where git trusts a folder not.
+    """Add to `failed` which `hooks` ran with the command.
 
     One that `changes` something is not shown to be typed: it may have had an index of its own.
     """
-    trusted(failed.finished)
     (problem,) = failed.problems
     what = f"{problem.what}\nWith it ran {hooks}." if hooks else problem.what
     failed.problems = (Problem(what, "git status   # then run the same command again" if changes else problem.hint),)

@@ -213,13 +213,6 @@ def test_a_push_takes_no_other_tag_along_though_git_is_set_up_so(work: Work, git
     assert "refs/tags/v0.0.9-private" not in git.remote_refs
 
 
-def test_a_dollar_in_the_path_of_the_repository_is_refused(tmp_path: Path) -> None:
-    """Another path, with the variable's value in it, was said not to be there."""
-    (folder := tmp_path / "$HOME").mkdir()
-    with pytest.raises(Refused, match=r"\$HOME/work has a \$ in it that GitPython reads as a variable"):
-        Work.make(folder, {"VERSION": "0.1.1\n"}).layer()
-
-
 def test_a_push_is_taken_whole_or_not_at_all(work: Work, git: Git) -> None:
     ahead = work.commit({}, "Ahead")
     git.push("main:refs/heads/main")
@@ -396,7 +389,7 @@ def test_a_checkout_of_another_owner_is_refused_in_git_s_own_words(work: Work, m
     for root in (work.root, work.root / "below"):
         with pytest.raises(Refused, match="detected dubious ownership in repository at") as refused:
             Git.open(root, "origin")
-        assert refused.value.problems[0].hint == f"git config --global --add safe.directory {work.root}"
+        assert f"git config --global --add safe.directory {work.root}" in str(refused.value)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a folder away")
@@ -405,7 +398,7 @@ def test_a_remote_folder_of_another_owner_is_refused_with_the_command_that_trust
     os.chown(work.remote, 4711, 4711)
     with pytest.raises(Refused, match="detected dubious ownership") as refused:
         _ = work.layer().remote_refs
-    assert refused.value.problems[0].hint == f"git config --global --add safe.directory {work.remote}"
+    assert f"git config --global --add safe.directory {work.remote}" in str(refused.value)
 
 
 @pytest.mark.parametrize("chosen_by", ["core.sshCommand", "GIT_SSH_COMMAND", "GIT_SSH", "PATH"])

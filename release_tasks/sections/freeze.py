@@ -45,7 +45,7 @@ def announce_the_freeze(release: Release, until: str | None = None) -> str:
 def cut_the_release_branch(release: Release) -> Step:
     """Cut the release branch, or return to it."""
     git, branch = release.git, release.branch
-    lacks = _lacks(release)
+    lacks = "" if release.published else _lacks(release)
     if git.branch == branch or release.is_over:
         return f"{branch}{lacks}"
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
@@ -56,25 +56,12 @@ def cut_the_release_branch(release: Release) -> Step:
 
 
 def _lacks(release: Release) -> str:
-    """Return what the branch lacks of its base before the tag. Raises `Refused` where it is left from a withdrawal."""
-    git, branch, base = release.git, release.branch, release.base
-    if release.published:
-        return ""
-    there, way = git.remote_commit(release.base_ref) or release.base_ref, f"git merge --no-edit {base}"
-    if not git.contains(release.base_ref, there):
-        way = f"git pull --no-rebase --ff --no-edit {git.remote} {base}"
-    seen = [git.look("cherry", "-v", release.tip, each).stdout for each in (release.base_ref, there)]
-    commits = dict.fromkeys("".join(seen).splitlines())
-    found = [commit.split(" ", 2)[2] for commit in commits if commit.startswith("+")]  # "-" was cherry-picked
-    if not found:
-        return ""
-    lacks = f"lacks {counted(len(found), 'commit')} of {base}: {listed(found)}"
-    if release.lock.state().summary.startswith(f"{release.tag} is withdrawn "):
-        anew = f"git switch {base} && git branch --delete --force {branch}"
-        anew += f" && git push {git.remote} --delete {branch}" if release.branch_ref in git.remote_refs else ""
-        hint = f"git switch {branch} && {way}\n{anew}   # or this, to begin anew from {base}"
-        raise Refused(f"{release.tag} was withdrawn, and its branch {branch} {lacks}.", hint)
-    return f", which {lacks}; {way} takes that in"
+    """Return which commits of its base, here or on the remote, the branch lacks; "" for none."""
+    git, here = release.git, release.base_ref
+    there = git.remote_commit(here) or here
+    which = ["--no-merges", "--cherry-pick", "--right-only", "--ignore-missing", f"{release.tip}...{there}", here]
+    titles = git.look("log", "--format=%s", *which).stdout.splitlines()
+    return f", without {counted(len(titles), 'commit')} of {release.base}: {listed(titles)}" if titles else ""
 
 
 @until_published

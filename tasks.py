@@ -115,7 +115,6 @@ def post_release(release, next=None):
         sections.post_release.merge_the_release_branch_back,
         sections.post_release.open_the_next_cycle,
         sections.post_release.push_the_main_branch,
-        sections.post_release.check_main_branch,
     )
 
 

@@ -80,10 +80,12 @@ def with_heading(changelog: str, version: str) -> str:
 
 
 def push_the_main_branch(release: Release) -> Step:
-    """Push: the cycle is open."""
+    """Push: the main branch has it, and the cycle is open."""
     left, lock = landing.lacking(release), release.lock
     if not left and lock.state().holder != lock.holder:
-        return "pushed"
+        waiting = landing.lacking(release, waits=True).items()
+        waits = "; ".join(f"{branch} waits for the pull request of {back}" for branch, back in waiting)
+        return Manual(waits) if waits else "pushed"
     is_open = release.git.contains(release.base_ref, release.tip) and release.has_next_version(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
     yield f"git push {release.settings.remote} {' '.join(left) or lock.ref}"
@@ -91,11 +93,3 @@ def push_the_main_branch(release: Release) -> Step:
         lock.push(what="is over", last=True)
     for branch, back in left.items():
         landing.push(release, branch, back, last=branch == list(left)[-1])
-
-
-def check_main_branch(release: Release) -> str:
-    """The main branch has it."""
-    if waiting := landing.lacking(release, waits=True):
-        return Manual("; ".join(f"{branch} waits for the pull request of {back}" for branch, back in waiting.items()))
-    require(release.is_over, "after the main branch is pushed")
-    return ""

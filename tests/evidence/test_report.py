@@ -183,7 +183,7 @@ def test_what_is_archived_later_confirms_nothing_and_does_not_prolong_the_releas
     records = [
         record("run", argv=["release"]),
         step("step", "8. Deploy to Production", confirm, "done", text="--yes"),
-        step("step", "10. Post-Release", "Push: the cycle is open", "changed"),
+        step("step", "10. Post-Release", "Push: the main branch has it, and the cycle is open", "changed"),
         record("run", argv=["archive"], at=later),
         step("step", "8. Deploy to Production", confirm, "done", text=LIVE, at=later),
         step("step", "9. Archive and Register Evidence Pack", "Copy", "changed", at=later),

@@ -23,7 +23,6 @@ STEPS = [
     post_release.merge_the_release_branch_back,
     post_release.open_the_next_cycle,
     post_release.push_the_main_branch,
-    post_release.check_main_branch,
 ]
 WORDS = {
     "update": "error: GH006: Protected branch update failed for refs/heads/main.",
@@ -61,13 +60,13 @@ def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alon
     work.git("config", "merge.ff", "only")  # R24
     protect(work, hook)
     release, before = archived(work), work.git("rev-parse", "main")
-    assert states(take, release) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    assert states(take, release) == [CHANGED, CHANGED, MANUAL]
     shown = capsys.readouterr().out
     assert "origin declines a push of main: " in shown and f"remote: {WORDS[hook]}" in shown
     assert work.git("rev-parse", "main") == before == work.git("rev-parse", "origin/main")
     there = release.git.remote_refs
     for change in (False, True):
-        assert states(take, release, change) == [DONE, DONE, DONE, MANUAL]
+        assert states(take, release, change) == [DONE, DONE, MANUAL]
     assert take(STEPS[-1], release).text == f"main waits for the pull request of {BACK}"
     assert release.git.remote_refs == there and not release.is_over
     assert work.git("show", f"origin/{BACK}:VERSION") == "0.1.2-dev"
@@ -77,7 +76,7 @@ def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alon
 def test_a_pull_request_that_was_merged_is_seen_without_a_fetch(work: Work, take: Take, how: str) -> None:
     """It was a traceback, in a status too, until somebody typed git fetch: the remote's commit was not here."""
     hook = protect(work)
-    assert states(take, archived(work)) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    assert states(take, archived(work)) == [CHANGED, CHANGED, MANUAL]
     hook.unlink()
     host = type(work)(work.root.parent / "host", work.remote)
     work.git("clone", "--quiet", str(work.remote), str(host.root))
@@ -86,7 +85,7 @@ def test_a_pull_request_that_was_merged_is_seen_without_a_fetch(work: Work, take
     host.git("push", "--quiet", "origin", "main")
     release, refs = work.release(), work.git("for-each-ref")
     release.only_checks = True
-    assert release.is_over and states(take, release, change=False) == [DONE] * 4
+    assert release.is_over and states(take, release, change=False) == [DONE] * 3
     assert work.git("for-each-ref") == refs, "a look moves no ref"
 
 
@@ -97,10 +96,10 @@ def test_a_stop_before_the_branch_of_the_pull_request_is_pushed_loses_no_commit_
     mine = work.commit({"mine.txt": "x"}, "feat: a day of work")
     work.git("switch", "--quiet", release.branch)
     protect(work).write_text("#!/bin/sh\nexit 1\n")
-    assert [take(step, release).state for step in STEPS[:3]] == [CHANGED, CHANGED, REFUSED]
+    assert [take(step, release).state for step in STEPS] == [CHANGED, CHANGED, REFUSED]
     assert release.git.contains("refs/heads/main", mine) and f"refs/heads/{BACK}" not in release.git.remote_refs
     protect(work)
-    assert states(take, release) == [DONE, DONE, CHANGED, MANUAL]
+    assert states(take, release) == [DONE, DONE, MANUAL]
     assert work.git("rev-parse", "main") == before
     assert release.git.contains(release.git.remote_refs[f"refs/heads/{BACK}"], mine)
 
@@ -127,7 +126,7 @@ def test_a_race_is_no_rule_and_is_raised(work: Work, take: Take) -> None:
     (problem,) = take(STEPS[2], release).problems
     assert "(fetch first)" in problem.what or "(non-fast-forward)" in problem.what
     assert f"refs/heads/{BACK}" not in release.git.remote_refs
-    assert states(take, release) == [CHANGED, DONE, CHANGED, DONE]
+    assert states(take, release) == [CHANGED, DONE, CHANGED]
     assert release.git.contains("refs/remotes/origin/main", theirs)
 
 
@@ -234,13 +233,13 @@ def test_what_came_to_main_by_the_pull_request_is_known(
     host.git("push", "--quiet", "origin", "main")
     release.git.refresh()
     if not is_there:
-        assert states(take, release) == [DONE, DONE, DONE, MANUAL]
+        assert states(take, release) == [DONE, DONE, MANUAL]
         return
     if deleted:
         host.git("push", "--quiet", "origin", f":{BACK}")
         release.git.refresh()
     protect(work)
-    assert states(take, release) == [DONE, DONE, DONE, DONE]
+    assert states(take, release) == [DONE, DONE, DONE]
     assert release.is_over
 
 
@@ -263,8 +262,8 @@ def hotfix(work: Work) -> Release:
 def test_main_gets_the_notes_alone_of_an_older_line_s_release(hotfix: Release, work: Work, take: Take) -> None:
     main = work.git("rev-parse", "main")
     assert (hotfix.base, take(STEPS[2], hotfix, change=False).state) == ("support/0.1", PENDING)
-    assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED, DONE]
-    assert hotfix.is_over and states(take, hotfix) == [DONE] * 4
+    assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED]
+    assert hotfix.is_over and states(take, hotfix) == [DONE] * 3
     for branch in ("main", "support/0.1"):
         work.git("switch", "--quiet", branch)
         assert take(preconditions.check_branch, hotfix).text == f"on {branch}"
@@ -276,7 +275,7 @@ def test_main_gets_the_notes_alone_of_an_older_line_s_release(hotfix: Release, w
 
 def test_each_branch_of_an_older_line_waits_for_its_own_pull_request(hotfix: Release, work: Work, take: Take) -> None:
     protect(work, branch=r".*").write_text("#!/bin/sh\ncase $1 in refs/heads/release/*) ;; *) exit 1 ;; esac\n")
-    assert states(take, hotfix) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    assert states(take, hotfix) == [CHANGED, CHANGED, MANUAL]
     text = "support/0.1 waits for the pull request of release/v0.1.2-back; "
     assert take(STEPS[-1], hotfix).text == f"{text}main waits for the pull request of release/v0.1.2-notes-back"
     (work.remote / "hooks" / "update").unlink()
@@ -285,28 +284,28 @@ def test_each_branch_of_an_older_line_waits_for_its_own_pull_request(hotfix: Rel
     assert take(STEPS[-1], hotfix).text == text.rstrip("; ") and not hotfix.is_over
     work.git("push", "--quiet", "origin", "origin/release/v0.1.2-back:refs/heads/support/0.1")
     hotfix.git.refresh()
-    assert states(take, hotfix)[1:] == [DONE] * 3 and hotfix.is_over
+    assert states(take, hotfix)[1:] == [DONE] * 2 and hotfix.is_over
 
 
 def test_a_finished_release_stays_over_when_its_support_branch_is_cut(work: Work, take: Take) -> None:
     release = archived(work)
-    assert states(take, release) == [CHANGED, CHANGED, CHANGED, DONE]
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED]
     work.git("push", "--quiet", "origin", f"{release.published}:refs/heads/support/0.1")
     release.git.refresh()
-    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 4
+    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 3
 
 
 def test_so_it_does_where_it_came_by_a_squashed_pull_request_that_nobody_has_fetched(work: Work, take: Take) -> None:
     """It was released once more, to the support branch."""
     hook = protect(work)
-    assert states(take, archived(work)) == [CHANGED, CHANGED, CHANGED, MANUAL]
+    assert states(take, archived(work)) == [CHANGED, CHANGED, MANUAL]
     hook.unlink()
     host = type(work)(work.root.parent / "host", work.remote)
     work.git("clone", "--quiet", str(work.remote), str(host.root))
     squashed(host)
     host.git("push", "--quiet", "origin", "main", f":{BACK}", "v0.1.1^{}:refs/heads/support/0.1")
     release = work.release()
-    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 4
+    assert release.base == "main" and release.is_over and states(take, release) == [DONE] * 3
 
 
 def test_notes_that_others_outrun_are_pushed_by_the_same_command(hotfix: Release, work: Work, take: Take) -> None:
@@ -317,4 +316,4 @@ def test_notes_that_others_outrun_are_pushed_by_the_same_command(hotfix: Release
     hook = add_hook(work.root, "pre-push", f"grep --quiet refs/heads/main && {push.replace('main~0', theirs)}; exit 0")
     assert states(take, hotfix)[2] == REFUSED
     hook.unlink()
-    assert states(take, hotfix) == [DONE, DONE, CHANGED, DONE] and hotfix.git.contains("origin/main", theirs)
+    assert states(take, hotfix) == [DONE, DONE, CHANGED] and hotfix.git.contains("origin/main", theirs)

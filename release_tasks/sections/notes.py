@@ -11,7 +11,7 @@ from release_tasks.checks import document
 from release_tasks.commits import commit_step, harmless, history, lines_of
 from release_tasks.database import scratch
 from release_tasks.database.pack import DdlFile, changes, recorded
-from release_tasks.errors import Problem, Refused, counted, refuse, require
+from release_tasks.errors import Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
 from release_tasks.sections import landing
@@ -29,7 +29,10 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     """Write the release notes."""
     committed = release.git.text_at(release.tip, release.notes_path)
     if committed is not None:
-        refuse(notes_problems(committed, release))
+        section = _section(committed, "Highlights")
+        if not (section and _written(section[4])):
+            what = f"The Highlights of {release.notes_path} are empty; expected what this release brings."
+            raise Refused(what, f"Write them into {release.notes_path} and commit it on {release.branch}.")
         unused = ", as committed: --highlights changes nothing any more" if highlights else ""
         return f"{release.notes_path}{unused}"
     template_of(release)
@@ -55,18 +58,6 @@ def push_the_notes(release: Release) -> Step:
         recorded = git.object_named(f"{tip}:{docs.folder}")
         submodule.push(f"{recorded}:refs/heads/{docs.submodule_branch}")
     release.lock.push(f"{tip}:{release.branch_ref}", what="has its notes")
-
-
-def notes_problems(text: str, release: Release) -> list[Problem]:
-    """Return what is wrong with committed notes: another version's, or Highlights nobody wrote."""
-    path, problems = release.notes_path, []
-    title = next((line for line in text.splitlines() if line.startswith("# ")), "")
-    if not re.search(rf"(?<![\w.]){re.escape(release.tag)}(?![-.\w])", title):
-        problems.append(Problem(f"{path} has the title {title!r}; expected one with {release.tag}.", f"Fix {path}."))
-    if not _written(_section_of(text, "Highlights")):
-        what = f"The Highlights of {path} are empty; expected what this release brings."
-        problems.append(Problem(what, f"Write them into {path} and commit it on {release.branch}."))
-    return problems
 
 
 def find_highlights(release: Release, given: str | None) -> str:
@@ -106,10 +97,6 @@ def _section(text: str, *titles: str) -> re.Match[str] | None:
     section = r"[^\r\n]*(\r?\n)(.*?)(?=^## |\Z)"
     found = (re.search(rf"^(## +)({title}){section}", text, re.MULTILINE | re.DOTALL) for title in titles)
     return next(filter(None, found), None)
-
-
-def _section_of(text: str, *titles: str) -> str:
-    return found[4] if (found := _section(text, *titles)) else ""
 
 
 def dated_changelog(release: Release, commit: str) -> bytes | None:

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 from release_tasks import lines
 from release_tasks.commits import releaser
-from release_tasks.errors import NotYet, Problem, Refused, refuse
+from release_tasks.errors import NotYet, Refused
 from release_tasks.release import Release, Step
-from release_tasks.release_lock import FREE
 from release_tasks.sections import landing
 
 
@@ -19,9 +18,11 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if release.is_over:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
-        refuse(_never_begun(release))
-        if release.lock.state().holder == FREE:
-            return f"{release.tag} was never published, and nobody holds its lock"
+        lock = release.lock.state()
+        if lock.summary.startswith(f"{release.tag} is withdrawn "):
+            return lock.summary
+        if not lock.holder.startswith(f"{release.version} "):  # it may be mistyped
+            raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
         branch = ", and its branch stays" if release.is_under_way else ""
         yield f"give up the lock; {release.tag} was never published{branch}"
         release.lock.push(what="is withdrawn", last=True)
@@ -39,16 +40,6 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     says = f"Withdrawn on {datetime.now(UTC):%Y-%m-%d} by {who}: {reason}. {'; '.join(left)}."
     commit = landing.notes_on_main(release, f"{title}\n\n> {says}\n{rest}", f"release: withdraw {release.tag}")
     landing.push(release, main, back, last=True, commit=commit, what="is withdrawn")
-
-
-def _never_begun(release: Release) -> Iterator[Problem]:
-    """Yield a problem where nothing of the release is there, so that a mistyped version does not look withdrawn."""
-    git, lock = release.git, release.lock.state()
-    has_branch = release.is_under_way or (release.settings.branch and release.branch_ref in git.remote_refs)
-    if not (has_branch or git.object_named(release.tag_ref) or lock.summary.startswith(f"{release.tag} ")):
-        under_way = "No release is under way" if lock.holder == FREE else f"Under way is {lock.summary}"
-        what = f"Nothing of {release.tag} is there: no tag, no branch, no lock. {under_way}."
-        yield Problem(what, "inv deploy.running   # what is where; then name the version that is meant")
 
 
 def _left_in(release: Release, name: str) -> Iterator[str]:

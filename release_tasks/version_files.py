@@ -63,12 +63,8 @@ def _entries(file: VersionFile, text: str) -> list[tuple[int, int]]:
 
 def version_problems(path: str, found: str, target: str) -> list[Problem]:
     """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
-    if not found:
-        what = f"{path} is not committed, or it is empty; expected a version."
-    elif not versions.is_version(found):
-        what = f"{path} says {found!r}; expected MAJOR.MINOR.PATCH with an optional pre-release."
-    elif versions.is_past(found, target):
-        what = f"{path} says {found}, which is past {target}."
-    else:
+    if versions.is_version(found) and not versions.is_past(found, target):
         return []
-    return [Problem(what, f"Write {target} or the version in work into {path}, and commit.")]
+    says = f"says {found!r}" if found else "is not committed, or it is empty"
+    hint = f"Write {target} or the version in work into {path}, and commit."
+    return [Problem(f"{path} {says}; expected a version that is not past {target}.", hint)]

@@ -171,7 +171,7 @@ REFUSED: dict[Callable[[World], None], str] = {
     _with_an_unmerged_feature: "feature/v0.1.1/better",
     _with_a_version_file_out_of_line: "package.json says version '0.0.7'",
     _with_a_version_file_missing: "package.json",
-    _with_a_version_past_the_target: "which is past 0.1.1",
+    _with_a_version_past_the_target: "expected a version that is not past 0.1.1",
     _with_a_version_that_is_none: "VERSION says 'soon'",
     _with_a_later_release: "0.1.1 comes before 0.2.0, which this branch has",
     _without_ddl: "No *.sql file is committed in ddl",

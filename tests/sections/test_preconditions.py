@@ -60,9 +60,9 @@ def test_whatever_a_version_file_says_is_judged(found: str) -> None:
         ("0.1.1", None),
         ("0.1.1-dev", None),
         ("0.1.0", None),
-        ("", "VERSION is not committed, or it is empty; expected a version."),
-        ("v0.1.1", "VERSION says 'v0.1.1'; expected MAJOR.MINOR.PATCH"),
-        ("0.1.2-dev", "VERSION says 0.1.2-dev, which is past 0.1.1"),
+        ("", "VERSION is not committed, or it is empty; expected a version that is not past 0.1.1."),
+        ("v0.1.1", "VERSION says 'v0.1.1'; expected a version that is not past 0.1.1"),
+        ("0.1.2-dev", "VERSION says '0.1.2-dev'; expected a version that is not past 0.1.1"),
     ],
 )
 def test_a_version_file_is_well_formed_and_not_past_the_target(found: str, words: str | None) -> None:
@@ -500,7 +500,10 @@ def test_our_own_tag_is_no_hindrance(work: Work, take: Callable[..., Outcome]) -
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"VERSION": "0.2.0\n"}, ["VERSION says 0.2.0, which is past", "package.json says version '0.1.1-dev'"]),
+        (
+            {"VERSION": "0.2.0\n"},
+            ["VERSION says '0.2.0'; expected a version that is not past", "package.json says version '0.1.1-dev'"],
+        ),
         ({"SOURCE_TAG": "none\n"}, ["SOURCE_TAG says 'none'"]),
         ({"package.json": '{"version": "0.1.0"}'}, ["package.json says version '0.1.0'; expected '0.1.1-dev'"]),
         ({"package.json": "no json"}, ["package.json is no JSON: Expecting value"]),  # R21

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ class ReleaseExecutor(Executor):
             release.only_checks = is_status or self.config.run.dry
             steps = _planned(sections, release, options)
             release.plan = steps
-            needed = ["dev"] if any(map(_is_numbered, sections)) else []
+            is_process = any(map(_is_numbered, sections))
+            needed = ["dev"] if is_process else []
             needed += [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
                 refuse(it for name in dict.fromkeys(needed) for it in release.settings.environments.problems(name))
@@ -159,6 +160,10 @@ class ReleaseExecutor(Executor):
                 screen.as_json(outcomes)
             elif refused:
                 screen.refusals(refused)
+                with suppress(Refused):  # by a remote that does not answer
+                    if is_process and not release.only_checks and release.published and not release.is_ended:
+                        withdraw = f'inv withdraw --version {release.version} --reason "…"'
+                        screen.say(f"\nIf {release.version} cannot be finished: {withdraw}")
             else:
                 screen.finished(outcomes, _summary(sections[-1], release, plan.first_open(steps, outcomes)))
             if refused:
@@ -168,13 +173,12 @@ class ReleaseExecutor(Executor):
 
 def next_step(last: Section, config: Any, version: str | None) -> str:
     """Return the first open step of the release of `version`, or in work, up to `last`; "" where none is under way."""
-    from release_tasks import lines, plan
+    from release_tasks import plan
     from release_tasks.release import Release
 
     with closing(Release.open(config, version, in_work=True)) as release:
         release.only_checks = True
-        is_ended = release.is_over or lines.withdrawn(release.git, release.settings, release.version)
-        if is_ended or not (version or release.is_under_way):
+        if release.is_ended or not (version or release.is_under_way):
             return ""
         steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
         ahead = plan.first_open(steps, plan.Plan(release, steps).check())

@@ -137,6 +137,11 @@ class Release:
         """Whether the remote has all of it: merged back, on the next version, its notes on the main branch."""
         return self.is_in(self.settings.main) and self.is_in(self.base)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is over, or was withdrawn."""
+        return self.is_over or bool(lines.withdrawn(self.git, self.settings, self.version))
+
     def is_in(self, branch: str) -> bool:
         """Tell whether the remote's `branch` has its part: main the notes, the base all and the next VERSION."""
         there = self.git.remote_commit(f"refs/heads/{branch}")

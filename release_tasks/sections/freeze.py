@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from release_tasks import lines
 from release_tasks.commits import commit_step, releaser
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
@@ -21,7 +20,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
     lock = release.lock
     with suppress(Refused):  # its tag may not be here, which another step says
         waits = landing.lacking(release, waits=True) and not landing.lacking(release)
-        if release.is_over or waits or lines.withdrawn(release.git, release.settings, release.version):
+        if waits or release.is_ended:
             return "released with the last push"
     found = lock.check(take_over)
     if found.holder == lock.holder:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks import lines, suites
-from release_tasks.errors import Problem, Refused, refuse
+from release_tasks import lines
+from release_tasks.errors import Refused
 from release_tasks.outcome import CHANGED, MANUAL, REFUSED, Outcome
 from release_tasks.sections import freeze, landing, preconditions, withdrawal
 
@@ -149,15 +149,6 @@ def test_nobody_is_told_to_merge_it(work: Work) -> None:
     assert work.release("0.1.2").line.problems("0.1.2") == []
     work.git("push", "--quiet", "--force", "origin", "main", "main:release/v0.1.1-withdrawn-back")
     assert work.release("0.1.2").line.problems("0.1.2") == [], "its notes wait for a pull request"
-
-
-def test_it_is_proposed_only_where_a_hint_stands(work: Work) -> None:
-    """A hint that several problems have stands at the last of them; at the others it was the withdrawal alone."""
-    work.release_before("v0.1.1")
-    with pytest.raises(Refused) as refused, suites.withdrawable(work.release()):
-        refuse([Problem("One."), Problem("Two.", "inv smokes --env staging")])
-    hints = [each.hint.splitlines() for each in refused.value.problems]
-    assert [len(each) for each in hints] == [0, 2]
 
 
 def test_where_the_docs_are_a_submodule_it_is_recorded_there_and_main_takes_that_in(

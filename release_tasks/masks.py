@@ -22,14 +22,14 @@ SECRET_NAME = re.compile(
 )
 # A user of PostgreSQL or of a host alone is no secret, and hints with one can be typed; elsewhere it may be a token.
 USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*:|(?<!postgresql://)(?<!postgres://)(?<!ssh://))[^\s/?#]+(?=@)")
-QUOTED = r"'(?:[^'\\]|\\.)*'"
+QUOTED = r"'(?:[^'\\]|\\.|'')*'"  # libpq's words, and SQL's, with '' for '
 NAME = r"(?:password|passwd|passphrase|token|secret|api[_-]?key)"
 # In prose one is quoted, has a digit or ends the line: "password authentication failed" says nothing.
 NAMED = [
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED})?\S*",
-        rf"(password[ \t]+)(?:{QUOTED}[^\s,;)]*|(?=\S*\d)\S+)",
+        rf"(password[ \t]+)(?:E?{QUOTED}[^\s,;)]*|(?=\S*\d)\S+)",
         rf"""((?P<quote>(?<!\\)\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))"""  # JSON
         r"(?:(?!(?P=quote))(?:\\.|[^\\\n]))+",
         r"""(authorization\\*["']?\s*:\s*\\*["']?(?:basic|bearer|token)[ \t]+)[^\s'"]+""",

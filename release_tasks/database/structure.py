@@ -12,6 +12,7 @@ from typing import Any
 
 from release_tasks.database import programs
 from release_tasks.errors import Refused
+from release_tasks.masks import short
 
 Structure = dict[str, list[str]]  # "table s.t" → its lines
 
@@ -32,7 +33,6 @@ OPTION = re.compile(r"[^,'\s](?:[^,']|'[^']*')*")
 OPTIONS = re.compile(r"\bWITH \(([^()]*)\)")
 IDENTIFIER = r'(?:"(?:[^"]|"")*"|[^\s;"]+)'
 ROLE = re.compile(rf"(?:(?:CREATE|ALTER) ROLE ({IDENTIFIER})|GRANT ({IDENTIFIER}) TO ({IDENTIFIER})).*")
-SECRET = re.compile(r"(password\s*=?\s*)'(?:[^']|'')*'", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -120,5 +120,5 @@ def _detail(was: list[str], now: list[str]) -> str:
     """Return the lines that differ, shortened; secrets are left out."""
     less, more = Counter(was) - Counter(now), Counter(now) - Counter(was)
     lines = [*(f"- {line}" for line in less), *(f"+ {line}" for line in more)] or ["+ the order of its lines"]
-    short = [SECRET.sub(r"\1***", line if len(line) <= 120 else f"{line[:119]}…") for line in lines]
-    return "; ".join(short[:6]) + (f"; and {len(short) - 6} more" if len(short) > 6 else "")
+    rest = f"; and {len(lines) - 6} more" if len(lines) > 6 else ""
+    return "; ".join(short(line, 120) for line in lines[:6]) + rest

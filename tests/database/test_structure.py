@@ -412,6 +412,20 @@ def test_no_password_is_in_a_difference(dsn: str) -> None:
     assert "***" in str(each) and "secret" not in str(each)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"password '{'secret' * 30}'",  # it was cut first, and had no closing quote then
+        "CREATE SUBSCRIPTION sub CONNECTION 'host=x password=secret dbname=x' PUBLICATION p",
+        "password 'a ''b secret'",
+        r"password E'a\\secret'",
+    ],
+)
+def test_no_part_of_a_password_is_in_a_difference(line: str) -> None:
+    (each,) = structure.differences({"a": [line, "b"]}, {"a": ["b"]})
+    assert "***" in each.detail and "secret" not in each.detail
+
+
 def test_a_dump_of_another_format_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(structure, "ENTRY", structure.re.compile("^--- Object: (.*) (.*) (.*) (.*)$"))
     with pytest.raises(Refused, match="no object could be read"):

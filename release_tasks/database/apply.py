@@ -5,7 +5,6 @@ The ledger there makes "is this pack applied?" a look. A runner's success counts
 
 import re
 import shlex
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
-ATTEMPTS = 6  # of a pack that meets a lock or a deadlock, each after `lock_timeout`: half a minute in all
+ATTEMPTS = 6  # of a pack that meets a lock, of which each waits for `lock_timeout`, or a deadlock
 # What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
 GRANTED_TO_MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
@@ -68,11 +67,10 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
         refuse(server_problems(connection, where))
         if ddl.command:
             return _by_command(connection, environment, pack, code, version)
-    for attempt in range(ATTEMPTS):  # a pack can be applied twice
+    for _ in range(ATTEMPTS):  # a pack can be applied twice
         ran = psql.run(environment.dsn, pack, ddl, version, where)
-        if not ran.can_be_retried or attempt == ATTEMPTS - 1:
+        if not ran.can_be_retried:
             break
-        time.sleep(0.2 * 2**attempt)
     refuse(ran.problems)
     return ran.warnings
 

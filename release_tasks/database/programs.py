@@ -54,10 +54,8 @@ def find_bin(major: int | None = None) -> Path:
 def client(tool: str, server_major: int) -> Path:
     """Return the path of the client `tool` of the server's version, else of the next newer one; never an older one."""
     paths = [Path(path) for folder in _folders(tool) if (path := shutil.which(tool, path=str(folder)))]
-    if exact := next((path for path in paths if major_of(path) == server_major), None):  # often the first: each is run
-        return exact
-    if newer := [path for path in paths if major_of(path) > server_major]:
-        return min(newer, key=major_of)
+    if able := [path for path in paths if major_of(path) >= server_major]:
+        return min(able, key=major_of)
     there = ", ".join(f"{major_of(path)} ({path})" for path in paths) or "none"
     raise Refused(f"{tool} {server_major} or newer is needed, found: {there}.", INSTALL)
 

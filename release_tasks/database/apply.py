@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from psycopg import Connection, errors
+from psycopg import Connection
 
 from release_tasks import process
 from release_tasks.database import psql, scratch, structure
@@ -30,11 +30,7 @@ def applied(environment: Environment) -> list[tuple[str, str, str]]:
     with environment.connect() as connection:
         if connection.execute("select to_regclass(%s)", [ledger]).fetchone() == (None,):
             return []
-        try:
-            return connection.execute(f"select file, sha256, version from {ledger} order by applied_at").fetchall()
-        except errors.UndefinedColumn:
-            what = f"{ledger} is another table, no ledger: it lacks file, sha256, version or applied_at."
-            raise Refused(what, "Set release.ddl.ledger in invoke.yaml to another name.") from None
+        return connection.execute(f"select file, sha256, version from {ledger} order by applied_at").fetchall()
 
 
 def unapplied(environment: Environment, pack: Iterable[DdlFile]) -> list[DdlFile]:

@@ -114,8 +114,7 @@ def drift(environment: Environment, pack: Sequence[DdlFile]) -> list[Difference]
     made = scratch.made_by(pack, environment.root, environment.settings, major)
     for name in made:  # who owns a table needs no grants, and has none in a dump
         if name.startswith("acl "):
-            own = tuple(f" TO {each}" for each in structure.spellings(role))
-            made[name] = [line for line in made[name] if not line.endswith(own)]
+            made[name] = [line for line in made[name] if not line.endswith(f" TO {role}")]
     found = structure.read(environment.dsn, environment.name, role=role, without=ledger)
     for name in found.keys() - made.keys():
         is_ours = f"role {name.rpartition(' ')[2]}" in made and GRANTED_TO_MAKER not in found[name][0]

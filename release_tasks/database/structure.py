@@ -67,6 +67,8 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
         if kind == "acl":  # its name is "TABLE t"
             of, _, name = name.partition(" ")
             kind = f"acl {of.lower()}"
+        if kind.startswith(("acl", "default-acl")):
+            body = body.replace('"', "")  # that of the role that applies the pack is known without
         lines = found.setdefault(f"{kind} {name if schema == '-' else f'{schema}.{name}'}", [])
         lines += _lines(body, role)
         if kind.partition(" ")[0] in UNORDERED:
@@ -87,15 +89,8 @@ def _lines(body: str, role: str) -> Iterator[str]:
         if not NOISE.fullmatch(line):
             line = RESTORED.sub(lambda found: found[1] or found[2], line)
             line = OPTIONS.sub(lambda found: f"WITH ({', '.join(sorted(OPTION.findall(found[1])))})", line)
-            for name in spellings(role):
-                line = line.replace(f"ALTER DEFAULT PRIVILEGES FOR ROLE {name} ", "ALTER DEFAULT PRIVILEGES ")
+            line = line.replace(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} ", "ALTER DEFAULT PRIVILEGES ")
             yield line.rstrip(",;")
-
-
-def spellings(name: str) -> tuple[str, str]:
-    """Return both forms in which a dump may have the `name`: as it is, and quoted."""
-    quoted = name.replace('"', '""')
-    return name, f'"{quoted}"'
 
 
 def differences(expected: Structure, found: Structure) -> list[Difference]:

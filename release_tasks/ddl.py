@@ -1,18 +1,15 @@
 """The DDL pack and the environments: applied there, and the tasks `ddl.validate`, `ddl.apply` and `ddl.drift`."""
 
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semver import Version
-
 from release_tasks import command_line, screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.structure import CHANGED, MISSING
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -22,7 +19,6 @@ from release_tasks.release import Release
 from release_tasks.settings import Settings
 
 HERE = "the working tree"
-NOT_MISSING = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
 
 
 def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
@@ -33,45 +29,32 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
         return pack.pack_at(git, "HEAD", settings)
 
 
-def pack_there(env: Environment, git: Git, live: str) -> tuple[str, list[DdlFile]]:
-    """Return the ref whose pack `env` should have, and the pack. Raises `Refused` where the tag `live` is not here.
+def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
+    """Return whose pack `env` should have, and the pack. Raises `Refused` where that is not here.
 
-    It is that of the tag `live`, or of a later release that was applied, for a rollback undoes no DDL; or HEAD's
-    where exactly that was applied last. On dev, and where no release of ours has been, it is that of `pack_for`.
+    It is that of the release that was applied last, as the ledger says, for a rollback undoes no DDL. Before any, and
+    on dev, it is that of `pack_for`.
     """
     head = pack_for(env.name, git.root, env.settings)
     if env.name == "dev":
         return HERE, head
-    version = env.settings.version_of(live)
-    if version and not git.commit_named(f"refs/tags/{live}"):
-        raise Refused(f"{env.name.capitalize()} runs {live}, whose tag is not here.", "git fetch --tags")
-    applied, entered = apply.last_applied(env)
-    releases = [each for each in (version, applied) if each and not versions.version_problems(each)]
-    tags = [env.settings.tag_of(each) for each in sorted(releases, key=Version.parse)]
-    here = [tag for tag in tags if git.commit_named(f"refs/tags/{tag}")]
-    if not here:
+    version, entered = apply.last_applied(env)
+    if versions.version_problems(version):
         return "HEAD", head
-    released = pack.pack_at(git, f"refs/tags/{here[-1]}", env.settings)
-    by_hand = head != released and applied and entered == {(file.path, file.sha256) for file in head}
-    return ("HEAD", head) if by_hand else (here[-1], released)
-
-
-def live_tag(env: Environment) -> str:
-    """Return what is live, "" for nothing, or where no host can be reached: the ledger says enough then."""
-    with suppress(Refused):
-        return next((each.tag for each in env.hosts.try_status().values() if each.tag), "")
-    return ""
+    tag = env.settings.tag_of(version)
+    if entered == {(file.path, file.sha256) for file in head}:
+        return tag, head
+    if not git.commit_named(f"refs/tags/{tag}"):
+        raise Refused(f"{env.name.capitalize()} has the DDL pack of {tag}, which is not here.", "git fetch --tags")
+    return tag, pack.pack_at(git, f"refs/tags/{tag}", env.settings)
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
     """Return which objects are not there though the ledger has every file that makes them."""
     where, missing = environment.name, apply.missing_in(environment, files)
-    hint = f"{_apply_again(where)}   # inv ddl.drift --env {where} names all differences"
+    yes = " --yes" if where == "production" else ""
+    hint = f"inv ddl.apply --env {where} --again{yes}   # inv ddl.drift --env {where} names all differences"
     return [Problem(f"All files are in the ledger of {where}, but {each}.", hint) for each in missing]
-
-
-def _apply_again(where: str) -> str:
-    return f"inv ddl.apply --env {where} --again{' --yes' if where == 'production' else ''}"
 
 
 def proof_of(
@@ -159,28 +142,22 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
         closing(Git.open(root, settings.remote)) as git,
         screen.busy(f"Comparing {where} with a scratch server"),
     ):
-        whose, files = pack_there(env, git, live_tag(env))
-        switch = f"git switch --detach {whose} && " if files != pack_for(where, root, settings) else ""
-        there = programs.server_major(env.dsn, where)
-        differences = apply.drift(env, files)
-        lacking = apply.applied(env) and apply.unapplied(env, files)
-    found = [(each, settings.ddl.excepts(str(each))) for each in differences]
-    here = programs.major_of(programs.find_bin(there))
+        whose, files = pack_there(env, git)
+        server = programs.server_major(env.dsn, where)
+        found = [(each, settings.ddl.excepts(str(each))) for each in apply.drift(env, files)]
+    ours = programs.major_of(programs.find_bin(server))
     if as_json:
         objects = [{**asdict(each), "excepted": reason} for each, reason in found]
-        screen.as_json({"server": there, "scratch": here, "pack": whose, "drift": objects})
+        screen.as_json({"server": server, "scratch": ours, "pack": whose, "drift": objects})
     if not found:
         screen.say(f"No drift: {where} is what the pack of {whose} makes.", "bold green")
         return
     screen.say(f"Compared with the pack of {whose}.")
-    if there != here:
-        screen.say(f"{where} is PostgreSQL {there}, the scratch server {here}: some objects may only look different.")
-    problems = []
+    if server != ours:
+        screen.say(f"{where} is PostgreSQL {server}, the scratch server {ours}: some objects may only look different.")
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
-        else:
-            apply_it = f"{switch}{_apply_again(where)}   # or give a reason in release.ddl.exceptions"
-            hint = apply_it if each.how == MISSING or (lacking and each.how == CHANGED) else NOT_MISSING
-            problems.append(Problem(f"{where}: {each}.", hint))
-    refuse(problems)
+    apply_it = f"apply that of {whose} (inv ddl.apply --env {where} --again)"
+    hint = f"Bring it into the pack, {apply_it}, give a reason in release.ddl.exceptions, or undo it by hand."
+    refuse(Problem(f"{where}: {each}.", hint) for each, reason in found if not reason)

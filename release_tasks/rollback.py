@@ -118,7 +118,7 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
             yield f"What the DDL took away is not known: {ref} is not here (git fetch --tags)."
             return
         try:
-            old, (whose, new) = pack_at(git, ref, env.settings), ddl.pack_there(env, git, env.hosts.tag())
+            old, (whose, new) = pack_at(git, ref, env.settings), ddl.pack_there(env, git)
             for each in scratch.shifts(old, new, env.root, env.settings) if old != new else []:
                 if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"

@@ -73,7 +73,7 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         if stamp := env.last_stamp():
             row["stamped"] = f"{stamp[0]} at {stamp[1].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         row["ddl"] = apply.last_applied(env)[0]
-        _, pack = ddl.pack_there(env, git, tag)
+        _, pack = ddl.pack_there(env, git)
         row["unapplied"] = len(apply.unapplied(env, pack))
         with screen.busy(f"Comparing {name} with a scratch server"):
             found = apply.drift(env, pack)

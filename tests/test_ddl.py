@@ -7,26 +7,62 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks import ddl
+from release_tasks.database.pack import DdlFile
 from release_tasks.errors import Refused
 from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tests.conftest import Work
 
+MORE = DdlFile("ddl/02_more.sql", b"create table app.more ();")
+Ledger = tuple[str, set[tuple[str, str]]]
 
-def test_where_no_host_can_be_reached_the_ledger_says_which_pack_it_is(
-    work: Work, monkeypatch: pytest.MonkeyPatch
+
+class Unreachable:
+    """An environment whose hosts cannot be reached: where Ansible was not installed, nobody was told of drift."""
+
+    name, settings = "staging", Settings()
+
+    @property
+    def hosts(self) -> Any:
+        raise Refused("The program ansible-inventory was not found.")
+
+
+@pytest.fixture
+def there(work: Work) -> Any:
+    """Return an environment of a repository with 0.1.0, 0.1.1 with one file more, and another one since then."""
+    work.release_before("v0.1.0")
+    work.commit({MORE.path: MORE.content.decode()})
+    work.release_before("v0.1.1")
+    work.commit({"ddl/03_most.sql": "create table app.most ();"})
+    return Unreachable()
+
+
+@pytest.mark.parametrize(
+    ("last", "whose", "files"),
+    [
+        ("", "HEAD", 4),
+        ("0.1.2-dev", "HEAD", 4),
+        ("0.1.1", "v0.1.1", 3),
+        ("0.1.0", "v0.1.0", 2),  # also after 0.1.1, as a hotfix of an older line: its views are the ones that stand
+    ],
+)
+def test_the_ledger_says_which_pack_it_is(
+    work: Work, there: Any, last: str, whose: str, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Ansible was not installed, nobody was told of drift."""
+    monkeypatch.setattr(ddl.apply, "last_applied", lambda _: (last, {(MORE.path, MORE.sha256)}))
+    found, pack = ddl.pack_there(there, work.layer())
+    assert (found, len(pack)) == (whose, files)
 
-    class Unreachable:
-        name, settings = "staging", Settings()
 
-        @property
-        def hosts(self) -> Any:
-            raise Refused("The program ansible-inventory was not found.")
-
-    monkeypatch.setattr(ddl.apply, "last_applied", lambda _: ("", set()))
-    there: Any = Unreachable()
-    whose, files = ddl.pack_there(there, work.layer(), ddl.live_tag(there))
-    assert (whose, [file.name for file in files]) == ("HEAD", ["00_schemas.sql", "01_tables.sql"])
+def test_a_pack_that_was_applied_before_its_tag_is_here_is_head_s_or_fetched_first(
+    work: Work, there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = ddl.pack_for("staging", work.root, there.settings)
+    last: Ledger = ("0.1.2", {(file.path, file.sha256) for file in head})
+    monkeypatch.setattr(ddl.apply, "last_applied", lambda _: last)
+    assert ddl.pack_there(there, work.layer()) == ("v0.1.2", head)
+    last = ("0.1.2", {(MORE.path, MORE.sha256)})
+    with pytest.raises(Refused, match=r"^Staging has the DDL pack of v0\.1\.2, which is not here\.$") as refused:
+        ddl.pack_there(there, work.layer())
+    assert refused.value.problems[0].hint == "git fetch --tags"

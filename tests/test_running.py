@@ -70,6 +70,7 @@ def test_code_that_no_release_has_put_there_is_shown_as_it_is(
     work: Work, web: Web, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was a traceback: the path of a folder was compared with the version in the ledger."""
+    work.release_before("v0.1.0")
     place = {"dsn": dsn, "origin": web.origin, "folder": "srv", "restart": ["true"], "log": "none"}
     release = work.release(environments={"production": place}, ddl={"folder": "none"})
     by_hand = work.root / "srv" / "by-hand"

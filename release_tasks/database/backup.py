@@ -7,7 +7,6 @@ SHA256SUMS      of all files above
 verified.json   what was found when it was restored (restore.py); without it the backup does not count
 """
 
-import functools
 import json
 import shlex
 import shutil
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import psycopg
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field
 
 from release_tasks import files, machine
 from release_tasks.database import programs
 from release_tasks.environments import Environment
-from release_tasks.errors import Problem, Refused, listed, refuse
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.settings import Backup as Settings
 
 DUMP, ROLES = "dump", "roles.sql"
@@ -136,32 +135,18 @@ def folder_of(environment: Environment) -> Path:
     return environment.root / environment.settings.backup.folder
 
 
-def damaged_files(folder: Path) -> list[str]:
-    """Return the files of the backup in `folder` that are not what was written; what stays as it is is read once."""
-    looks = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
-    return _mismatches(folder, tuple((path, look.st_size, look.st_mtime_ns) for path, look in looks))
-
-
-@functools.cache
-def _mismatches(folder: Path, state: object) -> list[str]:
-    """Return them; the `state` of the files is only what they are remembered by."""
-    return files.mismatches(folder, SUMS, ignored=[VERIFIED])
-
-
 def read(folder: Path) -> Backup:
-    """Return the backup in `folder`. Raises `Refused` where it is damaged, or none."""
-    fix = f"cd {shlex.quote(str(folder))} && sha256sum --check {SUMS}   # and use another backup"
-    found = damaged_files(folder)
+    """Return the backup in `folder`, all of whose files are read. Raises `Refused` where it is damaged, or none."""
+    at = shlex.quote(str(folder))
+    fix = f"cd {at} && sha256sum --check {SUMS}\nmv {at} {at}.damaged   # then use another one; a release takes it anew"
+    found = files.mismatches(folder, SUMS, ignored=[VERIFIED])
     if found == [SUMS]:
-        raise Refused(f"{folder / SUMS} is missing, or no text.", "inv backup.restore   # names the other backups")
+        raise Refused(f"{folder / SUMS} is missing, or no text.", fix)
     refuse(Problem(f"{folder / name} is not what {SUMS} says.", fix) for name in found)
     try:
         return Backup.load(folder)
-    except ValidationError as error:
-        wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise Refused(f"{folder / FACTS} is not of a backup: {wrong}.", fix) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise Refused(f"{folder / FACTS} is not of a backup: {error}", fix) from None
+    except (OSError, ValueError, TypeError):
+        raise Refused(f"{folder / FACTS} is not of a backup of this version.", fix) from None
 
 
 def all_of(environment: Environment) -> list[Backup]:
@@ -174,13 +159,12 @@ def all_of(environment: Environment) -> list[Backup]:
 
 
 def made_for(environment: Environment, commit: str | None) -> Backup | None:
-    """Return the newest undamaged backup of `environment` that the release of `commit` made, None without one."""
-    mine = (each for each in all_of(environment) if commit and each.commit == commit)
-    return next((each for each in mine if not damaged_files(each.folder)), None)
+    """Return the newest backup of `environment` that the release of `commit` made, None without one."""
+    return next((each for each in all_of(environment) if commit and each.commit == commit), None)
 
 
 def prune(environment: Environment) -> None:
-    """Delete all but the newest `backup.keep` of those that count; what is not verified, or damaged, stays."""
-    counting = [each for each in all_of(environment) if each.verified and not damaged_files(each.folder)]
+    """Delete all but the newest `backup.keep` of those that count; what is not verified stays."""
+    counting = [each for each in all_of(environment) if each.verified]
     for old in counting[environment.settings.backup.keep :]:
         shutil.rmtree(old.folder)

@@ -39,8 +39,8 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     """
     settings = environment.settings.backup
     with backup.locked(environment):
+        backup.read(taken.folder)  # refuses a damaged one
         if not taken.verified:
-            backup.read(taken.folder)  # refuses a damaged one
             with scratch.server(environment.root, taken.server) as server:
                 _load(taken, server.dsn(taken.database), settings, any_locale=True)
                 found = f"restored on PostgreSQL {programs.major_of(server.bin)}: "

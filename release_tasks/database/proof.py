@@ -23,8 +23,6 @@ DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_p
 ROWS = """select name, was.count, coalesce(now.count, 0),
   now.columns ?& array(select jsonb_object_keys(was.columns)), was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
-GONE_BACK = """select name, next, now from release_proof.was join pg_sequence on seqrelid = to_regclass(name),
-  release_proof.next(seqrelid) as now where (next - now) * seqincrement > 0 order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 Copy = Callable[[str], None]  # fills a database, given by its DSN, with real rows
 LOSES = ("changes rows of", "empties", "drops", "rewrites")  # of what a file does: what may take rows or values
@@ -129,7 +127,6 @@ class Watched:
     failed: list[Problem]
     done: list[tuple[str, str, str]]
     rows: list[tuple[str, int, int, bool, bool]]  # table, rows before, now, has all its columns, hash differs
-    gone_back: list[tuple[str, int, int]]  # sequence that goes back, what it gave next, and gives now
 
     def problems(self) -> list[Problem]:
         """Return which files failed, and which rows, values and columns that were there before are gone or others."""
@@ -137,11 +134,11 @@ class Watched:
 
     def files_on(self, name: str, does: Collection[str] = ()) -> str:
         """Return the files that did anything to the object `name`, or one of what `does` has."""
-        done = [(file, what) for file, what, it in self.done if it in (name, f"table {name}", f"sequence {name}")]
+        done = [(file, what) for file, what, it in self.done if it in (name, f"table {name}")]
         return listed(sorted({file for file, what in done if not does or what in does})) or "the pack"
 
     def losses(self) -> dict[str, str]:
-        """Return table, column or sequence → what became of its rows, or values."""
+        """Return table or column → what became of its rows, or values."""
         found = dict[str, str]()
         for table, had, now, has_all_columns, hash_differs in self.rows:
             files = self.files_on(table, LOSES)
@@ -153,9 +150,6 @@ class Watched:
                 if had and what == "drops" and name.startswith(f"table column {table}."):
                     column = name.removeprefix("table ")
                     found[column] = f"{column} is dropped, with the values of {counted(had, 'row')} ({file})"
-        for name, gave, gives in self.gone_back:
-            files = self.files_on(name, ("goes back", "drops"))
-            found[name] = f"sequence {name} gave {gave} next and gives {gives} now ({files})"
         return found
 
 
@@ -165,7 +159,7 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
         connection.execute(WATCH.read_bytes())
         try:
             warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
-            seen = [connection.execute(query).fetchall() for query in (DONE, ROWS, GONE_BACK)]
+            seen = [connection.execute(query).fetchall() for query in (DONE, ROWS)]
             return Watched(warnings, failed, *seen)
         finally:
             connection.execute("drop schema release_proof cascade")

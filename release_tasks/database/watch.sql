@@ -6,20 +6,9 @@ create schema release_proof;
 
 create unlogged table release_proof.done (id serial, file text, what text, object text, unique (file, what, object));
 
--- What a sequence gives next; null for anything else.
-create function release_proof.next(sequence oid) returns numeric language plpgsql as $$
-declare one record; found numeric;
-begin
-  for one in select seqrelid::regclass as name, seqincrement as step from pg_sequence where seqrelid = sequence loop
-    execute format('select last_value::numeric + is_called::int * %s from %s', one.step, one.name) into found;
-  end loop;
-  return found;
-end $$;
-
 create unlogged table release_proof.was as
-  select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name,
-    release_proof.next(oid) as next
-  from pg_class where relkind in ('r', 'm', 'S') and relnamespace <> 'release_proof'::regnamespace
+  select oid, relfilenode, relnamespace::regnamespace || '.' || quote_ident(relname) as name
+  from pg_class where relkind in ('r', 'm') and relnamespace <> 'release_proof'::regnamespace
     and (oid >= 16384 or relname = 'pg_largeobject_metadata');
 
 create unlogged table release_proof.before (name text, columns jsonb, count bigint, hash numeric);
@@ -71,15 +60,11 @@ create procedure release_proof.note_file() language sql begin atomic
   insert into release_proof.done (file, what, object)
     select current_setting('release.file', true), what, name from (
       select 'locks', relation from pg_locks where pid = pg_backend_pid() and mode = 'AccessExclusiveLock'
-      union select 'goes back', oid from pg_locks join release_proof.was on oid = relation
-        join pg_sequence on seqrelid = oid where pid = pg_backend_pid()
-        and case when mode <> 'AccessShareLock' then (next - release_proof.next(oid)) * seqincrement > 0 end
       union select 'changes rows of', relid from pg_stat_xact_all_tables where n_tup_upd + n_tup_del > 0
       union select 'empties', oid from release_proof.was join pg_class c using (oid)
         where relkind = 'r' and c.relfilenode <> was.relfilenode
         and not exists (select from release_proof.done where done.what = 'rewrites' and object = name)
-    ) as found (what, oid) join release_proof.was using (oid)
-    where what = 'goes back' or next is null on conflict do nothing;
+    ) as found (what, oid) join release_proof.was using (oid) on conflict do nothing;
   update release_proof.was set relfilenode = c.relfilenode from pg_class c where c.oid = was.oid;
   select pg_stat_force_next_flush();
 end;

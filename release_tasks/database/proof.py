@@ -20,8 +20,7 @@ from release_tasks.settings import Ddl, Settings
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
-ROWS = """select name, was.count, coalesce(now.count, 0),
-  now.columns ?& array(select jsonb_object_keys(was.columns)), was.hash is distinct from now.hash
+ROWS = """select name, was.count, coalesce(now.count, 0), now.columns @> was.columns, was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
 EXCEPT = "or give a reason in release.ddl.exceptions."
 Copy = Callable[[str], None]  # fills a database, given by its DSN, with real rows

@@ -11,18 +11,16 @@ create unlogged table release_proof.was as
   from pg_class where relkind in ('r', 'm') and relnamespace <> 'release_proof'::regnamespace
     and (oid >= 16384 or relname = 'pg_largeobject_metadata');
 
-create unlogged table release_proof.before (name text, columns jsonb, count bigint, hash numeric);
+create unlogged table release_proof.before (name text, columns text[], count bigint, hash numeric);
 
--- Each table with the types of its columns, its number of rows and their hash, in the columns that it had before, where
--- it still has them, and cast to the types of then: what another type keeps comes back as it was.
+-- Each table with its columns, its number of rows and the hash of their text, in the columns that it had before, where it
+-- still has them: a value of another type is the same where its text is.
 create function release_proof.rows() returns setof release_proof.before language plpgsql as $$
-declare one record; had jsonb;
-  query text := 'select %L, %L::jsonb, count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s';
+declare one record; had text[];
 begin
   for one in
     select relnamespace::regnamespace || '.' || quote_ident(relname) as name,
-      coalesce(jsonb_object_agg(quote_ident(attname), format_type(atttypid, atttypmod)) filter (where attnum > 0), '{}')
-        as columns
+      coalesce(array_agg(quote_ident(attname) order by attnum) filter (where attnum > 0), '{}') as columns
     from pg_class c left join pg_attribute on attrelid = c.oid and attnum > 0 and not attisdropped
       and (c.oid >= 16384 or attname = 'oid')  -- who owns a large object is no value
     where relkind = 'r' and (c.oid >= 16384 or relname = 'pg_largeobject_metadata') and relpersistence <> 't'
@@ -30,15 +28,9 @@ begin
     group by c.oid
   loop
     select before.columns into had from release_proof.before
-      where before.name = one.name and one.columns ?& array(select jsonb_object_keys(before.columns));
-    had := coalesce(had, one.columns);
-    begin
-      return query execute format(query, one.name, one.columns,
-        (select string_agg(format('%s::%s', key, value), ', ') from jsonb_each_text(had)), one.name);
-    exception when others then  -- there is no such cast: the text decides
-      return query execute format(query, one.name, one.columns,
-        (select string_agg(key, ', ') from jsonb_object_keys(had) as key), one.name);
-    end;
+      where before.name = one.name and one.columns @> before.columns;
+    return query execute format('select %L, %L::text[], count(*), sum(hashtextextended(row(%s)::text, 0)) from only %s',
+      one.name, one.columns, array_to_string(coalesce(had, one.columns), ', '), one.name);
   end loop;
 end $$;
 

@@ -47,7 +47,7 @@ def main() -> None:
                 rows.append((f"pg_dump and pg_restore, {kind}", f"{bare:.1f}", "1.00"))
                 rows.append((f"a verified backup, {kind}", f"{ours:.1f}", f"{ours / bare:.2f}"))
         finally:
-            running.stop()
+            running.services.stop()
     screen.table(f"{TABLES * ROWS:,} rows, medians of {times}", ["what", "seconds", "ratio"], rows)
 
 

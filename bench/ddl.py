@@ -58,7 +58,7 @@ def main() -> None:
             compare_proof(times, server, folder)
             compare_structure(times, server)
         finally:
-            server.stop()
+            server.services.stop()
 
 
 def environment(dsn: str) -> Environment:

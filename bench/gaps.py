@@ -55,7 +55,7 @@ def main() -> None:
         try:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:
-            server.stop()
+            server.services.stop()
 
 
 def compare(dsn: str, length: int, times: int) -> None:

@@ -60,7 +60,7 @@ def open_environment(name: str, root: Path, settings: Settings) -> Environment:
         with screen.busy(f"Waiting for the embedded {name}"):
             stack.enter_context(locked(folder / "in-use.lock", f"command that uses the embedded {name}", inf))
         running = server.start(folder / "postgresql", [settings.app])
-        stack.callback(running.stop)
+        stack.callback(running.services.stop)
         dsn, origin = running.dsn(settings.app), f"http://127.0.0.1:{free_port()}"
         env = Environment(name, settings, root, dsn, origin, folder, running.log)
         env.to_close.push(stack.pop_all())

@@ -272,7 +272,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server") / "postgresql"
     running = start(folder, durable=False)
     yield running
-    running.stop()
+    running.services.stop()
 
 
 def majors() -> list[int]:

@@ -34,7 +34,7 @@ def server(root: Path, major: int | None = None) -> Iterator[Running]:
         home = emptied(folder) / secrets.token_hex(4)  # a name of its own: a killed run's server may be ending yet
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         running = start(home, [], durable=False, major=major)
-        stack.callback(running.stop)
+        stack.callback(running.services.stop)
         yield running
 
 

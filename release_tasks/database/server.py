@@ -27,7 +27,7 @@ TIMEOUT = 30.0  # seconds for a server to accept connections, and to end
 
 @dataclass(frozen=True)
 class Running:
-    """A server that accepts connections, until `stop` or the end of this process."""
+    """A server that accepts connections, until `services.stop()`, or the end of this process."""
 
     bin: Path
     log: Path
@@ -38,10 +38,6 @@ class Running:
     def dsn(self, database: str) -> str:
         """Return the URL of `database`, for the superuser."""
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
-
-    def stop(self) -> None:
-        """Shut the server down; open transactions are rolled back."""
-        self.services.stop()
 
 
 def start(
@@ -71,7 +67,7 @@ def start(
             for name in {*databases} - there:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     except BaseException:
-        running.stop()
+        running.services.stop()
         raise
     return running
 

@@ -61,7 +61,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def running(folder: Path) -> Iterator[Running]:
     running = start(folder, ["app", "Two words?"], durable=False)
     yield running
-    running.stop()
+    running.services.stop()
 
 
 def test_it_serves_each_database_with_a_password_only(running: Running, folder: Path) -> None:
@@ -86,12 +86,12 @@ def test_root_s_server_runs_as_nobody_with_its_groups_only(running: Running, fol
 
 def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
     execute(running, "CREATE TABLE kept AS SELECT 1 AS n")
-    running.stop()
+    running.services.stop()
     again = start(folder, durable=False)
     try:
         assert rows(again, "SELECT n FROM kept") == [(1,)]
     finally:
-        again.stop()
+        again.services.stop()
 
 
 def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
@@ -99,32 +99,32 @@ def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
 ) -> None:
     pid_file = folder / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
-    running.stop()
+    running.services.stop()
     with scratch.server(tmp_path) as other:
         pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
         again = start(folder, durable=False)
         assert again.port != other.port
-        again.stop()
+        again.services.stop()
 
 
 def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Running, folder: Path) -> None:
     pid_file = folder / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
-    running.stop()
+    running.services.stop()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     again = start(folder, durable=False)
     assert rows(again, "SELECT 1") == [(1,)]
-    again.stop()
+    again.services.stop()
 
 
 def test_a_killed_server_stays_ended_and_can_be_started_again(running: Running, folder: Path) -> None:
     first = postmaster(folder)
     os.kill(first, signal.SIGKILL)
     assert until(lambda: not alive(first) and running.services.poll() is not None)
-    running.stop()
+    running.services.stop()
     again = start(folder, durable=False)
     assert rows(again, "SELECT 1") == [(1,)]
-    again.stop()
+    again.services.stop()
 
 
 def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(running: Running, folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(runni
     assert alive(orphan)
     again = start(folder, durable=False)
     assert not alive(orphan) and rows(again, "SELECT 1") == [(1,)]
-    again.stop()
+    again.services.stop()
 
 
 def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
@@ -158,11 +158,11 @@ def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
     (folder / "password").write_text("")
     running = start(folder, durable=False)
     assert rows(running, "SELECT 1") == [(1,)]
-    running.stop()
+    running.services.stop()
 
 
 def test_data_of_another_version_is_refused(folder: Path, running: Running) -> None:
-    running.stop()
+    running.services.stop()
     version = (folder / "data") / "PG_VERSION"
     found = version.read_text()
     version.write_text("9\n")
@@ -182,7 +182,7 @@ def test_programs_and_data_in_folders_that_only_root_can_enter_are_used(
     folder = tmp_path / "home" / "dev"
     running = start(folder, durable=False)
     program = Path(f"/proc/{postmaster(folder)}/exe").readlink()
-    running.stop()
+    running.services.stop()
     assert program.is_relative_to(tmp_path / "home")
 
 
@@ -213,7 +213,7 @@ def test_a_server_is_of_the_wished_major_version_where_there_is_one(
         shown = "current_setting('server_version_num')::integer / 10000, current_setting('autovacuum')"
         assert rows(running, f"select {shown}", "postgres") == [(newest, "off")]
     finally:
-        running.stop()
+        running.services.stop()
 
 
 def test_a_client_tool_is_never_older_than_the_server() -> None:

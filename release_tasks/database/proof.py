@@ -22,11 +22,9 @@ WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.no
 DONE = "select coalesce(nullif(file, ''), 'a file'), what, object from release_proof.done order by id"
 ROWS = """select name, was.count, coalesce(now.count, 0), now.columns @> was.columns, was.hash is distinct from now.hash
   from release_proof.before was left join release_proof.rows() now using (name) order by name"""
-EXCEPT = "or give a reason in release.ddl.exceptions."
 Copy = Callable[[str], None]  # fills a database, given by its DSN, with real rows
 LOSES = ("changes rows of", "empties", "drops", "rewrites")  # of what a file does: what may take rows or values
-IDEMPOTENT, KEEP = f"Make it idempotent (if not exists, or replace), {EXCEPT}", f"Take the statement out, {EXCEPT}"
-UPGRADE = f"Add what brings an existing database there (alter table …), {EXCEPT}"
+FIX = "Fix the pack, or give a reason in release.ddl.exceptions."
 RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
 
 
@@ -54,14 +52,14 @@ class Proof(BaseModel):
         return "".join(f"; excepted: {what} ({reason})" for what, reason in self.excepted.items())
 
     @contextmanager
-    def one_pass(self, name: str, ddl: Ddl, hint: str = "") -> Iterator[None]:
+    def one_pass(self, name: str, ddl: Ddl) -> Iterator[None]:
         """Note that the pass `name` was made, or each problem of it for which the settings give no reason."""
         try:
             yield
             self.passes.append(name)
         except Refused as no:
             for each in no.problems:
-                problem = Problem(f"{name}: {each.what}", hint or each.hint)
+                problem = Problem(f"{name}: {each.what}", each.hint or FIX)
                 if reason := ddl.excepts(problem.what) or ddl.excepts(each.what):  # a pattern may begin with ^
                     self.excepted[problem.what] = reason
                 else:
@@ -83,7 +81,7 @@ def prove(
             made = structure.read(dsn)
         if not made:
             return proof
-        with proof.one_pass("Applied again", ddl, IDEMPOTENT):
+        with proof.one_pass("Applied again", ddl):
             found = watched(dsn, pack, ddl)
             refuse([*found.problems(), *_unsettled(found, made, structure.read(dsn))])
     if last:
@@ -98,7 +96,7 @@ def prove(
             differing = structure.differences(made, structure.read(dsn))
             more = [each.name for each in differing if each.how == NEW]
             proof.notes += [f"Exists after the upgrade, but not in a fresh database: {name}." for name in more]
-            refuse(Problem(f"differs from a fresh database: {each}.", UPGRADE) for each in differing if each.how != NEW)
+            refuse(Problem(f"differs from a fresh database: {each}.") for each in differing if each.how != NEW)
     if copy:
         with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
             copy(dsn)
@@ -129,7 +127,7 @@ class Watched:
 
     def problems(self) -> list[Problem]:
         """Return which files failed, and which rows, values and columns that were there before are gone or others."""
-        return [*self.failed, *(Problem(f"{loss}.", KEEP) for loss in self.losses().values())]
+        return [*self.failed, *(Problem(f"{loss}.") for loss in self.losses().values())]
 
     def files_on(self, name: str, does: Collection[str] = ()) -> str:
         """Return the files that did anything to the object `name`, or one of what `does` has."""

@@ -11,7 +11,6 @@ from release_tasks.checks import document
 from release_tasks.checks.logs import matching, positions
 from release_tasks.database import apply, programs
 from release_tasks.database.environment_lock import pooler_problems
-from release_tasks.database.pack import DdlFile
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused, counted, refuse, require
@@ -61,7 +60,7 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
 def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
     """Apply the DDL pack."""
     command, pack = " ".join(release.settings.ddl.command) or "psql", release.pack
-    missing = unapplied_files(release, env)
+    missing = apply.unapplied(env, pack)
     if not missing:
         if not release.only_checks:
             release.only_in_a_run()  # a scratch server says what the files make
@@ -73,11 +72,6 @@ def apply_the_ddl_pack(release: Release, env: Environment) -> Step:
         env.install(folder)  # on dev nothing has done it yet, and a runner may need packages
     warnings = apply.apply(env, pack, folder, release.version)
     release.journal.record("ddl", where=env.name, files=[file.path for file in pack], warnings=warnings)
-
-
-def unapplied_files(release: Release, env: Environment) -> list[DdlFile]:
-    """Return the files of this release's pack that the ledger of `env` does not have as they are."""
-    return apply.unapplied(env, release.pack)
 
 
 @until_live

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from release_tasks import ddl, embedded, environments, git_setup, lines, node, suites, versions
 from release_tasks.checks import browser, document
+from release_tasks.database import apply
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
@@ -245,5 +246,5 @@ def check_conditions_have_tests(release: Release) -> str:
 
 def _dev_with_the_pack(release: Release) -> environments.Environment:
     dev = release.environment("dev")
-    require(not deployment.unapplied_files(release, dev), "after the DDL pack is applied there")
+    require(not apply.unapplied(dev, release.pack), "after the DDL pack is applied there")
     return dev

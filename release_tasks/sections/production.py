@@ -10,7 +10,7 @@ from itertools import dropwhile
 
 from release_tasks import screen, suites
 from release_tasks.checks import document
-from release_tasks.database import backup, programs, proof, restore
+from release_tasks.database import apply, backup, programs, proof, restore
 from release_tasks.environments import Environment
 from release_tasks.errors import Manual, Refused, listed, refuse, require
 from release_tasks.machine import wait_until
@@ -18,7 +18,7 @@ from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE, all_pass
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections.deployment import conditions_on, require_the_stamp, shown, unapplied_files
+from release_tasks.sections.deployment import conditions_on, require_the_stamp, shown
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -45,7 +45,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
 
 def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
-    database, files = programs.variables(env.dsn), unapplied_files(release, env)
+    database, files = programs.variables(env.dsn), apply.unapplied(env, release.pack)
     version = env.probe()[0] if release.settings.acceptance.version else None
     runs = version or env.hosts.tag() or "nothing"
     yield f"Production, {env.origin}: {runs} → {release.title}"
@@ -64,7 +64,7 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
 def back_up_the_database(release: Release, env: Environment) -> Step:
     """Back up the database."""
     there = backup.made_for(env, release.published)
-    if there and (datetime.now(UTC) - there.at < RECENT or not unapplied_files(release, env)):
+    if there and (datetime.now(UTC) - there.at < RECENT or not apply.unapplied(env, release.pack)):
         return there.name
     commit = require(release.published, "after the tag is pushed")
     yield f"pg_dump > {shown(backup.folder_of(env), release)}/"
@@ -98,7 +98,7 @@ def _try_copy(release: Release, env: Environment, dsn: str) -> str:
 def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes, and section 7.2, pass on the new code, beside the one that is still live."""
     require(env.hosts.facts(release.tag), "after the code is in place")
-    require(not unapplied_files(release, env), "after the DDL pack is applied")
+    require(not apply.unapplied(env, release.pack), "after the DDL pack is applied")
     require_the_stamp(release, env)
     has_colours = env.hosts.host.colours
     if not (has_colours or "web" in release.settings.services):

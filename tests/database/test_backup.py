@@ -23,7 +23,7 @@ import pytest
 
 from release_tasks import process
 from release_tasks.config import load
-from release_tasks.database import backup, programs, psql, restore, structure
+from release_tasks.database import apply, backup, programs, psql, restore, structure
 from release_tasks.database.backup import FACTS, SUMS, VERIFIED, Backup
 from release_tasks.database.server import Running
 from release_tasks.deploy.code import folder_of
@@ -711,7 +711,7 @@ def test_a_backup_of_another_release_and_an_old_one_are_not_this_release_s(
     assert take(BACKUP, release, change=False).state == PLANNED
     env, ddl = release.environment("production"), release.settings.ddl
     with env.connect() as connection:  # the pack is applied: what was there before is past
-        pack = production.unapplied_files(release, env)
+        pack = apply.unapplied(env, release.pack)
         connection.execute((psql.ledger(pack, ddl) + psql.entries(pack, ddl, "0.1.1")).encode())
     assert take(BACKUP, release, change=False).text == old.name
 

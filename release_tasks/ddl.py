@@ -18,8 +18,6 @@ from release_tasks.git import Git
 from release_tasks.release import Release
 from release_tasks.settings import Settings
 
-HERE = "the working tree"
-
 
 def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack that the environment `where` should have: on dev the files as they lie here, else HEAD's."""
@@ -37,7 +35,7 @@ def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
     """
     head = pack_for(env.name, git.root, env.settings)
     if env.name == "dev":
-        return HERE, head
+        return "the working tree", head
     version, entered = apply.last_applied(env)
     if versions.version_problems(version):
         return "HEAD", head

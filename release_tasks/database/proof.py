@@ -156,7 +156,6 @@ def watched(dsn: str, pack: Sequence[DdlFile], ddl: Ddl) -> Watched:
         connection.execute(WATCH.read_bytes())
         try:
             warnings, failed = psql.run_each(dsn, pack, ddl, NOTE_FILE)
-            seen = [connection.execute(query).fetchall() for query in (DONE, ROWS)]
-            return Watched(warnings, failed, *seen)
+            return Watched(warnings, failed, *(connection.execute(query).fetchall() for query in (DONE, ROWS)))
         finally:
             connection.execute("drop schema release_proof cascade")

@@ -140,11 +140,9 @@ class ReleaseExecutor(Executor):
         is_status, silent = any(each.only_checks for each in sections), "json" in options
         with closing(Release.open(self.config, options.get("version"), in_work=is_status)) as release:
             release.only_checks = is_status or self.config.run.dry
-            steps = _planned(sections, release, options)
-            release.plan = steps
+            release.plan = steps = _planned(sections, release, options)
             is_process = any(map(_is_numbered, sections))
-            needed = ["dev"] if is_process else []
-            needed += [step.options["env"] for step in steps if "env" in step.options]
+            needed = ["dev"] * is_process + [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
                 refuse(it for name in dict.fromkeys(needed) for it in release.settings.environments.problems(name))
             walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
@@ -162,8 +160,8 @@ class ReleaseExecutor(Executor):
                 screen.refusals(refused)
                 with suppress(Refused):  # by a remote that does not answer
                     if is_process and not release.only_checks and release.published and not release.is_ended:
-                        withdraw = f'inv withdraw --version {release.version} --reason "…"'
-                        screen.say(f"\nIf {release.version} cannot be finished: {withdraw}")
+                        version = release.version
+                        screen.say(f'\nIf {version} cannot be finished: inv withdraw --version {version} --reason "…"')
             else:
                 screen.finished(outcomes, _summary(sections[-1], release, plan.first_open(steps, outcomes)))
             if refused:
@@ -240,15 +238,13 @@ def _is_numbered(each: Section) -> bool:
 
 def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
     """Return how far a command line, whose last section is `last`, has come, or that the step `ahead` is the next."""
-    version, to = release.version, f" to {_heading(last)}"
+    did, do, what = "Released", "release", release.version
     if _is_numbered(last):
-        done, goal = f"Took {version}{to}", f"take {version}{to}"
+        did, do, what = "Took", "take", f"{what} to {_heading(last)}"
     elif last.steps(release):  # a withdrawal has steps of its own
-        done, goal = f"Withdrew {version}", f"withdraw {version}"
-    else:
-        done, goal = f"Released {version}", f"release {version}"
-    if ahead and release.is_under_way and not goal.startswith("withdraw"):
-        done = f"Next: {ahead.section}, to {goal}"
-    elif ahead:
-        done = f"Ready to {goal}"
-    return f"{done}; nothing was changed" if release.only_checks else done
+        did, do = "Withdrew", "withdraw"
+    summary = f"{did} {what}"
+    if ahead:
+        is_next = release.is_under_way and do != "withdraw"
+        summary = f"Next: {ahead.section}, to {do} {what}" if is_next else f"Ready to {do} {what}"
+    return f"{summary}; nothing was changed" if release.only_checks else summary

@@ -15,7 +15,7 @@ from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import IN_A_RUN, NotYet, Refused, refuse, require
+from release_tasks.errors import IN_A_RUN, NotYet, Refused, require
 from release_tasks.files import RECORDS, atomic_write, emptied, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
@@ -70,19 +70,9 @@ class Release:
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
-        """Return the release of `version`, by default of the one VERSION names, or with `in_work` leads to.
-
-        Raises `Refused` for a version or settings that cannot be.
-        """
+        """Return the release of `version`, else of the one that `versions.chosen` finds. Raises `Refused`."""
         root = project_root(config)
-        if version is None:
-            found = versions.version_here(root)
-            version = versions.release_after(found) if in_work and versions.is_version(found) else found
-            if problems := versions.version_problems(version):
-                what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
-                raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
-        refuse(versions.version_problems(version))
-        return cls(version, root, settings_of(config))
+        return cls(versions.chosen(root, version, in_work), root, settings_of(config))
 
     def again(self, instead: str = "", **options: Any) -> str:
         """Return the command that was typed, with this version and `options` in it, as a hint."""

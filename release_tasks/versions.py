@@ -6,7 +6,7 @@ from pathlib import Path
 from semver import Version
 
 from release_tasks.command_line import again
-from release_tasks.errors import Problem
+from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.files import read_text
 
 FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?")
@@ -15,6 +15,21 @@ FORM = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z]+([.-][
 def version_here(root: Path) -> str:
     """Return what VERSION in the working tree says, "" when it is not there."""
     return read_text(root / "VERSION").strip()
+
+
+def chosen(root: Path, given: str | None, in_work: bool = False) -> str:
+    """Return the version `given`, by default the one that VERSION names, or with `in_work` leads to.
+
+    Raises `Refused` where that can be no release.
+    """
+    if given is None:
+        found = version_here(root)
+        given = release_after(found) if in_work and is_version(found) else found
+        if problems := version_problems(given):
+            what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
+            raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
+    refuse(version_problems(given))
+    return given
 
 
 def version_problems(text: str) -> list[Problem]:

@@ -135,7 +135,7 @@ class Environment:
 
     def install(self, code: Path) -> None:
         """Install what the application in `code` needs, unless that is done for these package files."""
-        folder = code / self.settings.folder
+        folder = folder_in(code, self.settings)
         if not self.settings.install:
             return
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
@@ -151,6 +151,14 @@ class Environment:
         """Give up its lock, and stop what this process brought up; what others own stays."""
         with self.to_close:
             self.lock.give_up()
+
+
+def folder_in(code: Path, settings: Settings) -> Path:
+    """Return release.folder in the tree `code`. Raises `Refused` where that is none."""
+    if not (folder := code / settings.folder).is_dir():
+        what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
+        raise Refused(what, "Set it to where the application's commands run; by default the root.")
+    return folder
 
 
 def shared_problems(root: Path, settings: Settings) -> tuple[list[Problem], list[str]]:

@@ -151,7 +151,7 @@ def check_ddl_pack(release: Release) -> str:
 @until_published
 def check_commands_exist(release: Release) -> str:
     """The files and programs that the commands of invoke.yaml name are there."""
-    settings, folder = release.settings, release.root / release.settings.folder
+    settings, folder = release.settings, environments.folder_in(release.root, release.settings)
     problems = list[Problem]()
     list(code.trees(release.git, release.tip))  # which refuses a submodule without its commit
     packages = environments.package_files(folder) if settings.install else []

@@ -26,6 +26,8 @@ def project_root(config: Any) -> Path:
 
 def settings_of(config: Any) -> Settings:
     """Return the validated settings of Invoke's `config`; in the clone of a rehearsal those of a rehearsal."""
+    if "release" not in config and (close := get_close_matches("release", config, 1)):
+        refuse([Problem(f"invoke.yaml has {close[0]}: at its top, and no release:.", "Did you mean release:?")])
     kept = project_root(config) / REHEARSAL
     rehearsing = {REHEARSING: kept.read_text(encoding="utf-8")} if kept.is_file() else {}
     return load(config.get("release", {}), {**os.environ, **rehearsing})

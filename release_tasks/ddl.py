@@ -10,6 +10,7 @@ from release_tasks import command_line, screen, versions
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
 from release_tasks.database.pack import DdlFile
+from release_tasks.database.structure import CHANGED, MISSING, NEW
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
@@ -30,21 +31,32 @@ def pack_for(where: str, root: Path, settings: Settings) -> list[DdlFile]:
 def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
     """Return whose pack `env` should have, and the pack. Raises `Refused` where that is not here.
 
-    It is that of the release that was applied last, as the ledger says, for a rollback undoes no DDL. Before any, and
-    on dev, it is that of `pack_for`.
+    It is that of the release that was applied last, as the ledger says, for a rollback undoes no DDL; also where that
+    was applied as work in progress. Before any, and on dev, it is that of `pack_for`.
     """
     head = pack_for(env.name, git.root, env.settings)
     if env.name == "dev":
         return "the working tree", head
     version, entered = apply.last_applied(env)
-    if versions.version_problems(version):
+    if not versions.is_version(version):
         return "HEAD", head
-    tag = env.settings.tag_of(version)
-    if entered == {(file.path, file.sha256) for file in head}:
-        return tag, head
-    if not git.commit_named(f"refs/tags/{tag}"):
-        raise Refused(f"{env.name.capitalize()} has the DDL pack of {tag}, which is not here.", "git fetch --tags")
-    return tag, pack.pack_at(git, f"refs/tags/{tag}", env.settings)
+    is_in_work = versions.is_in_work(version)
+    tag = env.settings.tag_of(versions.release_after(version) if is_in_work else version)
+    if entered == hashes_of(head):
+        return "HEAD" if is_in_work else tag, head
+    is_here = git.commit_named(f"refs/tags/{tag}")
+    released = pack.pack_at(git, f"refs/tags/{tag}", env.settings) if is_here else head
+    if is_in_work and entered != hashes_of(released):
+        return "HEAD", head
+    if not is_here:
+        what = f"{env.name.capitalize()} has the DDL pack of {tag}, which is not here."
+        raise Refused(what, f"git fetch --tags   # or where it is no tag: inv ddl.apply --env {env.name}")
+    return tag, released
+
+
+def hashes_of(files: list[DdlFile]) -> set[tuple[str, str]]:
+    """Return what the ledger has of a pack: the path and the SHA-256 of each file."""
+    return {(file.path, file.sha256) for file in files}
 
 
 def missing_problems(environment: Environment, files: list[DdlFile]) -> list[Problem]:
@@ -156,6 +168,9 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
-    apply_it = f"apply that of {whose} (inv ddl.apply --env {where} --again)"
-    hint = f"Bring it into the pack, {apply_it}, give a reason in release.ddl.exceptions, or undo it by hand."
-    refuse(Problem(f"{where}: {each}.", hint) for each, reason in found if not reason)
+    apply_it = f"inv ddl.apply --env {where} --again{' --yes' if where == 'production' else ''}"
+    if files != pack_for(where, root, settings):
+        apply_it = f"git switch --detach {whose} && {apply_it}"
+    by_hand = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."
+    hints = {NEW: by_hand, CHANGED: f"{by_hand}\n{apply_it}   # or this", MISSING: apply_it}
+    refuse(Problem(f"{where}: {each}.", hints[each.how]) for each, reason in found if not reason)

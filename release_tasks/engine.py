@@ -158,10 +158,10 @@ class ReleaseExecutor(Executor):
                 screen.as_json(outcomes)
             elif refused:
                 screen.refusals(refused)
+                is_real = is_process and not release.only_checks and command_line.REHEARSING not in os.environ
                 with suppress(Refused):  # by a remote that does not answer
-                    if is_process and not release.only_checks and release.published and not release.is_ended:
-                        version = release.version
-                        screen.say(f'\nIf {version} cannot be finished: inv withdraw --version {version} --reason "…"')
+                    if is_real and release.may_be_withdrawn:
+                        screen.say(f'\nIf it cannot be finished: inv withdraw --version {release.version} --reason "…"')
             else:
                 screen.finished(outcomes, _summary(sections[-1], release, plan.first_open(steps, outcomes)))
             if refused:

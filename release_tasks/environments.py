@@ -104,7 +104,7 @@ class Environment:
         older = filter(None, map(self.settings.version_of, self.hosts.releases()))
         to = next((f" --to {each}" for each in older if is_later_release(version, each)), "")
         hint = f"inv deploy.rollback --env {self.name}{to}   # for a fix of that, or if the later one was withdrawn"
-        hint += f'\ninv withdraw --version {version} --reason "…"   # or this, if it has begun, and was overtaken'
+        hint += f'\ninv withdraw --version {version} --reason "…"   # or this, if it is tagged'
         return [Problem(f"{self.name.capitalize()} {later[0]}, later than {version}.", hint)]
 
     def runs(self, version: str) -> bool:

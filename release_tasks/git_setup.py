@@ -25,6 +25,8 @@ def stay_here() -> None:
 
 def check_root(root: Path, found: Finished, head: str | None) -> None:
     """Raise `Refused` unless `root` is that of a repository, as rev-parse has `found` it, with a commit, `head`."""
+    if os.path.expandvars(root) != str(root):
+        raise Refused(f"{root} has a $ in it that GitPython reads as a variable.", "Move it to a path without a $.")
     if "not a git repository (" in found.stderr and not (root / ".git").exists():
         raise Refused(f"{root.name}/ is not a git repository.", "git init && git add --all && git commit")
     if found.code:

@@ -28,7 +28,7 @@ NAME = r"(?:password|passwd|passphrase|token|secret|api[_-]?key)"
 NAMED = [
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        rf"({NAME}[ \t]*=[ \t]*)(?:{QUOTED})?\S*",
+        rf"({NAME}[ \t]*=[ \t]*)(?:''[^'\\]*''|E?{QUOTED})?\S*",
         rf"(password[ \t]+)(?:E?{QUOTED}[^\s,;)]*|(?=\S*\d)\S+)",
         rf"""((?P<quote>(?<!\\)\\*["'])[\w.-]*{NAME}(?P=quote)\s*:\s*(?P=quote))"""  # JSON
         r"(?:(?!(?P=quote))(?:\\.|[^\\\n]))+",

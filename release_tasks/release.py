@@ -132,6 +132,11 @@ class Release:
         """Whether it is over, or was withdrawn."""
         return self.is_over or bool(lines.withdrawn(self.git, self.settings, self.version))
 
+    @property
+    def may_be_withdrawn(self) -> bool:
+        """Whether others have seen it begin, and production does not run it."""
+        return bool(self.published) and not self.runs_in_production and not self.is_ended
+
     def is_in(self, branch: str) -> bool:
         """Tell whether the remote's `branch` has its part: main the notes, the base all and the next VERSION."""
         there = self.git.remote_commit(f"refs/heads/{branch}")
@@ -202,7 +207,7 @@ class Release:
         """Whether production runs this release, or did when it was finished: then what came before is history."""
         if self.is_over or not self.published or self.settings.environments.problems("production"):
             return self.is_over
-        if self.only_checks and self.settings.environments.production.embedded:  # which runs only with a command
+        if self.settings.environments.production.embedded:  # which runs only with a command
             return recorded("production", self.root, self.settings) == (self.tag, True)
         with suppress(Refused):  # where production cannot be reached, its own steps say so
             return self.environment("production").runs(self.version)

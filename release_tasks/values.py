@@ -15,7 +15,7 @@ from release_tasks.masks import passwords_in
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(:-(?P<default>[^}]*))?\}")
 HOST = r"(\[[^]@/?]*\]|[^][:@/?,]*)(:[0-9]*)?"
 URL = re.compile(rf"postgres(ql)?://(([^@/?% ]|%[0-9a-fA-F]{{2}})*@)?{HOST}(,{HOST})*(/[^@?]*)?(\?[^@]*)?")
-FOLDER = r"^[^/.\x00][^/\x00]*(/[^/.\x00][^/\x00]*)*$"  # of the repository, from its root
+FOLDER = r"^[^/.:\\\x00][^/:\\\x00]*(/[^/.:\\\x00][^/:\\\x00]*)*$"  # of the repository, from its root
 ENCODE = """In the password, write @ as %40, : as %3A, / as %2F, ? as %3F, % as %25. This does it:
 python3 -c "import getpass, urllib.parse; print(urllib.parse.quote(getpass.getpass(), safe=''))\""""
 QUOTE = r"Write the password as '${NAME}', quotes included, and in the variable \' for each ' and \\ for each \."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks import ddl
-from release_tasks.database.pack import DdlFile
+from release_tasks.database.pack import DdlFile, pack_at
 from release_tasks.errors import Refused
 from release_tasks.settings import Settings
 
@@ -65,4 +65,14 @@ def test_a_pack_that_was_applied_before_its_tag_is_here_is_head_s_or_fetched_fir
     last = ("0.1.2", {(MORE.path, MORE.sha256)})
     with pytest.raises(Refused, match=r"^Staging has the DDL pack of v0\.1\.2, which is not here\.$") as refused:
         ddl.pack_there(there, work.layer())
-    assert refused.value.problems[0].hint == "git fetch --tags"
+    hint = "git fetch --tags   # or where it is no tag: inv ddl.apply --env staging"
+    assert refused.value.problems[0].hint == hint
+
+
+def test_what_was_applied_as_work_in_progress_and_then_released_is_the_release_s(
+    work: Work, there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next version's files were drift then, on a production that runs the release."""
+    released = pack_at(work.layer(), "refs/tags/v0.1.1", there.settings)
+    monkeypatch.setattr(ddl.apply, "last_applied", lambda _: ("0.1.1-dev", ddl.hashes_of(released)))
+    assert ddl.pack_there(there, work.layer()) == ("v0.1.1", released)

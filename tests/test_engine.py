@@ -426,7 +426,7 @@ def test_nothing_changes_when_any_look_is_refused_and_one_cause_is_told_once(pro
 
 def test_a_run_that_is_refused_after_the_tag_names_the_withdrawal_last(project: Project, work: Work) -> None:
     (project.root / "closed").touch()
-    way_out = 'If 0.1.1 cannot be finished: inv withdraw --version 0.1.1 --reason "…"\n'
+    way_out = 'If it cannot be finished: inv withdraw --version 0.1.1 --reason "…"\n'
     assert way_out not in project.inv("whole", *V, code=1)
     work.release_before("v0.1.1")
     assert project.inv("whole", *V, code=1).endswith(f"\n\n{way_out}")

@@ -213,6 +213,13 @@ def test_a_push_takes_no_other_tag_along_though_git_is_set_up_so(work: Work, git
     assert "refs/tags/v0.0.9-private" not in git.remote_refs
 
 
+def test_a_dollar_in_the_path_of_the_repository_is_refused(tmp_path: Path) -> None:
+    """Another path, with the variable's value in it, was said not to be there."""
+    (folder := tmp_path / "$HOME").mkdir()
+    with pytest.raises(Refused, match=r"\$HOME/work has a \$ in it that GitPython reads as a variable"):
+        Work.make(folder, {"VERSION": "0.1.1\n"}).layer()
+
+
 def test_a_push_is_taken_whole_or_not_at_all(work: Work, git: Git) -> None:
     ahead = work.commit({}, "Ahead")
     git.push("main:refs/heads/main")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
@@ -316,7 +316,7 @@ def test_a_kept_clone_of_a_rehearsal_stays_one(tmp_path: Path, work: Work, monke
     clone = rehearsal.stage(work.layer(), tmp_path / "rehearsal", Settings())
     monkeypatch.delenv(REHEARSING)
     raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
-    real, kept = (settings_of(Mock(_project_prefix=root, get=lambda *_: raw)) for root in (work.root, clone))
+    real, kept = (settings_of(MagicMock(_project_prefix=root, get=lambda *_: raw)) for root in (work.root, clone))
     assert not real.environments.production.embedded
     assert kept.environments.production.embedded
     assert kept.evidence.places == [".release/archive"]

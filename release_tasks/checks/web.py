@@ -47,7 +47,7 @@ class Api(requests.Session):
             answer = super().request(method, f"{self.origin}{url}", *args, **how)
         except requests.ReadTimeout:
             answer = None
-        except requests.RequestException as error:
+        except OSError as error:  # of requests too; a file of certificates may be gone
             why = short(str(error).rpartition(": ")[2].rstrip("\"')"))
             raise Inconclusive(f"{self.origin}{url} could not be reached: {why}.", f"curl -I {self.origin}") from None
         took = time.monotonic() - began

@@ -5,6 +5,7 @@ The ledger there makes "is this pack applied?" a look. A runner's success counts
 
 import re
 import shlex
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, listed, refuse
 from release_tasks.settings import Ddl
 
-ATTEMPTS = 6  # of a pack that meets a lock, of which each waits for `lock_timeout`, or a deadlock
+ATTEMPTS = 6  # of a pack that meets a lock, for which each waits, or a deadlock
 # What PostgreSQL itself grants to a role that makes another one ("CREATE ROLE"): to give it to others, no more.
 GRANTED_TO_MAKER = "WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
 WARNING = re.compile(r"\bWARNING\b[:\s]*(.*)")
@@ -67,6 +68,7 @@ def apply(environment: Environment, pack: Sequence[DdlFile], code: Path, version
         ran = psql.run(environment.dsn, pack, ddl, version, where)
         if not ran.can_be_retried:
             break
+        time.sleep(1)
     refuse(ran.problems)
     return ran.warnings
 

@@ -142,7 +142,8 @@ class Watched:
             if now < had:
                 found[table] = f"table {table} had {counted(had, 'row')} and has {now} now ({files})"
             elif 0 < had == now and (hash_differs if has_all_columns else files != "the pack"):
-                found[table] = f"values in table {table} change ({files})"
+                who = files if files != "the pack" else self.files_on(table)  # without a rewrite
+                found[table] = f"values in table {table} change ({who})"
             for file, what, name in self.done:
                 if had and what == "drops" and name.startswith(f"table column {table}."):
                     column = name.removeprefix("table ")

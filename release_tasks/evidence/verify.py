@@ -103,7 +103,7 @@ def hashes(pack: Pack) -> str:
             wrong[name] = "not listed" if name not in found else "not as listed" if name in names else "missing"
         if found == wanted and content != checksum_lines(wanted):
             wrong[manifest] = "no strict manifest"
-    refuse(Problem(f"{name or 'a name'} is {how}") for name, how in sorted(wrong.items()))
+    refuse(Problem(f"{short(name, 300) or 'a name'} is {how}") for name, how in sorted(wrong.items()))
     return f"root {bag.digest(pack.folder / bag.ROOT)}"
 
 

@@ -45,6 +45,10 @@ def cut_the_release_branch(release: Release) -> Step:
     """Cut the release branch, or return to it."""
     git, branch = release.git, release.branch
     lacks = "" if release.published else _lacks(release)
+    if lacks and release.lock.state().summary.startswith(f"{release.tag} is withdrawn "):
+        what = f"{release.tag} was withdrawn, and its branch {branch} is left{lacks}."
+        pull = f"git pull --no-rebase --ff --no-edit {git.remote} {release.base}   # or delete the branch"
+        raise Refused(what, f"git switch {branch} && git merge --no-edit {release.base} && {pull}")
     if git.branch == branch or release.is_over:
         return f"{branch}{lacks}"
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")

@@ -150,6 +150,12 @@ def test_nobody_there_is_inconclusive_and_may_yet_come(ask: Callable[..., Came])
     assert result.message.startswith(f"{origin}/api/health could not be reached") and origin in result.hint
 
 
+def test_certificates_that_are_gone_are_inconclusive(ask: Callable[..., Came], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    result = ask("/", origin="https://127.0.0.1:9")
+    assert result.outcome == INCONCLUSIVE and "/no/such/file" in result.message
+
+
 @pytest.mark.parametrize("path", ["/hangs-up", "/round"])
 def test_an_answer_that_cannot_be_read_is_no_pass(ask: Callable[..., Came], path: str) -> None:
     assert ask(path, within=60).outcome != PASSED

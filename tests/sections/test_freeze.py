@@ -306,11 +306,21 @@ def test_what_colleagues_have_pushed_to_main_is_named_too(left_behind: Release, 
     assert take(cut_the_release_branch, left_behind).text == "release/v0.1.1"
 
 
-def test_what_was_withdrawn_before_its_tag_begins_again_from_its_branch_and_says_what_that_lacks(
-    left_behind: Release, work: Work, take: Take
+@pytest.mark.parametrize("is_pushed", [False, True])
+def test_what_was_withdrawn_before_its_tag_does_not_begin_again_from_a_stale_branch(
+    left_behind: Release, work: Work, take: Take, is_pushed: bool
 ) -> None:
     assert take(record_the_withdrawal, left_behind).state == CHANGED
     work.git("push", "--quiet", "origin", left_behind.branch)
+    if is_pushed:
+        work.git("push", "--quiet", "origin", "main")
+        work.git("reset", "--quiet", "--hard", "main~1")
     left_behind.git.refresh()
-    look = take(cut_the_release_branch, left_behind, change=False)
-    assert look.text == "git switch release/v0.1.1, without 1 commit of main: fix: what the smokes found"
+    (problem,) = take(cut_the_release_branch, left_behind, change=False).problems
+    lacks = "without 1 commit of main: fix: what the smokes found."
+    assert problem.what == f"v0.1.1 was withdrawn, and its branch release/v0.1.1 is left, {lacks}"
+    for command in problem.hint.partition("   #")[0].split(" && "):
+        work.git(*shlex.split(command)[1:])
+    left_behind.git.refresh()
+    assert take(cut_the_release_branch, left_behind).state in (CHANGED, DONE)
+    assert work.git("show", f"{left_behind.branch}:fix") == "1"

@@ -117,6 +117,17 @@ def test_what_others_pushed_to_main_meanwhile_is_kept(
     assert release.git.contains("refs/remotes/origin/main", theirs)
 
 
+def test_a_main_branch_that_is_not_here_is_brought_here(
+    archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome]
+) -> None:
+    """A clone of CI may have the release branch alone: git knew no such branch, whatever was typed."""
+    release = archived("0.1.1")
+    work.git("branch", "--delete", "--force", "main")
+    work.git("update-ref", "-d", "refs/remotes/origin/main")
+    assert [take(step, release).state for step in STEPS] == [CHANGED] * 3
+    assert release.is_over
+
+
 def test_a_merge_that_conflicts_is_put_back_and_told(
     archived: Callable[[str], Release], work: Work, take: Callable[..., Outcome]
 ) -> None:

@@ -196,6 +196,11 @@ class Git:
 
     # Changes
 
+    def fetch(self) -> None:
+        """Fetch what is configured."""
+        self.refresh()
+        self.reach("fetch", "--quiet", self.remote)
+
     def push(self, *refspecs: str) -> process.Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()

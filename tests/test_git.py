@@ -427,7 +427,7 @@ def test_the_ssh_that_git_is_set_up_to_use_is_used(
     git = work.layer()
     assert git.remote_refs["refs/heads/main"] == git.commit_named("HEAD")
     git.push(f"{work.commit({})}:refs/heads/main")
-    git.reach("fetch", "--quiet", "origin")
+    git.fetch()
     calls = seen.read_text().splitlines()
     assert len(calls) >= 3 and all("git@host.invalid" in call for call in calls)
     assert all(call.startswith("-o BatchMode=yes ") == (chosen_by == "PATH") for call in calls)

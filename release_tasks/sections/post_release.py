@@ -19,8 +19,11 @@ def merge_the_release_branch_back(release: Release) -> Step:
         return f"merged into {base}"
     require(is_archived, "after the evidence pack is archived")
     yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}"
+    git.fetch()  # a full disk ends it here, before files are half switched
+    if base not in landing.lacking(release):  # a pull request was merged meanwhile
+        return None
     git.run("switch", "--quiet", *([base] if here else ["--create", base, there]))
-    _merge(release, git.remote_commit(release.base_ref) or here, f"{remote}/{base}", "--ff", "--no-edit")
+    _merge(release, there or here, f"{remote}/{base}", "--ff", "--no-edit")
     _merge(release, tip, release.branch, "--no-ff", "--message", f"Merge {release.branch}: {release.title}")
 
 

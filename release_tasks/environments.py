@@ -121,12 +121,12 @@ class Environment:
     def wait_until_ready(self) -> None:
         """Wait until the web app answers. Raises `Refused` with what it answers, and the last lines of its log."""
         if not wait_until(lambda: bool(self.probe()[0]), READY):
-            log = self.folder / "current-web.log"
-            last = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
+            logs = sorted(self.folder.glob("*-web.log"), key=lambda log: log.stat().st_mtime)  # current, or of a colour
+            last = logs[-1].read_text(errors="replace").splitlines()[-5:] if logs else []
             expected = '; expected JSON with a "version".' if self.settings.acceptance.version else "."
             said = mask("\n".join([f"{self.probe()[1]}{expected}", *last]))
             url = f"{self.origin}{self.settings.acceptance.version}"
-            hint = shlex.join(["cat", str(log)] if log.exists() else ["curl", "-i", url])
+            hint = shlex.join(["cat", str(logs[-1])] if logs else ["curl", "-i", url])
             raise Refused(f"The web app of {self.name} is not ready: {said}", hint)
 
     def probe(self, origin: str = "") -> tuple[str, str]:

@@ -19,7 +19,7 @@ from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused, counted, listed, refuse
+from release_tasks.errors import Refused, counted, listed
 from release_tasks.evidence import authority, seal, verify
 from release_tasks.files import emptied, records_folder
 from release_tasks.git import Git
@@ -41,9 +41,8 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     if "web" not in settings.services:
         what = "A rehearsal runs the application itself, and release.services.web does not say how."
         raise Refused(what, "Set release.services: {web: [...]} in invoke.yaml; it has to listen on PORT.")
+    version = versions.chosen(root, version, in_work=True)
     git = Git.open(root, settings.remote)
-    version = version or versions.release_after(versions.version_here(root))
-    refuse(versions.version_problems(version))
     if dirty := git.dirty_paths():
         screen.say(f"Rehearsing HEAD, without {counted(len(dirty), 'uncommitted change')}: {listed(dirty, 3)}.")
     if settings.uses_node:

@@ -54,7 +54,7 @@ class Release:
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = self.quick = False
-        self.acceptance: list[Result] | None = None  # what section 7.2 came to, until something changes
+        self.acceptance: dict[str, list[Result]] = {}  # environment → what section 7.2 came to, until something changes
         self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.unreachable: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
@@ -233,7 +233,7 @@ class Release:
     def refresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""
         self.git.refresh(remote=False)
-        self.acceptance = None
+        self.acceptance = {}
         self.__dict__.pop("runs_in_production", None)
 
     @contextmanager

@@ -24,7 +24,7 @@ def chosen(root: Path, given: str | None, in_work: bool = False) -> str:
     """
     if given is None:
         found = version_here(root)
-        given = release_after(found) if in_work and is_version(found) else found
+        given = release_after(found) if in_work and is_version(found) and is_in_work(found) else found
         if problems := version_problems(given):
             what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
             raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)

@@ -519,6 +519,13 @@ def test_a_status_without_a_version_takes_the_one_in_work(project: Project) -> N
     assert project.text("options").startswith("0.1.1 ")
 
 
+def test_a_status_without_a_version_takes_the_candidate_that_is_under_way(project: Project) -> None:
+    """It was about the release that the candidate leads to."""
+    (project.root / "VERSION").write_text("0.1.1-rc.1\n")
+    project.inv("status")
+    assert project.text("options").startswith("0.1.1-rc.1 ")
+
+
 def test_asking_for_help_starts_nothing(project: Project) -> None:
     assert "1. First" in project.inv("first", "--help") + project.inv("--help", "first")
     assert project.has("it", "asked") == [False, False]

@@ -1,6 +1,7 @@
 """Check that this release is live: by API, newest session stamp, DDL ledger and deployed files."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -73,7 +74,8 @@ def tree_problems(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree; of other hosts' files, our copy."""
     if target.commit:
         tree = target.placed or target.code
-        wrong = changed_files(Git.open(Path(target.root), "origin"), target.commit, tree)
+        with closing(Git.open(Path(target.root), "origin")) as git:
+            wrong = changed_files(git, target.commit, tree)
         record("tree", f"files of {target.commit:.9}{'' if target.placed else ', in our copy'}")
         if wrong:
             what = f"In {tree} these are not as in {target.commit:.9}: {listed(wrong)}."

@@ -89,7 +89,8 @@ def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool =
             with admin.transaction(force_rollback=True):  # where somebody is connected, PostgreSQL waits for 5 seconds
                 admin.execute(keep)
         if dry:
-            return [f"Would restore {chosen.name} into {name}, and keep what is there under another name."]
+            kept = ", and keep what is there under another name" if there else ""
+            return [f"Would restore {chosen.name} into {name}{kept}."]
         if admin.execute("select pg_try_advisory_lock(%s, hashtext(%s))", [LOCK, name]).fetchone() != (True,):
             raise Refused(f"Another process is restoring into {name}.", "Wait for it to end, then run again.")
         try:

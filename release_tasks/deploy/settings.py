@@ -45,7 +45,7 @@ class Environment(Model):
     ssh: Command = Field(["ssh"], description="the command, perhaps with options as -F FILE")
     inventory: str = Field("", description="of Ansible, in place of hosts")
     limit: Text = Field("all", description="which hosts of the inventory, as --limit of Ansible: web:!old")
-    batches: list[PositiveInt] = Field([1, 50], description="how many hosts are switched at once, batch by batch")
+    batches: list[PositiveInt] = Field([1, 50], min_length=1, description="hosts switched at once, batch by batch")
     tool: Tool = Field(Tool(), description="somebody else's tool, in place of folder, restart and hosts")
 
     @model_validator(mode="after")

@@ -128,13 +128,13 @@ def run_acceptance_tests(release: Release, env: Environment) -> str:
 
 def conditions_on(release: Release, env: Environment) -> list[Result]:
     """Return what section 7.2 says of the release that runs on `env`; checked once until something changes."""
-    if release.acceptance is None:
+    if env.name not in release.acceptance:
         require(env.runs(release.version), f"after the release runs on {env.name}")
         require_the_stamp(release, env)
         release.only_in_a_run()
         conditions = partial(suites.check_conditions, release, env)
-        release.acceptance = release.checked(f"acceptance-{env.name}", env.name, conditions)
-    return release.acceptance
+        release.acceptance[env.name] = release.checked(f"acceptance-{env.name}", env.name, conditions)
+    return release.acceptance[env.name]
 
 
 def shown(path: Path, release: Release) -> str:

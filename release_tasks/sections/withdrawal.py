@@ -50,5 +50,7 @@ def _left_in(release: Release, name: str) -> Iterator[str]:
         runs = env.probe()[0] or "nothing"
         runs = env.hosts.tag() or "something" if runs == "any" else runs
         yield f"{name} runs {runs}{f', stamped for {stamp[0]}' if stamp else ''}"
-    except (NotYet, Refused):
+    except NotYet as no:
+        yield f"{name} is known only {no}"
+    except Refused:
         yield f"{name} could not be reached"

@@ -134,11 +134,11 @@ def test_the_conditions_are_a_step(deployed: Callable[..., Release], web: Web, t
 def test_all_are_checked_once_until_something_changes(deployed: Callable[..., Release], web: Web) -> None:
     release = deployed()
     meet_them(release)
-    before = release.acceptance
+    before = release.acceptance["staging"]
     assert all(each.is_pass for each in before)
     web.answers["/api/health"] = (503, "")
     meet_them(release)
-    assert release.acceptance is before
+    assert release.acceptance["staging"] is before
     release.refresh()
     with pytest.raises(Refused):
         meet_them(release)
@@ -227,7 +227,7 @@ def test_the_confirmation_shows_what_staging_came_to_and_its_commit(
     web.answers["/api/health"] = (503, "")
     refused = take(confirm_production, release)
     assert refused.state == REFUSED and "api ok failed" in refused.problems[0].what
-    assert not release.acceptance[1].is_pass
+    assert not release.acceptance["staging"][1].is_pass
 
 
 def test_a_confirmation_of_another_outcome_is_asked_for_again(

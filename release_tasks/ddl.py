@@ -139,7 +139,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             environment.lock.hold(version)
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
-                warnings = apply.apply(environment, files, root, version)
+                warnings = apply.apply(environment, files, root, version if missing else last)
             screen.say("\n".join([*(file.path for file in files), *warnings]))
             screen.say(f"Applied {counted(len(files), 'file')} to {where}.")
 
@@ -168,7 +168,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
-    apply_it = f"inv ddl.apply --env {where} --again{' --yes' if where == 'production' else ''}"
+    apply_it = f"inv ddl.apply --env {where} --again"
     if files != pack_for(where, root, settings):
         apply_it = f"git switch --detach {whose} && {apply_it}"
     by_hand = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."

@@ -33,8 +33,10 @@ def check_release(target: Target, record: Record) -> None:
         except (Refused, psycopg.Error) as error:
             unread.append(short(error))
     if wrong or unread:
-        deploy = f"inv deploy.{target.name} --version {target.version}"
-        hint = "Restart the web app of dev." if target.name == "dev" else deploy
+        env, version = target.name, target.version
+        hint = f"inv deploy.{env} --version {version}   # or once all of it is done:\n"
+        hint += f"inv deploy.rollback --env {env} --to {version}   # to start it again; and inv ddl.apply --env {env}"
+        hint = "Restart the web app of dev." if env == "dev" else hint
         raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 

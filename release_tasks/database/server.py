@@ -15,7 +15,7 @@ from psycopg import sql
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
 from release_tasks.errors import Refused
 from release_tasks.machine import wait_until
-from release_tasks.masks import hide
+from release_tasks.masks import hide, short
 from release_tasks.process import Supervised, free_port, run
 
 # All of our environment that the server gets: our tokens are not for it.
@@ -60,8 +60,10 @@ def start(
     services = Supervised(argv, folder, environment, log, stop=signal.SIGINT)
     running = Running(programs, log, port, password, services)
     try:
-        if not wait_until(lambda: _serves(running), TIMEOUT, every=0.05):
-            raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s.", f"tail {log}")
+        wait_until(lambda: _serves(running) or services.poll() is not None, TIMEOUT, every=0.05)
+        if not _serves(running):
+            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s: {short(last)}", f"tail {log}")
         with connect(running.dsn("postgres")) as connection:
             there = {name for (name,) in connection.execute("select datname from pg_database")}
             for name in {*databases} - there:

@@ -36,6 +36,8 @@ class Pack:
 
     @cached_property
     def folder(self) -> Path:
+        if self.path.is_dir() and not (self.path / "bagit.txt").exists():
+            raise Refused("it is no evidence pack: it has no bagit.txt")
         try:
             return self.path if self.path.is_dir() else bag.unpack(self.path, self.work / "pack")
         except tarfile.ReadError as no:
@@ -66,7 +68,7 @@ class Pack:
     def allow_missing(self, what: str) -> str:
         """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""
         if not self.unsigned:
-            raise Refused(f"{what} (--unsigned accepts that)")
+            raise Refused(what, "--unsigned   # accepts that, where it was made without a key or an authority")
         return f"{what}; --unsigned"
 
     def signer(self, file: Path, at: datetime) -> str:
@@ -215,7 +217,7 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
         try:
             observed, outcome, hint = check(pack), PASSED, ""
         except Refused as no:
-            problem = listed((each.what for each in no.problems), 20)
+            problem, hint = listed((each.what for each in no.problems), 20), no.problems[0].hint or AGAIN
         except Exception as error:  # a hostile file may be wrong in any way
             problem = f"it cannot be read: {short(repr(error))}"
         yield Result(name, outcome, _shown(problem), hint, (_shown(observed),), time.monotonic() - began)

@@ -423,8 +423,10 @@ def test_applying_an_unchanged_pack_is_a_look_unless_asked_again(
     entered = outside.execute("select * from ops.ddl_ledger").fetchall()
     assert said(inv("ddl.apply")) == "The ledger of staging has all: 4 files. To apply again: --again\n"
     assert outside.execute("select * from ops.ddl_ledger").fetchall() == entered
+    work.commit({"VERSION": "0.1.2-dev\n"})  # what makes nothing new is still that of 0.1.1-dev
     assert "Applied 4 files" in said(inv("ddl.apply", "--again"))
     assert outside.execute("select * from ops.ddl_ledger").fetchall() != entered
+    assert outside.execute("select distinct version from ops.ddl_ledger").fetchall() == [("0.1.1-dev",)]
 
 
 def test_a_dry_run_and_production_without_a_yes_change_nothing(

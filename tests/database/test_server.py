@@ -64,6 +64,14 @@ def running(folder: Path) -> Iterator[Running]:
     running.services.stop()
 
 
+def test_a_server_that_ends_at_once_is_said_to_with_its_own_words(tmp_path: Path) -> None:
+    """Each step of a release waited for it for half a minute."""
+    start(tmp_path, [], durable=False).services.stop()
+    (tmp_path / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(Refused, match=r"did not start within 30 s: .*configuration file .*contains errors"):
+        start(tmp_path, [], durable=False)
+
+
 def test_it_serves_each_database_with_a_password_only(running: Running, folder: Path) -> None:
     for name in ("app", "Two words?"):
         assert rows(running, "SELECT current_database()", name) == [(name,)]

@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from invoke import Config
 
 from release_tasks import evidence_tasks, release
 from release_tasks.checks.browser import launch_options, node_of_playwright
@@ -212,7 +212,9 @@ def test_bars_follow_each_other_and_fill_the_line() -> None:
 
 def config_of(release: Release) -> Any:
     settings = {"app": "app", "branch": "", "evidence": {"places": ["/mnt/vault"]}}
-    return SimpleNamespace(_project_prefix=release.root, get=lambda key, default: settings)
+    config = Config(overrides={"release": settings})
+    vars(config)["_project_prefix"] = str(release.root)
+    return config
 
 
 def test_a_report_is_written_before_there_is_a_pack_and_then_of_that(

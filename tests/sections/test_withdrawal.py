@@ -111,6 +111,14 @@ def test_a_reason_of_several_lines_is_one_line_of_the_notes(work: Work, take: Ca
     assert ': Käse "double" second line # no heading. v0.1.1 stays' in told
 
 
+def test_what_was_fixed_in_the_freeze_alone_is_named(work: Work, take: Callable[..., Outcome]) -> None:
+    """Its fixes went with it, in silence."""
+    work.git("switch", "--quiet", "--create", "release/v0.1.1")
+    work.commit({"fix": "1"}, "fix: what staging found")
+    told = told_of(work, take, "its smoke hangs")
+    assert "; main lacks 1 commit of its branch: fix: what staging found" in told
+
+
 def test_who_is_known_by_a_variable_alone_is_named(
     work: Work, take: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

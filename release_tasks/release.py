@@ -30,8 +30,8 @@ Step = Generator[str, None, str | None]
 Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
-def skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
-    """Return a decorator of steps: they are skipped, for that `reason`, once `holds(release)` is true."""
+def skip_when(holds: "Callable[[Release], object]", reason: str) -> Callable[[Marked], Marked]:
+    """Return a decorator: the step is skipped, for `reason`, when `holds(release)`."""
 
     def mark(step: Marked) -> Marked:
         step.skipped = lambda release: reason if holds(release) else ""  # type: ignore[attr-defined]
@@ -40,9 +40,9 @@ def skip_once(holds: "Callable[[Release], object]", reason: str) -> Callable[[Ma
     return mark
 
 
-until_published = skip_once(lambda release: release.published, "settled when the tag was published")
-until_live = skip_once(lambda release: release.runs_in_production, "done: it is or was live in production")
-until_over = skip_once(lambda release: release.is_over, "done: the next cycle is open")
+until_published = skip_when(lambda release: release.published, "settled when the tag was published")
+until_live = skip_when(lambda release: release.runs_in_production, "done: it is or was live in production")
+until_over = skip_when(lambda release: release.is_over, "done: the next cycle is open")
 
 
 class Release:

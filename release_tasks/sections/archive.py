@@ -10,10 +10,10 @@ from release_tasks.evidence import bag, copies, pack, seal, verify
 from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
-from release_tasks.release import Release, Step, skip_once, until_live
+from release_tasks.release import Release, Step, skip_when, until_live
 from release_tasks.sections.deployment import shown
 
-skip_where_the_pack_is_elsewhere = skip_once(
+skip_where_the_pack_is_elsewhere = skip_when(
     lambda release: release.is_over and not pack_folder(release).exists(), "the evidence pack is elsewhere"
 )
 

@@ -140,7 +140,7 @@ class ReleaseExecutor(Executor):
         is_status, silent = any(each.only_checks for each in sections), "json" in options
         with closing(Release.open(self.config, options.get("version"), in_work=is_status)) as release:
             release.only_checks = is_status or self.config.run.dry
-            release.plan = steps = _planned(sections, release, options)
+            release.steps = steps = _planned(sections, release, options)
             is_process = any(map(_is_numbered, sections))
             needed = ["dev"] * is_process + [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:

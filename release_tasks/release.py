@@ -55,7 +55,7 @@ class Release:
         self.version, self.root, self.settings = version, root, settings
         self.only_checks = self.quick = False
         self.acceptance: dict[str, list[Result]] = {}  # environment → what section 7.2 came to, until something changes
-        self.plan: list[Any] = []  # the command line's steps, from which the prompt for production is made
+        self.steps: list[Any] = []  # the command line's, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.unreachable: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
         self.git = Git.open(root, settings.remote)

@@ -52,7 +52,7 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
     yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"
     yield from (f"Waived: {condition}: {reason}" for condition, reason in document.waivers(release.root).items())
-    ahead = list(dropwhile(lambda step: step.function is not confirm_production, release.plan))[1:]
+    ahead = list(dropwhile(lambda step: step.function is not confirm_production, release.steps))[1:]
     for step in (each for each in ahead if each.options.get("env") == env.name):
         if step.is_gate:  # which may take its time
             yield f"- {step.title}"

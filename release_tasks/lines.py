@@ -29,8 +29,8 @@ def released(refs: Mapping[str, str], settings: Settings) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda each: Version.parse(each[0])))
 
 
-def contains(git: Git, commit: str, tip: str) -> bool:
-    """Tell whether `commit` has what `tip` changed: merged, or squashed, so that a merge would have changed nothing."""
+def has_merged(git: Git, commit: str, tip: str) -> bool:
+    """Tell whether `commit` has `tip` by a merge, or a squash that leaves a merge nothing to do (git ≥ 2.38)."""
     fork = git.look("merge-base", commit, tip).stdout.strip()
     if not fork:
         return False
@@ -39,12 +39,15 @@ def contains(git: Git, commit: str, tip: str) -> bool:
     changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
     touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
     since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
-    merged = ((each, git.look("merge-tree", "--write-tree", each, tip).stdout) for each in since)  # "" before git 2.38
+    merged = ((each, git.look("merge-tree", "--write-tree", each, tip).stdout) for each in since)
     return any(tree.partition("\n")[0] == git.object_named(f"{each}^{{tree}}") for each, tree in merged)
 
 
-def landed(git: Git, there: str, commit: str, lock: str) -> bool:
-    """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`."""
+def has_release(git: Git, there: str, commit: str, lock: str) -> bool:
+    """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`.
+
+    Unlike `has_merged` it works where main moved on meanwhile, so that a squash leaves a merge something to do.
+    """
     if git.contains(there, commit):
         return True
     since = git.look("rev-list", "--first-parent", f"{commit}..{there}", "--", lock).stdout.split()
@@ -100,7 +103,7 @@ class Line:
 
     def has(self, version: str) -> bool:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
-        return noted or contains(self.git, self.base, self.tags[version])
+        return noted or has_merged(self.git, self.base, self.tags[version])
 
     def last(self, target: str, finals: bool = False, with_withdrawn: bool = True) -> str | None:
         """Return the highest release in the line below `target` (of all where that is no version).

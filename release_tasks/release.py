@@ -85,7 +85,7 @@ class Release:
         if f"refs/heads/{support}" not in self.git.remote_refs:
             return self.settings.main
         there = self.git.remote_commit(self.main_ref) or ""
-        is_on_main = self.published and lines.landed(self.git, there, self.published, self.settings.ddl.lock)
+        is_on_main = self.published and lines.has_release(self.git, there, self.published, self.settings.ddl.lock)
         return self.settings.main if is_on_main else support
 
     @property
@@ -144,7 +144,7 @@ class Release:
             return False
         if branch == self.settings.main and self.git.bytes_at(there, self.notes_path) is None:
             return False
-        is_merged = lines.landed(self.git, there, self.published, self.settings.ddl.lock)
+        is_merged = lines.has_release(self.git, there, self.published, self.settings.ddl.lock)
         return branch != self.base or (self.has_next_version(there) and is_merged)
 
     def version_at(self, commit: str) -> str:

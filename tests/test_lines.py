@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks.errors import Problem
-from release_tasks.lines import Line, contains, released
+from release_tasks.lines import Line, has_merged, released
 from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -275,8 +275,8 @@ def test_what_was_squashed_or_rebased_is_contained_also_once_main_goes_on(
     come(world)
     if goes_on:
         world.work.commit({"one.txt": "another\n", "more.txt": "more\n"})
-    assert contains(world.work.layer(), "main", "side") == has
-    assert not contains(world.work.layer(), "main", "0" * 40)
+    assert has_merged(world.work.layer(), "main", "side") == has
+    assert not has_merged(world.work.layer(), "main", "0" * 40)
 
 
 def test_a_tag_is_listed_with_the_commit_that_it_names() -> None:

@@ -97,7 +97,7 @@ def check_everything_is_merged(release: Release) -> str:
     for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
         is_meant = name != ref and any(fnmatchcase(name, each) for each in patterns) and not OUR_OWN.fullmatch(name)
-        if is_meant and not lines.contains(git, release.tip, git.remote_commit(ref) or ""):
+        if is_meant and not lines.has_merged(git, release.tip, git.remote_commit(ref) or ""):
             fix = f"{landing.to_its_branch(release)}git pull --no-rebase --ff --no-edit {remote} {name}"
             problems.append(Problem(f"The branch {name} ({commit:.9}) is not merged.", fix))
     refuse(problems)

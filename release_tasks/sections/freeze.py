@@ -19,9 +19,8 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
     """Hold the release lock on the remote."""
     lock = release.lock
     with suppress(Refused):  # its tag may not be here, which another step says
-        waits = landing.lacking(release, waits=True) and not landing.lacking(release)
-        if waits or release.is_ended:
-            return "released with the last push"
+        if (landing.waiting(release) and not landing.lacking(release)) or release.is_ended:
+            return "given up with the last push"
     found = lock.check(take_over)
     if found.holder == lock.holder:
         lock.at = found.commit

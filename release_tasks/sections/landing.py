@@ -33,12 +33,20 @@ def to_its_branch(release: Release) -> str:
     return "" if release.git.commit_named("HEAD") == release.tip else f"git switch {release.branch} && "
 
 
-def lacking(release: Release, waits: bool = False) -> dict[str, str]:
-    """Return branch → branch of its pull request, for each that lacks the release: those pushed, or not, as `waits`."""
+def lacking(release: Release) -> dict[str, str]:
+    """Return branch → branch of its pull request, for each that still has to be pushed."""
+    return {at: back for at, back in _without(release).items() if f"refs/heads/{back}" not in release.git.remote_refs}
+
+
+def waiting(release: Release) -> dict[str, str]:
+    """Return branch → branch of its pull request, for each whose pull request waits."""
+    return {at: back for at, back in _without(release).items() if f"refs/heads/{back}" in release.git.remote_refs}
+
+
+def _without(release: Release) -> dict[str, str]:
     backs = {release.base: f"release/{release.tag}-back"}
     backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
-    lack = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
-    return {branch: back for branch, back in lack.items() if (f"refs/heads/{back}" in release.git.remote_refs) == waits}
+    return {branch: back for branch, back in backs.items() if not release.is_in(branch)}
 
 
 def push(release: Release, branch: str, back: str, last: bool, commit: str = "", what: str = "is over") -> None:

@@ -83,9 +83,8 @@ def push_the_main_branch(release: Release) -> Step:
     """Push: the main branch has it, and the cycle is open."""
     left, lock = landing.lacking(release), release.lock
     if not left and lock.state().holder != lock.holder:
-        waiting = landing.lacking(release, waits=True).items()
-        waits = "; ".join(f"{branch} waits for the pull request of {back}" for branch, back in waiting)
-        return Manual(waits) if waits else "pushed"
+        waits = [f"{branch} waits for the pull request of {back}" for branch, back in landing.waiting(release).items()]
+        return Manual("; ".join(waits)) if waits else "pushed"
     is_open = release.git.contains(release.base_ref, release.tip) and release.has_next_version(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
     yield f"git push {release.settings.remote} {' '.join(left) or lock.ref}"

@@ -19,19 +19,23 @@ from release_tasks.git import Git
 from release_tasks.process import CommandFailed, Finished
 
 FREE = "free"
+WITHDRAWS = "is withdrawn"  # what a push of the lock says of a release that is given up for good
 SKIP_CI = " [skip ci]"
 DIGITS = 7  # of a commit, as git shortens it, are enough to mean it
 FIELDS = ("%H", "%(trailers:key=Holder,valueonly)", "%(trailers:key=Since,valueonly)", "%s, %an", "%cI")
 
 
 @dataclass(frozen=True)
-class State:
+class LockState:
     """The newest `commit` of the lock ("" for none yet), its holder (`FREE`, or version and clone), and since when."""
 
     commit: str = ""
     holder: str = FREE
     since: str = ""
     summary: str = ""
+
+    def withdraws(self, tag: str) -> bool:
+        return self.summary.startswith(f"{tag} {WITHDRAWS} ")
 
 
 class ReleaseLock:
@@ -53,16 +57,16 @@ class ReleaseLock:
         clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{read_text(file)} {file.stat().st_ino}".encode())[:12]
         return f"{self.version} {clone}"
 
-    def state(self) -> State:
+    def state(self) -> LockState:
         """Return how the lock stands on the remote."""
         if not (commit := self.git.remote_commit(self.ref)):
-            return State()
+            return LockState()
         fields = self.git.look("show", "--no-patch", f"--format={'%x00'.join(FIELDS)}", commit).stdout.split("\0")
         commit, holder, since, summary, sign_of_life = (field.strip() for field in fields)
         summary = summary.replace(SKIP_CI, "")
-        return State(commit, holder, since, f"{summary}, since {since}; last sign of life {sign_of_life}")
+        return LockState(commit, holder, since, f"{summary}, since {since}; last sign of life {sign_of_life}")
 
-    def check(self, take_over: str | None = None) -> State:
+    def check(self, take_over: str | None = None) -> LockState:
         """Return how it stands where it is free or ours. Raises `Refused` where another release holds it.
 
         `take_over` is the commit of another's lock that a person was shown, and means to take it over from.
@@ -76,13 +80,13 @@ class ReleaseLock:
             what = f"{self.ref} is gone from {self.git.remote}: it was deleted, or pushes go to another repository."
             hint = f"{again(version=self.version)}   # takes it anew; git remote -v shows where pushes go"
             raise Refused(what, hint)
-        begin = "This release was overtaken" if was_overtaken else "Another release is under way"
+        what = "This release was overtaken" if was_overtaken else "Another release is under way"
         version, shown = self.version, found.commit[:9]
         over = again(f"inv release --version {version} --take-over {shown}", version=version, take_over=shown)
         hint = f"Wait for it, or if nobody finishes it:\n{over}   # the next push of that run is then refused"
         if (theirs := found.holder.split(" ")[0]) not in (FREE, self.version):
             hint += f'\ninv withdraw --version {theirs} --reason "…"   # or this, where it is tagged: the notes say so'
-        raise Refused(f"{begin}: {found.summary}.", hint)
+        raise Refused(f"{what}: {found.summary}.", hint)
 
     def push(self, *refspecs: str, what: str, take_over: str | None = None, last: bool = False) -> Finished:
         """Push `refspecs` and move the lock on in one atomic push; the `last` one gives it up.

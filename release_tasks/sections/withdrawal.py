@@ -7,6 +7,7 @@ from release_tasks import lines
 from release_tasks.commits import history, releaser
 from release_tasks.errors import NotYet, Refused, counted, listed
 from release_tasks.release import Release, Step
+from release_tasks.release_lock import WITHDRAWS
 from release_tasks.sections import landing
 
 
@@ -18,14 +19,14 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if release.is_over:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
-        lock = release.lock.state()
-        if lock.summary.startswith(f"{release.tag} is withdrawn "):
-            return lock.summary
-        if not lock.holder.startswith(f"{release.version} "):  # it may be mistyped
+        held = release.lock.state()
+        if held.withdraws(release.tag):
+            return held.summary
+        if not held.holder.startswith(f"{release.version} "):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
         branch = ", and its branch stays" if release.is_under_way else ""
         yield f"give up the lock; {release.tag} was never published{branch}"
-        release.lock.push(what="is withdrawn", last=True)
+        release.lock.push(what=WITHDRAWS, last=True)
         return None
     reason = " ".join((reason or "").split()).strip(" …")  # in one line of the notes
     if not reason:
@@ -41,7 +42,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     title, _, rest = text.partition("\n")
     says = f"Withdrawn on {datetime.now(UTC):%Y-%m-%d} by {who}: {reason}. {'; '.join(left)}."
     commit = landing.notes_on_main(release, f"{title}\n\n> {says}\n{rest}", f"release: withdraw {release.tag}")
-    landing.push(release, main, back, last=True, commit=commit, what="is withdrawn")
+    landing.push(release, main, back, last=True, commit=commit, what=WITHDRAWS)
 
 
 def _left_in(release: Release, name: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from release_tasks import files, machine
 from release_tasks.database import programs
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.settings import Backup as Settings
+from release_tasks.settings import Backup as BackupSettings
 
 DUMP, ROLES = "dump", "roles.sql"
 FACTS, SUMS, VERIFIED = "backup.json", "SHA256SUMS", "verified.json"
@@ -101,7 +101,7 @@ def take(environment: Environment, version: str, commit: str = "") -> Backup:
             shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def dump(dsn: str, folder: Path, settings: Settings, where: str = "", **about: Any) -> Backup:
+def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **about: Any) -> Backup:
     """Write dump and roles of `dsn` into `folder`; `about` is for which release."""
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000

@@ -17,7 +17,7 @@ from release_tasks.database.backup import Backup
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, counted, refuse
 from release_tasks.masks import mask
-from release_tasks.settings import Backup as Settings
+from release_tasks.settings import Backup as BackupSettings
 
 LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a time
 NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
@@ -57,18 +57,18 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     return summary
 
 
-def is_done(taken: Backup, settings: Settings) -> bool:
+def is_done(taken: Backup, settings: BackupSettings) -> bool:
     """Tell whether `taken` is verified, and the command `backup.then` has got it."""
     return bool(taken.verified) and settings.then in ([], taken.verified["then"])
 
 
-def copy(source: str, target: str, settings: Settings) -> None:
+def copy(source: str, target: str, settings: BackupSettings) -> None:
     """Copy the database `source` with its roles and rows to the database `target` of a scratch server."""
     with TemporaryDirectory(prefix="release-copy-") as folder:
         _load(backup.dump(source, Path(folder), settings), target, settings, any_locale=True)
 
 
-def restore(chosen: Backup, dsn: str, settings: Settings, over: str, dry: bool = False) -> list[str]:
+def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, dry: bool = False) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; return what was done, or `dry` would be.
 
     Raises `Refused`, also where a database is there that `over` does not name, or that cannot be renamed: it stays.
@@ -116,7 +116,7 @@ def _other(dsn: str) -> str:
     return conninfo.make_conninfo(dsn, dbname="template1" if is_postgres else "postgres")
 
 
-def _load(taken: Backup, dsn: str, settings: Settings, any_locale: bool = False) -> list[str]:
+def _load(taken: Backup, dsn: str, settings: BackupSettings, any_locale: bool = False) -> list[str]:
     """Make `dsn` (with `any_locale` in C if need be) and missing roles, and load `taken`. Return the roles made."""
     name = programs.variables(dsn)["PGDATABASE"]
     with programs.connect(_other(dsn), timeout=settings.timeout) as admin:

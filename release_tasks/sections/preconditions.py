@@ -31,25 +31,19 @@ def check_environments_differ(release: Release) -> str:
 
 def check_branch(release: Release) -> str:
     """The whole history is here, and the main, the support or the release branch is checked out."""
-    git, base, remote = release.git, release.base, release.settings.remote
+    git = release.git
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-    expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
-    is_support = git.branch == release.settings.support_of(release.version)
+    expected = sorted({release.base, release.branch, *([release.settings.main] if release.is_over else [])})
     unfinished = git_setup.under_way(git.repo.git_dir)
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
-    there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
-    elsewhere = f"cd {shlex.quote(there)}   # where {base} is checked out" if there else ""
-    switch = f"git push {remote} {git.branch}" if is_support else elsewhere or f"git switch {base}"
-    if is_support and f"refs/heads/{git.branch}" in git.remote_refs:  # and all of this version is on main
-        switch = release.again(version=versions.next_release(release.version))
     whole = "git sparse-checkout disable"
-    unshallow = f"git fetch --unshallow --tags {remote}"
+    unshallow = f"git fetch --unshallow --tags {git.remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (unfinished, f"Git has something unfinished here: {unfinished}.", finish),
-        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
+        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", landing.way_back(release)),
         (git.is_set("core.sparseCheckout"), "This checkout is sparse; a release needs all files.", whole),
         (is_unknown, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]

@@ -27,7 +27,7 @@ def check_release(target: Target, record: Record) -> None:
     Raises `Inconclusive` where one cannot be read and no other differs.
     """
     wrong, unread = list[str](), list[str]()
-    for source in (api_problems, stamp_problems, ledger_problems, tree_problems):
+    for source in (api_differences, stamp_differences, ledger_differences, tree_differences):
         try:
             wrong += source(target, record)
         except (Refused, psycopg.Error) as error:
@@ -40,7 +40,7 @@ def check_release(target: Target, record: Record) -> None:
         raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 
-def api_problems(target: Target, record: Record) -> Iterator[str]:
+def api_differences(target: Target, record: Record) -> Iterator[str]:
     if target.version_path:
         with Api(target.origin) as api:
             answer = api.get(target.version_path, headers={"Cache-Control": "no-cache"})
@@ -52,7 +52,7 @@ def api_problems(target: Target, record: Record) -> Iterator[str]:
             yield f"{target.origin}{target.version_path} {said}; expected {target.version}."
 
 
-def stamp_problems(target: Target, record: Record) -> Iterator[str]:
+def stamp_differences(target: Target, record: Record) -> Iterator[str]:
     if target.session_log:
         query = f"""select app_version, opened_at, opened_at < %s::timestamptz from {target.session_log}
           where app_name = %s order by opened_at desc nulls last limit 1"""
@@ -64,7 +64,7 @@ def stamp_problems(target: Target, record: Record) -> Iterator[str]:
             yield f"The newest stamp of {target.app} is of {version}, at {opened}; expected {target.version}{since}."
 
 
-def ledger_problems(target: Target, record: Record) -> Iterator[str]:
+def ledger_differences(target: Target, record: Record) -> Iterator[str]:
     if target.pack:
         applied = dict(target.rows(f"select file, sha256 from {target.ledger} where applied_at is not null"))
         record("ledger", f"{len(target.pack)} DDL files")
@@ -72,7 +72,7 @@ def ledger_problems(target: Target, record: Record) -> Iterator[str]:
             yield f"The ledger {target.ledger} lacks, or has another {listed(other)}."
 
 
-def tree_problems(target: Target, record: Record) -> Iterator[str]:
+def tree_differences(target: Target, record: Record) -> Iterator[str]:
     """Compare the deployed files with the commit, as git compares a working tree; of other hosts' files, our copy."""
     if target.commit:
         tree = target.placed or target.code

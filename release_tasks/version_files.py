@@ -61,7 +61,7 @@ def _entries(file: VersionFile, text: str) -> list[tuple[int, int]]:
     return sorted((int(it[1]), int(it[2])) for value in values if (it := MARK.fullmatch(str(value))))
 
 
-def version_problems(path: str, found: str, target: str) -> list[Problem]:
+def file_version_problems(path: str, found: str, target: str) -> list[Problem]:
     """Return what is wrong with the version `found` in the file `path`, on the way to `target`."""
     if versions.is_version(found) and not versions.is_past(found, target):
         return []

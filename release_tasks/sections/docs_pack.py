@@ -22,12 +22,12 @@ def write_the_docs_pack(release: Release) -> Step:
         raise Refused(what, "Commit them, or correct release.docs_pack.include in invoke.yaml.")
     locked_for = tag_of(git.text_at(tip, settings.ddl.lock) or "")
     require(locked_for == release.tag, "after the DDL order is locked")
-    pack = expected_pack(release, tip)
-    stale = [path for path, content in pack.items() if git.bytes_at(tip, path) != content]
+    expected = expected_pack(release, tip)
+    stale = [path for path, content in expected.items() if git.bytes_at(tip, path) != content]
     if not stale:
-        return f"{len(read_checksums(pack[settings.docs_pack.hashes]))} hashes"
+        return f"{len(read_checksums(expected[settings.docs_pack.hashes]))} hashes"
     yield f"git commit {listed(stale)}"
-    commit_step(git, pack, f"docs: update version + hashes for {release.tag}", f"{release.tag} docs-pack")
+    commit_step(git, expected, f"docs: update version + hashes for {release.tag}", f"{release.tag} docs-pack")
 
 
 @until_published
@@ -66,18 +66,18 @@ def behind_problems(release: Release) -> Iterator[Problem]:
 def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
     """Return path → bytes of the docs pack as it must be on top of `commit`; hashes are of committed bytes."""
     settings, git, folder = release.settings, release.git, release.settings.docs_pack.folder
-    files = version_files(release, release.version, commit)
+    files = with_version_everywhere(release, release.version, commit)
     if git.submodule(folder):
         files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
-    pack = [file.path for file in pack_at(git, commit, settings)]
-    hashed = sorted({*settings.docs_pack.include, *pack, settings.ddl.lock, *files})
+    ddl_paths = [file.path for file in pack_at(git, commit, settings)]
+    hashed = sorted({*settings.docs_pack.include, *ddl_paths, settings.ddl.lock, *files})
     if (changelog := notes.dated_changelog(release, commit)) is not None:
         files[settings.changelog] = changelog
     hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 
 
-def version_files(release: Release, version: str, commit: str) -> dict[str, bytes]:
+def with_version_everywhere(release: Release, version: str, commit: str) -> dict[str, bytes]:
     """Return path → bytes of every file that carries the version, as it is for `version`."""
     files = {"VERSION": f"{version}\n".encode(), "SOURCE_TAG": f"{release.settings.tag_of(version)}\n".encode()}
     for file in release.settings.version_files:
@@ -86,7 +86,7 @@ def version_files(release: Release, version: str, commit: str) -> dict[str, byte
     return files
 
 
-def hash_problems(git: Git, commit: str, hashes_path: str) -> list[str]:
+def hash_mismatches(git: Git, commit: str, hashes_path: str) -> list[str]:
     """Return the files of `commit` that its committed hashes do not fit, as `sha256sum --check` would."""
     sums = read_checksums((git.text_at(commit, hashes_path) or "").encode())
     if not sums:

@@ -52,7 +52,7 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
         return release.version_at(base_ref)
     yield f"VERSION {release.version} → {upcoming}"
     git.run("switch", "--quiet", release.base)
-    files, path = docs_pack.version_files(release, upcoming, base_ref), release.settings.changelog
+    files, path = docs_pack.with_version_everywhere(release, upcoming, base_ref), release.settings.changelog
     if (changelog := git.text_at(base_ref, path)) is not None:
         files[path] = with_heading(changelog, upcoming).encode()
     commit_step(git, files, f"release: open the cycle of {upcoming}", f"{release.tag} post-release")

@@ -15,7 +15,7 @@ from release_tasks.errors import Manual, Problem, Refused, counted, listed, refu
 from release_tasks.release import Release, Step, until_live, until_over, until_published
 from release_tasks.sections import deployment, docs_pack, landing, tag
 from release_tasks.settings import PROGRAM
-from release_tasks.version_files import version_in, version_problems
+from release_tasks.version_files import file_version_problems, version_in
 
 OUR_OWN = re.compile(r"release/(lock(-.*)?|.*-back)")  # branches that are not for merging: the lock, pull requests
 
@@ -120,7 +120,8 @@ def check_version_files(release: Release) -> str:
     git, tip, target = release.git, release.tip, release.version
     version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
     source_tag = source_tag.removeprefix(release.settings.tag_of(""))
-    problems = [*version_problems("VERSION", version, target), *version_problems("SOURCE_TAG", source_tag, target)]
+    problems = file_version_problems("VERSION", version, target)
+    problems += file_version_problems("SOURCE_TAG", source_tag, target)
     for file in release.settings.version_files:
         try:
             if (found := version_in(file, git.bytes_at(tip, file.path))) not in (version, target):
@@ -134,9 +135,9 @@ def check_version_files(release: Release) -> str:
 
 def check_ddl_pack(release: Release) -> str:
     """The DDL pack is there, in order, in UTF-8."""
-    pack, ddl = release.pack, release.settings.ddl
-    refuse(pack_problems(pack, ddl))
-    numbers = [re.sub(r"\D.*", "", file.name) for file in pack] if ddl.order != "bytes" else []
+    pack, settings = release.pack, release.settings.ddl
+    refuse(pack_problems(pack, settings))
+    numbers = [re.sub(r"\D.*", "", file.name) for file in pack] if settings.order != "bytes" else []
     twins = [file.name for file, number in zip(pack, numbers, strict=False) if number and numbers.count(number) > 1]
     alike = f"; same number, ordered by release.ddl.order: {listed(twins)}" if twins else ""
     return f"{counted(len(pack), 'file')}, {pack[0].name} to {pack[-1].name}{alike}"

@@ -25,7 +25,7 @@ def tag_the_release(release: Release, sign: bool = False) -> Step:
     refuse([*landing.behind_problems(release, release.branch), *tag_problems(release, sign)])
     if git.commit_named(release.tag_ref):
         return f"{commit:.9}"
-    wrong = docs_pack.hash_problems(git, commit, release.settings.docs_pack.hashes)
+    wrong = docs_pack.hash_mismatches(git, commit, release.settings.docs_pack.hashes)
     require(release.version_at(commit) == release.version and not wrong, "after the docs pack is built")
     flags = ["--sign"] if sign else []
     yield f"git tag --annotate {' '.join([*flags, tag])} {commit:.9}"
@@ -49,7 +49,7 @@ def tag_problems(release: Release, sign: bool = False) -> list[Problem]:
     elif (found := release.version_at(tagged)) != release.version:
         problems.append(f"{tag} names {tagged:.9}, where VERSION says {found!r}: it is not this release.")
     else:
-        problems += docs_pack.hash_problems(git, tagged, release.settings.docs_pack.hashes)
+        problems += docs_pack.hash_mismatches(git, tagged, release.settings.docs_pack.hashes)
     if sign and not problems and not SIGNATURE.search(text):
         problems = [f"{tag} is not signed; expected a signed one."]
     hint = f"git show {tag}\n{_as_a_new_version(release)}" if published else retag_hint(tag)

@@ -51,7 +51,7 @@ def test_a_stranger_verifies_the_committed_pack_with_sha256sum(packed: Release, 
     assert listed == sorted(["VERSION", "SOURCE_TAG", "CHANGELOG.md", "package.json", *pack])
     check = ["sha256sum", "--check", "--strict", "--quiet", HASHES]
     assert subprocess.run(check, cwd=work.root, check=False).returncode == 0
-    assert docs_pack.hash_problems(packed.git, "HEAD", HASHES) == []
+    assert docs_pack.hash_mismatches(packed.git, "HEAD", HASHES) == []
 
 
 def test_the_version_changes_and_the_rest_of_a_version_file_stays(packed: Release, work: Work) -> None:
@@ -106,7 +106,7 @@ def test_every_version_file_gets_the_version(work: Work) -> None:
     work.commit({"package-lock.json": lock, "app.py": "VERSION = '0.1.0'\n", "pyproject.toml": "project.version='0'\n"})
     python = {"path": "app.py", "pattern": "VERSION = '(.*)'"}
     release = work.release(version_files=["package-lock.json", "pyproject.toml", python])
-    assert docs_pack.version_files(release, "0.1.1", "HEAD") == {
+    assert docs_pack.with_version_everywhere(release, "0.1.1", "HEAD") == {
         "VERSION": b"0.1.1\n",
         "SOURCE_TAG": b"v0.1.1\n",
         "package-lock.json": lock.replace("0.1.0", "0.1.1").encode(),
@@ -143,19 +143,19 @@ def test_the_working_tree_has_no_part_in_the_hashes(packed: Release, work: Work)
 
 def test_committed_files_that_do_not_fit_their_hashes_are_named(packed: Release, work: Work) -> None:
     commit = work.commit({"ddl/01_tables.sql": "select 'tampered';\n", "unlisted": "x"})
-    assert docs_pack.hash_problems(packed.git, commit, HASHES) == [
+    assert docs_pack.hash_mismatches(packed.git, commit, HASHES) == [
         f"In {commit:.9}, ddl/01_tables.sql is not what {HASHES} says."
     ]
     work.git("rm", "--quiet", "CHANGELOG.md")
-    assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 2
+    assert len(docs_pack.hash_mismatches(packed.git, work.commit({}), HASHES)) == 2
     empty = hashlib.sha256(b"").hexdigest()
     emptied = work.commit({"empty": "", HASHES: f"{empty}  empty\n"})
-    assert docs_pack.hash_problems(packed.git, emptied, HASHES) == []
+    assert docs_pack.hash_mismatches(packed.git, emptied, HASHES) == []
     work.git("rm", "--quiet", "empty")
-    assert len(docs_pack.hash_problems(packed.git, work.commit({}), HASHES)) == 1
+    assert len(docs_pack.hash_mismatches(packed.git, work.commit({}), HASHES)) == 1
     work.git("rm", "--quiet", HASHES)
     without = work.commit({})
-    assert docs_pack.hash_problems(packed.git, without, HASHES) == [f"{HASHES} is not in {without:.9}."]
+    assert docs_pack.hash_mismatches(packed.git, without, HASHES) == [f"{HASHES} is not in {without:.9}."]
 
 
 def test_a_tag_is_this_release_s_own_only_if_annotated_with_its_version_and_hashes(packed: Release, work: Work) -> None:
@@ -181,7 +181,7 @@ def test_docs_in_a_submodule_are_committed_tagged_and_pushed_there(work: Work, t
     assert take(publish_the_docs_submodule, release, change=False).state == PENDING
     assert take(write_the_docs_pack, release).state == CHANGED
     assert docs.git("show", "HEAD:VERSION") == "0.1.1"
-    assert docs_pack.hash_problems(release.git, "HEAD", "manual/HASHES.sha256.txt") == []
+    assert docs_pack.hash_mismatches(release.git, "HEAD", "manual/HASHES.sha256.txt") == []
     assert take(publish_the_docs_submodule, release).state == CHANGED
     assert take(publish_the_docs_submodule, release).state == DONE
     there = docs.git("ls-remote", "origin", "refs/heads/main", "refs/tags/v0.1.1^{}").split()

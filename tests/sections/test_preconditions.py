@@ -19,7 +19,7 @@ from release_tasks.git import Git
 from release_tasks.outcome import CHANGED, DONE, PENDING, REFUSED, Outcome
 from release_tasks.sections import freeze, preconditions, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
-from release_tasks.version_files import version_problems
+from release_tasks.version_files import file_version_problems
 
 if TYPE_CHECKING:
     from release_tasks.release import Release
@@ -50,7 +50,7 @@ def told(gate: Callable[[Release], str], release: Release) -> list[str]:
 
 @given(st.text())
 def test_whatever_a_version_file_says_is_judged(found: str) -> None:
-    for problem in version_problems("VERSION", found, "0.1.1"):
+    for problem in file_version_problems("VERSION", found, "0.1.1"):
         assert problem.what.startswith("VERSION " + ("says " if found else "is not committed")) and problem.hint
 
 
@@ -66,7 +66,7 @@ def test_whatever_a_version_file_says_is_judged(found: str) -> None:
     ],
 )
 def test_a_version_file_is_well_formed_and_not_past_the_target(found: str, words: str | None) -> None:
-    problems = version_problems("VERSION", found, "0.1.1")
+    problems = file_version_problems("VERSION", found, "0.1.1")
     assert [problem.what.startswith(words) for problem in problems if words] == ([True] if words else [])
     assert bool(problems) == bool(words)
 

@@ -79,7 +79,7 @@ def release_twice(folder: Path, times: int) -> tuple[float, float]:
     from release_tasks.git import Git
     from release_tasks.release import settings_of
 
-    version = versions.release_after((ROOT / "VERSION").read_text(encoding="utf-8").strip())
+    version = versions.release_of((ROOT / "VERSION").read_text(encoding="utf-8").strip())
     config = Config(project_location=ROOT)
     config.load_project()
     settings = settings_of(config)

@@ -41,7 +41,7 @@ def pack_there(env: Environment, git: Git) -> tuple[str, list[DdlFile]]:
     if not versions.is_version(version):
         return "HEAD", head
     is_in_work = versions.is_in_work(version)
-    tag = env.settings.tag_of(versions.release_after(version) if is_in_work else version)
+    tag = env.settings.tag_of(versions.release_of(version) if is_in_work else version)
     if entered == hashes_of(head):
         return "HEAD" if is_in_work else tag, head
     is_here = git.commit_named(f"refs/tags/{tag}")

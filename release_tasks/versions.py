@@ -24,7 +24,7 @@ def chosen(root: Path, given: str | None, in_work: bool = False) -> str:
     """
     if given is None:
         found = version_here(root)
-        given = release_after(found) if in_work and is_version(found) and is_in_work(found) else found
+        given = release_of(found) if in_work and is_version(found) and is_in_work(found) else found
         if problems := version_problems(given):
             what = f"VERSION says {found!r}, which names no release" if found else "there is no VERSION file"
             raise Refused(f"Which version? None was given, and {what}.", problems[0].hint)
@@ -40,7 +40,7 @@ def version_problems(text: str) -> list[Problem]:
         what = f"{text} is the name of work in progress, not of a release."
     else:
         return []
-    return [Problem(what, again(version=release_after(text)))]
+    return [Problem(what, again(version=release_of(text)))]
 
 
 def is_version(text: str) -> bool:
@@ -70,7 +70,7 @@ def is_later_release(text: str, version: str) -> bool:
 
 def opens_a_cycle_after(text: str, released: str) -> bool:
     """Tell whether main on the version `text` is work after `released`, as on 0.1.1-dev after 0.1.1-rc1."""
-    return is_version(text) and is_past(release_after(text) if is_in_work(text) else text, released)
+    return is_version(text) and is_past(release_of(text) if is_in_work(text) else text, released)
 
 
 def next_release(released: str) -> str:
@@ -78,13 +78,13 @@ def next_release(released: str) -> str:
     return str(Version.parse(released).next_version("patch"))
 
 
-def made_anew(version: str) -> str:
+def fixed_in(version: str) -> str:
     """Return the version in which the released `version` is fixed: 0.1.1-rc.2 after 0.1.1-rc.1, 0.1.2 after 0.1.1."""
     found = re.sub(r"\d+$", lambda last: str(int(last[0]) + 1), version) if "-" in version else version
     return found if found != version else next_release(version)
 
 
-def release_after(text: str) -> str:
+def release_of(text: str) -> str:
     """Return a version to propose for `text`: 0.1.1 for 0.1.1-dev, 1.2.0 for 1.2; 0.1.0 where it has no number."""
     numbers = [number.lstrip("0") or "0" for number in re.findall("[0-9]+", text)][:3] or ["0", "1"]
     return ".".join([*numbers, "0", "0"][:3])

@@ -123,7 +123,7 @@ def test_versions_are_ordered_as_semver_says_not_as_text() -> None:
     [("0.1.1-dev", "0.1.1"), ("", "0.1.0"), ("x", "0.1.0"), ("1.2", "1.2.0"), ("v2", "2.0.0"), ("1.2.3.4", "1.2.3")],
 )
 def test_a_version_can_be_proposed_from_whatever_version_says(found: str, proposed: str) -> None:
-    assert versions.release_after(found) == proposed
+    assert versions.release_of(found) == proposed
 
 
 @given(st.lists(CLOSE, min_size=3, max_size=3))
@@ -136,7 +136,7 @@ def test_the_order_of_versions_is_total(three: list[str]) -> None:
 
 @given(WILD)
 def test_from_any_text_a_version_can_be_proposed(text: str) -> None:
-    assert versions.version_problems(versions.release_after(text)) == []
+    assert versions.version_problems(versions.release_of(text)) == []
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_from_any_text_a_version_can_be_proposed(text: str) -> None:
     ],
 )
 def test_a_candidate_is_made_anew_as_the_next_candidate(withdrawn: str, proposed: str) -> None:
-    assert versions.made_anew(withdrawn) == proposed
+    assert versions.fixed_in(withdrawn) == proposed

@@ -70,7 +70,7 @@ def next_version(release: Release, given: str | None) -> str:
 
 def with_heading(changelog: str, version: str) -> str:
     """Return `changelog` with an empty section for `version` above the newest one, unless it has one or Unreleased."""
-    upcoming = versions.release_after(version)
+    upcoming = versions.release_of(version)
     if re.search(rf"^## +({notes.title_of(upcoming)}|{notes.UNRELEASED})", changelog, re.MULTILINE):
         return changelog
     found = re.search(r"^## |\Z", changelog, re.MULTILINE)

@@ -101,7 +101,7 @@ def check_everything_is_merged(release: Release) -> str:
 def check_tag_is_free(release: Release) -> str:
     """The tag is free, here and on the remote, or it is this release's own."""
     if found := lines.withdrawn(release.git, release.settings, release.version):
-        raise Refused(f"{release.tag}: {found}", release.again(version=versions.made_anew(release.version)))
+        raise Refused(f"{release.tag}: {found}", release.again(version=versions.fixed_in(release.version)))
     refuse(tag.tag_problems(release))
     return f"{release.tag} is " + (f"ours, {release.published:.9}" if release.published else "free")
 

@@ -105,6 +105,6 @@ def _refuse_changes_after_the_tag(release: Release) -> None:
 
 
 def _as_a_new_version(release: Release) -> str:
-    again = release.again(version=versions.made_anew(release.version))
+    again = release.again(version=versions.fixed_in(release.version))
     withdraw = f'inv withdraw --version {release.version} --reason "…"'
     return f"{withdraw}   # a published tag stays: a fix is a new version\ngit switch {release.base} && {again}"

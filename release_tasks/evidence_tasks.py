@@ -55,7 +55,7 @@ def verify_pack(
 def add_stamps(config: Any, version: str | None) -> None:
     """Add the sessions and flags of staging and production to the pack of `version`, those that it has not got."""
     with closing(Release.open(config, version, in_work=True)) as release:
-        stamp, pack, rows = release.settings.stamp, release.folder / "evidence", list[dict[str, Any]]()
+        stamp, pack, rows = release.settings.stamp, release.pack_folder, list[dict[str, Any]]()
         if not (pack / bag.ROOT).exists():
             hint = "inv evidence.stamps --version VERSION   # a version that has a pack"
             raise Refused(f"There is no pack of {release.version}.", hint)
@@ -94,14 +94,14 @@ def write_report(config: Any, version: str | None) -> None:
     with closing(Release.open(config, version, in_work=True)) as release:
         if not release.folder.exists():
             raise Refused(f"There is no record of {release.version} here.", "ls .release   # which versions there are")
-        sealed, data, to = release.folder / "evidence", release.folder, release.folder / "report.html"
-        if (sealed / bag.ROOT).exists():
-            refuse(verify.damage(verify.Pack(sealed, sealed)))
-            data = sealed / "data"
+        pack, data, to = release.pack_folder, release.folder, release.folder / "report.html"
+        if (pack / bag.ROOT).exists():
+            refuse(verify.damage(verify.Pack(pack, pack)))
+            data = pack / "data"
         commit = release.git.commit_named(release.tag_ref) or "not tagged"  # also where no remote answers
         about = {"title": release.title, "tag": release.tag, "commit": commit}
         atomic_write(to, report.page(data, release.journal.records(), **about))
-        screen.say(to.relative_to(release.root).as_posix())
+        screen.say(release.shown(to))
 
 
 def prepare_filing(config: Any, office: str, version: str | None) -> None:

@@ -46,27 +46,23 @@ until_over = skip_when(lambda release: release.is_over, "done: the next cycle is
 
 
 class Release:
-    """The release of `version` from the repository at `root`.
-
-    With `only_checks` (a status, a dry run) nothing is recorded; while it is `quick` nothing is started either.
-    """
+    """The release of `version` from the repository at `root`."""
 
     def __init__(self, version: str, root: Path, settings: Settings) -> None:
         self.version, self.root, self.settings = version, root, settings
-        self.only_checks = self.quick = False
+        self.only_checks = self.quick = False  # only_checks: nothing is recorded; quick: nothing is started either
         self.acceptance: dict[str, list[Result]] = {}  # environment → what section 7.2 came to, until something changes
         self.steps: list[Any] = []  # the command line's, from which the prompt for production is made
         self.confirmed: Any = None  # what a person's confirmation was about
         self.unreachable: dict[str, str] = {}  # what did not answer in this run, and holds up nothing → why
         self.git = Git.open(root, settings.remote)
-        self.tag = settings.tag_of(version)
+        self.tag, self.notes_path = settings.tag_of(version), settings.notes_of(version)
         self.folder = root / RECORDS / self.tag
+        self.pack_folder = self.folder / "evidence"
         self.journal = Journal(self.folder / "journal.jsonl")
         self.environments: dict[str, Environment] = {}
-        self.tag_ref = f"refs/tags/{self.tag}"
+        self.tag_ref, self.main_ref = f"refs/tags/{self.tag}", f"refs/heads/{settings.main}"
         self.title = f"{settings.title or settings.app} {self.tag}"
-        self.notes_path = settings.notes_of(version)
-        self.main_ref = f"refs/heads/{settings.main}"
 
     @classmethod
     def open(cls, config: Any, version: str | None, in_work: bool = False) -> Self:
@@ -77,6 +73,10 @@ class Release:
     def again(self, instead: str = "", **options: Any) -> str:
         """Return the command that was typed, with this version and `options` in it, as a hint."""
         return command_line.again(instead, **{"version": self.version, **options})
+
+    def shown(self, path: Path) -> str:
+        """Return `path` from the root where it is inside, with forward slashes."""
+        return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
 
     @property
     def base(self) -> str:

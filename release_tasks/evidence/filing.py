@@ -67,7 +67,7 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     for name, text in texts.items():
         atomic_write(folder / name, text.encode())
     Journal(release.folder.parent / "filings.jsonl").record("filing", office=office, tag=release.tag, sha512=digest)
-    yield f"{folder.relative_to(release.root).as_posix()}; missing in its form: {listed(missing) or 'nothing'}"
+    yield f"{release.shown(folder)}; missing in its form: {listed(missing) or 'nothing'}"
     yield from (f"{code} is not known here; compare with INPI's list" for code in filing.codes if not KNOWN.match(code))
     if release.settings.evidence.recipients:
         yield f"inv archive --version {release.version}   # encrypts it, and copies it to each place"

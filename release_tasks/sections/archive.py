@@ -11,10 +11,9 @@ from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
 from release_tasks.release import Release, Step, skip_when, until_live
-from release_tasks.sections.deployment import shown
 
 skip_where_the_pack_is_elsewhere = skip_when(
-    lambda release: release.is_over and not pack_folder(release).exists(), "the evidence pack is elsewhere"
+    lambda release: release.is_over and not release.pack_folder.exists(), "the evidence pack is elsewhere"
 )
 
 
@@ -41,20 +40,20 @@ def check_evidence_setup(release: Release) -> str:
 
 def build_the_evidence_pack(release: Release) -> Step:
     """Build the evidence pack, and sign it."""
-    folder, places = pack_folder(release), release.settings.evidence.places
+    folder, places = release.pack_folder, release.settings.evidence.places
     if folder.exists():
         refuse(pack_problems(verify.Pack(folder, folder), release))
         unread = "; a run compares its hashes" if release.only_checks else ""
-        return f"{shown(folder, release)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}{unread}"
+        return f"{release.shown(folder)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}{unread}"
     require(release.runs_in_production, "after production runs it")
     folders = [release.root / place for place in places if isinstance(place, str)]
     tars = [tar for each in folders for tar in each.glob(f"{pack.name_of(release)}.*.tar")]
     kept = max(tars, key=lambda tar: (tar.stat().st_size, tar.stat().st_mtime), default=None)  # a pack only ever grows
     if release.is_over and not kept:  # another one would have another root
-        return Manual(f"bring {shown(folder, release)} from where {release.version} was finished: it is not here")
+        return Manual(f"bring {release.shown(folder)} from where {release.version} was finished: it is not here")
     lacking = [name for name in ("staging", "production") if not any(release.folder.glob(f"checks/*-{name}*.json"))]
     without = f"; no check of {listed(lacking)} was recorded here" if lacking else ""
-    yield f"fetch it back from {kept.parent}" if kept else f"write {shown(folder, release)}{without}"
+    yield f"fetch it back from {kept.parent}" if kept else f"write {release.shown(folder)}{without}"
     incomplete = emptied(folder.with_name(f".{folder.name}.incomplete"))
     if not kept:
         pack.build(release, incomplete)
@@ -67,7 +66,7 @@ def build_the_evidence_pack(release: Release) -> Step:
 @skip_where_the_pack_is_elsewhere
 def timestamp_the_pack(release: Release) -> Step:
     """Each timestamp authority stamps the pack."""
-    authorities, folder = release.settings.evidence.authorities, pack_folder(release)
+    authorities, folder = release.settings.evidence.authorities, release.pack_folder
     require(folder.exists() or not authorities, "after the evidence pack is built")
     stamps = {url: partial(seal.stamp, folder, url, release.root / ca) for url, ca in authorities.items()}
     missing = {url: stamp for url, stamp in stamps.items() if not seal.token_of(folder, url).exists()}
@@ -81,9 +80,9 @@ def write_the_archive_files(release: Release) -> Step:
     if sums.exists():
         if not release.only_checks:
             copies.check(sums, sums.parent)
-        return f"{shown(sums, release)}{'' if recipients else '; no evidence.recipients are set'}"
-    yield f"write {shown(sums.with_suffix('.tar'), release)}{' and .tar.age' if recipients else ''}"
-    copies.write(pack_folder(release), sums, pack.name_of(release), recipients)
+        return f"{release.shown(sums)}{'' if recipients else '; no evidence.recipients are set'}"
+    yield f"write {release.shown(sums.with_suffix('.tar'))}{' and .tar.age' if recipients else ''}"
+    copies.write(release.pack_folder, sums, pack.name_of(release), recipients)
 
 
 @skip_where_the_pack_is_elsewhere
@@ -97,9 +96,9 @@ def copy_the_archive_files(release: Release) -> Step:
 
 
 def _sums(release: Release) -> Path:
-    require(pack_folder(release).exists(), "after the evidence pack is built")
+    require(release.pack_folder.exists(), "after the evidence pack is built")
     name, recipients = pack.name_of(release), release.settings.evidence.recipients
-    return copies.sums_of(release.folder / "archive", pack_folder(release), name, recipients)
+    return copies.sums_of(release.folder / "archive", release.pack_folder, name, recipients)
 
 
 def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:
@@ -121,13 +120,9 @@ def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: 
 
 def ask_to_keep_the_hashes_and_file(release: Release) -> str:
     """Keep the hashes offline and encrypted; prepare the INPI filing if needed."""
-    root = pack_folder(release) / bag.ROOT
-    which = f" of {shown(root, release)}" if root.exists() else ""
+    root = release.pack_folder / bag.ROOT
+    which = f" of {release.shown(root)}" if root.exists() else ""
     return Manual(f"keep the SHA-512{which} in offline, encrypted storage; file with INPI if this release needs it")
-
-
-def pack_folder(release: Release) -> Path:
-    return release.folder / "evidence"
 
 
 def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:

@@ -135,8 +135,3 @@ def conditions_on(release: Release, env: Environment) -> list[Result]:
         conditions = partial(suites.check_conditions, release, env)
         release.acceptance[env.name] = release.checked(f"acceptance-{env.name}", env.name, conditions)
     return release.acceptance[env.name]
-
-
-def shown(path: Path, release: Release) -> str:
-    """Return `path` from the root where it is inside, with forward slashes."""
-    return (path.relative_to(release.root) if path.is_relative_to(release.root) else path).as_posix()

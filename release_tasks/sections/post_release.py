@@ -6,14 +6,14 @@ from release_tasks import versions
 from release_tasks.commits import commit_step
 from release_tasks.errors import Manual, Refused, require
 from release_tasks.release import Release, Step
-from release_tasks.sections import archive, docs_pack, landing, notes
+from release_tasks.sections import docs_pack, landing, notes
 
 
 def merge_the_release_branch_back(release: Release) -> Step:
     """Merge the release branch back."""
     git, base, remote = release.git, release.base, release.settings.remote
     here, there = git.commit_named(release.base_ref) or "", git.remote_commit(release.base_ref) or ""
-    is_archived, tip = archive.pack_folder(release).exists(), release.tip
+    is_archived, tip = release.pack_folder.exists(), release.tip
     is_merged = is_archived and git.contains(here, tip) and git.contains(here, there or here)
     if is_merged or base not in landing.lacking(release):
         return f"merged into {base}"
@@ -46,7 +46,7 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     git, upcoming, base_ref = release.git, next_version(release, next), release.base_ref
     if release.base not in landing.lacking(release):
         return release.version_at(git.remote_commit(release.base_ref) or "")
-    is_merged = git.contains(base_ref, release.tip) and archive.pack_folder(release).exists()
+    is_merged = git.contains(base_ref, release.tip) and release.pack_folder.exists()
     require(is_merged, "after the release branch is merged back")
     if release.has_next_version(base_ref):
         return release.version_at(base_ref)

@@ -18,7 +18,7 @@ from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE, all_pass
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections.deployment import conditions_on, require_the_stamp, shown
+from release_tasks.sections.deployment import conditions_on, require_the_stamp
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -67,7 +67,7 @@ def back_up_the_database(release: Release, env: Environment) -> Step:
     if there and (datetime.now(UTC) - there.at < RECENT or not apply.unapplied(env, release.pack)):
         return there.name
     commit = require(release.published, "after the tag is pushed")
-    yield f"pg_dump > {shown(backup.folder_of(env), release)}/"
+    yield f"pg_dump > {release.shown(backup.folder_of(env))}/"
     backup.take(env, release.version, commit)
 
 

@@ -63,7 +63,7 @@ def release(work: Work, web: Web, dsn: str) -> Release:
 @pytest.fixture
 def packed(release: Release, take: Callable[..., Outcome]) -> Path:
     assert take(archive.build_the_evidence_pack, release).state == CHANGED
-    return archive.pack_folder(release)
+    return release.pack_folder
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_no_second_pack_is_built_of_a_release_that_is_finished(
     assert release.is_over
     built = take(archive.build_the_evidence_pack, release)
     said = "bring .release/v0.1.1/evidence from where 0.1.1 was finished: it is not here"
-    assert (built.state, built.text) == (MANUAL, said) and not archive.pack_folder(release).exists()
+    assert (built.state, built.text) == (MANUAL, said) and not release.pack_folder.exists()
     assert states(rest()) == [DONE, DONE, DONE, MANUAL]
 
 

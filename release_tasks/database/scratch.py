@@ -17,7 +17,7 @@ from release_tasks.database import programs, psql, structure
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.server import Running, start
 from release_tasks.database.structure import MISSING, Difference, Structure
-from release_tasks.errors import refuse
+from release_tasks.errors import Refused, refuse
 from release_tasks.files import atomic_write, emptied, file_sha256, records_folder, sha256
 from release_tasks.machine import locked
 from release_tasks.settings import Settings
@@ -79,3 +79,11 @@ def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings:
     """Return what is new, changed or dropped in what the pack `new` makes. Raises `Refused` as `made_by` does."""
     found = structure.differences(*(made_by(pack, root, settings) for pack in (old, new)))
     return [replace(each, how="dropped") if each.how == MISSING else each for each in found]
+
+
+def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], root: Path, settings: Settings) -> list[str]:
+    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
+    try:
+        return [str(shift) for shift in shifts(before, now, root, settings)]
+    except Refused as no:
+        return [f"the objects of the two packs cannot be compared: {no}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from release_tasks import changelog
 from release_tasks.commits import commit_step
 from release_tasks.database.pack import pack_at, tag_of
 from release_tasks.errors import Problem, Refused, listed, require
@@ -9,7 +10,6 @@ from release_tasks.files import checksum_lines, read_checksums, sha256
 from release_tasks.git import Git
 from release_tasks.lines import retag_hint
 from release_tasks.release import Release, Step, until_published
-from release_tasks.sections import notes
 from release_tasks.version_files import with_version
 
 
@@ -71,8 +71,8 @@ def expected_pack(release: Release, commit: str) -> dict[str, bytes]:
         files |= {f"{folder}/{name}": files[name] for name in ("VERSION", "SOURCE_TAG")}
     ddl_paths = [file.path for file in pack_at(git, commit, settings)]
     hashed = sorted({*settings.docs_pack.include, *ddl_paths, settings.ddl.lock, *files})
-    if (changelog := notes.dated_changelog(release, commit)) is not None:
-        files[settings.changelog] = changelog
+    if text := changelog.dated(git.text_at(commit, settings.changelog) or "", release.version):
+        files[settings.changelog] = text.encode()
     hashes = {path: sha256(files.get(path) or git.bytes_at(commit, path) or b"") for path in hashed}
     return {**files, settings.docs_pack.hashes: checksum_lines(hashes)}
 

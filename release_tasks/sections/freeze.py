@@ -6,11 +6,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from release_tasks.commits import commit_step, releaser
+from release_tasks.database import scratch
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import landing
-from release_tasks.sections.notes import objects_changed
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
 
@@ -82,7 +82,7 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
         return about
     if moved:
         release.only_in_a_run()  # a scratch server says what has changed
-    shifted = objects_changed(locked, pack, release) if moved else []
+    shifted = scratch.objects_changed(locked, pack, release.root, release.settings) if moved else []
     if shifted and not reason:
         refuse(_shift_problems(commit, moved, shifted, release))
     kind = "shift" if shifted else "critical fix"

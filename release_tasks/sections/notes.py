@@ -1,23 +1,19 @@
 """Section 6: the release notes, drafted from git, the DDL pack and CHANGELOG; a person owns the Highlights."""
 
 import re
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path, PurePosixPath
 from string import Template
 
-from release_tasks import ddl
+from release_tasks import changelog, ddl
 from release_tasks.checks import document
 from release_tasks.commits import commit_step, harmless, history, lines_of
 from release_tasks.database import scratch
-from release_tasks.database.pack import DdlFile, changes, recorded
+from release_tasks.database.pack import changes, recorded
 from release_tasks.errors import Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
 from release_tasks.sections import landing
 
-UNRELEASED = r"\[?[Uu]nreleased\]?"  # a heading of Keep a Changelog
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 NOTED = {  # of what a file was seen to do: kind → how that begins
     "lock (ACCESS EXCLUSIVE)": "` locks ",
     "takes long on a large table": "` rewrites ",
@@ -29,17 +25,17 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     """Write the release notes."""
     committed = release.git.text_at(release.tip, release.notes_path)
     if committed is not None:
-        section = _section(committed, "Highlights")
-        if not (section and _written(section[4])):
+        found = changelog.section(committed, "Highlights")
+        if not (found and changelog.written(found["text"])):
             what = f"The Highlights of {release.notes_path} are empty; expected what this release brings."
             raise Refused(what, f"Write them into {release.notes_path} and commit it on {release.branch}.")
         unused = ", as committed: --highlights changes nothing any more" if highlights else ""
         return f"{release.notes_path}{unused}"
     template_of(release)
-    found = find_highlights(release, highlights)
+    text = find_highlights(release, highlights)
     require(release.published, "after the tag is pushed")
     yield f"git commit {release.notes_path}"
-    files = {release.notes_path: draft(release, found).encode()}
+    files = {release.notes_path: draft(release, text).encode()}
     commit_step(release.git, files, f"release: notes for {release.tag}", f"{release.tag} notes")
 
 
@@ -62,51 +58,24 @@ def push_the_notes(release: Release) -> Step:
 
 def find_highlights(release: Release, given: str | None) -> str:
     """Return the Highlights: as `given`, or from CHANGELOG; raises `Refused` where none has them."""
-    changelog, file = release.settings.changelog, Path((given or "").removeprefix("@"))
+    path, file = release.settings.changelog, Path((given or "").removeprefix("@"))
     if given and given.startswith("@"):
         if not file.is_file():
             raise Refused(f"--highlights names the file {file}, which is not there.", "Give its path from here.")
         given = read_text(file)
-    committed = release.git.text_at(release.commit, changelog) or ""
-    section = _section(committed, title_of(release.version), UNRELEASED)
-    found = _written(given or "") or _written(section[4] if section else "")
+    committed = release.git.text_at(release.commit, path) or ""
+    section = changelog.section(committed, changelog.title_pattern(release.version), changelog.UNRELEASED)
+    found = changelog.written(given or "") or changelog.written(section["text"] if section else "")
     if not found:
-        heading = section[2] if section else f"{release.version} or Unreleased"
-        what = f"{changelog} has no text under a heading {heading}, as it is committed, and no --highlights came."
-        write = f"Write them below a heading {release.version} of {changelog}, and commit that."
+        heading = section["title"] if section else f"{release.version} or Unreleased"
+        what = f"{path} has no text under a heading {heading}, as it is committed, and no --highlights came."
+        write = f"Write them below a heading {release.version} of {path}, and commit that."
         if release.published:  # whose CHANGELOG stays as it is
             write = f'inv notes --version {release.version} --highlights "…"'
         again = release.again(write, highlights="…")
         hint = again if release.published or again == write else f"{again}   # or: {write}"
         raise Refused(f"The notes need Highlights: {what}", hint)
     return found
-
-
-def _written(text: str) -> str:
-    """Return what a person wrote in `text`: without the template's comments and placeholders."""
-    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\r\n")
-
-
-def title_of(version: str) -> str:
-    """Return a pattern for how a heading of CHANGELOG names `version`: 0.1.1, v0.1.1, [0.1.1], but not 0.1.1-rc1."""
-    return rf"\[?v?{re.escape(version)}\]?(?![-.\w])"
-
-
-def _section(text: str, *titles: str) -> re.Match[str] | None:
-    """Return the level-2 section whose heading begins with the first of the patterns `titles` that is there."""
-    section = r"[^\r\n]*(\r?\n)(.*?)(?=^## |\Z)"
-    found = (re.search(rf"^(## +)({title}){section}", text, re.MULTILINE | re.DOTALL) for title in titles)
-    return next(filter(None, found), None)
-
-
-def dated_changelog(release: Release, commit: str) -> bytes | None:
-    """Return CHANGELOG with what is Unreleased under a heading of this version; None where that is not to be done."""
-    text = release.git.text_at(commit, release.settings.changelog) or ""
-    found = _section(text, title_of(release.version), UNRELEASED)
-    if not found or "nreleased" not in found[2] or not _written(found[4]) or "-" in release.version:
-        return None
-    title, end, at = found[2].lower().replace("unreleased", release.version), found[3], found.start(4)
-    return f"{text[:at]}{end}{found[1]}{title} - {date.today():%Y-%m-%d}{end}{text[at:]}".encode()
 
 
 def draft(release: Release, highlights: str) -> str:
@@ -144,25 +113,19 @@ def template_of(release: Release) -> str:
     template = release.git.text_at(release.commit, path)
     if template is None:
         raise Refused(f"{path} is not committed; the notes are made from it.", f"Add {path} and commit it.")
-    return COMMENT.sub("", template).lstrip()
+    return changelog.COMMENT.sub("", template).lstrip()
 
 
 def database_changes(release: Release, since: str | None) -> list[str]:
-    """Return the objects and files in which the pack differs from that of the tag `since`; the first is counted."""
+    """Return the objects and files in which the pack differs from that of the tag `since`; of a first, their number."""
     last, now = release.pack_of(since), release.pack
-    moved, fixes = changes(last, now), recorded(release.git, release.commit, release.tag)
+    moved, fixes = changes(last, now), [*recorded(release.git, release.commit, release.tag)]
     if not last:
         return [f"first release of the pack: {counted(len(now), 'file')}", *fixes]
-    objects = (objects_changed(last, now, release) or ["the same objects as before"]) if moved else []
-    return [*objects, *([f"files: {'; '.join(moved)}"] if moved else []), *fixes]
-
-
-def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], release: Release) -> list[str]:
-    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
-    try:
-        return [str(shift) for shift in scratch.shifts(before, now, release.root, release.settings)]
-    except Refused as no:
-        return [f"the objects of the two packs cannot be compared: {no}"]
+    if not moved:
+        return fixes
+    objects = scratch.objects_changed(last, now, release.root, release.settings) or ["the same objects as before"]
+    return [*objects, f"files: {'; '.join(moved)}", *fixes]
 
 
 def _deployment(release: Release, since: str | None) -> list[str]:

@@ -1,12 +1,10 @@
 """Section 10: the release branch merged back, the next version in work, the cycle open."""
 
-import re
-
-from release_tasks import versions
+from release_tasks import changelog, versions
 from release_tasks.commits import commit_step
 from release_tasks.errors import Manual, Refused, require
 from release_tasks.release import Release, Step
-from release_tasks.sections import docs_pack, landing, notes
+from release_tasks.sections import docs_pack, landing
 
 
 def merge_the_release_branch_back(release: Release) -> Step:
@@ -53,8 +51,8 @@ def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
     yield f"VERSION {release.version} → {upcoming}"
     git.run("switch", "--quiet", release.base)
     files, path = docs_pack.with_version_everywhere(release, upcoming, base_ref), release.settings.changelog
-    if (changelog := git.text_at(base_ref, path)) is not None:
-        files[path] = with_heading(changelog, upcoming).encode()
+    if (text := git.text_at(base_ref, path)) is not None:
+        files[path] = changelog.with_heading(text, upcoming).encode()
     commit_step(git, files, f"release: open the cycle of {upcoming}", f"{release.tag} post-release")
 
 
@@ -66,17 +64,6 @@ def next_version(release: Release, given: str | None) -> str:
         what = f"--next {upcoming} is no version that comes after {release.version}."
         raise Refused(what, release.again(next=proposed))
     return upcoming
-
-
-def with_heading(changelog: str, version: str) -> str:
-    """Return `changelog` with an empty section for `version` above the newest one, unless it has one or Unreleased."""
-    upcoming = versions.release_of(version)
-    if re.search(rf"^## +({notes.title_of(upcoming)}|{notes.UNRELEASED})", changelog, re.MULTILINE):
-        return changelog
-    found = re.search(r"^## |\Z", changelog, re.MULTILINE)
-    at = found.start() if found else 0
-    line_end = "\n" if at and changelog[at - 1] != "\n" else ""
-    return f"{changelog[:at]}{line_end}## {upcoming}\n\n{changelog[at:]}"
 
 
 def push_the_main_branch(release: Release) -> Step:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from release_tasks import git_setup
+from release_tasks.changelog import with_heading
 from release_tasks.errors import Refused
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outcome
 from release_tasks.release import Release
 from release_tasks.sections import post_release
-from release_tasks.sections.post_release import with_heading
 from release_tasks.sections.preconditions import check_tree_is_clean
 
 if TYPE_CHECKING:

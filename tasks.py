@@ -1,4 +1,4 @@
-"""The written release process: a task a section, in its order; a step declares the options that it needs by name."""
+"""The written release process, a task a section. A section declares options; each step gets those it names."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -239,8 +239,8 @@ def settings_schema(c, file=None):
     layer.config.write_schema(file)
 
 
-SECTIONS = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)
-ns = Collection(*SECTIONS, release, status, withdraw, smokes, accept, rehearse, report, filing)
+TOP_LEVEL = (preconditions, freeze, docs_pack, tag, notes, archive, post_release)  # sections 7 and 8: inv deploy.…
+ns = Collection(*TOP_LEVEL, release, status, withdraw, smokes, accept, rehearse, report, filing)
 ns.add_collection(Collection("deploy", staging, production, deploy_rollback, deploy_running, deploy_history))
 ns.add_collection(Collection("ddl", ddl_validate, ddl_apply, ddl_drift))
 ns.add_collection(Collection("backup", backup_take, backup_restore))

@@ -24,7 +24,7 @@ Steps = list[tuple[Callable[..., Any], dict[str, Any]]]
 
 
 class Section(Task):  # type: ignore[type-arg]
-    """A numbered section of the process: `steps(release, **options)` returns its steps."""
+    """A task that is a list of steps: `steps(release, **options)`."""
 
     steps: Callable[..., Steps]
     only_checks: bool
@@ -33,8 +33,7 @@ class Section(Task):  # type: ignore[type-arg]
 def section(*pre: Section, only_checks: bool = False) -> Callable[[Callable[..., Steps]], Section]:
     """Make a function that returns steps the task of a section; its docstring is the heading, `pre` what comes before.
 
-    The task's options are `--version`, the function's parameters after `release`, and those of every section before.
-    With `only_checks` nothing is changed.
+    Its options: `--version`, the function's after `release`, those of all `pre`. With `only_checks` nothing is changed.
     """
 
     def decorate(body: Callable[..., Steps]) -> Section:
@@ -89,20 +88,20 @@ class ReleaseExecutor(Executor):
 
     def execute(self, *tasks: Any) -> Any:
         calls = [each if isinstance(each, Call) else Call(each) for each in self.normalize(tasks)]
-        own = [call for call in calls if not call.task.body.__module__.startswith("tasks_local")]
-        if own and (unmet := requirements.problems()):
+        ours = [call for call in calls if not call.task.body.__module__.startswith("tasks_local")]
+        if ours and (unmet := requirements.problems()):
             raise Exit("\n".join(map(str, unmet)), 1)
         sections = dict.fromkeys(each for call in calls for each in _with_pre(call.task) if isinstance(each, Section))
-        others = [call for call in calls if not isinstance(call.task, Section) or (call.task.only_checks and calls[1:])]
-        if not own and not sections:
+        alone = [it for it in calls if not isinstance(it.task, Section) or (it.task.only_checks and len(calls) > 1)]
+        if not ours and not sections:
             return super().execute(*tasks)
         command_line.typed[:] = [(_name(call), _given(call)) for call in calls]
         with failures.as_sentences():
             self._load_variables()
-            if sections and others:
+            if sections and alone:
                 what = "cannot be run in one command with sections of the process, nor have one as its pre."
-                hint = f"inv {_name(others[0])}   # and the sections in a command of their own"
-                raise Refused(f"{', '.join(map(_name, others))} {what}", hint)
+                hint = f"inv {_name(alone[0])}   # and the sections in a command of their own"
+                raise Refused(f"{', '.join(map(_name, alone))} {what}", hint)
             if self.config.run.dry:
                 names = [_name(call) for call in calls if not getattr(call.task, "has_dry_run", True)]
                 refuse(Problem(f"inv {name} has no dry run.", f"inv --help {name}   # what it does") for name in names)
@@ -118,7 +117,7 @@ class ReleaseExecutor(Executor):
             programs.ignore_the_shell()
             with temporary.run_directory():
                 if sections:
-                    return self._walk(list(sections), _options())
+                    return self._run_plan(list(sections), _options())
                 files.records_folder(config.project_root(self.config))  # a look at sections needs none
                 return super().execute(*tasks)
 
@@ -132,7 +131,7 @@ class ReleaseExecutor(Executor):
             what = f"A variable cannot stand for its key of invoke.yaml: {error}. Found {', '.join(names)}."
             raise Refused(what, f"unset {' '.join(names)}   # or give it a value of the key's type") from None
 
-    def _walk(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
+    def _run_plan(self, sections: list[Section], options: dict[str, Any]) -> dict[Any, Any]:
         """Check every step; if none is refused, change what is missing, but for a status and a dry run."""
         from release_tasks import plan, screen
         from release_tasks.release import Release
@@ -142,15 +141,16 @@ class ReleaseExecutor(Executor):
             release.only_checks = is_status or self.config.run.dry
             release.steps = steps = _planned(sections, release, options)
             is_process = any(map(_is_numbered, sections))
-            needed = ["dev"] * is_process + [step.options["env"] for step in steps if "env" in step.options]
+            needed = ["dev"] if is_process else []  # section 2 tries everything there
+            needed += [step.options["env"] for step in steps if "env" in step.options]
             if not is_status:
                 refuse(it for name in dict.fromkeys(needed) for it in release.settings.environments.problems(name))
-            walk = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
+            planned = plan.Plan(release, steps, ask=sys.stdin.isatty() and not options.get("yes"))
             with nullcontext() if release.only_checks else release.locked():
-                outcomes = walk.check()
+                outcomes = planned.check()
                 if not release.only_checks:
                     screen.summary(outcomes)
-                    outcomes = outcomes if _refused(outcomes) else walk.change()
+                    outcomes = outcomes if _refused(outcomes) else planned.change()
                 elif not silent:
                     plan.show(outcomes)
             refused = _refused(outcomes)
@@ -169,18 +169,32 @@ class ReleaseExecutor(Executor):
         return {}
 
 
-def next_step(last: Section, config: Any, version: str | None) -> str:
-    """Return the first open step of the release of `version`, or in work, up to `last`; "" where none is under way."""
-    from release_tasks import plan
-    from release_tasks.release import Release
+def _with_pre(each: Any) -> Iterator[Any]:
+    """Yield a task after all that is its `pre`, in the order in which they run."""
+    for before in each.pre:
+        yield from _with_pre(before)
+    yield each
 
-    with closing(Release.open(config, version, in_work=True)) as release:
-        release.only_checks = True
-        if release.is_ended or not (version or release.is_under_way):
-            return ""
-        steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
-        ahead = plan.first_open(steps, plan.Plan(release, steps).check())
-        return f"{release.version}: {ahead.section} · {ahead.step}" if ahead else ""
+
+def _name(call: Call) -> str:
+    return call.called_as or call.task.name
+
+
+def _given(call: Call) -> dict[str, Any]:
+    """Return the options of `call` that are no defaults."""
+    declared = inspect.signature(call.task.body).parameters
+    return {name: value for name, value in call.kwargs.items() if value != declared[name].default}
+
+
+def _options() -> dict[str, Any]:
+    """Return all that was typed: an option reaches each section that declares it. Raises `Refused` for two values."""
+    given: dict[str, Any] = {}
+    for _, own in command_line.typed:
+        for name, value in own.items():
+            if given.setdefault(name, value) != value:
+                flag = f"--{name.replace('_', '-')}"
+                raise Refused(f"{flag} is given twice: found {given[name]} and {value}.", f"Give {flag} once.")
+    return given
 
 
 def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> list[Any]:
@@ -195,38 +209,6 @@ def _planned(sections: list[Section], release: Any, options: dict[str, Any]) -> 
     return planned
 
 
-def _with_pre(each: Any) -> Iterator[Any]:
-    """Yield a task after all that is its `pre`, in the order in which they run."""
-    for before in each.pre:
-        yield from _with_pre(before)
-    yield each
-
-
-def _options() -> dict[str, Any]:
-    """Return all that was typed: an option reaches each section that declares it. Raises `Refused` for two values."""
-    given: dict[str, Any] = {}
-    for _, own in command_line.typed:
-        for name, value in own.items():
-            if given.setdefault(name, value) != value:
-                flag = f"--{name.replace('_', '-')}"
-                raise Refused(f"{flag} is given twice: found {given[name]} and {value}.", f"Give {flag} once.")
-    return given
-
-
-def _name(call: Call) -> str:
-    return call.called_as or call.task.name
-
-
-def _given(call: Call) -> dict[str, Any]:
-    """Return the options of `call` that are no defaults."""
-    declared = inspect.signature(call.task.body).parameters
-    return {name: value for name, value in call.kwargs.items() if value != declared[name].default}
-
-
-def _refused(outcomes: list[Outcome]) -> list[Outcome]:
-    return [outcome for outcome in outcomes if outcome.state == REFUSED]
-
-
 def _heading(each: Section) -> str:
     return (each.__doc__ or each.name).splitlines()[0].rstrip(".")
 
@@ -234,6 +216,10 @@ def _heading(each: Section) -> str:
 def _is_numbered(each: Section) -> bool:
     """Tell whether the section is one of the process, not one beside it, as a withdrawal."""
     return _heading(each)[0].isdigit()
+
+
+def _refused(outcomes: list[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.state == REFUSED]
 
 
 def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
@@ -248,3 +234,17 @@ def _summary(last: Section, release: Any, ahead: Outcome | None) -> str:
         is_next = release.is_under_way and do != "withdraw"
         summary = f"Next: {ahead.section}, to {do} {what}" if is_next else f"Ready to {do} {what}"
     return f"{summary}; nothing was changed" if release.only_checks else summary
+
+
+def next_step(last: Section, config: Any, version: str | None) -> str:
+    """Return the first open step of the release of `version`, or in work, up to `last`; "" where none is under way."""
+    from release_tasks import plan
+    from release_tasks.release import Release
+
+    with closing(Release.open(config, version, in_work=True)) as release:
+        release.only_checks = True
+        if release.is_ended or not (version or release.is_under_way):
+            return ""
+        steps = _planned([each for each in _with_pre(last) if isinstance(each, Section)], release, {})
+        ahead = plan.first_open(steps, plan.Plan(release, steps).check())
+        return f"{release.version}: {ahead.section} · {ahead.step}" if ahead else ""

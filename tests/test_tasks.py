@@ -33,7 +33,7 @@ STEPS = """
 import sys
 import release_tasks.plan
 import tasks
-for section in (*tasks.SECTIONS, tasks.staging, tasks.production):
+for section in (*tasks.TOP_LEVEL, tasks.staging, tasks.production):
     assert section.steps(None)
 print(*sorted({"jinja2", "playwright", "psutil", "pytest", "requests", "tenacity"} & set(sys.modules)))
 """

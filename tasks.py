@@ -199,7 +199,7 @@ def backup_take(c, env="production"):
 @command("restore")
 def backup_restore(c, from_=None, into=None, over=None):
     """Restore a backup into a database."""
-    layer.backup_tasks.bring_back(c.config, from_, into, over)
+    layer.backup_tasks.restore_backup(c.config, from_, into, over)
 
 
 @command("verify")

@@ -83,7 +83,7 @@ def release_twice(folder: Path, times: int) -> tuple[float, float]:
     config = Config(project_location=ROOT)
     config.load_project()
     settings = settings_of(config)
-    clone = rehearsal.stage(Git.open(ROOT, settings.remote), folder, settings)
+    clone = rehearsal.make_clone(Git.open(ROOT, settings.remote), folder, settings)
     words = ("release", "--version", version, "--yes")
     first = median(lambda: inv(*words, cwd=clone), 1)
     return first, median(lambda: inv(*words, cwd=clone), times)

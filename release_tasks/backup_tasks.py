@@ -27,7 +27,7 @@ def take(config: Any, where: str) -> None:
     screen.say(f"{taken.folder}: {summary}.", "bold green")
 
 
-def bring_back(config: Any, from_: str | None, into: str | None, over: str | None) -> None:
+def restore_backup(config: Any, from_: str | None, into: str | None, over: str | None) -> None:
     """Restore the backup `from_` into `into`: dev, staging, production, or the URL of a database."""
     root, settings = project_root(config), settings_of(config)
     folder = root / settings.backup.folder

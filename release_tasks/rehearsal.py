@@ -54,7 +54,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
     os.environ[REHEARSING] = json.dumps(authority.settings(throw_away))
     for name in ("no_proxy", "NO_PROXY"):  # the authority is on this machine
         os.environ[name] = f"127.0.0.1,{os.environ.get(name, '')}"
-    clone = stage(git, folder, settings)
+    clone = make_clone(git, folder, settings)
     took = {"Bringing up the environments": time.monotonic() - began}
     command = ["release", "--version", version, "--yes"]
     screen.say(f"\n$ inv {' '.join(command)}")
@@ -93,7 +93,7 @@ def _verify_what_is_kept(throw_away: Path, app: str) -> None:
     screen.report("\nThe evidence pack, decrypted from its copy", rows, False, "Check", "in the pack")
 
 
-def stage(git: Git, folder: Path, settings: Settings) -> Path:
+def make_clone(git: Git, folder: Path, settings: Settings) -> Path:
     """Clone HEAD, by a bare remote in `folder`, deploy it to staging and production; return the clone."""
     if git.is_shallow:
         raise Refused("This clone is shallow; a rehearsal needs the whole history.", "git fetch --unshallow")
@@ -119,7 +119,7 @@ def deploy_previous(environment: Environment) -> None:
     with closing(Git.open(root, settings.remote)) as git:
         commit = git.commit_named("HEAD") or ""
         before = code.make_ready(git, "before", commit, environment.install)
-        code.pack(git, commit, before, tree := before.with_suffix(".tar"))
+        code.write_tar(git, commit, before, tree := before.with_suffix(".tar"))
         pack = pack_at(git, commit, settings)
     serve(environment)
     environment.hosts.place("before", {"commit": commit, "version": versions.version_here(before)}, tree)

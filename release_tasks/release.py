@@ -222,7 +222,7 @@ class Release:
         """Keep what a check has seen as evidence."""
         atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
 
-    def checked(self, name: str, where: str, check: Callable[[Path], list[Result]]) -> list[Result]:
+    def run_checks(self, name: str, where: str, check: Callable[[Path], list[Result]]) -> list[Result]:
         """Return the results of `check`, which gets a folder for its evidence; keep them there, and in the journal."""
         results = check(emptied(self.folder / "checks" / name))
         self.keep_check(name, version=self.version, where=where, commit=self.published, results=results)

@@ -37,7 +37,7 @@ def pass_smokes(release: Release, env: Environment, code: Path | None = None, or
     version = _version_of(env) if env.name == "dev" else release.version
     target = runner.target_of(env, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
-    results = release.checked(f"smokes-{env.name}", env.name, smokes)
+    results = release.run_checks(f"smokes-{env.name}", env.name, smokes)
     return all_pass(results, "Smoke", f"on {env.name}", f"inv smokes --env {env.name}")
 
 

@@ -313,7 +313,7 @@ def test_a_kept_clone_of_a_rehearsal_stays_one(tmp_path: Path, work: Work, monke
     monkeypatch.setattr(rehearsal, "open_environment", lambda *_: Mock())
     monkeypatch.setattr(rehearsal, "deploy_previous", lambda _: None)
     monkeypatch.setenv(REHEARSING, '{"places": [".release/archive"]}')
-    clone = rehearsal.stage(work.layer(), tmp_path / "rehearsal", Settings())
+    clone = rehearsal.make_clone(work.layer(), tmp_path / "rehearsal", Settings())
     monkeypatch.delenv(REHEARSING)
     raw = {**with_dsn("${PRODUCTION_DSN}"), "evidence": {"places": ["/mnt/vault"]}}
     real, kept = (settings_of(MagicMock(_project_prefix=root, get=lambda *_: raw)) for root in (work.root, clone))

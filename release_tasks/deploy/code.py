@@ -109,7 +109,7 @@ def changed_files(git: Git, commit: str, tree: str) -> dict[str, str]:
     return found
 
 
-def pack(git: Git, commit: str, code: Path, file: Path) -> None:
+def write_tar(git: Git, commit: str, code: Path, file: Path) -> None:
     """Write the tracked files of `code`, which is `commit`, as the tar `file`: the same commit, the same bytes."""
     time = git.repo.commit(commit).committed_date
     with tarfile.open(file, "w") as tar:

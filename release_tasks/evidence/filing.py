@@ -31,7 +31,7 @@ SECRET = re.compile(
 )
 
 
-def part(release: Release, data: Path) -> None:
+def copy(release: Release, data: Path) -> None:
     """Copy what was deposited, and the checklist, into a pack; nothing that is about persons."""
     for folder in map(copies.checked, sorted(release.folder.glob("filing-*"))):
         for name in ("deposit.zip", "deposit.zip.sha512", "CHECKLIST.md"):

@@ -111,4 +111,4 @@ def instructions(release: Release, data: Path) -> None:
     atomic_write(data / "VERIFY.md", text.replace("<name>", name_of(release)).replace("<tag>", release.tag).encode())
 
 
-PARTS = (documents, source, applied, records, instructions, statements.part, filing.part, report.part)
+PARTS = (documents, source, applied, records, instructions, statements.write, filing.copy, report.write)

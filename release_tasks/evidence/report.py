@@ -10,7 +10,7 @@ from release_tasks.machine import parsed
 from release_tasks.release import Release
 
 
-def part(release: Release, data: Path) -> None:
+def write(release: Release, data: Path) -> None:
     """Write the report into a pack: of what the parts before it wrote, and nothing else."""
     records = Journal(data / "journal.jsonl").records()
     atomic_write(data / "report.html", page(data, records, title=release.title, tag=release.tag))

@@ -19,7 +19,7 @@ PNPM = re.compile(r"(?m)^  '?/?(@?[^@\s']+)@([^'(\s]+?)'?(?:\(.*)?:\n    resolut
 REQUIRED = re.compile(r"(?m)^(?![\w+]+:)([A-Za-z0-9][\w.-]*)(?:\[.*?\])? *(?:== *([\w.!+]+) *(?=[;#\\]|$))?(.*)$")
 
 
-def part(release: Release, data: Path) -> None:
+def write(release: Release, data: Path) -> None:
     """Write sbom/ and attest/ into a pack, after the source."""
     _write_sboms(release, data / "sbom")
     source: dict[str, Any] = {"name": release.tag_ref, "digest": {"gitCommit": release.commit}}

@@ -52,7 +52,7 @@ def put_the_code_in_place(release: Release, env: Environment) -> Step:
     about = {"version": release.version, "commit": commit, "began": now.isoformat(), "began_unix": time.time()}
     with TemporaryDirectory() as temporary:
         tree = Path(temporary, "tree.tar")
-        code.pack(release.git, commit, folder, tree)
+        code.write_tar(release.git, commit, folder, tree)
         env.hosts.place(release.tag, {**about, "positions": logs}, tree)
 
 
@@ -133,5 +133,5 @@ def conditions_on(release: Release, env: Environment) -> list[Result]:
         require_the_stamp(release, env)
         release.only_in_a_run()
         conditions = partial(suites.check_conditions, release, env)
-        release.acceptance[env.name] = release.checked(f"acceptance-{env.name}", env.name, conditions)
+        release.acceptance[env.name] = release.run_checks(f"acceptance-{env.name}", env.name, conditions)
     return release.acceptance[env.name]

@@ -108,7 +108,7 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     with env.hosts.idle(release.tag) if has_colours else _candidate(release, env) as origin:
         smoked = suites.pass_smokes(release, env, release.code, origin)
         conditions = partial(suites.check_conditions, release, env, origin=origin)
-        results = release.checked(f"acceptance-{env.name}-before", env.name, conditions)
+        results = release.run_checks(f"acceptance-{env.name}-before", env.name, conditions)
         return f"{smoked}; {all_pass(results, 'Condition', f'at {origin}, before the flip', release.again())}"
 
 

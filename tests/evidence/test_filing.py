@@ -103,7 +103,7 @@ def test_a_deposit_that_was_changed_or_lost_is_refused_and_not_archived(
     for refused in (
         lambda: list(filing.prepare(release(tagged), "inpi-br")),
         lambda: copies.sums_of(tmp_path / "kept", own.folder / "evidence", "app-0.1.1", []),
-        lambda: filing.part(own, tmp_path / "data"),
+        lambda: filing.copy(own, tmp_path / "data"),
     ):
         with pytest.raises(Refused, match=r"deposit\.zip is not what deposit\.zip\.sha512 says") as no:
             refused()
@@ -192,10 +192,10 @@ def test_where_nothing_is_set_the_settings_to_write_are_shown_and_are_right(tagg
 def test_a_pack_gets_deposit_and_checklist_and_nothing_about_persons(tagged: Work, tmp_path: Path) -> None:
     (tmp_path / "me.json").write_text('{"holder": "Rita", "cpf": "12345678900"}')
     own = release(tagged, private=str(tmp_path / "me.json"))
-    filing.part(own, tmp_path / "none")
+    filing.copy(own, tmp_path / "none")
     assert not (tmp_path / "none").exists(), "where nothing was filed before"
     list(filing.prepare(own, "inpi-br"))
-    filing.part(own, tmp_path / "data")
+    filing.copy(own, tmp_path / "data")
     there = sorted(path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.*"))
     assert there == [f"inpi/inpi-br/{name}" for name in ("CHECKLIST.md", "deposit.zip", "deposit.zip.sha512")]
     assert not any(b"12345678900" in path.read_bytes() for path in (tmp_path / "data").rglob("*.*"))

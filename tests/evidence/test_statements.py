@@ -59,7 +59,7 @@ UV_LOCK = '[[package]]\nname = "attrs"\nversion = "25.1.0"\n\n[[package]]\nname 
 
 
 def purls(work: Work, tmp_path: Path, kind: str) -> list[str]:
-    statements.part(work.release(), tmp_path)
+    statements.write(work.release(), tmp_path)
     return [each["purl"] for each in sbom(tmp_path / "sbom" / f"{kind}.cdx.json")["components"]]
 
 

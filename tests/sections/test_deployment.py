@@ -91,7 +91,7 @@ def test_a_file_whose_name_is_no_utf_8_is_brought_too(work: Work, tmp_path: Path
     with closing(Git.open(work.root, "origin")) as git:
         commit = git.commit_named("HEAD") or ""
         folder = code.make_ready(git, "v0.1.1", commit, lambda _: None)
-        code.pack(git, commit, folder, tmp_path / "tree.tar")
+        code.write_tar(git, commit, folder, tmp_path / "tree.tar")
     with tarfile.open(tmp_path / "tree.tar") as tar:
         assert name in tar.getnames()
 

@@ -14,12 +14,12 @@ from release_tasks import screen
 from release_tasks.config import project_root, settings_of
 from release_tasks.database import apply, server
 from release_tasks.database.pack import pack_in
-from release_tasks.deploy.drivers import host_settings
+from release_tasks.deploy.drivers import folder_of, host_settings
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.releases import COMMAND
 from release_tasks.environments import Environment
-from release_tasks.files import RECORDS, records_folder
+from release_tasks.files import records_folder
 from release_tasks.machine import locked
 from release_tasks.process import Supervised, free_port, run
 from release_tasks.settings import Settings
@@ -79,7 +79,7 @@ class EmbeddedHost(Host):
         self.env, self.running = env, dict[str, Supervised]()
 
     def call(self, command: list[str], colour: str, service: str) -> None:
-        """Stop the service of a colour, and start it again where `command` is `restart`."""
+        """Stop the service of a colour, and start it again where `command`, which is no program, is `restart`."""
         name = f"{colour}-{service}"
         if name in self.running:
             self.running.pop(name).stop()
@@ -121,11 +121,6 @@ def recorded(name: str, root: Path, settings: Settings) -> tuple[str, bool]:
     host = Host(folder_of(name, root), "", colours=dict.fromkeys(colours_of(name, settings), 0))
     tag = host.record()[0]
     return tag, bool(host.facts(tag).get("since"))
-
-
-def folder_of(name: str, root: Path) -> Path:
-    """Return the folder of an embedded environment."""
-    return root / RECORDS / "environments" / name
 
 
 def serve(environment: Environment) -> None:

@@ -19,8 +19,6 @@ from release_tasks.outcome import INCONCLUSIVE, Result, all_pass, problems_of
 from release_tasks.release import Release
 from release_tasks.versions import version_here
 
-ACCEPTANCE = "acceptance/test_*.py"
-
 
 def smokes_of(code: Path, only: str | None = None) -> list[Path]:
     """Return the files of the smokes in the tree `code`, or that of the one named `only`. Raises `Refused`."""
@@ -69,7 +67,7 @@ def check_conditions(
         facts["log_positions"] = deployment.get("positions", {})
         facts["session_log"] = settings.stamp.log if settings.stamp.command else ""
         facts["placed"] = str(env.hosts.host.code_of(release.tag)) if env.hosts.is_here else ""
-    target, files = runner.target_of(env, release.version, code, origin, **facts), sorted(code.glob(ACCEPTANCE))
+    target, files = runner.target_of(env, release.version, code, origin, **facts), document.acceptance_in(code)
     results = runner.run(target, [runner.HERE / "deployed.py", *files], evidence, *options)
     items = {f"test_{name}": item for name, item in document.conditions(code).items()}
     ran = {each.test.partition("[")[0] for each in results}
@@ -80,7 +78,7 @@ def check_conditions(
 def problems_on_dev(release: Release, dev: Environment) -> list[Problem]:
     """Return a problem for each query of section 7.2 that cannot be run on dev; which rows it finds does not matter."""
     release.only_in_a_run()
-    files, target = sorted(release.root.glob(ACCEPTANCE)), runner.target_of(dev, release.version)
+    files, target = document.acceptance_in(release.root), runner.target_of(dev, release.version)
     results = runner.run(target, files, emptied(release.folder / "checks" / "acceptance-dev"), marked="queries")
     unclear = [each for each in results if each.outcome == INCONCLUSIVE and runner.NONE_CHOSEN not in each.message]
     return problems_of(unclear, "Condition", "on dev", "inv accept --env dev")

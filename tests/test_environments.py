@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import embedded, process
+from release_tasks.deploy.drivers import folder_of
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.embedded import open_environment, serve
 from release_tasks.environments import Environment, shared_problems
@@ -444,7 +445,7 @@ def test_whoever_waits_for_an_embedded_environment_is_told(tmp_path: Path, monke
 
     monkeypatch.setattr(embedded.screen, "busy", busy)
     monkeypatch.setattr(embedded.server, "start", refuse_to_start)
-    other.enter_context(locked(embedded.folder_of("dev", tmp_path) / "in-use.lock", "other"))
+    other.enter_context(locked(folder_of("dev", tmp_path) / "in-use.lock", "other"))
     with pytest.raises(Refused, match="no server here"):
         open_environment("dev", tmp_path, Settings())
     assert waits == ["Waiting for the embedded dev"]

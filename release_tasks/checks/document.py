@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from release_tasks.errors import Problem
@@ -25,6 +25,11 @@ def smokes_in(code: Path) -> dict[str, Path]:
     return {path.stem.removeprefix("test_"): path for path in sorted((code / "smokes").glob("test_?*.py"))}
 
 
+def acceptance_in(code: Path) -> list[Path]:
+    """Return the files of the tests of section 7.2 in the tree `code`."""
+    return sorted((code / "acceptance").glob("test_*.py"))
+
+
 def smoke_problems(code: Path) -> Iterator[Problem]:
     """Yield each item of section 2, below the one that says that smokes pass, without a smoke."""
     below = BELOW_SMOKES.search(_section(code, "2"))
@@ -36,24 +41,24 @@ def condition_problems(code: Path) -> Iterator[Problem]:
     if not items and (code / DOCUMENT).exists():
         what = f"Section 7.2 of {DOCUMENT.as_posix()} has no list item, so nothing would be checked."
         yield Problem(what, "Write each condition as a line that begins with a dash, as in: - API OK")
-    names = {name for name, _, _ in _tests(code, "acceptance")}
+    names = {name for name, _, _ in _tests(acceptance_in(code))}
     yield from _missing(items, names, "acceptance/test_*.py, with def test_{}")
 
 
 def waivers(code: Path) -> dict[str, str]:
     """Return condition → reason of those that are waived."""
     items = conditions(code)
-    return {items.get(name, name): reason for name, reason, _ in _tests(code, "acceptance") if reason}
+    return {items.get(name, name): reason for name, reason, _ in _tests(acceptance_in(code)) if reason}
 
 
 def uses_a_browser(code: Path) -> bool:
     """Tell whether a test that is not waived takes a fixture that needs one."""
-    tests = [*_tests(code, "acceptance"), *_tests(code, "smokes")]
+    tests = [*_tests(acceptance_in(code)), *_tests(smokes_in(code).values())]
     return any({"view", "page", "context"} & fixtures for _, reason, fixtures in tests if not reason)
 
 
 def reads_the_server_log(code: Path) -> bool:
-    return any(SERVER_LOG.search(read_text(file)) for file in (code / "acceptance").glob("test_*.py"))
+    return any(SERVER_LOG.search(read_text(file)) for file in acceptance_in(code))
 
 
 def _missing(items: dict[str, str], tests: Collection[str], where: str) -> Iterator[Problem]:
@@ -74,9 +79,8 @@ def tree_of(file: Path) -> ast.Module:
         return ast.Module([], [])
 
 
-def _tests(code: Path, folder: str) -> Iterator[tuple[str, str, set[str]]]:
-    for file in sorted((code / folder).glob("test_*.py")):
-        yield from tests_in(file)
+def _tests(files: Iterable[Path]) -> Iterator[tuple[str, str, set[str]]]:
+    return (test for file in files for test in tests_in(file))
 
 
 def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:

@@ -27,7 +27,7 @@ def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str
     about = {**host_settings(settings), "services": services, "halt": own.stop}
     about |= own.model_dump(include={"restart", "colours", "nginx", "drain"})
     if own.tool.deploy:
-        facts = root / RECORDS / "environments" / name
+        facts = folder_of(name, root)
         return Hosts(name, ToolHost(facts, own.origin, **about, tool=own.tool, root=root), own.tool.deploy[:1])
     if own.inventory or own.hosts:
         host = Host(Path(own.folder), own.front or "http://127.0.0.1", **about)
@@ -36,6 +36,11 @@ def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str
         return Ssh(name, host, own.hosts, own.batches, root=root, ssh=own.ssh)
     host = Host(root / own.folder, own.front or own.origin, **about)
     return OwnProcess(name, host, variables=lambda: {**variables(""), **temporary.original_variables()})
+
+
+def folder_of(name: str, root: Path) -> Path:
+    """Return the folder on this machine for what an environment leaves here: all of an embedded one."""
+    return root / RECORDS / "environments" / name
 
 
 def host_settings(settings: Settings) -> dict[str, Any]:

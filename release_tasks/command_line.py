@@ -73,8 +73,8 @@ def texts_of(names: Iterable[str], **texts: str) -> dict[str, str]:
 
 def words_after(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let `body(c, *words)` be the task `name`, with all words that are typed after it: Invoke takes a fixed number."""
-    typed = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
-    words = [f"word_{n}" for n, _ in enumerate(takewhile(lambda word: not word.startswith("-"), typed))]
+    following = sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else []
+    words = [f"word_{n}" for n, _ in enumerate(takewhile(lambda word: not word.startswith("-"), following))]
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @wraps(body)

@@ -113,9 +113,9 @@ class Environment:
             return False
         return not self.settings.acceptance.version or self.probe()[0] == version
 
-    def stamp(self, version: str, code: Path) -> None:
-        """Stamp the session for `version`, by the command as it is in its `code`."""
-        own, folder = self.settings.stamp, code / self.settings.folder
+    def stamp(self, version: str, tree: Path) -> None:
+        """Stamp the session for `version`, by the command as it is in its `tree`."""
+        own, folder = self.settings.stamp, tree / self.settings.folder
         process.run(own.command, cwd=folder, env=self.variables(version), timeout=own.timeout, supervised=True)
 
     def wait_until_ready(self) -> None:
@@ -133,9 +133,9 @@ class Environment:
         """Return the version that the web app says it is ("" for none, "any" where no route tells), and the answer."""
         return machine.probe(origin or self.origin, self.settings.acceptance.version, ANSWER)
 
-    def install(self, code: Path) -> None:
-        """Install what the application in `code` needs, unless that is done for these package files."""
-        folder = folder_in(code, self.settings)
+    def install(self, tree: Path) -> None:
+        """Install what the application in `tree` needs, unless that is done for these package files."""
+        folder = folder_in(tree, self.settings)
         if not self.settings.install:
             return
         wanted = sha256(b"".join((folder / name).read_bytes() for name in package_files(folder)))
@@ -153,9 +153,9 @@ class Environment:
             self.lock.give_up()
 
 
-def folder_in(code: Path, settings: Settings) -> Path:
-    """Return release.folder in the tree `code`. Raises `Refused` where that is none."""
-    if not (folder := code / settings.folder).is_dir():
+def folder_in(tree: Path, settings: Settings) -> Path:
+    """Return release.folder in `tree`. Raises `Refused` where that is none."""
+    if not (folder := tree / settings.folder).is_dir():
         what = f"release.folder in invoke.yaml is {settings.folder!r}, which is no folder of the repository."
         raise Refused(what, "Set it to where the application's commands run; by default the root.")
     return folder

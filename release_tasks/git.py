@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 NETWORK = 120  # seconds a fetch, push or ls-remote may take
 NEWS = 10.0  # seconds after which the remote is listed again
-# A look at objects by their ids alone, which stays true.
-STAYS = re.compile(r"[^\0]+(\0-[^\0]*)*(\0[0-9a-f]{40,64}(\^\{commit\})?)+")
+# Arguments that name objects by their full ids alone: the answer never changes.
+IMMUTABLE = re.compile(r"[^\0]+(\0-[^\0]*)*(\0[0-9a-f]{40,64}(\^\{commit\})?)+")
 
 
 class Git:
@@ -51,7 +51,7 @@ class Git:
 
     def refresh(self, remote: bool = True) -> None:
         """Forget what was seen here, and what the `remote` said: something has changed."""
-        kept = [args for args, found in self._seen.items() if not found.code and STAYS.fullmatch("\0".join(args))]
+        kept = [args for args, found in self._seen.items() if not found.code and IMMUTABLE.fullmatch("\0".join(args))]
         self._seen = {args: self._seen[args] for args in kept}
         if remote:
             self._listed_at = -NEWS
@@ -201,14 +201,14 @@ class Git:
         self.refresh()
         self.reach("fetch", "--quiet", self.remote)
 
-    def push(self, *refspecs: str) -> process.Finished:
+    def push(self, *refspecs: str) -> Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
         self.refresh()
         return self.reach("push", "--quiet", "--porcelain", "--atomic", "--no-follow-tags", self.remote, *refspecs)
 
     def commit_tree(self, tree: str, parent: str, *paragraphs: str) -> str:
         """Make and return a commit of `tree`, which no branch has yet, on `parent` ("": none), signed where all are."""
-        options = [*(["-S"] if self.is_set("commit.gpgsign") else []), *(["-p", parent] if parent else [])]
+        options = [*(["-S"] if self.is_set("commit.gpgSign") else []), *(["-p", parent] if parent else [])]
         return self.run("commit-tree", *options, "-m", "\n\n".join(paragraphs), tree).stdout.strip()
 
     def commit_files(self, files: Mapping[str, bytes], message: str, even_empty: bool = False) -> None:

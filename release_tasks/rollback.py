@@ -14,6 +14,8 @@ from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.git import Git
 
+UNFINISHED = "~"  # sorts after every time: a switch that has not ended was the last one
+
 
 def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
     """Make the version `to` live in `where`, by default what was live before the newest, and stamp it.
@@ -90,15 +92,12 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
 
 
 def _replaced_last(env: Environment, found: dict[str, dict[str, Any]]) -> str:
-    """Return the tag in whose place a later release of `found` came last, "" for none: no rollback counts.
-
-    A switch to the newest that has not ended was the last one.
-    """
+    """Return the tag in whose place a later release of `found` came last, "" for none: no rollback counts."""
     replaced = [("", "")]
     for tag, facts in found.items():
         was = env.settings.version_of(facts.get("before") or "")
         if was and versions.is_later_release(env.settings.version_of(tag), was):
-            at = facts.get("since") or ("~" if tag == next(iter(found)) else "")
+            at = facts.get("since") or (UNFINISHED if tag == next(iter(found)) else "")
             replaced.append((at, facts["before"]))
     return max(replaced)[1]
 

@@ -1,4 +1,4 @@
-"""Outcomes of a check that is not passed: a problem with its hint, something not there yet, something for a person."""
+"""The ways in which a check is not simply done: a problem with its hint, something not there yet, something manual."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,11 +50,11 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise refused
 
 
-def listed(paths: Iterable[str], most: int = 10) -> str:
-    """Return `paths` as words of a sentence, the tail counted when there are more than `most`."""
-    names = list(paths)
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return `names` as words of a sentence, the tail counted when there are more than `most`."""
+    found = list(names)
+    shown = ", ".join(found[:most])
+    return shown if len(found) <= most else f"{shown} and {len(found) - most} more"
 
 
 def counted(number: int, noun: str) -> str:

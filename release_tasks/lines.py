@@ -91,7 +91,7 @@ def withdrawal_branch(settings: Settings, version: str) -> str:
 
 @dataclass
 class Line:
-    """The releases that the commit `base` has: what was tagged, merged or squashed, or the notes of it."""
+    """The releases in the history of `base`: those merged or squashed into it, and those whose notes it has."""
 
     git: Git
     settings: Settings

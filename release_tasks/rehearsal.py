@@ -35,7 +35,7 @@ def rehearse(config: Any, version: str | None, keep: bool) -> None:
 
     The evidence pack is copied to .release/rehearsals/. Raises `Refused` when the release did not go through.
     """
-    os.environ[REHEARSING] = "{}"
+    os.environ[REHEARSING] = "{}"  # so that `settings_of` leaves out all that is real
     root, settings = project_root(config), settings_of(config)
     os.environ.setdefault(NOX_FOLDER, str(root / ".nox"))
     if "web" not in settings.services:

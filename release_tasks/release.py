@@ -134,7 +134,7 @@ class Release:
 
     @property
     def may_be_withdrawn(self) -> bool:
-        """Whether others have seen it begin, and production does not run it."""
+        """Whether its tag is published, production does not run it, and it has not ended."""
         return bool(self.published) and not self.runs_in_production and not self.is_ended
 
     def is_in(self, branch: str) -> bool:
@@ -184,7 +184,7 @@ class Release:
         return pack_at(self.git, f"refs/tags/{tag}", self.settings) if tag else []
 
     def environment(self, name: str) -> Environment:
-        """Return environment `name`, brought up if embedded. Raises `NotYet` where a look would have to do that."""
+        """Return environment `name`, brought up if embedded. `NotYet` where a check would do that, or settings lack."""
         if self.settings.environments.problems(name):
             raise NotYet(f"after the variables of {name} are set and its DSN is right")
         if name not in self.environments:

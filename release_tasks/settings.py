@@ -136,7 +136,7 @@ class Settings(Model):
         return f"{self.docs_pack.folder}/releases/{self.tag_of(version)}.md"
 
     def lock_of(self, base: str) -> str:
-        """Return the branch of the release lock for the line of `base`: release/lock, or release/lock-0.1."""
+        """Return the lock branch of `base`: release/lock, release/lock-0.1, release/lock-web, release/lock-web-v0.1."""
         line = base if base != self.main else self.tag.partition("{")[0].removesuffix("v")
         return f"release/lock-{line.removeprefix('support/')}".rstrip("-")
 

@@ -45,7 +45,7 @@ def main() -> None:
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        server = start(folder / "postgresql")
+        server = start(folder / "postgresql", ["app"])
         try:
             for size in (25, 1000):
                 for pair in compare_applying(make_pack(size), times, server, folder / f"{size}"):

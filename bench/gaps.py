@@ -51,7 +51,7 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        server = start(folder / "postgresql", durable=False)
+        server = start(folder / "postgresql", ["app"], durable=False)
         try:
             compare(server.dsn("app"), max(told.rows // SYMBOLS, 30_000), told.times)
         finally:

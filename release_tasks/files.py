@@ -106,7 +106,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {name: file_sha256(path) for name, path in files}
 
 
-def mismatches(folder: Path, sums: str, ignored: Collection[str] = ()) -> list[str]:
+def mismatches(folder: Path, sums: str, ignored: Collection[str]) -> list[str]:
     """Return the files of `folder`, but `ignored` ones, that are not as its file `sums` says; or `sums` itself."""
     try:
         listed = read_checksums((folder / sums).read_text(encoding="utf-8").encode())

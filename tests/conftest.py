@@ -270,7 +270,7 @@ def take() -> Callable[..., Outcome]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("server") / "postgresql"
-    running = start(folder, durable=False)
+    running = start(folder, ["app"], durable=False)
     yield running
     running.services.stop()
 

@@ -119,7 +119,7 @@ def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator
 
 
 @contextmanager
-def as_refusals(where: str = "") -> Iterator[None]:
+def as_refusals(where: str) -> Iterator[None]:
     """Raise `Refused` for what PostgreSQL says in the block; `where` is the environment whose database it is."""
     try:
         yield

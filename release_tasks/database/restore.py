@@ -68,7 +68,7 @@ def copy(source: str, target: str, settings: BackupSettings) -> None:
         _load(backup.dump(source, Path(folder), settings), target, settings, any_locale=True)
 
 
-def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, dry: bool = False) -> list[str]:
+def restore(chosen: Backup, dsn: str, settings: BackupSettings, over: str, dry: bool) -> list[str]:
     """Restore `chosen` beside the database `dsn`, then give it that name; return what was done, or `dry` would be.
 
     Raises `Refused`, also where a database is there that `over` does not name, or that cannot be renamed: it stays.

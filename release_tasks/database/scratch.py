@@ -39,7 +39,7 @@ def server(root: Path, major: int | None = None) -> Iterator[Running]:
 
 
 @contextmanager
-def database(running: Running, name: str = "scratch") -> Iterator[str]:
+def database(running: Running, name: str) -> Iterator[str]:
     """Make an empty database on a scratch server and yield its URL; afterwards it and the roles made since are gone."""
     query, dsn = "select rolname from pg_roles", running.dsn(name)
     with programs.connect(running.dsn("postgres")) as connection:

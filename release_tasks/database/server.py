@@ -40,9 +40,7 @@ class Running:
         return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
 
-def start(
-    folder: Path, databases: Sequence[str] = ("app",), *, durable: bool = True, major: int | None = None
-) -> Running:
+def start(folder: Path, databases: Sequence[str], *, durable: bool = True, major: int | None = None) -> Running:
     """Start the server of `folder`, which nobody else may use meanwhile, and make those `databases` that it lacks.
 
     A new one is of version `major`, where that is here; `durable=False` is for what is thrown away. Raises `Refused`.

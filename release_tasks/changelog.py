@@ -40,7 +40,6 @@ def with_heading(text: str, version: str) -> str:
     upcoming = versions.release_of(version)
     if re.search(rf"^## +({title_pattern(upcoming)}|{UNRELEASED})", text, re.MULTILINE):
         return text
-    found = re.search(r"^## |\Z", text, re.MULTILINE)
-    at = found.start() if found else 0
-    line_end = "\n" if at and text[at - 1] != "\n" else ""
-    return f"{text[:at]}{line_end}## {upcoming}\n\n{text[at:]}"
+    above, *sections = re.split(r"(?m)^(?=## )", text, maxsplit=1)
+    line_end = "\n" if above and above[-1] != "\n" else ""
+    return f"{above}{line_end}## {upcoming}\n\n{''.join(sections)}"

@@ -41,8 +41,7 @@ class Commit(NamedTuple):
 def history(git: Git, since: str | None, until: str, step: str = "") -> list[Commit]:
     """Return the commits of our `step`, by default those of people, after `since` up to `until`, newest first."""
     which = ["--basic-regexp", f"--grep=^{TRAILER}: {step.replace('.', '[.]')}$"] if step else []
-    span = f"{since}..{until}" if since else until
-    printed = git.run(*LOG, *which, span, "--", changes=False).stdout
+    printed = git.run(*LOG, *which, f"{since}..{until}" if since else until, "--", changes=False).stdout
     commits = [Commit(*each.split("\n", 2)) for each in printed.split("\0") if each]
     return commits if step else [each for each in commits if SQUASHED.match(each.subject) or not OURS.search(each.body)]
 

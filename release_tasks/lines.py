@@ -44,10 +44,8 @@ def has_merged(git: Git, commit: str, tip: str) -> bool:
 
 
 def has_release(git: Git, there: str, commit: str, lock: str) -> bool:
-    """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`.
-
-    Unlike `has_merged` it works where main moved on meanwhile, so that a squash leaves a merge something to do.
-    """
+    """Tell whether the branch at `there` got a release's `commit`: merged, or squashed with its very file `lock`."""
+    # Unlike `has_merged` it works where main moved on while squashing, so that a merge still has something to do.
     if git.contains(there, commit):
         return True
     since = git.look("rev-list", "--first-parent", f"{commit}..{there}", "--", lock).stdout.split()
@@ -143,8 +141,7 @@ class Line:
         main = git.remote_commit(f"refs/heads/{settings.main}") or self.base
         now = (git.text_at(main, "VERSION") or "").strip()
         paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
-        names = {PurePosixPath(path).stem: "" for path in paths}
-        noted = self._since_last(released(names, settings), target)
+        noted = self._since_last(released({PurePosixPath(path).stem: "" for path in paths}, settings), target)
         gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
         if not gone:
             return []

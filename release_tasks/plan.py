@@ -114,8 +114,7 @@ def first_open(steps: Sequence[PlannedStep], outcomes: Sequence[Outcome]) -> Out
     """Return the next outcome of a release: the first that is refused or planned, else a pending gate."""
     left = [pair for pair in zip(steps, outcomes, strict=True) if pair[1].state in (PLANNED, PENDING, REFUSED)]
     blocking = [outcome for step, outcome in left if outcome.state == REFUSED or not step.is_gate]
-    pending = [outcome for _, outcome in left]
-    return next(iter(blocking or pending), None)
+    return next(iter(blocking or [outcome for _, outcome in left]), None)
 
 
 def show(outcomes: list[Outcome], before: str = "") -> None:

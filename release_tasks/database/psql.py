@@ -110,8 +110,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         if not (lost := [path for path in begun if path not in entered]):
             return Ran(begun, warnings)
         what = f"{lost[0]} leaves a transaction open, or the database by \\connect: nothing from it on was kept."
-        problem = Problem(what, f"Fix {lost[0]}.")
-        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], (problem,))
+        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], (Problem(what, f"Fix {lost[0]}."),))
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""

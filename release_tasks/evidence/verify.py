@@ -185,8 +185,7 @@ def timestamps(pack: Pack) -> str:
 
 def order_in_time(pack: Pack) -> str:
     """Committed, then stamped, and all of it is past."""
-    seconds = int(pack.git("show", "--no-patch", "--format=%ct", pack.commit))
-    commit = datetime.fromtimestamp(seconds, UTC)
+    commit = datetime.fromtimestamp(int(pack.git("show", "--no-patch", "--format=%ct", pack.commit)), UTC)
     times = [("the commit", commit)]  # no names as keys: who made the pack names the tokens
     times += [(token.stem, seal.token_time(token)) for token in pack.tokens]
     refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times if at > pack.at + SKEW)

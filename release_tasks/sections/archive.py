@@ -25,8 +25,7 @@ def check_evidence_setup(release: Release) -> str:
         copies.recipients_of(evidence.recipients)
     except Refused as no:
         problems += no.problems
-    for ca in evidence.authorities.values():
-        problems += seal.certificate_problems(root / ca)
+    problems += [each for ca in evidence.authorities.values() for each in seal.certificate_problems(root / ca)]
     refuse(problems)
     if evidence.signing_key:
         release.only_in_a_run()  # the key may need its passphrase

@@ -122,8 +122,7 @@ def require_the_stamp(release: Release, env: Environment) -> None:
 def run_acceptance_tests(release: Release, env: Environment) -> str:
     """All conditions of section 7.2 hold."""
     again = f"inv accept --env {env.name}   # then the same command goes on, and nothing is deployed again"
-    results = conditions_on(release, env)
-    return all_pass(results, "Condition", f"on {env.name}", again)
+    return all_pass(conditions_on(release, env), "Condition", f"on {env.name}", again)
 
 
 def conditions_on(release: Release, env: Environment) -> list[Result]:

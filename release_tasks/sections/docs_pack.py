@@ -20,8 +20,7 @@ def write_the_docs_pack(release: Release) -> Step:
     if missing := [path for path in settings.docs_pack.include if git.bytes_at(tip, path) is None]:
         what = f"The include list names files that are not committed: {listed(missing)}."
         raise Refused(what, "Commit them, or correct release.docs_pack.include in invoke.yaml.")
-    locked_for = tag_of(git.text_at(tip, settings.ddl.lock) or "")
-    require(locked_for == release.tag, "after the DDL order is locked")
+    require(tag_of(git.text_at(tip, settings.ddl.lock) or "") == release.tag, "after the DDL order is locked")
     expected = expected_pack(release, tip)
     stale = [path for path, content in expected.items() if git.bytes_at(tip, path) != content]
     if not stale:

@@ -97,8 +97,7 @@ def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: 
     files = f":(glob){release.settings.ddl.folder}/*.sql"
     undo = shlex.join(["git", "restore", "--source", f"{commit:.9}", "--staged", "--worktree", "--", files])
     yield Problem(f"Since the DDL order was locked: {'; '.join(moved)}.", undo)
-    reason = "Undo it, or give `inv freeze` a reason: --allow-shift."
-    allow = release.again(reason, allow_shift="…")
+    allow = release.again("Undo it, or give `inv freeze` a reason: --allow-shift.", allow_shift="…")
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
 

@@ -44,8 +44,7 @@ def push_the_notes(release: Release) -> Step:
     git, tip, docs = release.git, release.tip, release.settings.docs_pack
     if release.is_over:
         return "they are on the main branch"
-    is_written = release.published and git.text_at(tip, release.notes_path) is not None
-    require(is_written, "after the notes are written")
+    require(release.published and git.text_at(tip, release.notes_path) is not None, "after the notes are written")
     if git.contains(git.remote_commit(release.branch_ref) or "", tip):
         return f"{tip:.9}"
     refuse(landing.behind_problems(release, release.branch))

@@ -46,8 +46,7 @@ def confirm_production(release: Release, env: Environment, yes: bool = False) ->
 def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     """Yield what runs in production now, what comes in its place, and each step that is still to be done, in order."""
     database, files = programs.variables(env.dsn), apply.unapplied(env, release.pack)
-    version = env.probe()[0] if release.settings.acceptance.version else None
-    runs = version or env.hosts.tag() or "nothing"
+    runs = (release.settings.acceptance.version and env.probe()[0]) or env.hosts.tag() or "nothing"
     yield f"Production, {env.origin}: {runs} → {release.title}"
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
     yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"

@@ -121,6 +121,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
     refuse(shared_problems(root, settings)[0])
     with environment_of(config, where) as environment:
         missing, (last, _) = apply.unapplied(environment, files), apply.last_applied(environment)
+        entered = version if missing or not last else last  # what makes nothing new is still that version's
         is_older = versions.is_version(version) and versions.is_later_release(last, version)
         if where != "dev" and is_older and not versions.opens_a_cycle_after(version, last):
             what = f"{where.capitalize()} has the DDL pack of {last}; the one here is that of {version}, an older one."
@@ -130,7 +131,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             screen.say(f"The ledger of {where} has all: {counted(len(files), 'file')}. To apply again: --again")
         elif config.run.dry:
             if not settings.ddl.command:
-                screen.say(psql.script(files, settings.ddl, version))
+                screen.say(psql.script(files, settings.ddl, entered))
             screen.say(f"-- Would apply {counted(len(files), 'file')} to {where}; {len(missing)} new or changed.")
         elif where == "production" and not yes:
             what = f"Production lacks {len(missing)} of {counted(len(files), 'file')}; this would take no backup first."
@@ -139,7 +140,7 @@ def report_apply(config: Any, where: str, again: bool, yes: bool) -> None:
             environment.lock.hold(version)
             environment.install(root)
             with screen.busy(f"Applying the DDL pack to {where}"):
-                warnings = apply.apply(environment, files, root, version if missing else last)
+                warnings = apply.apply(environment, files, root, entered)
             screen.say("\n".join([*(file.path for file in files), *warnings]))
             screen.say(f"Applied {counted(len(files), 'file')} to {where}.")
 

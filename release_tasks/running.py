@@ -49,7 +49,7 @@ def report(config: Any, as_json: bool, next_step: Callable[[str | None], str]) -
 
 def _lock_holder(git: Git, settings: Settings) -> str | None:
     """Return the version that holds the release lock of main or of a support branch, None where none does."""
-    ours = re.compile(rf"{re.escape(settings.lock_of(settings.main))}(-v?\d+\.\d+)?")  # not another product's
+    ours = re.compile(rf"{re.escape(settings.lock_of(settings.main))}(-?v?\d+\.\d+)?")  # not another product's
     locks = [lock for ref in git.remote_refs if ours.fullmatch(lock := ref.removeprefix("refs/heads/"))]
     holders = (ReleaseLock(git, "", branch=lock).state().holder for lock in locks)
     return next((holder.partition(" ")[0] for holder in holders if holder != FREE), None)

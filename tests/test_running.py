@@ -52,7 +52,9 @@ def test_stamps_stand_among_the_switches_by_one_clock(
     assert json.loads(capsys.readouterr().out)[0]["at"] == "2026-11-26 12:00:00Z"
 
 
-@pytest.mark.parametrize(("lock", "holder"), [("lock", "0.2.0"), ("lock-0.2", "0.2.0"), ("lock-web", None)])
+@pytest.mark.parametrize(
+    ("lock", "holder"), [("lock", "0.2.0"), ("lock-0.2", "0.2.0"), ("lock-web", None), ("lockx", None)]
+)
 def test_the_release_under_way_is_ours_and_not_another_product_s(work: Work, lock: str, holder: str | None) -> None:
     git = work.layer()
     ReleaseLock(git, "0.2.0", branch=f"release/{lock}").push(what="is begun")

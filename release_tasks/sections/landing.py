@@ -95,7 +95,7 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
     """
     git, message = release.git, (title, f"{TRAILER}: {release.tag} notes-on-main")
     git.fetch()
-    if not (main := git.remote_refs.get(release.main_ref, "")):
+    if not (main := git.remote_commit(release.main_ref)):
         what = f"{git.remote} has no branch {release.settings.main}, which gets the notes."
         raise Refused(what, f"git push {git.remote} {release.settings.main}   # or set release.main")
     top, _, inside = release.notes_path.partition("/")

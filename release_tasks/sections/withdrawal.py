@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from release_tasks import lines
 from release_tasks.commits import history, releaser
-from release_tasks.errors import NotYet, Refused, counted, listed
+from release_tasks.errors import NotYet, Refused, listed
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import WITHDRAWS
 from release_tasks.sections import landing
@@ -32,8 +32,9 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if not reason:
         raise Refused(f"A withdrawal of {release.tag} needs a reason, which the notes give.", release.again(reason="…"))
     left = [f"{release.tag} stays", *_left_in(release, "staging"), *_left_in(release, "production")]
-    fixes = [each.subject for each in history(git, git.remote_commit(release.base_ref) or main, release.tip)]
-    left += [f"{release.base} lacks {counted(len(fixes), 'commit')} of its branch: {listed(fixes)}"] if fixes else []
+    there = git.remote_commit(release.base_ref)
+    fixes = [each.subject for each in history(git, there, release.tip)] if there else []
+    left += [f"not merged into {release.base}: {listed(fixes)}"] if fixes else []
     after = "where it runs or was stamped, then: inv deploy.rollback --env NAME"
     yield f"{'; '.join(left)}; git push {release.settings.remote} {main}: {release.notes_path} says why; {after}"
     who = releaser(git)

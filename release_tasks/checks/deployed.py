@@ -13,6 +13,9 @@ from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
 from release_tasks.masks import short
 
+BRING_IT = """inv deploy.{env} --version {version}   # or once all of it is done:
+inv deploy.rollback --env {env} --to {version}   # to start it again; and inv ddl.apply --env {env}"""
+
 
 def test_this_release_runs(deployed: Callable[[], None]) -> None:
     deployed()
@@ -33,10 +36,8 @@ def check_release(target: Target, record: Record) -> None:
         except (Refused, psycopg.Error) as error:
             unread.append(short(error))
     if wrong or unread:
-        env, version = target.name, target.version
-        hint = f"inv deploy.{env} --version {version}   # or once all of it is done:\n"
-        hint += f"inv deploy.rollback --env {env} --to {version}   # to start it again; and inv ddl.apply --env {env}"
-        hint = "Restart the web app of dev." if env == "dev" else hint
+        bring_it = BRING_IT.format(env=target.name, version=target.version)
+        hint = "Restart the web app of dev." if target.name == "dev" else bring_it
         raise (CheckFailed if wrong else Inconclusive)(" ".join([*wrong, *unread]), hint)
 
 

@@ -58,8 +58,8 @@ def start(folder: Path, databases: Sequence[str], *, durable: bool = True, major
     services = Supervised(argv, folder, environment, log, stop=signal.SIGINT)
     running = Running(programs, log, port, password, services)
     try:
-        wait_until(lambda: _serves(running) or services.poll() is not None, TIMEOUT, every=0.05)
-        if not _serves(running):
+        settled = wait_until(lambda: services.poll() is not None or _serves(running), TIMEOUT, every=0.05)
+        if not settled or services.poll() is not None:
             last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
             raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s: {short(last)}", f"tail {log}")
         with connect(running.dsn("postgres")) as connection:

@@ -68,7 +68,7 @@ def read(dsn: str, where: str = "", *, role: str = "", roles: bool = True, witho
             of, _, name = name.partition(" ")
             kind = f"acl {of.lower()}"
         if kind.startswith(("acl", "default-acl")):
-            body = body.replace('"', "")  # that of the role that applies the pack is known without
+            body = body.replace('"', "")  # so that a role compares by its plain name
         lines = found.setdefault(f"{kind} {name if schema == '-' else f'{schema}.{name}'}", [])
         lines += _lines(body, role)
         if kind.partition(" ")[0] in UNORDERED:

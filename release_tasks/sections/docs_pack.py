@@ -25,7 +25,7 @@ def write_the_docs_pack(release: Release) -> Step:
     stale = [path for path, content in expected.items() if git.bytes_at(tip, path) != content]
     if not stale:
         return f"{len(read_checksums(expected[settings.docs_pack.hashes]))} hashes"
-    yield f"commit {listed(stale)}"
+    yield f"git commit {listed(stale)}"
     commit_step(git, expected, f"docs: update version + hashes for {release.tag}", f"{release.tag} docs-pack")
 
 

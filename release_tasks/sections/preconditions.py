@@ -63,7 +63,7 @@ def check_tree_is_clean(release: Release) -> Step:
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
     if paths and git.branch != release.branch:
-        yield f"restore {listed(paths)}: the step that was stopped writes them again"
+        yield f"git restore {listed(paths)}: the step that was stopped writes them again"
         git.run("add", "--", *paths)  # else git knows none that is new
         git.run("restore", "--staged", "--worktree", "--", *paths)
     return ""

@@ -200,7 +200,10 @@ def test_yesterdays_deployment_is_told_whole(staging, checked, web, work):
     assert result.outcome == FAILED, result
     said = ("answers as 0.1.0", "is of 0.1.0", "lacks, or has another", "app.js", "new.js")
     assert [words for words in said if words not in result.message] == []
-    assert result.hint.startswith("inv deploy.staging --version 0.1.1   # or once all of it is done:\n")
+    assert result.hint.splitlines() == [
+        "inv deploy.staging --version 0.1.1   # or once all of it is done:",
+        "inv deploy.rollback --env staging --to 0.1.1   # to start it again; and inv ddl.apply --env staging",
+    ]
 
 
 def test_what_cannot_be_asked_is_unknown(staging, checked, web):

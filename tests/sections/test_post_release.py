@@ -154,7 +154,7 @@ def test_what_was_written_when_it_was_killed_before_the_commit_is_taken_back_and
     assert take(STEPS[1], release).state == REFUSED
     hook.unlink()
     look = take(check_tree_is_clean, release, change=False)
-    assert look.state == PLANNED and look.text.startswith("restore CHANGELOG.md, SOURCE_TAG, VERSION")
+    assert look.state == PLANNED and look.text.startswith("git restore CHANGELOG.md, SOURCE_TAG, VERSION")
     assert take(check_tree_is_clean, release).state == CHANGED
     assert work.git("status", "--porcelain") == ""
     assert [take(step, release).state for step in STEPS[1:]] == [CHANGED] * 2 and release.is_over

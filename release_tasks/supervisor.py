@@ -50,7 +50,7 @@ if __name__ == "__main__":
     ended: list[object] = []  # no Event: its lock could be held when a signal comes
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.append(True))
-    with open(0, "rb", buffering=0, closefd=False) as pipe:  # a buffer that a thread waits on breaks our exit
+    with open(0, "rb", closefd=False) as pipe:  # with a buffer: a long order comes in pieces
         try:
             order = marshal.load(pipe)  # no JSON: to import that takes as long as Python's own start
         except (EOFError, ValueError, TypeError):

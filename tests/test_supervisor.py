@@ -43,6 +43,13 @@ def running() -> Iterator[list[Supervised]]:
         each.stop()
 
 
+def test_a_large_environment_reaches_the_program_whole() -> None:
+    """A pipe gives it in pieces, the first of which was taken for all: "The parent ended before…"."""
+    large = {f"LARGE_{number}": "x" * 60_000 for number in range(5)}
+    code = "import os; print(sum(len(os.environ[f'LARGE_{number}']) for number in range(5)))"
+    assert run([sys.executable, "-c", code], env=large, supervised=True).stdout == "300000\n"
+
+
 def test_stop_ends_the_service_and_may_be_asked_twice(log: Path, tmp_path: Path, running: list[Supervised]) -> None:
     services = service(log)
     running.append(services)

@@ -84,7 +84,11 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
         with closing(connection(host, timeout=seconds)) as http:
             http.request("GET", target, headers=headers)
             response = http.getresponse()
-            content = response.read(100_000)
+            content, end = b"", time.monotonic() + seconds
+            while len(content) < 100_000 and (piece := response.read1(100_000)):
+                content += piece
+                if time.monotonic() > end:
+                    raise TimeoutError(f"its answer did not end within {seconds:g} s")
             if response.length and len(content) < 100_000:
                 raise IncompleteRead(content, response.length)
     except (OSError, ValueError, HTTPException) as error:

@@ -6,9 +6,10 @@ import os
 import ssl
 import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -127,6 +128,27 @@ def test_a_user_without_a_name_or_a_number_is_unknown(monkeypatch: pytest.Monkey
 def test_who_does_not_answer_has_no_version() -> None:
     version, said = probe("http://127.0.0.1:1", "/api/version")
     assert version == "" and "could not be reached" in said
+
+
+def test_an_answer_that_drips_is_none() -> None:
+    """Each byte came in time, so that nothing ended it."""
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # who asked has gone
+                for _ in range(100):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Dripping) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        version, said = probe(f"http://127.0.0.1:{server.server_port}", "/api/version", 0.5)
+    assert version == "" and said.endswith("could not be reached: its answer did not end within 0.5 s")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no groups")

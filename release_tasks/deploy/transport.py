@@ -23,9 +23,10 @@ LOOK, CHANGE = 20.0, 1800.0  # seconds for a look, and for what waits for instal
 SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
 PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); exec(order['program']); main(order)"
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
-ANSWER = re.compile(r"^(\w+): \[([^\]]+?)(?: -> [^\]]+)?\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
+ANSWER = re.compile(r"^(\w+): \[([^\]]+?)\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
 OWN = {"ANSIBLE_STDOUT_CALLBACK": "default", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
-OWN |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1"}
+OWN |= {"ANSIBLE_PIPELINING": "1", "ANSIBLE_FORKS": "20", "ANSIBLE_NO_TARGET_SYSLOG": "1", "ANSIBLE_VERBOSITY": "0"}
+OWN |= {"ANSIBLE_CALLBACK_FORMAT_PRETTY": "0", "ANSIBLE_DISPLAY_FAILED_STDERR": "0"}
 HOW: dict[str, Any] = {"env": OWN, "check": False, "record": False}
 
 
@@ -36,6 +37,11 @@ class OwnProcess(Hosts):
     variables: Callable[[], dict[str, str]] = dict
     root: Path = Path()  # where programs run, and find what settings name
 
+    @property
+    def limit(self) -> float:
+        """The seconds for one host's change."""
+        return CHANGE + self.host.wait + self.host.drain
+
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
         return list(command)
@@ -43,7 +49,7 @@ class OwnProcess(Hosts):
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb in LOOKS:  # quick, and often
             return super().call(name, verb, **arguments)
-        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb in LOOKS else CHANGE
+        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb in LOOKS else self.limit
         python = [sys.executable, "-I"] if self.is_here else ["python3"]
         hint = shlex.join(self.argv(name, *python, "--version"))
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
@@ -99,10 +105,13 @@ class Ansible(Ssh):
     ):
         self.which = ["--inventory", inventory, "--limit", limit]
         said = process.run(["ansible-inventory", *self.which, "--list"], cwd=root, timeout=LOOK, **HOW)
-        self.variables_of: dict[str, dict[str, Any]] = parsed(said.stdout).get("_meta", {}).get("hostvars", {})
+        found = parsed(said.stdout)
+        about = found.get("_meta", {}).get("hostvars", {})  # where a host without variables is left out
+        names = sorted({host for group in found.values() for host in group.get("hosts", [])})
+        self.variables_of: dict[str, dict[str, Any]] = {host: about.get(host, {}) for host in names}
         if not self.variables_of:
             raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
-        names, self.serial = sorted(self.variables_of), batches
+        self.serial = batches
         super().__init__(name, host, names, batches=[len(names)], root=root, ssh=ssh)
 
     def argv(self, name: str, *command: str) -> list[str]:
@@ -124,7 +133,7 @@ class Ansible(Ssh):
             order.write_bytes(order_of(self.host, verb, arguments))
             extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
             argv = ["ansible-playbook", "-v", *self.which, *extra, str(PLAYBOOK)]
-            done = process.run(argv, cwd=self.root, timeout=CHANGE * len(names), **HOW)
+            done = process.run(argv, cwd=self.root, timeout=self.limit * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
             answer = parsed(text)
@@ -135,7 +144,8 @@ class Ansible(Ssh):
                 except Refused as no:
                     found[name] = no
         if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):
-            raise Refused(f"Ansible ended with exit code {done.code}:\n{done.tail()}", shlex.join(done.argv))
+            hint = shlex.join(["ansible", *self.which, "--module-name", "ping", "all"])
+            raise Refused(f"Ansible ended with exit code {done.code}:\n{done.tail()}", hint)
         return found
 
 

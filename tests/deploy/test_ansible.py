@@ -26,6 +26,9 @@ def inventory(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if not shutil.which("ansible-playbook") and "CI" not in os.environ:
         pytest.skip("Ansible is not installed: pip install ansible-core")
+    own = tmp_path / "ansible.cfg"  # what a team may have set for itself
+    own.write_text("[defaults]\ncallback_format_pretty = True\nverbosity = 3\ndisplay_failed_stderr = True\n")
+    monkeypatch.setenv("ANSIBLE_CONFIG", str(own))
     inventory = tmp_path / "inventory.yml"
     lines = [
         f"    {name}: {{ansible_host: 127.0.0.1, ansible_port: {host.port}}}" for name, host in network.hosts.items()
@@ -37,6 +40,13 @@ def inventory(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text += ["    ansible_python_interpreter: /usr/bin/python3", "others:", "  hosts: {database: {}}"]
     inventory.write_text("\n".join(text) + "\n")
     return inventory
+
+
+def test_a_host_without_variables_gets_the_release_too(inventory: Path, network: Network) -> None:
+    """`ansible-inventory` tells variables only of hosts that have some: it kept the old version, and nobody saw it."""
+    inventory.write_text("web:\n  hosts:\n    app1.example: {ansible_user: deploy}\n    app2.example:\n")
+    hosts = Ansible("production", network.host(), str(inventory), ["ssh"], [1], limit="web")
+    assert hosts.names == ["app1.example", "app2.example"]
 
 
 @pytest.fixture

@@ -98,11 +98,21 @@ class Host(Releases):
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
+            if self.linked("current"):  # from before the colours: its jobs would run beside those of a colour
+                hint = f"stop what `current` runs, then: mv {self.folder}/current {self.folder}/current.before"
+                raise Refused(f"{self.folder} has a release live without colours, in `current`.", hint)
             if not self.traffic.exists():  # nginx has to start before the first release
                 self.write_traffic("", next(iter(self.colours)))
             self.run([*self.nginx, "-t", "-q"])
         if self.facts(tag).get("commit") != facts["commit"]:
             super().place(tag, facts, sha256, tree)
+
+    def remove(self, tag: str) -> None:
+        """Remove a release; a colour that still runs it is not what gets its name next, as after a tag made anew."""
+        for colour in self.colours:
+            if self.linked(colour) == tag:
+                (self.folder / colour).unlink()
+        super().remove(tag)
 
     def start(self, tag: str) -> str:
         """Start the release `tag` in its colour, or in the idle one, until it answers; return its origin."""
@@ -176,9 +186,13 @@ class Host(Releases):
             return self.expect(tag, self.wait)
         self.reload()  # where nginx is away, or refuses its configuration, nothing is touched
         self.start(tag)
-        new = self.colour_of(tag)
+        new, was = self.colour_of(tag), self.traffic.read_bytes()
         self.write_traffic(tag, new)
-        self.reload()
+        try:
+            self.reload()
+        except Refused:  # nginx goes on as before, and so does the record
+            atomic_write(self.traffic, was)
+            raise
         self.expect(tag, FRONT)
         for service in self.services[1:]:  # handed over: two of a job could do harm
             self.call(self.halt, self.other(new), service)

@@ -123,6 +123,41 @@ def test_a_tag_that_was_made_anew_is_put_in_place_again(server: Server, monkeypa
     assert hosts.releases() == {}, "h2 still has the old commit"
 
 
+def test_a_tag_that_was_made_anew_is_started_again_where_a_colour_ran_the_old_one(server: Server) -> None:
+    """The old process answered as the same version: it went live, and was recorded as the new commit."""
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    with hosts.idle("v0.1.2"):
+        old = server.pids()["green-web"]
+    hosts.place("v0.1.2", {**facts("0.1.2"), "commit": "a" * 40}, tree(server.folder, "0.1.2", {"anew": ""}))
+    hosts.switch("v0.1.2")
+    assert look(hosts) == ("v0.1.2", "green", "0.1.2") and server.pids()["green-web"] != old
+
+
+def test_a_live_tag_that_was_made_anew_is_started_in_the_other_colour(server: Server) -> None:
+    hosts = running(server)
+    old = server.pids()["blue-web"]
+    hosts.place("v0.1.1", {**facts("0.1.1"), "commit": "a" * 40}, tree(server.folder, "0.1.1", {"anew": ""}))
+    hosts.switch("v0.1.1")
+    assert look(hosts) == ("v0.1.1", "green", "0.1.1") and old not in server.pids().values()
+
+
+def test_what_is_live_without_colours_is_stopped_by_a_person_before_there_are_any(server: Server) -> None:
+    """Its jobs ran beside those of the new colour."""
+    hosts = Hosts("production", server.plain())
+    put(hosts, "0.1.1")
+    hosts.switch("v0.1.1")
+    colours = {"blue": server.blue, "green": server.green}
+    coloured = Hosts("production", server.plain(colours=colours, nginx=["true"]))
+    with pytest.raises(Refused, match="has a release live without colours, in `current`") as refused:
+        put(coloured, "0.1.2")
+    assert f"mv {server.folder}/current {server.folder}/current.before" in refused.value.problems[0].hint
+    assert not coloured.facts("v0.1.2")
+    (server.folder / "current").rename(server.folder / "current.before")
+    put(coloured, "0.1.2")
+    assert coloured.facts("v0.1.2")
+
+
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:
     server.behind_nginx()
     before = os.umask(0o077)
@@ -134,6 +169,22 @@ def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:
     paths = [code, code.parent, code.with_name("v0.1.1.json"), server.folder / "traffic.conf", *code.rglob("*")]
     assert {path.name for path in paths if not path.stat().st_mode & 0o004} == set()
     assert {path.name for path in paths if path.stat().st_mode & 0o022} == set()
+
+
+def test_nginx_that_refuses_the_flip_itself_leaves_the_old_colour_live(server: Server) -> None:
+    """The record named the new one, so that the old one was stopped, to which nginx still sent."""
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    nginx, broken = server.folder / "nginx-once", server.folder / "broken"
+    real = " ".join(map(str, hosts.host.nginx))
+    flips = f"grep -q 'v0.1.2 ' {server.folder}/traffic.conf"
+    nginx.write_text(
+        f'#!/bin/sh\n[ -e {broken} ] || {flips} && touch {broken}\n[ ! -e {broken} ] && exec {real} "$@"\n'
+    )
+    nginx.chmod(0o755)
+    hosts.host.nginx = [str(nginx)]
+    assert refusal(hosts).endswith("v0.1.1 is still live.")
+    assert look(hosts) == ("v0.1.1", "blue", "0.1.1") and list(server.pids()) == ["blue-web"]
 
 
 def test_nginx_that_refuses_its_configuration_is_known_before_anything_is_touched(server: Server) -> None:

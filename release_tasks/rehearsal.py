@@ -94,16 +94,20 @@ def _verify_what_is_kept(throw_away: Path, app: str) -> None:
 
 
 def make_clone(git: Git, folder: Path, settings: Settings) -> Path:
-    """Clone HEAD, by a bare remote in `folder`, deploy it to staging and production; return the clone."""
+    """Clone HEAD and its submodules, each by a bare remote in `folder`; deploy HEAD, and return the clone."""
     if git.is_shallow:
         raise Refused("This clone is shallow; a rehearsal needs the whole history.", "git fetch --unshallow")
-    remote, clone = folder / "remote.git", folder / "clone"
+    clone = folder / "clone"
     author = ("--config", "user.name=Rehearsal", "--config", "user.email=rehearsal@example.invalid")
-    refs = (f"HEAD:refs/heads/{settings.main}", "refs/tags/*:refs/tags/*")
     with screen.busy("Cloning into a throw-away folder"):
-        git.run("init", "--quiet", "--bare", f"--initial-branch={settings.main}", str(remote))
-        git.run("push", "--quiet", str(remote), *refs, timeout=300)
-        git.run("clone", "--quiet", "--origin", settings.remote, *author, str(remote), str(clone), timeout=300)
+        for number, (prefix, repo, commit) in enumerate(code.trees(git, "HEAD")):  # submodules are pushed to as well
+            remote, branch = str(folder / f"remote-{number}.git"), settings.docs_pack.submodule_branch
+            branch = branch if prefix else settings.main
+            repo.run("init", "--quiet", "--bare", f"--initial-branch={branch}", remote)
+            refs = (f"{commit}:refs/heads/{branch}", "refs/tags/*:refs/tags/*")
+            repo.run("push", "--quiet", remote, *refs, timeout=300)
+            own = ("--origin", repo.remote, *author, remote, str(clone / prefix))
+            repo.run("clone", "--quiet", *own, timeout=300)
     if REHEARSING in os.environ:
         (clone / REHEARSAL).write_text(os.environ[REHEARSING], encoding="utf-8")
     for name in ("staging", "production"):

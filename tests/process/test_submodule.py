@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from outside import git, introduce, sha256sum_passes
 from world import World
+
+from release_tasks import rehearsal
+from release_tasks.git import Git
+from release_tasks.settings import Settings
 
 TAG = "refs/tags/v0.1.1"
 
@@ -84,6 +89,21 @@ def test_a_release_killed_at_every_change_around_the_submodule_is_finished(with_
     assert git(clone, "rev-parse", "HEAD:docs") == tagged
     assert (with_docs.clone("main", "--recurse-submodules") / "docs" / "releases" / "v0.1.1.md").exists()
     assert with_docs.stamps() == {"staging": ["0.1.1"], "production": ["0.1.1"]}
+
+
+def test_a_rehearsal_has_submodules_of_its_own(
+    with_docs: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had none, so that it was refused in its clone, which went away."""
+    monkeypatch.setattr(rehearsal, "open_environment", lambda *_: Mock())
+    monkeypatch.setattr(rehearsal, "deploy_previous", lambda _: None)
+    before = git(_docs_remote(with_docs), "for-each-ref")
+    git_of_repo = Git.open(with_docs.repo, "origin")
+    clone = rehearsal.make_clone(git_of_repo, tmp_path / "rehearsal", Settings())
+    assert not git(clone, "status", "--porcelain")
+    assert git(clone / "docs", "rev-parse", "HEAD") == git(clone, "rev-parse", "HEAD:docs")
+    git(clone / "docs", "push", "--quiet", "origin", "HEAD:refs/heads/main", "HEAD:refs/tags/v0.1.1")
+    assert git(_docs_remote(with_docs), "for-each-ref") == before
 
 
 def test_a_submodule_that_is_not_checked_out_is_refused_with_the_command_that_fixes_it(with_docs: World) -> None:

@@ -122,5 +122,5 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
                 if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"
                     yield f"The DDL of {whose} {did} what {tag} may need: {each}"
-        except Refused as no:
+        except (Refused, OSError) as no:  # also a full disk here
             yield f"What the DDL took away is not known: {no}"

@@ -14,5 +14,7 @@ if words[:2] in (["kamal", "deploy"], ["kamal", "rollback"]):
     runs.write_text(words[-1])
 elif words[:3] == ["kubectl", "set", "image"]:
     runs.write_text(words[-1].partition("=")[2])
+elif words[0] == "kubectl" or words[1:] == ["app", "version", "--quiet"]:
+    print(runs.read_text() if runs.exists() else "")
 else:
-    print(f"container {runs.read_text() if runs.exists() else 'none'} Up 2 hours")
+    sys.exit(f"nobody has tried {words} with the real program")

@@ -108,7 +108,11 @@ class Settings(Model):
     main: Text = Field("main", description="the main branch")
     remote: Text = Field("origin", description="the remote that is pushed to")
     tag: Tag = Field("v{version}", description="how tags are named, as web-v{version} in a repo of several products")
-    branch: Template = Field("release/{tag}", description="release branch, may hold {tag} or {version}; empty: main")
+    branch: str = Field(
+        "release/{tag}",
+        pattern=r"^([^{}]*\{(version|tag)\}[^{}]*)*$",
+        description="{tag} or {version} in it; empty: main",
+    )
     must_be_merged: list[Template] = Field([], description="patterns of remote branches, such as feature/*")
     changelog: str = Field("CHANGELOG.md", description="its section of this version gives the Highlights")
     version_files: list[PathOrFile] = Field([], description="JSON, TOML, or a path and a pattern")

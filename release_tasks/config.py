@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import unquote
 
 from pydantic import ValidationError
 
 from release_tasks.command_line import REHEARSAL, REHEARSING
 from release_tasks.errors import Problem, refuse
-from release_tasks.masks import hide, passwords_in
+from release_tasks.masks import hide, passwords_in, secrets_of
 from release_tasks.settings import Settings
 from release_tasks.values import VARIABLE, unset_problems
 
@@ -65,10 +64,8 @@ def load(raw: Mapping[str, Any], variables: Mapping[str, str] = os.environ) -> S
     refuse(problems)
     if variables.get(REHEARSING):
         settings = settings.model_copy(update={"backup": settings.backup.model_copy(update={"then": []})})
-    for _, environment in settings.environments:
-        for found in passwords_in(environment.dsn):
-            hide(found)
-            hide(unquote(found))
+    for secret in secrets_of({name: environment.dsn for name, environment in settings.environments}):
+        hide(secret)
     return settings
 
 

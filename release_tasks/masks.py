@@ -21,7 +21,7 @@ SECRET_NAME = re.compile(
     r"(PASS(WORD|WD|PHRASE)?|_PWD|(?<![A-Z])PAT|KEY|TOKEN|SECRET|CREDENTIAL|AUTH|DSN)S?\d*(?![A-Z])", re.IGNORECASE
 )
 # A user of PostgreSQL or of a host alone is no secret, and hints with one can be typed; elsewhere it may be a token.
-USERINFO = re.compile(r"(?<=://)(?:[^\s/?#]*:|(?<!postgresql://)(?<!postgres://)(?<!ssh://))[^\s/?#]+(?=@)")
+USERINFO = re.compile(r"(?<=://)(?:(?<!postgresql://)(?<!postgres://)(?<!ssh://)|[^\s/?#:]*:)[^\s/?#]+(?=@)")
 QUOTED = r"'(?:[^'\\]|\\.|'')*'"  # libpq's words, and SQL's, with '' for '
 NAME = r"(?:password|passwd|passphrase|token|secret|api[_-]?key)"
 # In prose one is quoted, has a digit or ends the line: "password authentication failed" says nothing.
@@ -52,7 +52,13 @@ _hidden: set[str] = set()
 
 def hide(secret: str) -> None:
     """Let `mask` replace `secret` and each line of it; a few letters are left, as they would be found everywhere."""
-    _hidden.update(piece for piece in {secret, *secret.splitlines()} - PUBLIC if len(piece) >= SHORTEST)
+    _hidden.update(_pieces(secret))
+
+
+def _pieces(secret: str) -> set[str]:
+    """Return `secret`, and each line of it without the blanks around it: who reads one strips them."""
+    pieces = {secret, *map(str.strip, secret.splitlines())} - PUBLIC
+    return {piece for piece in pieces if len(piece) >= SHORTEST}
 
 
 def mask(text: str, secrets: re.Pattern[str] | None = None) -> str:
@@ -98,7 +104,7 @@ def secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
         found = passwords_in(value)
         if not found and "://" not in value and SECRET_NAME.search(name) and not os.access(value, os.F_OK):
             found = [value]
-        yield from (each for secret in found for each in {secret, unquote(secret)} - PUBLIC if len(each) >= SHORTEST)
+        yield from {piece for secret in found for each in (secret, unquote(secret)) for piece in _pieces(each)}
 
 
 def mask_file(path: Path) -> None:

@@ -169,7 +169,16 @@ def test_what_names_itself_a_secret_is_masked(text: str, shown: str) -> None:
     assert masks.mask(text) == shown
 
 
-@pytest.mark.parametrize("text", ["\\" * 40_000, "token:" * 10_000, "a" * 40_000, "password " * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\" * 40_000,
+        "token:" * 10_000,
+        "a" * 40_000,
+        "password " * 10_000,
+        '{"a":"http://b","c":1}' + '{"d":2}' * 20_000,
+    ],
+)
 def test_a_long_line_is_masked_at_once(text: str) -> None:
     """It took 18 s; all that is printed goes through it."""
     assert masks.mask(text)
@@ -191,6 +200,13 @@ def test_a_password_that_is_the_name_of_postgresql_leaves_hints_as_they_are(monk
     hint = "apt-get install postgresql   # then: psql --dbname postgres"
     assert masks.mask(hint) == hint
     assert masks.mask("postgresql://app:postgres@db/x") == "postgresql://***@db/x"
+
+
+@pytest.mark.parametrize("value", ["hunter2secret\n", " hunter2secret\r\n", "first line\nhunter2secret\nlast line\n"])
+def test_what_a_program_reads_of_a_variable_is_masked_too(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line's end, as `echo` puts it into a secret of Kubernetes, let the rest be shown."""
+    monkeypatch.setenv("DB_PASS", value)
+    assert masks.mask("login with hunter2secret failed") == "login with *** failed"
 
 
 def test_what_a_smoke_prints_of_a_variable_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:

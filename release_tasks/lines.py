@@ -10,6 +10,7 @@ from semver import Version
 
 from release_tasks import versions
 from release_tasks.command_line import again
+from release_tasks.commits import history
 from release_tasks.errors import Manual, Problem, Refused
 from release_tasks.files import RECORDS
 from release_tasks.git import Git
@@ -143,12 +144,18 @@ class Line:
         paths = git.files_in(main, settings.notes_of("").rpartition("/")[0])
         noted = self._since_last(released({PurePosixPath(path).stem: "" for path in paths}, settings), target)
         gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
+        where = settings.main
+        if target not in (*self.tags, *gone) and history(git, None, self.base, f"{settings.tag_of(target)} notes"):
+            gone, where = [target], "its branch"  # before section 10, main has not got them yet
         if not gone:
             return []
         tag, notes = settings.tag_of(gone[-1]), settings.notes_of(gone[-1])
-        fetch = f"git fetch {RECORDS}/{tag}/evidence/data/git/{tag}.bundle tag {tag} && "  # the very tag
-        hint = f"{'' if git.commit_named(f'refs/tags/{tag}') else fetch}git push {settings.remote} refs/tags/{tag}"
-        return [Problem(f"{tag} was released, for {settings.main} has {notes}, but the remote has no such tag.", hint)]
+        bundle = f"{RECORDS}/{tag}/evidence/data/git/{tag}.bundle"  # which has the very tag
+        hint = f"git push {settings.remote} refs/tags/{tag}"
+        if not git.commit_named(f"refs/tags/{tag}"):
+            is_here = (git.root / bundle).exists()
+            hint = f"git fetch {bundle} tag {tag} && {hint}" if is_here else f"{hint}   # in a clone that has the tag"
+        return [Problem(f"{tag} was released, for {where} has {notes}, but the remote has no such tag.", hint)]
 
     def _since_last(self, found: Iterable[str], target: str) -> list[str]:
         """Return which of the versions `found` come after the last release, up to `target`."""

@@ -188,7 +188,11 @@ def test_a_lost_tag_of_a_finished_release_is_put_back(world: World) -> None:
         assert problem == Problem(found, "git push origin refs/tags/v0.1.1")
     world.git("tag", "--delete", "v0.1.1")
     (problem,) = world.line(push=False).problems("0.1.2")
+    assert problem.hint == "git push origin refs/tags/v0.1.1   # in a clone that has the tag"
     bundle = ".release/v0.1.1/evidence/data/git/v0.1.1.bundle"
+    (world.work.root / bundle).parent.mkdir(parents=True)
+    (world.work.root / bundle).touch()
+    (problem,) = world.line(push=False).problems("0.1.2")
     assert problem.hint == f"git fetch {bundle} tag v0.1.1 && git push origin refs/tags/v0.1.1"
 
 

@@ -101,7 +101,7 @@ class Git:
     @property
     def branch(self) -> str | None:
         """The branch that is checked out, None on a detached HEAD."""
-        return self.look("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
+        return self.look("symbolic-ref", "--quiet", "HEAD").stdout.strip().removeprefix("refs/heads/") or None
 
     @property
     def is_shallow(self) -> bool:
@@ -196,10 +196,10 @@ class Git:
 
     # Changes
 
-    def fetch(self) -> None:
-        """Fetch what is configured."""
+    def fetch(self, ref: str) -> None:
+        """Fetch `ref` alone: what else is configured may fail for reasons that do not matter here."""
         self.refresh()
-        self.reach("fetch", "--quiet", self.remote)
+        self.reach("fetch", "--quiet", "--no-tags", "--refmap=", self.remote, ref)
 
     def push(self, *refspecs: str) -> Finished:
         """Push `refspecs` in one atomic push: the remote takes all or none."""
@@ -226,7 +226,7 @@ class Git:
         for path, content in own.items():
             atomic_write(self.root / path, content)
         paths = [*own, *submodules]
-        self.run("add", "--", *paths)
+        self.run("add", "--force", "--", *paths)
         if even_empty or self.run("diff", "--cached", "--quiet", "--", *paths, check=False).code:
             self.run("commit", "--quiet", *["--allow-empty"] * even_empty, "--message", message, "--only", "--", *paths)
         self._writing.unlink()

@@ -66,6 +66,12 @@ def test_the_branch_is_none_on_a_detached_head(work: Work, git: Git) -> None:
     assert git.branch is None
 
 
+def test_a_tag_of_the_branch_s_name_does_not_rename_it(work: Work, git: Git) -> None:
+    """`git symbolic-ref --short` says heads/main then."""
+    work.git("tag", "main")
+    assert git.branch == "main"
+
+
 def test_dirty_paths_are_whole_whatever_is_in_them(work: Work, git: Git) -> None:
     work.commit({"old name.txt": "a long enough text to be found again\n", "gone.txt": "x", ".gitignore": "ignored/\n"})
     assert git.dirty_paths() == []
@@ -239,6 +245,13 @@ def test_files_are_committed_and_nothing_else(work: Work, git: Git) -> None:
     assert git.text_at("HEAD", "VERSION") == "0.1.1\n"
     assert work.git("diff", "--cached", "--name-only") == "staged.txt"
     assert work.git("diff", "--name-only") == "CHANGELOG.md"
+
+
+def test_files_of_ours_are_committed_where_a_pattern_ignores_them(work: Work, git: Git) -> None:
+    """As .gitignore files for .NET have `releases/`: the release stopped after the tag."""
+    work.commit({".gitignore": "releases/\n"})
+    git.commit_files({"docs/releases/v0.1.1.md": b"notes\n"}, "release: notes")
+    assert work.git("show", "HEAD:docs/releases/v0.1.1.md") == "notes"
 
 
 def test_committing_what_is_committed_makes_no_commit(work: Work, git: Git) -> None:
@@ -427,7 +440,7 @@ def test_the_ssh_that_git_is_set_up_to_use_is_used(
     git = work.layer()
     assert git.remote_refs["refs/heads/main"] == git.commit_named("HEAD")
     git.push(f"{work.commit({})}:refs/heads/main")
-    git.fetch()
+    git.fetch("refs/heads/main")
     calls = seen.read_text().splitlines()
     assert len(calls) >= 3 and all("git@host.invalid" in call for call in calls)
     assert all(call.startswith("-o BatchMode=yes ") == (chosen_by == "PATH") for call in calls)

@@ -94,7 +94,7 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
     Where they are in a submodule, one is pushed to that first, on top of its branch, and main gets that.
     """
     git, message = release.git, (title, f"{TRAILER}: {release.tag} notes-on-main")
-    git.fetch()
+    git.refresh()
     if not (main := git.remote_commit(release.main_ref)):
         what = f"{git.remote} has no branch {release.settings.main}, which gets the notes."
         raise Refused(what, f"git push {git.remote} {release.settings.main}   # or set release.main")

@@ -2,7 +2,7 @@
 
 from release_tasks import changelog, versions
 from release_tasks.commits import commit_step
-from release_tasks.errors import Manual, Refused, require
+from release_tasks.errors import Manual, Refused, listed, require
 from release_tasks.release import Release, Step
 from release_tasks.sections import docs_pack, landing
 
@@ -16,8 +16,10 @@ def merge_the_release_branch_back(release: Release) -> Step:
     if is_merged or base not in landing.lacking(release):
         return f"merged into {base}"
     require(is_archived, "after the evidence pack is archived")
-    yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}"
-    git.fetch()  # a full disk ends it here, before files are half switched
+    ours = git.look("log", "--format=%s", here, f"^{there}", f"^{tip}").stdout.splitlines() if here and there else []
+    unpushed = f", pushed too: {listed(ours)}" if ours else ""
+    yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}{unpushed}"
+    git.fetch(release.base_ref)  # a full disk ends it here, before files are half switched
     if base not in landing.lacking(release):  # a pull request was merged meanwhile
         return None
     git.run("switch", "--quiet", *([base] if here else ["--create", base, there]))

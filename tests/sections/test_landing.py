@@ -72,6 +72,35 @@ def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alon
     assert work.git("show", f"origin/{BACK}:VERSION") == "0.1.2-dev"
 
 
+@pytest.mark.parametrize("fault", ["a branch is a folder now", "a tag was moved", "a branch is gone"])
+def test_other_refs_of_the_remote_hold_up_neither_the_end_nor_a_withdrawal(work: Work, take: Take, fault: str) -> None:
+    """All that is configured was fetched, which failed for good, with production live."""
+    release = archived(work)
+    work.git("push", "--quiet", "origin", "main:refs/heads/fix", "main:refs/tags/nightly")
+    work.git("fetch", "--quiet", "--tags", "origin")
+    on_remote = ("--git-dir", str(work.remote), "update-ref")
+    if fault == "a branch is a folder now":
+        work.git(*on_remote, "-d", "refs/heads/fix")
+        work.git(*on_remote, "refs/heads/fix/a", "refs/heads/main")
+    elif fault == "a tag was moved":
+        work.git(*on_remote, "refs/tags/nightly", f"refs/heads/{release.branch}")
+        work.git("config", "remote.origin.tagOpt", "--tags")
+    else:
+        work.git("config", "remote.origin.fetch", "+refs/heads/gone:refs/remotes/origin/gone")
+    assert landing.notes_on_main(release, "# Notes", "release: withdraw it")
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED]
+
+
+def test_what_main_has_that_was_never_pushed_is_named_before_it_is(work: Work, take: Take) -> None:
+    release = archived(work)
+    work.git("switch", "--quiet", "main")
+    work.commit({"wip.txt": "half"}, "feat: half of it")
+    work.git("switch", "--quiet", release.branch)
+    assert take(STEPS[0], release, False).text.endswith(
+        f"git merge --no-ff {release.branch}, pushed too: feat: half of it"
+    )
+
+
 @pytest.mark.parametrize("how", ["--no-ff", "--squash"])
 def test_a_pull_request_that_was_merged_is_seen_without_a_fetch(work: Work, take: Take, how: str) -> None:
     """It was a traceback, in a status too, until somebody typed git fetch: the remote's commit was not here."""

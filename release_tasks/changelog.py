@@ -23,7 +23,8 @@ def section(text: str, *titles: str) -> re.Match[str] | None:
 
 def written(text: str) -> str:
     """Return what a person wrote in `text`: without the template's comments and placeholders."""
-    return COMMENT.sub("", text).replace("${highlights}", "").strip(" …\r\n")
+    found = COMMENT.sub("", text).replace("${highlights}", "").strip(" …\r\n")
+    return found if re.search(r"(?m)^(?![ \t]*#+(?:\s|$))[ \t]*\S", found) else ""  # headings alone say nothing
 
 
 def dated(text: str, version: str) -> str | None:

@@ -51,11 +51,11 @@ def publish_the_docs_submodule(release: Release) -> Step:
     docs.push(f"{commit}:{branch}", tag_ref)
 
 
-def behind_problems(release: Release) -> Iterator[Problem]:
+def behind_problems(release: Release, even_tagged: bool = False) -> Iterator[Problem]:
     """Yield a problem if the docs are a submodule that lacks what its remote's branch has, but this release's own."""
     folder, branch = release.settings.docs_pack.folder, release.settings.docs_pack.submodule_branch
     docs = release.git.submodule(folder)
-    if docs and release.tag_ref not in docs.remote_refs:
+    if docs and (even_tagged or release.tag_ref not in docs.remote_refs):
         there = docs.remote_commit(f"refs/heads/{branch}")
         if there and not docs.contains("HEAD", there):
             fix = f"git -C {folder} pull --rebase {docs.remote} {branch} && git add {folder} && git commit"

@@ -12,7 +12,7 @@ from release_tasks.database.pack import changes, recorded
 from release_tasks.errors import Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
 from release_tasks.release import Release, Step
-from release_tasks.sections import landing
+from release_tasks.sections import docs_pack, landing
 
 NOTED = {  # of what a file was seen to do: kind → how that begins
     "lock (ACCESS EXCLUSIVE)": "` locks ",
@@ -31,8 +31,12 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
             raise Refused(what, f"Write them into {release.notes_path} and commit it on {release.branch}.")
         unused = ", as committed: --highlights changes nothing any more" if highlights else ""
         return f"{release.notes_path}{unused}"
-    template_of(release)
-    text = find_highlights(release, highlights)
+    template, text = template_of(release), find_highlights(release, highlights)
+    found = changelog.section(template.replace("${highlights}", text), "Highlights")  # as they are read again
+    if not release.published and not (found and changelog.written(found["text"])):
+        what = "The notes would have no text under a heading `## Highlights`"
+        fix = f"Let {_template_path(release)} have that, then ${{highlights}}; they may have headings of level 3 alone."
+        raise Refused(f"{what}: the template lacks it, or they begin with a heading of level 2.", fix)
     require(release.published, "after the tag is pushed")
     yield f"git commit {release.notes_path}"
     files = {release.notes_path: draft(release, text).encode()}
@@ -47,7 +51,7 @@ def push_the_notes(release: Release) -> Step:
     require(release.published and git.text_at(tip, release.notes_path) is not None, "after the notes are written")
     if git.contains(git.remote_commit(release.branch_ref) or "", tip):
         return f"{tip:.9}"
-    refuse(landing.behind_problems(release, release.branch))
+    refuse([*landing.behind_problems(release, release.branch), *docs_pack.behind_problems(release, even_tagged=True)])
     yield f"git push {release.settings.remote} {release.branch_ref}"
     if submodule := git.submodule(docs.folder):
         recorded = git.object_named(f"{tip}:{docs.folder}")
@@ -108,11 +112,15 @@ def draft(release: Release, highlights: str) -> str:
 
 def template_of(release: Release) -> str:
     """Return the committed template without its comments."""
-    path = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
+    path = _template_path(release)
     template = release.git.text_at(release.commit, path)
     if template is None:
         raise Refused(f"{path} is not committed; the notes are made from it.", f"Add {path} and commit it.")
     return changelog.COMMENT.sub("", template).lstrip()
+
+
+def _template_path(release: Release) -> str:
+    return f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
 
 
 def database_changes(release: Release, since: str | None) -> list[str]:

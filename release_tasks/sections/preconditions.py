@@ -34,16 +34,20 @@ def check_branch(release: Release) -> str:
     git = release.git
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
     expected = sorted({release.base, release.branch, *([release.settings.main] if release.is_over else [])})
+    there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
+    is_elsewhere = there and git.branch == release.branch != release.base and not release.is_over
     unfinished = git_setup.under_way(git.repo.git_dir)
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
+    free = f"git -C {shlex.quote(there)} switch --detach"
     whole = "git sparse-checkout disable"
     unshallow = f"git fetch --unshallow --tags {git.remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (unfinished, f"Git has something unfinished here: {unfinished}.", finish),
         (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", landing.way_back(release)),
+        (is_elsewhere, f"{release.base}, which section 10 switches to, is checked out in {there}.", free),
         (git.is_set("core.sparseCheckout"), "This checkout is sparse; a release needs all files.", whole),
         (is_unknown, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]

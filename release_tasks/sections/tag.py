@@ -96,10 +96,10 @@ def _refuse_changes_after_the_tag(release: Release) -> None:
     if not release.settings.branch or release.is_over:
         return
     refuse(landing.behind_problems(release, release.branch))
-    folder = release.settings.docs_pack.folder
-    allowed = (release.notes_path, *LAYER, *([folder] if release.git.submodule(folder) else []))
+    allowed = (release.notes_path, *LAYER)
     changed = release.git.look("diff", "--name-only", "-z", "--no-renames", release.published or "", release.tip).stdout
-    if later := [path for path in changed.split("\0") if path and not path.startswith(allowed)]:
+    docs = release.settings.docs_pack.folder  # as a path a submodule, which gets the notes
+    if later := [path for path in changed.split("\0") if path not in ("", docs) and not path.startswith(allowed)]:
         what = f"{release.branch} was changed after {release.tag} was published: {listed(later)}."
         raise Refused(what, _as_a_new_version(release))
 

@@ -15,6 +15,7 @@ from release_tasks.outcome import CHANGED, DONE, PENDING, PLANNED, REFUSED, Outc
 from release_tasks.release import Release
 from release_tasks.sections import docs_pack, freeze, notes, preconditions, tag
 from release_tasks.sections.docs_pack import publish_the_docs_submodule, write_the_docs_pack
+from tests.conftest import APP
 
 if TYPE_CHECKING:
     from tests.conftest import Work
@@ -186,6 +187,24 @@ def test_docs_in_a_submodule_are_committed_tagged_and_pushed_there(work: Work, t
     assert take(publish_the_docs_submodule, release).state == DONE
     there = docs.git("ls-remote", "origin", "refs/heads/main", "refs/tags/v0.1.1^{}").split()
     assert there[0] == there[2] == docs.git("rev-parse", "HEAD")
+
+
+def test_docs_that_others_pushed_to_after_the_tag_are_taken_in_by_the_command_shown(
+    work: Work, take: Callable[..., Outcome]
+) -> None:
+    """Section 6 was rejected in every run, with `git status` as the hint."""
+    docs = work.add_submodule("manual", {"RELEASE_NOTES_TEMPLATE.md": APP["docs/RELEASE_NOTES_TEMPLATE.md"]})
+    release = work.release(docs_pack={"folder": "manual"}, branch="")
+    release.options = {"highlights": "Now."}  # type: ignore[attr-defined]
+    steps = [freeze.lock_the_ddl_order, write_the_docs_pack, publish_the_docs_submodule]
+    for step in [*steps, tag.tag_the_release, tag.push_branch_and_tag, notes.write_the_notes]:
+        assert take(step, release).state == CHANGED
+    docs.git("push", "--quiet", "origin", f"{docs.git('commit-tree', '-p', 'HEAD', '-m', 'x', 'HEAD^{tree}')}:main")
+    refused = take(notes.push_the_notes, release)
+    assert refused.state == REFUSED and "manual" in refused.problems[0].what
+    commands = refused.problems[0].hint.partition("   #")[0].replace("git commit", "git commit --message docs")
+    subprocess.run(["sh", "-c", commands], cwd=work.root, check=True)
+    assert take(notes.push_the_notes, release).state == CHANGED
 
 
 def test_a_tag_of_other_docs_in_the_submodule_is_refused(work: Work, take: Callable[..., Outcome]) -> None:

@@ -37,6 +37,9 @@ def sections(text: str) -> dict[str, str]:
     return {heading: body.strip() for heading, _, body in parts}
 
 
+TEMPLATE = APP["docs/RELEASE_NOTES_TEMPLATE.md"]
+
+
 def tagged(work: Work, tag: str) -> None:
     work.release_before(tag)
 
@@ -369,3 +372,55 @@ def test_without_a_release_branch_others_may_push_to_main_after_the_tag(
     host.git("push", "--quiet", "origin", "main")
     release.git.refresh()
     assert take(notes.push_the_notes, release, change=False).state == DONE
+
+
+@pytest.mark.parametrize(
+    ("template", "highlights"),
+    [
+        (TEMPLATE.replace("## Highlights", "## Destaques"), "Now."),
+        (TEMPLATE.replace("## Highlights", "### Highlights"), "Now."),
+        (TEMPLATE.replace("${highlights}", "…"), "Now."),
+        (TEMPLATE, "## New\n\nFast."),
+    ],
+    ids=["another language", "another level", "no place for them", "a heading of their own"],
+)
+def test_highlights_that_could_not_be_read_again_are_refused_before_the_tag(
+    work: Work, take: Callable[..., Outcome], template: str, highlights: str
+) -> None:
+    """Once it was published, they were said to be empty."""
+    work.commit({"docs/RELEASE_NOTES_TEMPLATE.md": template})
+    release = work.release(branch="")
+    release.options = {"highlights": highlights}  # type: ignore[attr-defined]
+    outcome = take(notes.write_the_notes, release, change=False)
+    assert outcome.state == REFUSED and "no text under a heading `## Highlights`" in outcome.problems[0].what
+
+
+def test_headings_of_a_changelog_are_no_highlights(work: Work, take: Callable[..., Outcome]) -> None:
+    empty = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n### Changed\n\n## [0.1.0]\n\n- x\n"
+    work.commit({"CHANGELOG.md": empty})
+    outcome = take(notes.write_the_notes, work.release(branch=""), change=False)
+    assert outcome.state == REFUSED and "has no text under a heading [Unreleased]" in outcome.problems[0].what
+    work.commit({"CHANGELOG.md": empty.replace("Changed\n", "Changed\n\n#12 is mended\n")})
+    assert take(notes.write_the_notes, work.release(branch=""), change=False).state == PENDING
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_tag_that_the_remote_lost_before_main_has_the_notes_is_put_back(
+    work: Work, take: Callable[..., Outcome], is_here: bool
+) -> None:
+    """R2: another commit was tagged in its place, or it was to be deleted here as well."""
+    release = work.release()
+    steps = [freeze.cut_the_release_branch, freeze.lock_the_ddl_order, docs_pack.write_the_docs_pack]
+    steps += [tag.tag_the_release, tag.push_branch_and_tag, notes.write_the_notes, notes.push_the_notes]
+    release.options = {"highlights": "Now."}  # type: ignore[attr-defined]
+    assert [take(freeze.hold_the_release_lock, release).state, *(take(step, release).state for step in steps)] == (
+        [CHANGED] * 8
+    )
+    work.git("push", "--quiet", "origin", ":refs/tags/v0.1.1")
+    if not is_here:
+        work.git("tag", "--delete", "v0.1.1")
+    outcome = take(preconditions.check_tag_is_free, work.release())
+    found = "v0.1.1 was released, for its branch has docs/releases/v0.1.1.md, but the remote has no such tag."
+    assert (outcome.state, outcome.problems[0].what) == (REFUSED, found)
+    elsewhere = "" if is_here else "   # in a clone that has the tag"
+    assert outcome.problems[0].hint == f"git push origin refs/tags/v0.1.1{elsewhere}"

@@ -107,6 +107,18 @@ def test_a_worktree_is_led_to_where_the_main_branch_is_checked_out(work: Work) -
     assert take_problems(other) == (Problem("Found the branch feature/x; expected main or release/v0.1.1.", hint),)
 
 
+def test_a_worktree_of_the_release_branch_is_refused_while_main_is_checked_out_elsewhere(
+    work: Work, tmp_path: Path
+) -> None:
+    """Section 10 stopped, with production live: git has a branch in one worktree alone."""
+    work.git("worktree", "add", "--quiet", "-b", "release/v0.1.1", str(tmp_path / "beside"))
+    beside = type(work)(tmp_path / "beside", work.remote, work.opened)
+    (problem,) = take_problems(beside)
+    assert problem.what == f"main, which section 10 switches to, is checked out in {work.root}."
+    subprocess.run(shlex.split(problem.hint), check=True)
+    assert preconditions.check_branch(beside.release()) == "on release/v0.1.1"
+
+
 def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
     work.git("switch", "--quiet", "--create", "support/0.1")
     (problem,) = take_problems(work)

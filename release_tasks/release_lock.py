@@ -54,8 +54,9 @@ class ReleaseLock:
         file = Path(self.git.repo.git_dir, "release-clone")
         if not file.exists():
             atomic_write(file, uuid.uuid4().hex.encode())
-        clone = os.environ.get("RELEASE_HOLDER") or sha256(f"{read_text(file)} {file.stat().st_ino}".encode())[:12]
-        return f"{self.version} {clone}"
+        own = sha256(f"{read_text(file)} {file.stat().st_ino}".encode())[:12]
+        given = " ".join(os.environ.get("RELEASE_HOLDER", "").split())  # as a trailer is read again
+        return f"{self.version} {given or own}"
 
     def state(self) -> LockState:
         """Return how the lock stands on the remote."""

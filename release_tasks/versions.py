@@ -81,7 +81,7 @@ def next_release(released: str) -> str:
 def fixed_in(version: str) -> str:
     """Return the version in which the released `version` is fixed: 0.1.1-rc.2 after 0.1.1-rc.1, 0.1.2 after 0.1.1."""
     found = re.sub(r"\d+$", lambda last: str(int(last[0]) + 1), version) if "-" in version else version
-    return found if found != version else next_release(version)
+    return found if is_past(found, version) else next_release(version)  # rc10 comes before rc9
 
 
 def release_of(text: str) -> str:

@@ -67,6 +67,14 @@ def test_the_same_version_in_the_same_clone_goes_on_but_a_copy_of_the_clone_does
     copy.close()
 
 
+def test_a_holder_with_blanks_around_goes_on(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `set RELEASE_HOLDER=4711 && inv …` gives one on Windows: it was refused its own lock."""
+    monkeypatch.setenv("RELEASE_HOLDER", "4711 ")
+    lock = ReleaseLock(work.layer(), "0.1.1")
+    lock.push(what="is begun")
+    assert lock.state().holder == lock.holder == "0.1.1 4711"
+
+
 def test_another_worktree_of_the_clone_does_not_go_on(work: Work, tmp_path: Path) -> None:
     """It has a checkout of its own, and so a lock file: both went on at once."""
     ReleaseLock(work.layer(), "0.1.1").push(what="is begun")

@@ -146,6 +146,7 @@ def test_from_any_text_a_version_can_be_proposed(text: str) -> None:
         ("0.1.1-rc.1", "0.1.1-rc.2"),
         ("0.1.1-rc1", "0.1.1-rc2"),
         ("0.1.1-rc.9", "0.1.1-rc.10"),
+        ("0.1.1-rc9", "0.1.1"),  # rc10 comes before rc9
         ("0.1.1-beta", "0.1.1"),
     ],
 )

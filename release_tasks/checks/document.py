@@ -11,8 +11,9 @@ from release_tasks.files import read_text
 
 DOCUMENT = Path("docs", "RELEASE_PROCESS.md")
 SERVER_LOG = re.compile(r"\blog\.has_no_trouble\(\s*(\)|exceptions\b)")  # without a file
-ITEM = re.compile(r"^ *[-*] (.+(?:\n +[^-* \n].*)*)", re.MULTILINE)
-BELOW_SMOKES = re.compile(r"^( *)[-*] .*\bsmokes pass.*\n((?:\1 .*(?:\n|\Z)|\n)*)", re.MULTILINE | re.IGNORECASE)
+FENCED = re.compile(r"(?ms)^ *(```|~~~).*?^ *\1[`~]*$")  # in which # begins no heading
+ITEM = re.compile(r"^[ \t]*[-*] (.+(?:\n[ \t]+[^-* \t\n].*)*)", re.MULTILINE)
+BELOW_SMOKES = re.compile(r"^( *)[-*] .*\bsmokes pass.*\n((?:\1[ \t].*(?:\n|\Z)|\n)*)", re.MULTILINE | re.IGNORECASE)
 
 
 def conditions(code: Path) -> dict[str, str]:
@@ -95,15 +96,17 @@ def tests_in(file: Path) -> Iterator[tuple[str, str, set[str]]]:
 
 def named_twice(file: Path) -> list[str]:
     """Return the names that two tests of `file` have: Python keeps the last one alone."""
-    defined = (node for node in tree_of(file).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    names = Counter(node.name for node in defined)
-    return [name for name, count in names.items() if count > 1 and name.startswith("test_")]
+    scopes = [each for each in ast.walk(tree_of(file)) if isinstance(each, ast.Module | ast.ClassDef)]
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    names = Counter((scope, node.name) for scope in scopes for node in scope.body if isinstance(node, kinds))
+    return [name for (_, name), count in names.items() if count > 1 and name.startswith("test_")]
 
 
 def _section(code: Path, number: str) -> str:
-    text = read_text(code / DOCUMENT)
+    text = FENCED.sub("", read_text(code / DOCUMENT))
     # A heading may be a plain line; where it is none, such a line is an item of a numbered list.
-    mark, end = ("#+", "^#+ ") if re.search(rf"(?m)^#+ *{number}\.? ", text) else ("", r"^ *\d+\.[\d.]* |^#+ ")
+    heading = re.search(rf"(?m)^(#+) *{number}\.? ", text)
+    mark, end = (heading[1], f"^#{{1,{len(heading[1])}}} ") if heading else ("", r"^ *\d+\.[\d.]* |^#+ ")
     return "".join(re.findall(rf"(?ms)^{mark} *{number}\.? [^\n]+$(.*?)(?={end}|\Z)", text)[:1])
 
 

@@ -70,6 +70,27 @@ def test_the_items_of_section_7_2_are_the_conditions(repo: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("- UI renders", "#### Views\n\n- UI renders"),
+        ("- UI renders", "```sh\n# to see them\n- not an item\n```\n\n- UI renders"),
+        ("- The tree is clean", "### The tree\n\n- The tree is clean"),
+        ("  - Schema diagnostics\n  - P", "\t- Schema diagnostics\n\t- P"),
+    ],
+    ids=["a heading within", "a comment in code", "a heading before the smokes", "tabs"],
+)
+def test_what_is_written_in_between_hides_no_item(repo: Path, old: str, new: str) -> None:
+    """Conditions and smokes below it were asked for by nobody."""
+    assert PROCESS.count(old) == 1
+    (repo / "docs" / "RELEASE_PROCESS.md").write_text(PROCESS.replace(old, new))
+    assert [*document.conditions(repo).values()] == ["API OK", "UI renders all views", "Sampling/matrices are fresh"]
+    for file in (repo / "smokes").iterdir():
+        file.unlink()
+    (repo / "smokes" / "test_other.py").touch()
+    assert len([*document.smoke_problems(repo)]) == 2
+
+
+@pytest.mark.parametrize(
     ("item", "name"),
     [
         ("No gaps in ingest", "no_gaps_in_ingest"),

@@ -111,7 +111,7 @@ def add_smoke(name: str, file: Path) -> None:
     nox.session(name=f"smokes({name})", default=False, venv_backend=None if packages else "none")(run)
 
 
-for smoke, file in document.smokes_in(HERE).items():
+for smoke, file in document.smokes_in(Path(os.environ.get("RELEASE_SMOKES", HERE))).items():
     add_smoke(smoke, file)
 
 

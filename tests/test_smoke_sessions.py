@@ -37,6 +37,15 @@ def test_a_smoke_is_listed_with_its_purpose(repo: Path) -> None:
     assert listed.returncode == 0 and "smokes(coins) -> Each coin has a price" in listed.stdout
 
 
+def test_the_smokes_of_another_tree_have_sessions_too(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section 8 runs those of what is live: one that this release removed was not found."""
+    (repo / "live" / "smokes").mkdir(parents=True)
+    (repo / "live" / "smokes" / "test_old.py").write_text('"""An old one."""\n')
+    monkeypatch.setenv("RELEASE_SMOKES", str(repo / "live"))
+    listed = nox(repo, "-l")
+    assert "smokes(old) -> An old one" in listed.stdout and "smokes(coins)" not in listed.stdout
+
+
 def test_what_a_terminal_lacks_is_replaced_in_the_list(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repo / "smokes" / "test_coins.py").write_text('"""A 16 × 16 grid."""\n', encoding="utf-8")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")

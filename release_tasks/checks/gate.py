@@ -4,11 +4,13 @@ import gc
 import json
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Generator
 from math import inf
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -36,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
         config.stash[ENDED] = 0
+        for name in ("smokes", "acceptance"):  # else Python finds those of the working tree
+            vars(sys.modules.setdefault(name, ModuleType(name)))["__path__"] = [str(Path(target.code, name))]
         vars(config.pluginmanager)["consider_module"] = no_plugins
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None
@@ -114,7 +118,7 @@ def is_final(error: BaseException) -> bool:
     """Tell whether waiting changes nothing: an error says so, or it is a mistake in the test or its SQL."""
     if isinstance(error, pytest.fail.Exception):  # also of pytest.raises, and of a test whose time is over
         return str(error).startswith("Timeout ")
-    mistaken = type(error) in (NameError, TypeError, ValueError) or isinstance(error, psycopg.ProgrammingError)
+    mistaken = isinstance(error, NameError | psycopg.ProgrammingError)
     return getattr(error, "final", mistaken or not isinstance(error, Exception))
 
 

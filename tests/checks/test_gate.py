@@ -297,6 +297,7 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
         ("import pytest\n@pytest.mark.wait('x')\ndef test_a(): pass", "test_a waits for 'x'; expected seconds"),
         ("import pytest\n@pytest.mark.wait(float('inf'))\ndef test_a(): pass", "test_a waits for inf"),
         ("def test_a(): assert 0\ndef test_a(record_property): record_property('x', 1)", "has test_a twice; only the"),
+        ("class TestA:\n    def test_a(self): assert 0\n    def test_a(self): pass", "has test_a twice; only the"),
         ("pytest_plugins = ['json']\ndef test_a(record_property): record_property('x', 1)", "names pytest_plugins"),
         ("import pytest\n@pytest.mark.waived\ndef test_a(db): db.execute('select 1')", "waived without a reason"),
         ("import pytest\n@pytest.mark.wiat(5)\ndef test_a(): pass", "'wiat' not found in `markers`"),
@@ -305,7 +306,7 @@ def files(tmp_path: Path, target: Callable[..., Target]) -> Callable[..., list[R
     ],
     ids=["empty", "skips itself", "no Python", "misses a module", "exits", "exits well", "is of unittest",
          "says nothing", "waits for nothing", "names no unit", "leaves", "waits for x", "waits for good",
-         "names two alike", "names plugins", "waives for nothing",
+         "names two alike", "names two alike in a class", "names plugins", "waives for nothing",
          "mistypes a mark", "asserts a tuple", "is not collected"],
 )  # fmt: skip
 def test_a_file_that_tests_nothing_is_inconclusive(files: Callable[..., list[Result]], text: str, said: str) -> None:
@@ -332,6 +333,47 @@ def test_caught(caught, db): assert db.execute("select 1").fetchall()
     seen, caught = files(text, dsn=dsn)
     assert seen.outcome == PASSED and "select 1 → 1 rows" in " ".join(seen.observed), seen
     assert caught.outcome == INCONCLUSIVE and "no_such_column" in caught.message
+
+
+def test_a_row_that_is_not_there_yet_is_waited_for(files: Callable[..., list[Result]], tmp_path: Path) -> None:
+    """`fetchone()[0]` of no row was a mistake in the test, at the first try."""
+    text = """
+import pytest
+tries = []
+@pytest.mark.wait(20)
+def test_row(record_property):
+    tries.append(None)
+    record_property("tries", len(tries))
+    row = None if len(tries) == 1 else (1,)
+    assert row[0] == 1
+@pytest.mark.wait(20)
+def test_rows(record_property):
+    tries.append(None)
+    record_property("tries", len(tries))
+    (row,) = [] if len(tries) == 3 else [1]
+"""
+    assert [(each.outcome, each.observed) for each in files(text)] == [(PASSED, ("2",)), (PASSED, ("4",))]
+
+
+def test_helpers_are_those_of_the_tree_that_is_checked(target: Callable[..., Target], tmp_path: Path) -> None:
+    """A live release was judged by the smokes' helpers of the working tree."""
+    for name in ("now", "deployed"):
+        (tmp_path / name / "smokes").mkdir(parents=True)
+        (tmp_path / name / "smokes" / "coins.py").write_text(f"TREE = {name!r}\n")
+    file = tmp_path / "deployed" / "acceptance" / "test_own.py"
+    file.parent.mkdir()
+    file.write_text("from smokes.coins import TREE\ndef test_tree(record_property): record_property('tree', TREE)\n")
+    here = target(root=str(tmp_path / "now"), code=str(tmp_path / "deployed"))
+    assert [each.observed for each in runner.run(here, [file], tmp_path / "kept")] == [("deployed",)]
+
+
+def test_the_repository_may_have_a_bracket_in_its_path(target: Callable[..., Target], tmp_path: Path) -> None:
+    """pytest took it for a parameter, so that no check could run."""
+    file = tmp_path / "app [1]" / "acceptance" / "test_own.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(LOOKS)
+    root = str(tmp_path / "app [1]")
+    assert [each.outcome for each in runner.run(target(root=root, code=root), [file], tmp_path / "kept")] == [PASSED]
 
 
 def test_of_marked_tests_all_have_to_run(target: Callable[..., Target], tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ LEVEL = r'"(level|severity)":\s*("(error|fatal|critical)"|[56]0\s*[,}])|\b(level
 TROUBLE = re.compile("|".join([SQL_TROUBLE, OTHERS, LEVEL]))
 MARK = "a release checks this log"
 ARRIVES = 5.0  # seconds until a line that was logged can be read
+CODE = r"(\w{5}: )?"  # SQLSTATE, where a server logs it
 # A server that is stopped and started again says so to whom is connected: that is no doing of the application.
-STOPPED = "FATAL:  (terminating connection due to administrator command|the database system is (shutting|starting|not))"
+STOPPED = rf"FATAL:  {CODE}(terminating connection due to administrator|the database system is (shut|start|not))"
 
 
 def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def positions(patterns: Iterable[str], root: Path) -> dict[str, Any]:
 
 def matching(pattern: str, root: Path) -> list[Path]:
     path = root / pattern
-    return sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
+    base = root if path.is_relative_to(root) else Path(path.anchor)  # whose own name is no pattern
+    return sorted(each for each in base.glob(str(path.relative_to(base))) if each.is_file())
 
 
 def position(path: Path, size: int) -> dict[str, Any]:
@@ -83,8 +85,8 @@ class Log:
             about = "select current_setting('log_line_prefix'), current_database()"
             prefix, database = connection.execute(about).fetchall()[0]
             connection.execute(f"do $$ begin raise warning '{mark}'; end $$".encode())
-        its_line = f"WARNING:  {mark}"
-        if not wait_until(lambda: any(its_line in entry for entry in self._read(pattern, noted)), ARRIVES, 0.1):
+        its_line = re.compile(f"WARNING:  {CODE}{mark}")
+        if not wait_until(lambda: any(its_line.search(entry) for entry in self._read(pattern, noted)), ARRIVES, 0.1):
             said = f"A warning of {name} does not arrive in {pattern}: another server's log, without warnings, or JSON."
             wanted = ("log_min_messages = warning", "lc_messages = 'C'", "log_destination = 'stderr'")
             hint = "".join(f"alter system set {each};\n" for each in wanted) + "select pg_reload_conf();"

@@ -109,7 +109,7 @@ def check_view(
         earlier.close()
 
     def is_own(url: str) -> bool:
-        return url.startswith(f"{api.origin}/")
+        return url.startswith(own)
 
     def judge(request: Any, how: str) -> None:
         if is_own(request.url) and request.failure != "net::ERR_ABORTED":
@@ -121,6 +121,7 @@ def check_view(
 
     page, step = context.new_page(), "is not loaded"
     page.set_default_timeout(timeout * 1000)
+    own, url = page.evaluate("urls => urls.map(url => new URL(url).href)", [f"{api.origin}/", url])  # as browsers do
     page.on("console", read)
     page.on("pageerror", lambda error: wrong.append(f"throws {short(error)}"))
     page.on("requestfailed", lambda request: judge(request, f"which fails: {request.failure}"))

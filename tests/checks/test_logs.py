@@ -57,6 +57,12 @@ def test_what_stood_in_the_log_before_the_deployment_is_no_trouble(deployed, app
     assert check(here) == Came(PASSED, recorded=["1 line, 0 excepted"])
 
 
+def test_a_log_in_a_folder_with_a_bracket_is_found(tmp_path):
+    (folder := tmp_path / "app [1]").mkdir()
+    (folder / "app.log").touch()
+    assert logs.matching("*.log", folder) == logs.matching(f"{folder}/app.log", folder) == [folder / "app.log"]
+
+
 def test_a_warning_in_colours_is_one_as_well(deployed, app):
     here = deployed()
     say(app, "\x1b[33mWARNING\x1b[39m:  there is no transaction in progress\n")
@@ -295,6 +301,17 @@ def execute(dsn: str, statement: str) -> None:
 
 def test_the_server_log_passes_by_a_mark_of_our_own(staging):
     assert check(staging, "").outcome == PASSED
+
+
+def test_a_server_that_logs_verbosely_is_known_by_its_mark_too(staging):
+    """A SQLSTATE stands before each message: it was "another server's log"."""
+    execute(staging.dsn, "alter system set log_error_verbosity = verbose")
+    execute(staging.dsn, "select pg_reload_conf()")
+    try:
+        assert check(staging, "").outcome == PASSED
+    finally:
+        execute(staging.dsn, "alter system reset log_error_verbosity")
+        execute(staging.dsn, "select pg_reload_conf()")
 
 
 def test_a_warning_of_the_server_fails_and_a_statement_over_lines_is_one_entry(staging):

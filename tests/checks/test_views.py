@@ -156,6 +156,10 @@ def see(started: Any, site: Site) -> See:
             (path, {})
             for path in ("/well", "/pictures", "/others", "/aborts", "/later", "/stream", "/well?tab=prices#top")
         ),
+        *(
+            (path, {})  # which a browser writes in its own way
+            for path in ("/well?tab=münze", '/well?q=["a b"]', "/well?q=it's")
+        ),
         ("/second", {"shows": ".x"}),
         ("/box", {"error_words": ""}),
     ],

@@ -80,7 +80,7 @@ def add_to_index(config: Any, repos: Sequence[str]) -> None:
         for pack in packs:
             refuse(verify.damage(verify.Pack(pack, pack)))
             info, version = bag.info_of(pack), (pack / "data" / "VERSION").read_text(encoding="utf-8").strip()
-            project = info["Internal-Sender-Identifier"].removesuffix(f"-{version}")
+            project = info["Internal-Sender-Identifier"].removesuffix(version).removesuffix("v").rstrip("-")
             about = {"project": project, "version": version, "swhid": info["External-Identifier"]}
             rows.append({**about, "root": bag.digest(pack / bag.ROOT)})
     new = seal.append(root / INDEX, rows, None, root, key)

@@ -95,7 +95,9 @@ def _excerpts(release: Release, include: list[str]) -> bytes:
     zipped, own = BytesIO(), [*secrets_of(os.environ)]
     with ZipFile(zipped, "w") as archive:
         for path in (each.partition(":")[2] for each in found):
-            text, about = release.git.bytes_at(release.commit, path) or b"", ZipInfo(path)
+            if (text := release.git.bytes_at(release.commit, path)) is None:
+                raise Refused(f"{path} cannot be deposited: its name is not UTF-8.", "git mv OLD NEW")
+            about = ZipInfo(path)
             about.create_system, about.external_attr = 3, 0o644 << 16  # else the machine has a part in it
             archive.writestr(about, text)
             for number, line in enumerate(text.decode(errors="replace").splitlines(), 1):

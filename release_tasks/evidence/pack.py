@@ -70,7 +70,7 @@ def source(release: Release, data: Path) -> None:
         run("-c", "tar.umask=0022", "archive", f"--prefix={name}/", f"--output={tar}", commit)
         wanted.write(release.tag_ref.encode())
         wanted.seek(0)
-        anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-delta", "--no-reuse-object")
+        anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-object")
         run("pack-objects", *anew, Path(copy, "objects", "pack", "pack"), stdin=wanted)
         Path(copy, "objects", "info", "alternates").unlink()  # so that the bundle is made of this pack alone
         run("bundle", "create", "--quiet", bundle, release.tag_ref)

@@ -1,5 +1,6 @@
 """Verify a pack alone, or an index of packs, whoever made it: nothing in it is trusted. Each check is a row."""
 
+import errno
 import hashlib
 import json
 import tarfile
@@ -20,6 +21,7 @@ from release_tasks.outcome import FAILED, PASSED, Result
 from release_tasks.process import CommandFailed
 
 AGAIN = "Trust it only once this is explained; compare it with another copy."
+OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO, errno.ESTALE)  # of this machine, and no fault of a pack
 SKEW = timedelta(minutes=5)  # between the clocks of who committed, who stamped, and who verifies
 
 
@@ -170,6 +172,7 @@ def _as_git(tar: tarfile.TarFile, member: tarfile.TarInfo, prefix: str, algorith
     kind = "100755" if member.mode & 0o100 else "100644"
     mode = kind if bag.is_plain(member) else "120000" if member.issym() else "odd"
     path = member.name.removeprefix(prefix) if member.name.startswith(prefix) else f"outside: {member.name}"
+    path = path.encode("utf-8", "surrogateescape").decode(errors="replace")  # as we read what git prints
     return f"{mode} blob {blob.hexdigest()}\t{path}"
 
 
@@ -218,6 +221,8 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
         except Refused as no:
             problem, hint = listed((each.what for each in no.problems), 20), no.problems[0].hint or AGAIN
         except Exception as error:  # a hostile file may be wrong in any way
+            if getattr(error, "errno", None) in OURS:
+                raise
             problem = f"it cannot be read: {short(repr(error))}"
         yield Result(name, outcome, _shown(problem), hint, (_shown(observed),), time.monotonic() - began)
         if outcome == FAILED and check is plain_files:

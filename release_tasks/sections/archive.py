@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
+from release_tasks.evidence.settings import Place
 from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
@@ -89,9 +90,17 @@ def copy_the_archive_files(release: Release) -> Step:
     """Copy the files to each place, and verify them there."""
     root, places, sums = release.root, release.settings.evidence.places, _sums(release)
     require(sums.exists(), "after the files are written")
-    lacking = [place for place in places if copies.lacking(place, root, sums, hashed=not release.only_checks)]
+    lacking = [place for place in places if _lacks(release, place, sums)]
     missing = {copies.name_of(place): partial(copies.copy, place, root, sums) for place in lacking}
     return (yield from _try_all(release, missing, listed(map(copies.name_of, places)) or "no evidence.places are set"))
+
+
+def _lacks(release: Release, place: Place, sums: Path) -> bool:
+    try:
+        return bool(copies.lacking(place, release.root, sums, hashed=not release.only_checks))
+    except OSError as error:  # a disk that is away may say so to a look already
+        release.unreachable[copies.name_of(place)] = short(problem_of(error).what)
+        return True
 
 
 def _sums(release: Release) -> Path:

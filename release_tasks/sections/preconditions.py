@@ -40,11 +40,12 @@ def check_branch(release: Release) -> str:
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
-    free = f"git -C {shlex.quote(there)} switch --detach"
-    whole = "git sparse-checkout disable"
+    free, whole = f"git -C {shlex.quote(there)} switch --detach", "git sparse-checkout disable"
+    another = f"git clone $(git remote get-url {git.remote}) ../whole   # a clone without --filter"
     unshallow = f"git fetch --unshallow --tags {git.remote}"
     checks = [
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
+        (git.is_set(f"remote.{git.remote}.promisor"), "This clone is partial; evidence needs all objects.", another),
         (unfinished, f"Git has something unfinished here: {unfinished}.", finish),
         (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", landing.way_back(release)),
         (is_elsewhere, f"{release.base}, which section 10 switches to, is checked out in {there}.", free),

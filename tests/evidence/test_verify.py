@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -116,6 +117,31 @@ def test_without_signature_and_stamp_it_passes_only_if_that_is_meant(copied: Goo
 def test_what_is_not_safe_to_read_is_not_read(copied: Good, verified: Verify) -> None:
     (copied.folder / "link").symlink_to("/")
     assert {name: result.outcome for name, result in verified(copied).items()} == {"plain_files": "failed"}
+
+
+def test_a_full_disk_is_no_fault_of_the_pack(copied: Good, verified: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good pack was to be moved away."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bag, "unpack", full)
+    with pytest.raises(OSError, match="No space left"):
+        verified(copied, tarred(copied))
+
+
+def test_the_source_may_have_names_that_are_no_utf_8(work: Work, tmp_path: Path) -> None:
+    """It was built and signed, and never verified."""
+    (work.root / os.fsdecode(b"caf\xe9.c")).write_text("int main;\n")
+    work.git("add", "--all")
+    work.git("commit", "--quiet", "--message", "a name")
+    work.git("tag", "v0.1.1")
+    (folder := tmp_path / "pack" / "data" / "source").mkdir(parents=True)
+    work.git("archive", "--prefix=app-0.1.1/", f"--output={folder / 'app-0.1.1.tar'}", "v0.1.1")
+    (folder.parent / "SOURCE_TAG").write_text("v0.1.1\n")
+    (tmp_path / "pack" / "bagit.txt").touch()
+    work.git("clone", "--quiet", "--bare", ".", str(tmp_path / "clone"))
+    assert verify.source(verify.Pack(tmp_path / "pack", tmp_path)).endswith(" files")
 
 
 def test_all_that_is_wrong_is_named(copied: Good, verified: Verify) -> None:

@@ -304,6 +304,22 @@ def test_a_place_that_is_away_stays_open_and_gets_the_files_later(
     assert rest()[2].state == CHANGED and len(list((disk / "evidence").iterdir())) == 2
 
 
+def test_a_disk_that_says_no_to_a_look_stays_open_as_well(
+    packed: Path, release: Release, rest: Callable[[], list[Outcome]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a stale NFS mount does: the release was refused before section 10."""
+    exists = Path.exists
+
+    def stale(path: Path) -> bool:
+        if "vault" in path.parts:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", stale)
+    look = rest()[2]
+    assert look.state == MANUAL and "../vault: " in look.text and "Stale file handle" in look.text
+
+
 SEND = [sys.executable, "-c", "import shutil, sys; shutil.copy(*sys.argv[1:])"]
 
 

@@ -155,6 +155,7 @@ def test_all_that_is_wrong_with_the_checkout_is_told_at_once(work: Work, monkeyp
     ("command", "what"),
     [
         ("git sparse-checkout set docs", "This checkout is sparse"),
+        ("git config remote.origin.promisor true", "This clone is partial"),  # section 9 stopped for a blob
         ("git config author.name ' '", "Git does not know who commits"),
     ],
 )

@@ -78,7 +78,7 @@ class Backup(BaseModel):
 @contextmanager
 def locked(environment: Environment) -> Iterator[Path]:
     """Let one process at a time write backups of `environment`; yield their folder, without what a killed one left."""
-    folder, prefix = folder_of(environment), f".{environment.settings.app}-{environment.name}"
+    folder, prefix = files.ignored_by_git(folder_of(environment)), f".{environment.settings.app}-{environment.name}"
     with machine.locked(folder / f"{prefix}.lock", f"backup of {environment.name}"):
         for left in folder.glob(f"{prefix}-*{INCOMPLETE}"):
             shutil.rmtree(left)
@@ -111,6 +111,9 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
         connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
+        with suppress(psycopg.Error), connection.transaction():  # a snapshot sees no row of what is truncated later
+            if tables := ", only ".join(_tables(connection)):  # where it is refused, pg_dump says why
+                connection.execute(f"lock table only {tables} in access share mode".encode())
         # Of SQL_ASCII the bytes, which need be no UTF-8; all others come back from UTF-8 as they were.
         encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
         flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
@@ -126,8 +129,12 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:
     """Return table → number of its own rows; those of a partitioned table are in its partitions."""
-    tables = [name for (name,) in connection.execute(TABLES).fetchall()]
-    return {name: connection.execute(f"select count(*) from only {name}".encode()).fetchall()[0][0] for name in tables}
+    count = "select count(*) from only {}".format
+    return {name: connection.execute(count(name).encode()).fetchall()[0][0] for name in _tables(connection)}
+
+
+def _tables(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(TABLES).fetchall()]
 
 
 def folder_of(environment: Environment) -> Path:
@@ -137,8 +144,7 @@ def folder_of(environment: Environment) -> Path:
 
 def read(folder: Path) -> Backup:
     """Return the backup in `folder`, all of whose files are read. Raises `Refused` where it is damaged, or none."""
-    at = shlex.quote(str(folder))
-    fix = f"cd {at} && sha256sum --check {SUMS}\nmv {at} {at}.damaged   # then use another one; a release takes it anew"
+    fix = f"cd {shlex.quote(str(folder))} && sha256sum --check {SUMS}\n{another_hint(folder)}"
     found = files.mismatches(folder, SUMS, ignored=[VERIFIED])
     if found == [SUMS]:
         raise Refused(f"{folder / SUMS} is missing, or no text.", fix)
@@ -147,6 +153,11 @@ def read(folder: Path) -> Backup:
         return Backup.load(folder)
     except (OSError, ValueError, TypeError):
         raise Refused(f"{folder / FACTS} is not of a backup of this version.", fix) from None
+
+
+def another_hint(folder: Path) -> str:
+    at = shlex.quote(str(folder))
+    return f"mv {at} {at}.damaged   # then use another one; a release takes it anew"
 
 
 def all_of(environment: Environment) -> list[Backup]:

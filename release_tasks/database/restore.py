@@ -23,7 +23,8 @@ LOCK = 0x2E5702E  # with the hash of a database's name: one restore into it at a
 NO_SUCH_LOCALE = (errors.WrongObjectType, errors.FeatureNotSupported)
 NAME = r'("(?:[^"]|"")*"|[^\s";]+)'
 QUOTED = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
-ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|GRANT) {NAME}(?: TO {NAME})?.*?;$")
+GRANT = r"GRANT(?: [A-Z ,]+ ON PARAMETER)?"
+ROLE_STATEMENT = re.compile(rf"(?ms)^(?:CREATE ROLE|ALTER ROLE|COMMENT ON ROLE|{GRANT}) {NAME}(?: TO {NAME})?.*?;$")
 # Defaults that only a superuser may write out (PostgreSQL, "ALTER ROLE"), and a grantor who may not be there.
 NOT_NEEDED = re.compile(rf" NO(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPASSRLS)\b| GRANTED BY {NAME}(?=;$)")
 # ANALYZE of everything, by a role that is no superuser, writes a warning for each catalog into the server log.
@@ -139,7 +140,8 @@ def _load(taken: Backup, dsn: str, settings: BackupSettings, any_locale: bool = 
         run("--exit-on-error", "--no-tablespaces", f"--jobs={settings.jobs}", "--dbname=")
         with programs.connect(dsn, timeout=settings.timeout) as connection:
             found = backup.rows(connection)
-            hint = "inv backup.take" if any_locale else "inv backup.restore   # names the others: use another one"
+            others = "inv backup.restore   # names the others: use another one"
+            hint = backup.another_hint(taken.folder) if any_locale else others
             refuse(
                 Problem(f"{table}, restored, has {found.get(table, 'no')} rows, expected {count}.", hint)
                 for table, count in taken.rows.items()

@@ -92,7 +92,7 @@ def drop(admin: Any) -> None:
     for (name,) in admin.execute("select datname from pg_database where datname <> all(%s)", [list(kept)]).fetchall():
         admin.execute(f'drop database "{name}" with (force)')
     for (role,) in admin.execute("select quote_ident(rolname) from pg_roles where rolname ilike 'backup%'").fetchall():
-        admin.execute(f"drop role {role}")
+        admin.execute(f"drop owned by {role}; drop role {role}")
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def newest_server() -> int:
 
 
 def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock" and path.name != ".gitignore")
 
 
 @pytest.fixture
@@ -201,6 +201,34 @@ def test_what_it_counts_is_what_was_dumped_while_others_write(environment: Envir
         writer.join()
     assert restore.verify(taken, environment)
     assert taken.rows["public.parted_1"] < execute(source, "select count(*) from parted_1")[0][0]
+
+
+def test_a_table_that_is_to_be_truncated_is_counted_as_it_was_dumped(
+    environment: Environment, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TRUNCATE that waited for pg_dump came before the count, in whose snapshot no row was left."""
+    real, tries = programs.run, list[str]()
+
+    def run(tool: str, *args: Any, **how: Any) -> process.Finished:
+        done = real(tool, *args, **how)
+        if tool == "pg_dump":
+            with psycopg.connect(source, autocommit=True, options="-c lock_timeout=100ms") as other:
+                try:
+                    other.execute('truncate "Odd Schema"."Upper Case"')
+                except psycopg.errors.LockNotAvailable:
+                    tries.append("waits")
+        return done
+
+    monkeypatch.setattr(programs, "run", run)
+    taken = backup.take(environment, "0.1.1")
+    assert taken.rows['"Odd Schema"."Upper Case"'] == 500 and tries == ["waits"]
+
+
+def test_a_backup_folder_in_the_repository_is_none_of_git_s_business(source: str, tmp_path: Path) -> None:
+    """All of production's rows were to be added and committed, by the hint for an unclean tree."""
+    process.run(["git", "init", "--quiet"], cwd=tmp_path)
+    backup.take(environment_at(source, tmp_path, backup={"folder": "backups"}), "0.1.1")
+    assert process.run(["git", "status", "--porcelain"], cwd=tmp_path).stdout == ""
 
 
 def test_a_dump_that_fails_leaves_nothing_and_no_count_goes_on(environment: Environment, source: str) -> None:

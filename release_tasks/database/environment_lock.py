@@ -4,22 +4,18 @@ import platform
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 from release_tasks.command_line import again
-from release_tasks.database.programs import as_refusals
+from release_tasks.database.programs import KEEPALIVES, USER_TIMEOUT, as_refusals, session
 from release_tasks.errors import Problem, Refused, refuse
 from release_tasks.machine import locked, user
 
 KEY = (0x72656C65, 0x61736521)  # "rele", "ase!"
 HELD = """select pid from pg_locks where locktype = 'advisory' and classid = %s and objid = %s and granted
           and database = (select oid from pg_database where datname = current_database())"""
-# A dead line is noticed after a minute; also where an answer was under way on it, for then nobody sends keepalives.
-KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-CLIENT: dict[str, Any] = {**KEEPALIVES, "tcp_user_timeout": 60_000, "connect_timeout": 5}
-SERVER = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, "tcp_user_timeout": 60_000}
+SERVER = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, "tcp_user_timeout": USER_TIMEOUT}
 SERVER["idle_session_timeout"] = 0
 
 
@@ -40,7 +36,7 @@ class EnvironmentLock:
         who = f"{user()[:16]} on {platform.node()[:16]}"
         name = f"v{version} by {who} since {time.strftime('%d %b %H:%M:%SZ', time.gmtime())}"[:63]
         with ExitStack() as held, as_refusals(self.where):
-            self._session = psycopg.connect(self.dsn, autocommit=True, application_name=name, **CLIENT)
+            self._session = session(self.dsn, name)
             held.callback(self._session.close)
             self._lock(self._session)
             if self.folder.is_dir():  # held also where the line was cut, by a process that is stopped

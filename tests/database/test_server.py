@@ -21,6 +21,7 @@ from release_tasks.database import programs, scratch
 from release_tasks.database.server import Running, start
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
+from tests.conftest import majors
 from tests.test_process import alive, until
 
 AS_ROOT = sys.platform != "win32" and os.geteuid() == 0
@@ -68,7 +69,7 @@ def test_a_server_that_ends_at_once_is_said_to_with_its_own_words(tmp_path: Path
     """Each step of a release waited for it for half a minute."""
     start(tmp_path, [], durable=False).services.stop()
     (tmp_path / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
-    with pytest.raises(Refused, match=r"did not start within 30 s: .*configuration file .*contains errors"):
+    with pytest.raises(Refused, match=r"did not start: .*configuration file .*contains errors"):
         start(tmp_path, [], durable=False)
 
 
@@ -169,6 +170,15 @@ def test_a_killed_initdb_is_done_again(tmp_path: Path) -> None:
     running.services.stop()
 
 
+@pytest.mark.parametrize("major", majors())
+def test_data_is_served_by_the_programs_of_its_version(tmp_path: Path, major: int) -> None:
+    """After an `apt-get install postgresql` a dev that the wheel had made was refused."""
+    for wished in (major, None):
+        running = start(tmp_path / "dev", ["app"], durable=False, major=wished)
+        running.services.stop()
+        assert programs.major_of(running.bin) == major
+
+
 def test_data_of_another_version_is_refused(folder: Path, running: Running) -> None:
     running.services.stop()
     version = (folder / "data") / "PG_VERSION"
@@ -216,12 +226,44 @@ def test_a_server_is_of_the_wished_major_version_where_there_is_one(
     for like in {newest, programs.major_of(programs.find_bin() / "postgres")}:
         assert programs.major_of(programs.find_bin(like) / "postgres") == like
     assert programs.find_bin(99) == programs.find_bin()
+    if programs.DEBIAN.exists():  # an older one cannot load a dump of 16
+        assert programs.major_of(programs.find_bin(16)) == newest
     running = start(tmp_path / "scratch", [], durable=False, major=newest)
     try:
         shown = "current_setting('server_version_num')::integer / 10000, current_setting('autovacuum')"
         assert rows(running, f"select {shown}", "postgres") == [(newest, "off")]
     finally:
         running.services.stop()
+
+
+def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL 14 on PATH was taken, on which the proof cannot run."""
+    for name in programs.SERVER:
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) 14.9'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.delenv("PG_BIN", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert programs.major_of(programs.find_bin()) >= programs.OLDEST
+
+
+def test_a_session_that_waits_is_not_ended_for_it(server: Running) -> None:
+    """A restore that took longer than idle_session_timeout could never finish."""
+    with programs.connect(f"{server.dsn('app')}?options=-c%20idle_session_timeout%3D50ms") as connection:
+        assert connection.execute("show idle_session_timeout").fetchone() == ("0",)
+
+
+def test_a_dsn_may_give_its_server_more_time_to_wake(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = list[object](), psycopg.connect
+
+    def connect(**how: str) -> psycopg.Connection:
+        seen.append(int(how["connect_timeout"]))
+        return real(**how)
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    for dsn in (server.dsn("app"), f"{server.dsn('app')}?connect_timeout=30"):
+        with programs.connect(dsn):
+            pass
+    assert seen == [5, 30]
 
 
 def test_a_client_tool_is_never_older_than_the_server() -> None:

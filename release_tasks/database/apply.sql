@@ -5,7 +5,6 @@
 -- By hand, from the root of the repository: PGOPTIONS='{options}' psql --no-psqlrc --file THIS
 \set ON_ERROR_STOP on
 \set VERBOSITY verbose
-\set SHOW_CONTEXT never
 
 -- part: lock
 -- One release at a time; the lock ends with this session, and any number will do. It is tried, not waited for: in the
@@ -42,6 +41,7 @@ select set_config('client_connection_check_interval',
 set release.file = {quoted};
 {begin}\ir {quoted}
 \set ON_ERROR_STOP on
+\set VERBOSITY verbose
 set session authorization default; reset role;
 {end}
 -- part: drop invalid indexes

@@ -20,9 +20,9 @@ SORT = "const n = JSON.parse(process.argv[1]); console.log(JSON.stringify(n.sort
 # A file of one transaction has neither our marker nor a BEGIN of its own, at the start of a line, in a comment or a
 # string too. PL/pgSQL has no BEGIN with a semicolon.
 NO_TRANSACTION = re.compile(
-    rb"^(?:\xef\xbb\xbf)?--\s*release:\s*no-transaction\b(?!-)"
-    rb"|^\s*(?:begin|start\s+transaction)(?:\s+"
-    rb"(?:work|transaction|isolation\s+level|read\s+(?:only|write)|(?:not\s+)?deferrable)\b(?!\s*:?=)[^;]*)?\s*;",
+    rb"^(?:\xef\xbb\xbf)?(?:--\s*release:\s*no-transaction\b(?!-)"
+    rb"|\s*(?:begin|start\s+transaction)(?:\s+"
+    rb"(?:work|transaction|isolation\s+level|read\s+(?:only|write)|(?:not\s+)?deferrable)\b(?!\s*:?=)[^;]*)?\s*;)",
     re.MULTILINE | re.IGNORECASE,
 )
 
@@ -53,7 +53,7 @@ class DdlFile:
 
 def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
     """Return the pack as committed in `commit`, in the order in which it is applied: once released, in its lock's."""
-    paths = [path for path in git.files_in(commit, settings.ddl.folder) if path.endswith(".sql")]
+    paths = [path for path in git.files_in(commit, settings.ddl.folder) if PurePosixPath(path).match("[!.]*.sql")]
     lock = git.text_at(commit, settings.ddl.lock) or ""
     ordered = list(read_checksums(lock.encode()))
     if sorted(ordered) != paths or not git.contains(f"refs/tags/{tag_of(lock)}", commit):
@@ -64,7 +64,8 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
 
 def pack_in(root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack as it lies at `root`, in the order in which it is applied."""
-    names = in_order([path.name for path in (root / settings.ddl.folder).glob("*.sql")], root, settings)
+    there = (root / settings.ddl.folder).glob("[!.]*.sql")  # without an editor's lock, and what macOS leaves
+    names = in_order([path.name for path in there if path.is_file()], root, settings)
     paths = [f"{settings.ddl.folder}/{name}" for name in names]
     contents = {path: (root / path).read_bytes() for path in paths}
     if other_ends := [path for path in paths if b"\r\n" in contents[path]]:

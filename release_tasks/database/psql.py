@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psycopg
 from psycopg.sql import quote
 
 from release_tasks.database import programs, structure
@@ -100,7 +99,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
     for found in MESSAGE.finditer(ran.stderr):
         path = Path(found["path"]).as_posix().removeprefix(f"{folder.as_posix()}/")
         text = ": ".join(" ".join(part.split()).rstrip(".") for part in (found["text"], found["detail"]) if part)
-        if found["severity"] == "WARNING":
+        if (found["state"] or "")[:2] == "01" or found["severity"] == "WARNING":
             warnings.append(f"{path}: WARNING: {text}")
         elif found["severity"] not in HARMLESS and (found["state"] or "")[:2] not in ("00", "01"):  # of any language
             error = error or {**found.groupdict(), "path": path, "text": text}
@@ -115,7 +114,7 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
     if error["state"] == LOCKED:
-        with suppress(Refused, psycopg.Error), programs.connect(dsn, where) as connection:
+        with suppress(Refused), programs.connect(dsn, where) as connection:
             holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
             error["text"] += f"; the lock is held by {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended

@@ -95,6 +95,15 @@ def test_dev_gets_the_files_as_they_lie_here_the_others_what_is_committed(work: 
     assert ddl.pack_for("staging", work.root, Settings())[1].content.startswith(b"create table")
 
 
+def test_what_an_editor_or_macos_leaves_is_no_file_of_the_pack(work: Work) -> None:
+    """Emacs locks a file by a link that leads nowhere; another one begins with what macOS knows of it."""
+    (work.root / "ddl" / ".#00_schemas.sql").symlink_to("someone@host.4711")
+    (work.root / "ddl" / "a folder.sql").mkdir()
+    work.commit({"ddl/._00_schemas.sql": "\0"})
+    for found in (packs.pack_in(work.root, Settings()), packs.pack_at(work.layer(), "HEAD", Settings())):
+        assert [file.name for file in found] == ["00_schemas.sql", "01_tables.sql"]
+
+
 def test_line_ends_that_git_has_changed_here_are_no_change_of_the_pack(work: Work) -> None:
     """With core.autocrlf, as Git for Windows sets it, section 2 applied other bytes to dev than it then looked for."""
     work.git("config", "core.autocrlf", "true")
@@ -147,6 +156,7 @@ def test_a_lock_that_is_not_of_these_files_orders_nothing(work: Work) -> None:
         ("do $$\nbegin\n  perform 1;\nend $$; create function f() returns int begin atomic select 1; end;", True),
         ("-- begin;\nselect 1;", True),
         ("begin work;\nselect 1;\ncommit;", False),
+        ("\ufeffBEGIN;\nselect 1;\nCOMMIT;", False),
         ("begin isolation level serializable, read only;\nselect 1;\ncommit;", False),
         *(
             (f"do $$ declare {name} int;\nbegin\n  {name} := 1;\nend $$;", True)

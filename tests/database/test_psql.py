@@ -267,6 +267,12 @@ def test_a_file_that_changes_how_psql_takes_errors_is_refused_all_the_same(conne
     assert tables(connection) == []
 
 
+def test_a_file_that_lets_psql_say_less_hides_nothing_of_the_next(connection: psycopg.Connection) -> None:
+    """Their warnings were lost, and a notice was taken for what made one fail."""
+    warns = "do $$ begin raise warning 'look'; end $$;"
+    assert applied(connection, "\\set VERBOSITY terse\nselect 1;", warns) == ["ddl/01_b.sql: WARNING: look"]
+
+
 def test_each_file_begins_with_the_settings_of_the_session(connection: psycopg.Connection) -> None:
     """D3"""
     connection.execute("create table seen (at serial, lock text, statement text, role text, path text, temporary text)")

@@ -169,7 +169,7 @@ def report_drift(config: Any, where: str, as_json: bool) -> None:
     for each, reason in found:
         if reason:
             screen.say(f"{where}: {each}. Excepted: {reason}")
-    apply_it = f"inv ddl.apply --env {where} --again"
+    apply_it = f"inv ddl.apply --env {where} --again{' --yes' if where == 'production' else ''}"
     if files != pack_for(where, root, settings):
         apply_it = f"git switch --detach {whose} && {apply_it}"
     by_hand = "Bring it into the pack, give a reason in release.ddl.exceptions, or undo it by hand."

@@ -187,9 +187,11 @@ def _databases(dsn: str, where: str) -> list[str]:
     host = "127.0.0.1" if host in ("", "localhost", "::1") else host
     found = [f"the database {parts['PGDATABASE']} on {host}:{port}"]
     with suppress(Refused), programs.connect(dsn) as connection:
-        query = "select current_database(), system_identifier from pg_control_system()"
-        for name, server in connection.execute(query):
-            found.append(f"the database {name} of the server with the system identifier {server}")
+        query = """select current_database(), system_identifier, pg_postmaster_start_time() at time zone 'UTC'
+          from pg_control_system()"""  # the second a physical copy has too
+        for name, server, since in connection.execute(query.encode()):
+            about = f"the system identifier {server}, started at {since} UTC"
+            found.append(f"the database {name} of the server with {about}")
     return found
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from release_tasks import embedded, process
+from release_tasks.database.server import start
 from release_tasks.deploy.drivers import folder_of
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.embedded import open_environment, serve
@@ -225,6 +226,26 @@ def test_localhost_is_this_machine_by_each_of_its_names(tmp_path: Path) -> None:
     settings = {"environments": {"staging": {**own, "origin": "http://127.0.0.1:1"}, "production": other}}
     (problem,) = shared_problems(tmp_path, Settings.model_validate(settings))[0]
     assert "have the origin http://127.0.0.1:1 in common" in problem.what
+
+
+def test_a_physical_copy_of_a_server_is_another_one(tmp_path: Path) -> None:
+    """It keeps the system identifier: a staging made by pg_basebackup was refused for good."""
+    start(tmp_path / "one", ["app"], durable=False).services.stop()
+    process.run(["cp", "--archive", tmp_path / "one", tmp_path / "two"])
+    with ExitStack() as ended:
+        dsns = []
+        for name in ("one", "two"):
+            running = start(tmp_path / name, ["app"], durable=False)
+            ended.callback(running.services.stop)
+            dsns.append(running.dsn("app"))
+        for production, shared in ((dsns[1], False), (dsns[0].replace("127.0.0.1", "localhost"), True)):
+            about = {"staging": dsns[0], "production": production}
+            own = {name: {"dsn": dsn, "origin": f"http://{name}", "folder": name} for name, dsn in about.items()}
+            settings = {name: {**each, "restart": ["true"], "log": "l"} for name, each in own.items()}
+            problems, _ = shared_problems(tmp_path, Settings.model_validate({"environments": settings}))
+            assert ["system identifier" in problem.what for problem in problems if "app of" in problem.what] == (
+                [True] * shared
+            )
 
 
 # What the application needs

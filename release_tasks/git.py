@@ -64,7 +64,7 @@ class Git:
         hooks = git_setup.hooks(self.root, args[0]) if changes else ""
         if changes:
             self.refresh(remote=False)
-        if hooks or args[0] in git_setup.MAY_ASK:
+        if hooks or args[0] in git_setup.MAY_WAIT:
             timeout = git_setup.HOOK
         env = {**git_setup.variables(), **env}
         try:

@@ -9,7 +9,7 @@ from release_tasks import process
 from release_tasks.errors import Problem, Refused, listed
 from release_tasks.process import CommandFailed, Finished
 
-MAY_ASK = ("commit", "commit-tree", "merge", "tag")  # for the passphrase of a signing key
+MAY_WAIT = ("commit", "commit-tree", "merge", "switch", "tag")  # for a passphrase, or for files of git-lfs
 HOOKED, HOOK = ("commit", "merge", "push"), 900.0  # seconds that one with hooks may take: they may run all tests
 MARKS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply", "BISECT_LOG", "index.lock")
 

@@ -98,7 +98,8 @@ class Line:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        return released(self.git.remote_refs, self.settings)
+        refs = self.git.remote_refs.items()  # of which a host may have 40,000, of pull requests
+        return released({ref: commit for ref, commit in refs if ref.startswith("refs/tags/")}, self.settings)
 
     def has(self, version: str) -> bool:
         noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import IO, Any
 
 from release_tasks import supervisor
@@ -94,14 +95,15 @@ def run(
         raise Refused(f"The program {name} was not found.", f"Install {name}, or put its folder on PATH.")
     unsupervised: Any = partial(subprocess.Popen, stdin=stdin, **OWN_GROUP)
     start = Supervised if supervised else unsupervised
-    began, failure = time.monotonic(), ""
+    began = time.monotonic()
     with TemporaryFile() as out, TemporaryFile() as err:  # files: a pipe could stay open after its program
         stdout, stderr = (None, None) if show else (out, err)
         process = start([program, *command[1:]], cwd=folder, env=env, stdout=stdout, stderr=stderr)
+        waiting = Thread(target=process.wait, daemon=True)  # `wait(timeout)` polls: a third of a short program's time
         try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            failure = f"did not end within {timeout:g} s"
+            waiting.start()
+            waiting.join(timeout)
+            failure = f"did not end within {timeout:g} s" if waiting.is_alive() else ""
         finally:
             end_group(process, signal.SIGTERM, 3 * GRACE if supervised else GRACE)  # it gives its program twice GRACE
         code, seconds = process.returncode, time.monotonic() - began

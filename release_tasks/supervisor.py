@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 GRACE = 5.0  # seconds between the signal that ends a program, and SIGKILL
@@ -47,15 +46,15 @@ def _end_descendants(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    ended: list[object] = []  # no Event: its lock could be held when a signal comes
+    wake, waker = os.pipe()  # no Event: its lock could be held when a signal comes
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.append(True))
+        signal.signal(number, lambda *_: os.write(waker, b"."))
     with open(0, "rb", closefd=False) as pipe:  # with a buffer: a long order comes in pieces
         try:
             order = marshal.load(pipe)  # no JSON: to import that takes as long as Python's own start
         except (EOFError, ValueError, TypeError):
             sys.exit("The parent ended before it said what to run.")
-    threading.Thread(target=lambda: ended.append(os.read(0, 1)), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(0, 1), os.write(waker, b".")), daemon=True).start()
     if sys.platform == "linux":
         import ctypes
 
@@ -65,9 +64,8 @@ if __name__ == "__main__":
     except OSError as error:
         print(f"{order['program']['args'][0]} cannot be started: {error}", file=sys.stderr, flush=True)
         sys.exit(127)
-    pause = 0.001
-    while process.poll() is None and not ended:
-        time.sleep(pause := min(1.2 * pause, 0.05))
+    threading.Thread(target=lambda: (process.wait(), os.write(waker, b".")), daemon=True).start()
+    os.read(wake, 1)
     end_group(process, order["stop"])
     with suppress(ChildProcessError):  # there is none; only once Popen has the exit code, which this would take
         may_have_children = sys.platform == "win32" or os.waitpid(-1, os.WNOHANG)

@@ -396,6 +396,26 @@ def a_bundle_with_another_branch(good: Good) -> None:
     good.close()
 
 
+@attack("history", "^git fsck: .*duplicateEntries")
+def a_history_in_which_a_tree_names_a_file_twice(good: Good) -> None:
+    """Whoever checks it out gets another one of the two than who reads it."""
+    clone = good.folder.parent / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--bare", good.bundle, clone], check=True)
+
+    def git(*words: str, content: bytes = b"") -> str:
+        ran = subprocess.run(["git", f"--git-dir={clone}", *words], input=content, capture_output=True, check=True)
+        return ran.stdout.decode().strip()
+
+    blobs = [git("hash-object", "-w", "--stdin", content=each) for each in (b"one", b"two")]
+    tree = b"".join(b"100644 file\0" + bytes.fromhex(each) for each in blobs)
+    twice = git("hash-object", "-t", "tree", "-w", "--stdin", "--literally", content=tree)
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.invalid")
+    commit = git(*who, "commit-tree", "-m", "x", twice)
+    git(*who, "tag", "--force", "--annotate", "--message", "x", "v0.1.1", commit)
+    git("bundle", "create", "--quiet", str(good.bundle), "v0.1.1")
+    good.close()
+
+
 @attack("source", "not as tagged: CHANGELOG.md$")
 def a_source_tar_altered_with_fresh_hashes(good: Good) -> None:
     content = good.source.read_bytes()

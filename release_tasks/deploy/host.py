@@ -107,13 +107,6 @@ class Host(Releases):
         if self.facts(tag).get("commit") != facts["commit"]:
             super().place(tag, facts, sha256, tree)
 
-    def remove(self, tag: str) -> None:
-        """Remove a release; a colour that still runs it is not what gets its name next, as after a tag made anew."""
-        for colour in self.colours:
-            if self.linked(colour) == tag:
-                (self.folder / colour).unlink()
-        super().remove(tag)
-
     def start(self, tag: str) -> str:
         """Start the release `tag` in its colour, or in the idle one, until it answers; return its origin."""
         live = self.record()[1]

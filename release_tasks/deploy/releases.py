@@ -25,11 +25,12 @@ COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for 
 
 
 class Releases:
-    """The releases in `folder`; `install` is run in the `subfolder` of each."""
+    """The releases in `folder`; `install` is run in the `subfolder` of each, and each of `colours` links to one."""
 
     folder: Path
     subfolder: str
     install: list[str]
+    colours: dict[str, int]
 
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases here, what was placed last first."""
@@ -69,6 +70,9 @@ class Releases:
 
     def remove(self, tag: str) -> None:
         """Remove a release; first its name, so that what has one is whole."""
+        for colour in self.colours:  # which may still run it, and is not what gets that name next
+            if self.linked(colour) == tag:
+                (self.folder / colour).unlink()
         gone = self.code_of(f".{tag}.gone.part")
         shutil.rmtree(gone, ignore_errors=True)
         if self.code_of(tag).exists():

@@ -4,7 +4,6 @@ import platform
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,7 +15,7 @@ from release_tasks.deploy import code
 from release_tasks.embedded import open_environment, recorded, serve
 from release_tasks.environments import Environment
 from release_tasks.errors import IN_A_RUN, NotYet, Refused, require
-from release_tasks.files import RECORDS, atomic_write, emptied, records_folder
+from release_tasks.files import RECORDS, atomic_write, records_folder
 from release_tasks.git import Git
 from release_tasks.journal import Journal
 from release_tasks.machine import locked
@@ -81,12 +80,12 @@ class Release:
     @property
     def base(self) -> str:
         """The branch it comes from and goes back to: main, or support/0.1 where the remote has that."""
-        support = self.settings.support_of(self.version)
-        if f"refs/heads/{support}" not in self.git.remote_refs:
-            return self.settings.main
-        there = self.git.remote_commit(self.main_ref) or ""
-        is_on_main = self.published and lines.has_release(self.git, there, self.published, self.settings.ddl.lock)
-        return self.settings.main if is_on_main else support
+        main, support, lock = self.settings.main, self.settings.support_of(self.version), self.settings.ddl.lock
+        if f"refs/heads/{support}" not in self.git.remote_refs or self._lock_of(main).state().is_of(self.version):
+            return main  # also where support/0.1 was cut since this release began
+        both = [self.git.remote_commit(f"refs/heads/{each}") or "" for each in (main, support)]
+        is_on_both = self.published and all(lines.has_release(self.git, at, self.published, lock) for at in both)
+        return main if is_on_both else support
 
     @property
     def base_ref(self) -> str:
@@ -94,7 +93,10 @@ class Release:
 
     @cached_property
     def lock(self) -> ReleaseLock:
-        return ReleaseLock(self.git, self.version, self.tag, self.settings.lock_of(self.base))
+        return self._lock_of(self.base)
+
+    def _lock_of(self, base: str) -> ReleaseLock:
+        return ReleaseLock(self.git, self.version, self.tag, self.settings.lock_of(base))
 
     @property
     def branch(self) -> str:
@@ -124,8 +126,9 @@ class Release:
 
     @property
     def is_over(self) -> bool:
-        """Whether the remote has all of it: merged back, on the next version, its notes on the main branch."""
-        return self.is_in(self.settings.main) and self.is_in(self.base)
+        """Whether the remote has all of it, merged back, and the lock is given up: a colleague may merge it early."""
+        is_everywhere = self.is_in(self.settings.main) and self.is_in(self.base)
+        return is_everywhere and not self._lock_of(self.base).state().is_of(self.version)
 
     @property
     def is_ended(self) -> bool:
@@ -221,14 +224,6 @@ class Release:
     def keep_check(self, name: str, **facts: Any) -> None:
         """Keep what a check has seen as evidence."""
         atomic_write(self.folder / "checks" / f"{name}.json", masked_json(facts, indent=2).encode())
-
-    def run_checks(self, name: str, where: str, check: Callable[[Path], list[Result]]) -> list[Result]:
-        """Return the results of `check`, which gets a folder for its evidence; keep them there, and in the journal."""
-        results = check(emptied(self.folder / "checks" / name))
-        self.keep_check(name, version=self.version, where=where, commit=self.published, results=results)
-        for result in results:
-            self.journal.record("check", where=where, **asdict(result))
-        return results
 
     def refresh(self) -> None:
         """Forget what was remembered of the world: something has changed."""

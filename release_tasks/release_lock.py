@@ -34,6 +34,9 @@ class LockState:
     since: str = ""
     summary: str = ""
 
+    def is_of(self, version: str) -> bool:
+        return self.holder.startswith(f"{version} ")
+
     def withdraws(self, tag: str) -> bool:
         return self.summary.startswith(f"{tag} {WITHDRAWS} ")
 

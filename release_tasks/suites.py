@@ -1,7 +1,8 @@
 """The two suites, smokes (sections 2, 7.1 and 8) and conditions (section 7.2): in a release, and by hand."""
 
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,17 @@ def pass_smokes(release: Release, env: Environment, code: Path | None = None, or
     version = _version_of(env) if env.name == "dev" else release.version
     target = runner.target_of(env, version, code, origin, commit=release.published or "")
     smokes = partial(runner.run, target, smokes_of(Path(target.code)))
-    results = release.run_checks(f"smokes-{env.name}", env.name, smokes)
+    results = run_checks(release, f"smokes-{env.name}", env.name, smokes)
     return all_pass(results, "Smoke", f"on {env.name}", f"inv smokes --env {env.name}")
+
+
+def run_checks(release: Release, name: str, where: str, check: Callable[[Path], list[Result]]) -> list[Result]:
+    """Return the results of `check`, which gets a folder for its evidence; keep them there, and in the journal."""
+    results = check(emptied(release.folder / "checks" / name))
+    release.keep_check(name, version=release.version, where=where, commit=release.published, results=results)
+    for result in results:
+        release.journal.record("check", where=where, **asdict(result))
+    return results
 
 
 def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:

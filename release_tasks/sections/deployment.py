@@ -132,5 +132,5 @@ def conditions_on(release: Release, env: Environment) -> list[Result]:
         require_the_stamp(release, env)
         release.only_in_a_run()
         conditions = partial(suites.check_conditions, release, env)
-        release.acceptance[env.name] = release.run_checks(f"acceptance-{env.name}", env.name, conditions)
+        release.acceptance[env.name] = suites.run_checks(release, f"acceptance-{env.name}", env.name, conditions)
     return release.acceptance[env.name]

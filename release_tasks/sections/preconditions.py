@@ -111,7 +111,7 @@ def check_tag_is_free(release: Release) -> str:
     return f"{release.tag} is " + (f"ours, {release.published:.9}" if release.published else "free")
 
 
-@until_over
+@until_published
 def check_version_order(release: Release) -> str:
     """No later version has been released from here, and none before it is left out."""
     last = release.last()

@@ -50,6 +50,8 @@ def what_is_confirmed(release: Release, env: Environment) -> Iterator[str]:
     yield f"Production, {env.origin}: {runs} → {release.title}"
     yield f"Commit {release.commit}; database {database['PGDATABASE']} on {database['PGHOST'] or 'this machine'}"
     yield f"DDL files to apply: {len(files)}{': ' if files else ''}{listed(file.name for file in files)}"
+    since_the_tag = release.line.problems(release.version)  # a hotfix of an older line, which this one lacks
+    yield from (f"Beware: {each.what}" for each in since_the_tag)
     yield from (f"Waived: {condition}: {reason}" for condition, reason in document.waivers(release.root).items())
     ahead = list(dropwhile(lambda step: step.function is not confirm_production, release.steps))[1:]
     for step in (each for each in ahead if each.options.get("env") == env.name):
@@ -107,7 +109,7 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     with env.hosts.idle(release.tag) if has_colours else _candidate(release, env) as origin:
         smoked = suites.pass_smokes(release, env, release.code, origin)
         conditions = partial(suites.check_conditions, release, env, origin=origin)
-        results = release.run_checks(f"acceptance-{env.name}-before", env.name, conditions)
+        results = suites.run_checks(release, f"acceptance-{env.name}-before", env.name, conditions)
         return f"{smoked}; {all_pass(results, 'Condition', f'at {origin}, before the flip', release.again())}"
 
 

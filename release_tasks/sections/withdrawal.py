@@ -22,7 +22,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
         held = release.lock.state()
         if held.withdraws(release.tag):
             return held.summary
-        if not held.holder.startswith(f"{release.version} "):  # it may be mistyped
+        if not held.is_of(release.version):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
         branch = ", and its branch stays" if release.is_under_way else ""
         yield f"give up the lock; {release.tag} was never published{branch}"

@@ -53,7 +53,11 @@ def cut_the_release_branch(release: Release) -> Step:
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
     args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
     yield f"git switch {' '.join(args)}{lacks}"
+    was, before = git.branch, git.commit_named("HEAD") or ""
     git.run("switch", "--quiet", *args)
+    if git.run("diff", "--quiet", before, "HEAD", "--", *landing.LAYER, check=False).code:  # this run has read another
+        what = f"{branch}, which is checked out now, has another release layer or other settings than {was}."
+        raise Refused(what, f"git switch {branch} && {release.again()}   # a job in a fresh clone begins so")
     git.reach("submodule", "--quiet", "update", "--recursive")  # a switch leaves them where they were
 
 

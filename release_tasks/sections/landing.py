@@ -12,6 +12,8 @@ from release_tasks.git import Git
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
 
+# What drives a release and is not deployed.
+LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "noxfile_local.py", "release_tasks/")
 # What hosts answer to the push of a protected branch: GitHub (GH006, GH013), GitLab, Bitbucket, Gitea, Azure, Gerrit
 DECLINED = re.compile(r"(?m)^!\t\S+\t\[remote rejected\] \((.*(?:declined|TF40\d+|prohibited by|protected).*)\)$")
 

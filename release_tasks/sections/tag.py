@@ -12,8 +12,6 @@ from release_tasks.release import Release, Step, until_published
 from release_tasks.sections import docs_pack, landing
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
-# What drives a release and is not deployed.
-LAYER = ("invoke.yaml", "tasks.py", "tasks_local.py", "noxfile.py", "noxfile_local.py", "release_tasks/")
 
 
 def tag_the_release(release: Release, sign: bool = False) -> Step:
@@ -96,7 +94,7 @@ def _refuse_changes_after_the_tag(release: Release) -> None:
     if not release.settings.branch or release.is_over:
         return
     refuse(landing.behind_problems(release, release.branch))
-    allowed = (release.notes_path, *LAYER)
+    allowed = (release.notes_path, *landing.LAYER)
     changed = release.git.look("diff", "--name-only", "-z", "--no-renames", release.published or "", release.tip).stdout
     docs = release.settings.docs_pack.folder  # as a path a submodule, which gets the notes
     if later := [path for path in changed.split("\0") if path not in ("", docs) and not path.startswith(allowed)]:

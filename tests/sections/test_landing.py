@@ -11,7 +11,7 @@ import pytest
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import landing, post_release, preconditions, tag
+from release_tasks.sections import freeze, landing, post_release, preconditions, tag
 from tests.conftest import add_hook
 
 if TYPE_CHECKING:
@@ -70,6 +70,72 @@ def test_where_the_host_declines_main_a_pull_request_waits_and_main_is_left_alon
     assert take(STEPS[-1], release).text == f"main waits for the pull request of {BACK}"
     assert release.git.remote_refs == there and not release.is_over
     assert work.git("show", f"origin/{BACK}:VERSION") == "0.1.2-dev"
+
+
+def merged_by_a_colleague(work: Work, branch: str, version: str) -> None:
+    """Let the remote's main have `branch`, and work on `version`."""
+    work.git("switch", "--quiet", "main")
+    work.git("merge", "--quiet", "--no-ff", "--no-edit", branch)
+    work.commit({"VERSION": f"{version}\n"}, "build: main goes on")
+    work.git("push", "--quiet", "origin", "main")
+    work.git("switch", "--quiet", branch)
+
+
+def test_a_release_that_main_got_early_is_over_only_once_it_gives_up_its_lock(work: Work, take: Take) -> None:
+    """It was taken for live in production, which had never heard of it: "Released 0.1.1"."""
+    release = archived(work)
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    merged_by_a_colleague(work, release.branch, "0.2.0-dev")
+    release.git.refresh()
+    assert not release.is_over and not release.runs_in_production
+    assert states(take, release) == [DONE, DONE, CHANGED] and release.is_over
+
+
+def test_a_release_of_a_support_branch_goes_back_there_though_main_has_it(work: Work, take: Take) -> None:
+    work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
+    work.git("branch", "support/0.1")
+    release = archived(work)
+    assert release.base == "support/0.1" and take(freeze.hold_the_release_lock, release).state == CHANGED
+    merged_by_a_colleague(work, release.branch, "0.2.0-dev")
+    release.git.refresh()
+    assert release.base == "support/0.1" and not release.is_over
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED] and release.is_over
+
+
+def test_a_release_goes_back_to_where_it_began_though_a_support_branch_is_cut_meanwhile(work: Work, take: Take) -> None:
+    """Main got its notes alone, and its lock was held for ever."""
+    release = archived(work)
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    work.git("push", "--quiet", "origin", f"{release.tag}^{{commit}}:refs/heads/support/0.1")
+    release = work.release()
+    assert release.base == "main" and states(take, release) == [CHANGED, CHANGED, CHANGED]
+    assert work.git("show", "origin/main:VERSION") == "0.1.2-dev" and work.release("0.1.1").is_over
+    assert release.lock.state().holder == "free"
+
+
+def test_a_later_release_of_an_older_line_does_not_hold_up_one_that_is_tagged(work: Work, take: Take) -> None:
+    """It was to be merged into a commit that can never change, with production live."""
+    work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
+    release = archived(work, "0.2.0")
+    work.git("switch", "--quiet", "--create", "support/0.1", "main")
+    work.commit({"VERSION": "0.1.2\n"}, "release")
+    work.git("tag", "--annotate", "--message", "x", "v0.1.2")
+    work.git("push", "--quiet", "origin", "v0.1.2")
+    work.git("switch", "--quiet", release.branch)
+    assert take(preconditions.check_version_order, release).state == DONE
+    (beware,) = release.line.problems("0.2.0")
+    assert beware.what == "v0.1.2 comes before 0.2.0, but this branch lacks it."
+
+
+def test_a_branch_with_another_layer_or_other_settings_is_begun_again_on(work: Work, take: Take) -> None:
+    """A job's fresh clone of main drove the old tag by main's settings, and by half of each layer."""
+    release = archived(work)
+    work.git("switch", "--quiet", "main")
+    work.commit({"invoke.yaml": "# other settings\n"})
+    refused = take(freeze.cut_the_release_branch, release)
+    what = "release/v0.1.1, which is checked out now, has another release layer or other settings than main."
+    assert (refused.state, refused.problems[0].what) == (REFUSED, what)
+    assert take(freeze.cut_the_release_branch, release).state == DONE
 
 
 @pytest.mark.parametrize("fault", ["a branch is a folder now", "a tag was moved", "a branch is gone"])

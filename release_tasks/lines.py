@@ -38,6 +38,9 @@ def has_merged(git: Git, commit: str, tip: str) -> bool:
     if git.contains(commit, tip):
         return True
     changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
+    names = ["-m", "--first-parent", "--name-only", "-z", "--no-renames", "--format=", f"{fork}..{commit}"]
+    if not {*changed} <= {*git.look("log", *names).stdout.split("\0")}:
+        return False  # what was never touched here was not merged: many commits need not be tried
     touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
     since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
     merged = ((each, git.look("merge-tree", "--write-tree", each, tip).stdout) for each in since)

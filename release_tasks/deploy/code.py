@@ -1,5 +1,6 @@
 """A release's code: unpacked once on the releasing machine, submodules included, and the tar of it that hosts get."""
 
+import os
 import shlex
 import shutil
 import tarfile
@@ -14,11 +15,11 @@ from release_tasks.errors import Problem, Refused
 from release_tasks.files import RECORDS, atomic_write, emptied, read_text, readable_by_all, without_owner
 from release_tasks.git import Git
 
-EXECUTABLE = 0o100755  # of git's modes of files
+LINK, EXECUTABLE = 0o120000, 0o100755  # of git's modes of files
 UNPACK = 120.0  # seconds for one tree
 KEPT = 3  # trees here, with their packages; another one is made again when it is wanted
 UNCOMPARED = ":(exclude,attr:rewritten)"  # what an install or a build writes is not as it was committed
-AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.sparseCheckout=false"]
+AS_COMMITTED = ["-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.sparseCheckout=false"]
 
 
 def folder_of(root: Path, tag: str) -> Path:
@@ -118,5 +119,7 @@ def write_tar(git: Git, commit: str, code: Path, file: Path) -> None:
             for blob in tree.traverse(lambda each, _: each.type == "blob", branch_first=False):
                 path = f"{prefix}{blob.path}"
                 info = without_owner(tar.gettarinfo(code / path, path), blob.mode == EXECUTABLE, time)
+                if blob.mode == LINK:  # which Windows has as a text file
+                    info.type, info.size, info.linkname = tarfile.SYMTYPE, 0, os.fsdecode(blob.data_stream.read())
                 with (code / path).open("rb") if info.isreg() else nullcontext() as content:
                     tar.addfile(info, content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_the_code_that_was_used_last_stays_and_other_code_is_made_again_when_it_
         assert [tag for tag in tags if code.is_ready(work.root, tag, commit)] == [tags[0], *tags[3:]]
         assert [tag for tag in tags if code.folder_of(work.root, tag).exists()] == [tags[0], *tags[3:]]
         assert (code.make_ready(git, tags[1], commit, lambda folder: None) / "file").read_text() == "one"
+
+
+def test_hosts_get_what_is_committed_also_from_windows(work: Work, tmp_path: Path) -> None:
+    """With `* text=auto` they got CRLF in scripts, and symlinks as text files."""
+    work.commit({".gitattributes": "* text=auto\n", "run.sh": "#!/bin/sh\n"})
+    (work.root / "link").symlink_to("run.sh")
+    commit = work.commit({})
+    for key, value in (("core.eol", "crlf"), ("core.symlinks", "false")):
+        work.git("config", key, value)
+    with closing(Git.open(work.root, "origin")) as git:
+        tree = code.make_ready(git, "v0.1.1", commit, lambda folder: None)
+        assert not (tree / "link").is_symlink(), "as there"
+        code.write_tar(git, commit, tree, tmp_path / "tree.tar")
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        assert tar.getmember("link").linkname == "run.sh" and tar.getmember("link").issym()
+        script = tar.extractfile("run.sh")
+        assert script and script.read() == b"#!/bin/sh\n"
 
 
 def test_a_commit_that_is_not_here_comes_with_the_command_that_fetches_it(work: Work) -> None:

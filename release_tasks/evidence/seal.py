@@ -47,13 +47,14 @@ def signature_of(file: Path) -> Path:
 
 def signer_of(file: Path, allowed: Path, at: datetime) -> str:
     """Return who of the file `allowed` has signed `file`, by which key, which was valid `at`. Raises `Refused`."""
-    ours = ["-f", str(allowed), "-s", str(signature_of(file)), f"-Overify-time={at:%Y%m%d%H%M%SZ}"]
-    found = process.run(["ssh-keygen", "-Y", "find-principals", *ours], check=False)
+    ours = ["-f", str(allowed), "-s", str(signature_of(file)), f"-Overify-time={at:%Y%m%d%H%M%S}"]
+    how: dict[str, Any] = {"check": False, "env": {"TZ": "UTC0"}}  # OpenSSH before 9.1 reads no Z
+    found = process.run(["ssh-keygen", "-Y", "find-principals", *ours], **how)
     if not (who := found.stdout.splitlines()):
         raise Refused(f"no key of {allowed.name} that was valid at {at:%Y-%m-%d %H:%M} has signed it")
     words = ["ssh-keygen", "-Y", "verify", *ours, "-I", who[0], "-n", NAMESPACE]
     with file.open("rb") as content:
-        verified = process.run(words, check=False, stdin=content)
+        verified = process.run(words, stdin=content, **how)
     if verified.code:
         raise Refused(f"it is not what {who[0]} has signed: {verified.tail(1)}")
     return verified.stdout.partition(" signature for ")[2].strip() or who[0]  # and by which key

@@ -98,6 +98,19 @@ def test_a_key_signs_only_for_as_long_as_it_was_valid(good: Good, verified: Veri
     assert failures(verified(good, allowed=later, at=NOW + timedelta(days=9))) == {}, "it was stamped while valid"
 
 
+def test_the_time_at_which_a_key_was_valid_is_read_by_older_openssh_too(
+    good: Good, verified: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 9.1 it reads no Z: "no key that was valid at …", of every good pack."""
+    real = shutil.which("ssh-keygen")
+    stub = tmp_path / "ssh-keygen"
+    stub.write_text(f'#!/bin/sh\ncase "$*" in *Overify-time=*Z*) exit 255 ;; esac\nexec {real} "$@"\n')
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert failures(verified(good)) == {}
+
+
 def test_who_is_trusted_has_to_come_from_outside(good: Good, verified: Verify, tmp_path: Path) -> None:
     found = failures(verified(good, allowed=None, ca=None))
     assert list(found) == ["signature", "timestamps"]

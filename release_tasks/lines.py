@@ -41,10 +41,15 @@ def has_merged(git: Git, commit: str, tip: str) -> bool:
     names = ["-m", "--first-parent", "--name-only", "-z", "--no-renames", "--format=", f"{fork}..{commit}"]
     if not {*changed} <= {*git.look("log", *names).stdout.split("\0")}:
         return False  # what was never touched here was not merged: many commits need not be tried
-    touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:500]]  # argv has its limits
+    touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:100]]  # argv has its limits
     since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
-    merged = ((each, git.look("merge-tree", "--write-tree", each, tip).stdout) for each in since)
-    return any(tree.partition("\n")[0] == git.object_named(f"{each}^{{tree}}") for each, tree in merged)
+    for each in since:
+        tried = git.look("merge-tree", "--write-tree", each, tip)
+        if tried.code > 1:  # a conflict is 1
+            raise Refused(f"Git cannot try a merge: {tried.tail(1)}", "git --version   # expected 2.38 or newer")
+        if tried.stdout.partition("\n")[0] == git.object_named(f"{each}^{{tree}}"):
+            return True
+    return False
 
 
 def has_release(git: Git, there: str, commit: str, lock: str) -> bool:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from release_tasks.errors import Problem
+from release_tasks.errors import Problem, Refused
+from release_tasks.git import Git
 from release_tasks.lines import Line, has_merged, released
+from release_tasks.process import Finished
 from release_tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -246,6 +248,27 @@ def test_notes_in_a_submodule_count_as_well(world: World) -> None:
     assert docs.root.is_dir()
     world.aside("v0.1.1")
     assert world.found("0.1.2", docs_pack={"folder": "notes"}) == ("0.1.1", [])  # type: ignore[arg-type]
+
+
+def test_a_git_that_cannot_try_a_merge_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 2.38 it knows no --write-tree: nothing was merged, it seemed."""
+    world.git("switch", "--quiet", "--create", "side")
+    tip = world.work.commit({"side.txt": "1"})
+    world.git("switch", "--quiet", "main")
+    world.work.commit({"main.txt": "1"})
+    world.git("merge", "--quiet", "--squash", "side")
+    main = world.work.commit({})
+    assert has_merged(world.work.layer(), main, tip)
+    look = Git.look
+
+    def old(git: Git, *args: str) -> Finished:
+        words = ("merge-tree", "--no-such-option") if args[0] == "merge-tree" else args
+        return look(git, *words)
+
+    monkeypatch.setattr(Git, "look", old)
+    with pytest.raises(Refused, match="Git cannot try a merge") as refused:
+        has_merged(world.work.layer(), main, tip)
+    assert refused.value.problems[0].hint == "git --version   # expected 2.38 or newer"
 
 
 def _squashed(world: World) -> None:

@@ -112,9 +112,9 @@ def mask_file(path: Path) -> None:
     path.write_text(mask(path.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
 
 
-def masked_json(value: Any, indent: int | None = None) -> str:
+def masked_json(value: Any, **how: Any) -> str:
     """Return `value` as JSON, every text in it masked; what JSON does not know, as a date, becomes text."""
-    return json.dumps(_masked(value, _secrets()), ensure_ascii=False, indent=indent)
+    return json.dumps(_masked(value, _secrets()), **{"ensure_ascii": False, **how})
 
 
 def _masked(value: Any, secrets: re.Pattern[str]) -> Any:

@@ -29,7 +29,8 @@ class _Console(Console):
 
 
 _console = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE_ENOUGH)
-_stderr = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
+# Is it one? rich also draws where CI sets FORCE_COLOR.
+_stderr = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True, force_terminal=sys.stderr.isatty())
 _spinners: list[Status] = []
 
 
@@ -84,8 +85,8 @@ def json_only(silent: bool) -> None:
 
 
 def as_json(found: object) -> None:
-    """Print `found` as JSON, for machines."""
-    print(masked_json(found, indent=2))
+    """Print `found` as JSON, for machines, whatever encoding the output has."""
+    print(masked_json(found, indent=2, ensure_ascii=True))
 
 
 def problems(found: Iterable[Problem]) -> None:

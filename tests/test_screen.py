@@ -125,7 +125,7 @@ def test_json_goes_to_stdout_alone_whatever_is_in_it(capsys: pytest.CaptureFixtu
     text = "x" * 5000 + ' password=abcdef [red]:x:[/] Grüße "quoted" hun"ter2'
     screen.as_json([Outcome(SECTION, "Tag", REFUSED, text, (Problem("what", "fix"),))])
     said = capsys.readouterr()
-    assert said.err == ""
+    assert said.err == "" and said.out.isascii(), "whatever encoding the output has"
     (outcome,) = json.loads(said.out)
     assert outcome == {
         "section": SECTION,

@@ -36,14 +36,15 @@ def run_nox_in_layer() -> None:
             print(f"Making the Python environment of the release layer in {layer}: 500 MB, about a minute.", flush=True)
             files.ignored_by_git(layer.parent)
             _lock = sqlite3.connect(layer.with_suffix(".lock"), timeout=0).execute("begin exclusive")  # ends with us
-            venv.create(layer, with_pip=True, clear=True, symlinks=os.name != "nt")
+            if os.name != "nt" or Path(sys.prefix).resolve() != layer:  # there what runs cannot be deleted
+                venv.create(layer, with_pip=True, clear=True, symlinks=os.name != "nt")
             quiet = [] if sys.stdout.isatty() else ["--quiet"]
             pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *quiet, "-r", requirements.FILE]
             if subprocess.run(pip).returncode or not meets_requirements(python):
                 raise SystemExit("The requirements of the release layer were not installed: pip says why above.")
             marker.write_text(expected, encoding="utf-8")
         if os.name != "nt":
-            os.execv(python, argv)  # so that Ctrl-C and SIGTERM reach nox itself
+            os.execv(python, argv)  # so that Ctrl-C reaches nox itself
         raise SystemExit(subprocess.run(argv).returncode)
     except subprocess.CalledProcessError as error:
         why = error.output.decode(errors="replace").strip().rpartition("\n")[2]

@@ -9,7 +9,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from release_tasks.errors import Refused
 from release_tasks.process import OWN_GROUP
 
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
@@ -35,6 +37,8 @@ def run_directory() -> Iterator[None]:
     if os.environ.get(ORIGINAL_TMPDIR):
         yield
         return
+    if Path(tempfile.gettempdir()) == Path.cwd():  # Python's last resort, in which git would find what is secret
+        raise Refused("No temporary folder can be written to.", "export TMPDIR=…")
     before = dict(os.environ)
     folder = tempfile.mkdtemp(prefix="release-")
     argv = [sys.executable, "-I", "-c", REMOVER, folder]

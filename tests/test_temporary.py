@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from release_tasks import temporary
+from release_tasks.errors import Refused
 from tests.test_process import until
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,18 @@ def test_a_run_has_a_folder_of_its_own_and_leaves_nothing(system: Path) -> None:
         (folder / "tsx-0").mkdir()
     assert not list(system.iterdir())
     assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(system)
+
+
+def test_secrets_do_not_go_to_the_repository_where_no_temporary_folder_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes the current folder then, and `git add --all` was the hint for what lay there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(temporary.ORIGINAL_TMPDIR, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(Refused, match="No temporary folder can be written to"), temporary.run_directory():
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_fails_leaves_nothing_either(system: Path) -> None:

@@ -2,7 +2,7 @@
 -- The names of the parts, with all before the first, stay here.
 
 -- part: settings
--- By hand, from the root of the repository: PGOPTIONS='{options}' psql --no-psqlrc --file THIS
+-- By hand: save this in the root of the repository, and there: PGOPTIONS='{options}' psql --no-psqlrc --file THIS
 \set ON_ERROR_STOP on
 \set VERBOSITY verbose
 

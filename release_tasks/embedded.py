@@ -94,8 +94,9 @@ class EmbeddedHost(Host):
         self.running[name] = Supervised(argv, folder, variables, self.folder / f"{name}.log")
         self.env.to_close.callback(self.running[name].stop)
 
-    def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **_: dict[str, str]) -> None:
-        run(argv, cwd=cwd or self.folder, env=self.env.variables(""), timeout=timeout, supervised=True)
+    def run(self, argv: list[str], cwd: Path | None = None, timeout: float = COMMAND, **how: dict[str, str]) -> None:
+        env = {**self.env.variables(""), **how.get("variables", {})}
+        run(argv, cwd=cwd or self.folder, env=env, timeout=timeout, supervised=True)
 
     def serve(self) -> None:
         """Start nginx, and what is live, unless they run."""

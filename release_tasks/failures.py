@@ -122,4 +122,5 @@ def explain(kind: type[BaseException], error: BaseException, trace: Any) -> None
         where, reason = "invoke.yaml, tasks.executor_class", f"{error}. {NO_EXECUTOR}"
     if not where or frames.keys() & {"executor.py", "engine.py"}:  # a task runs
         return sys.__excepthook__(kind, error, trace)
-    print(f"{where}: {reason.rstrip('.')}.\n    Fix the file, then run again.", file=sys.stderr)
+    end = "" if reason.endswith(NO_EXECUTOR) else "."  # which is YAML, to be copied
+    print(f"{where}: {reason.rstrip('.')}{end}\n    Fix the file, then run again.", file=sys.stderr)

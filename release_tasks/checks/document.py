@@ -34,7 +34,11 @@ def acceptance_in(code: Path) -> list[Path]:
 def smoke_problems(code: Path) -> Iterator[Problem]:
     """Yield each item of section 2, below the one that says that smokes pass, without a smoke."""
     below = BELOW_SMOKES.search(_section(code, "2"))
-    return _missing(_items(below[2]) if below else {}, smokes_in(code), "smokes/test_{}.py")
+    items = _items(below[2]) if below else {}
+    if below and not items:
+        what = f"Section 2 of {DOCUMENT.as_posix()} says that smokes pass, and no list item below it says which."
+        yield Problem(what, "Write each below that line, indented, as in:   - IDHR")
+    yield from _missing(items, smokes_in(code), "smokes/test_{}.py")
 
 
 def condition_problems(code: Path) -> Iterator[Problem]:

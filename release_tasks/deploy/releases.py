@@ -58,7 +58,7 @@ class Releases:
             part.mkdir(parents=True)
             unpack(Path(tree).read_bytes() if tree else sys.stdin.buffer.read(), sha256, part)
             if self.install:
-                self.run(self.install, part / self.subfolder, INSTALL)
+                self.run(self.install, part / self.subfolder, INSTALL, variables={"CI": "1"})
             if hasattr(os, "sync"):
                 os.sync()  # also after a power cut its name has to mean: whole
             self.remove(tag)

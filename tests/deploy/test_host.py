@@ -85,11 +85,11 @@ def test_a_full_disk_is_named_and_gets_its_space_back(tmp_path: Path, small_disk
 
 
 def test_packages_are_installed_before_the_release_has_its_name(server: Server) -> None:
-    refuses = ["sh", "-c", "pwd; echo No such package; exit 7"]
+    refuses = ["sh", "-c", "pwd; echo No such package, CI=$CI; exit 7"]
     hosts = Hosts("production", server.plain(install=refuses, subfolder="web"))
     with pytest.raises(Refused, match="exit code 7") as refused:
         put(hosts, "0.1.1")
-    assert ".v0.1.1.part/web\nNo such package" in str(refused.value)
+    assert ".v0.1.1.part/web\nNo such package, CI=1" in str(refused.value)
     assert hosts.facts("v0.1.1") == {}
     hosts.host.install = ["touch", "installed"]
     put(hosts, "0.1.1")

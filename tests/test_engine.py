@@ -595,7 +595,7 @@ def test_output_that_lacks_a_character_gets_another_one(project: Project, encodi
     code, out, err = project.sh(f"inv whole {shlex.join(V)}", PYTHONIOENCODING=encoding)
     assert code == 0 and "0.1.0 ? 0.1.1" in out, out + err
     process = project.start("status", "--json", *V, PYTHONIOENCODING=encoding)
-    assert "0.1.0 ? 0.1.1" in [seen["text"] for seen in json.loads(process.communicate(timeout=300)[0])]
+    assert "0.1.0 → 0.1.1" in [seen["text"] for seen in json.loads(process.communicate(timeout=300)[0])]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

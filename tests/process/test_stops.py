@@ -16,14 +16,14 @@ PRE_PUSH_KILL = f'test -z "$KILL_IN_PUSH" || kill -9 $({PARENT}) $PPID'
 KILLS = [
     {"KILL_AFTER": "* read-tree --reset -u *"},  # in section 2; once the release commit is there, its code is unpacked
     {"KILL_AFTER": "switch * --create *"},
-    {"KILL_AFTER": "add -- ddl/ORDER.lock"},
+    {"KILL_AFTER": "add --force -- ddl/ORDER.lock"},
     {"KILL_AFTER": "*commit *ORDER.lock*"},
-    {"KILL_AFTER": "add -- VERSION*"},
+    {"KILL_AFTER": "add --force -- VERSION*"},
     {"KILL_AFTER": "*commit *update version*"},
     {"KILL_AFTER": "tag --annotate*"},
     {"KILL_IN_PUSH": "yes"},
     {"KILL_AFTER": "push *refs/tags/v0.1.1*"},
-    {"KILL_AFTER": "add -- docs/releases/v0.1.1.md"},
+    {"KILL_AFTER": "add --force -- docs/releases/v0.1.1.md"},
     {"KILL_AFTER": "*commit *notes for v0.1.1*"},
     {"KILL_AFTER": "push *refs/heads/release/v0.1.1"},
     {"LITTLE_KILL": "before the restart on staging"},  # which goes on without us
@@ -35,7 +35,7 @@ KILLS = [
     {"KILL_AFTER": "* bundle create *"},
     {"KILL_AFTER": "switch --quiet main"},
     {"KILL_AFTER": "merge --quiet --no-ff*"},
-    {"KILL_AFTER": "add -- VERSION SOURCE_TAG package.json CHANGELOG.md"},
+    {"KILL_AFTER": "add --force -- VERSION SOURCE_TAG package.json CHANGELOG.md"},
     {"KILL_AFTER": "*commit *open the cycle*"},
     {"KILL_IN_PUSH": "yes"},
     {"KILL_AFTER": "push *refs/heads/main"},

@@ -64,15 +64,15 @@ def test_docs_in_a_submodule_are_tagged_hashed_and_pushed_with_the_release(with_
 
 
 KILLS = [
-    "add -- *VERSION*",
+    "add --force -- *VERSION*",
     "*commit *update version*",  # in docs/
-    "add -- *docs*",
+    "add --force -- *docs*",
     "*commit *update version*",  # in the parent
     "tag --annotate*",
     "push *:refs/heads/main*",
-    "add -- releases/v0.1.1.md",
+    "add --force -- releases/v0.1.1.md",
     "*commit *notes for v0.1.1*",
-    "add -- docs",
+    "add --force -- docs",
     "*commit *notes for v0.1.1*",
     "push *:refs/heads/main*",
 ]

@@ -157,7 +157,7 @@ LIES = {
         Lie(Program("main.mjs", OLD_NODE), runs("node", "main.mjs"), FAILED, "it said: nothing"),
     "a smoke that catches its SQL error": Lie(Program(), python(CATCHES), FAILED, 'SQL warn: relation "gone"'),
     "a smoke that never exits and leaves a child":
-        Lie(Program(), python(STAYS, timeout=15), FAILED, "did not end within 15 s; it said: PASS"),
+        Lie(Program(), python(STAYS, timeout=8), FAILED, "did not end within 8 s; it said: PASS"),
     "a smoke that drops a view": Lie(Program(), python(DROPS), FAILED, "view debug.coverage"),
     "psql exiting 0 after 26 syntax errors": Lie(
         Program("views.sql", "create vieuw debug.x as select 1;\n" * 26 + "\\echo PASS\n"), PSQL, FAILED, "syntax error"
@@ -201,7 +201,8 @@ LIES = {
     "an error in the title alone":
         page("/titled", "<title>500: Internal Server Error</title><main>BTC</main>", "shows what it must not"),
     "an error in a frame": page("/framed", "<main>BTC <iframe src=/box></iframe></main>", "shows what it must not"),
-    "an empty page with status 200": page("/empty", "<div id=root></div>", "does not show main"),
+    "an empty page with status 200":
+        Lie(Served("<div id=root></div>"), "view('/empty', timeout=10)", FAILED, "does not show main"),
     # Rows with which a smoke, or a plain query, is content
     "a smoke that passes on an empty database":
         sql("truncate coin_universe, samples_5s", SAMPLES, FAILED, "No keys are expected", A_SMOKE),

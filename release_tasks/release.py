@@ -79,11 +79,14 @@ class Release:
 
     @property
     def base(self) -> str:
-        """The branch it comes from and goes back to: main, or support/0.1 where the remote has that."""
+        """The branch it comes from and goes back to: where it began, by the locks; until then support/0.1, or main."""
         main, support, lock = self.settings.main, self.settings.support_of(self.version), self.settings.ddl.lock
-        if f"refs/heads/{support}" not in self.git.remote_refs or self._lock_of(main).state().is_of(self.version):
-            return main  # also where support/0.1 was cut since this release began
-        both = [self.git.remote_commit(f"refs/heads/{each}") or "" for each in (main, support)]
+        if f"refs/heads/{support}" not in self.git.remote_refs:
+            return main
+        begun = {each: self._lock_of(each).began() for each in (main, support)}
+        if any(begun.values()):
+            return max(begun, key=begun.__getitem__)
+        both = [self.git.remote_commit(f"refs/heads/{each}") or "" for each in begun]  # as before there were locks
         is_on_both = self.published and all(lines.has_release(self.git, at, self.published, lock) for at in both)
         return main if is_on_both else support
 

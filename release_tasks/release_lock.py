@@ -19,6 +19,7 @@ from release_tasks.git import Git
 from release_tasks.process import CommandFailed, Finished
 
 FREE = "free"
+BEGINS = ("is begun", "is taken over")  # what its first push says of a release
 WITHDRAWS = "is withdrawn"  # what a push of the lock says of a release that is given up for good
 SKIP_CI = " [skip ci]"
 DIGITS = 7  # of a commit, as git shortens it, are enough to mean it
@@ -69,6 +70,14 @@ class ReleaseLock:
         commit, holder, since, summary, sign_of_life = (field.strip() for field in fields)
         summary = summary.replace(SKIP_CI, "")
         return LockState(commit, holder, since, f"{summary}, since {since}; last sign of life {sign_of_life}")
+
+    def began(self) -> int:
+        """Return the Unix time at which its release was begun last, 0 for never; the chain keeps it once it is free."""
+        titles = [f"{self.tag} {how} " for how in BEGINS]
+        commit = self.git.remote_commit(self.ref)
+        log = self.git.look("log", "--format=%ct %s", commit).stdout.splitlines() if commit else []
+        begun = (line.split(" ", 1) for line in log)
+        return next((int(at) for at, title in begun if title.startswith(tuple(titles))), 0)
 
     def check(self, take_over: str | None = None) -> LockState:
         """Return how it stands where it is free or ours. Raises `Refused` where another release holds it.

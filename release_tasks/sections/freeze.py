@@ -10,6 +10,7 @@ from release_tasks.database import scratch
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
+from release_tasks.release_lock import BEGINS
 from release_tasks.sections import landing
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
@@ -26,7 +27,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
         lock.at = found.commit
         return f"since {found.since}"
     yield f"git push {release.settings.remote} {lock.ref}"
-    lock.push(what="is taken over" if take_over else "is begun", take_over=take_over)
+    lock.push(what=BEGINS[bool(take_over)], take_over=take_over)
 
 
 @until_published
@@ -55,10 +56,10 @@ def cut_the_release_branch(release: Release) -> Step:
     yield f"git switch {' '.join(args)}{lacks}"
     was, before = git.branch, git.commit_named("HEAD") or ""
     git.run("switch", "--quiet", *args)
+    git.reach("submodule", "--quiet", "update", "--recursive")  # a switch leaves them where they were
     if git.run("diff", "--quiet", before, "HEAD", "--", *landing.LAYER, check=False).code:  # this run has read another
         what = f"{branch}, which is checked out now, has another release layer or other settings than {was}."
         raise Refused(what, f"git switch {branch} && {release.again()}   # a job in a fresh clone begins so")
-    git.reach("submodule", "--quiet", "update", "--recursive")  # a switch leaves them where they were
 
 
 def _lacks(release: Release) -> str:

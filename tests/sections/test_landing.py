@@ -113,6 +113,30 @@ def test_a_release_goes_back_to_where_it_began_though_a_support_branch_is_cut_me
     assert release.lock.state().holder == "free"
 
 
+def test_a_release_of_a_support_branch_that_both_branches_got_early_is_not_over(work: Work, take: Take) -> None:
+    """It was taken for one of main, whose lock is free, and for live; its own lock was held for ever."""
+    work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
+    work.git("branch", "support/0.1")
+    release = archived(work)
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    work.git("push", "--quiet", "origin", f"{release.tag}^{{commit}}:refs/heads/support/0.1")
+    merged_by_a_colleague(work, release.branch, "0.2.0-dev")
+    release.git.refresh()
+    assert release.base == "support/0.1" and not release.is_over and not release.runs_in_production
+    assert states(take, release) == [CHANGED, CHANGED, CHANGED] and release.is_over
+    assert work.git("show", "origin/support/0.1:VERSION") == "0.1.2-dev" and release.lock.state().holder == "free"
+
+
+def test_a_release_that_has_given_up_its_lock_still_goes_back_to_where_it_began(work: Work, take: Take) -> None:
+    """A support branch that was cut while main's pull request waited got a pull request as well."""
+    release = archived(work)
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    protect(work)
+    assert states(take, release) == [CHANGED, CHANGED, MANUAL] and release.lock.state().holder == "free"
+    work.git("push", "--quiet", "origin", f"{release.tag}^{{commit}}:refs/heads/support/0.1")
+    assert work.release().base == "main"
+
+
 def test_a_later_release_of_an_older_line_does_not_hold_up_one_that_is_tagged(work: Work, take: Take) -> None:
     """It was to be merged into a commit that can never change, with production live."""
     work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
@@ -136,6 +160,17 @@ def test_a_branch_with_another_layer_or_other_settings_is_begun_again_on(work: W
     what = "release/v0.1.1, which is checked out now, has another release layer or other settings than main."
     assert (refused.state, refused.problems[0].what) == (REFUSED, what)
     assert take(freeze.cut_the_release_branch, release).state == DONE
+
+
+def test_submodules_follow_to_a_branch_with_another_layer(work: Work, take: Take) -> None:
+    """They stayed where main has them, and the next run refused what it took for a change by hand."""
+    fonts = work.add_submodule("fonts", {"a": "1"})
+    release = archived(work)
+    work.git("switch", "--quiet", "main")
+    fonts.commit({"a": "2"})
+    work.commit({"invoke.yaml": "# other settings\n"})
+    assert take(freeze.cut_the_release_branch, release).state == REFUSED
+    assert take(preconditions.check_tree_is_clean, release).state == DONE
 
 
 @pytest.mark.parametrize("fault", ["a branch is a folder now", "a tag was moved", "a branch is gone"])

@@ -38,12 +38,12 @@ def has_merged(git: Git, commit: str, tip: str) -> bool:
     if git.contains(commit, tip):
         return True
     changed = git.look("diff", "--name-only", "-z", "--no-renames", fork, tip).stdout.split("\0")[:-1]
-    names = ["-m", "--first-parent", "--name-only", "-z", "--no-renames", "--format=", f"{fork}..{commit}"]
-    if not {*changed} <= {*git.look("log", *names).stdout.split("\0")}:
+    names = ["--first-parent", "--reverse", "--name-only", "-z", "--no-renames", "--format=%x1e%H", f"{fork}..{commit}"]
+    commits = (each.split("\0") for each in git.look("log", *names).stdout.split("\x1e")[1:])
+    touched = {each: {path.removeprefix("\n") for path in paths} & {*changed} for each, *paths in commits}
+    if not {*changed} <= set[str]().union(*touched.values()):
         return False  # what was never touched here was not merged: many commits need not be tried
-    touching = ["--first-parent", "--reverse", f"{fork}..{commit}", "--", *changed[:100]]  # argv has its limits
-    since = git.look("--literal-pathspecs", "rev-list", *touching).stdout.split() if changed else []
-    for each in since:
+    for each in (each for each, paths in touched.items() if paths):
         tried = git.look("merge-tree", "--write-tree", each, tip)
         if tried.code > 1:  # a conflict is 1
             raise Refused(f"Git cannot try a merge: {tried.tail(1)}", "git --version   # expected 2.38 or newer")
@@ -154,7 +154,9 @@ class Line:
         noted = self._since_last(released({PurePosixPath(path).stem: "" for path in paths}, settings), target)
         gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
         where = settings.main
-        if target not in (*self.tags, *gone) and history(git, None, self.base, f"{settings.tag_of(target)} notes"):
+        has_notes = git.bytes_at(self.base, settings.notes_of(target)) is not None
+        ours = f"{settings.tag_of(target)} notes"
+        if target not in (*self.tags, *gone) and has_notes and history(git, None, self.base, ours):
             gone, where = [target], "its branch"  # before section 10, main has not got them yet
         if not gone:
             return []

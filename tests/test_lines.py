@@ -306,6 +306,35 @@ def test_what_was_squashed_or_rebased_is_contained_also_once_main_goes_on(
     assert not has_merged(world.work.layer(), "main", "0" * 40)
 
 
+def _squashed_in_two(world: World) -> None:
+    """Of 123 files 120 first, so that the second squash changes none of the first hundred."""
+    world.git("checkout", "--quiet", "side~1", "--", ".")
+    world.work.commit({})
+    _squashed(world)
+
+
+def _squashed_on_a_branch(world: World) -> None:
+    """By a merge, of which git tells no files where the user has set it so."""
+    world.git("switch", "--quiet", "--create", "review")
+    _squashed(world)
+    world.git("switch", "--quiet", "main")
+    world.git("merge", "--quiet", "--no-ff", "--no-edit", "review")
+    world.git("config", "log.diffMerges", "off")
+
+
+@pytest.mark.parametrize("come", [_squashed_in_two, _squashed_on_a_branch])
+def test_a_squash_is_seen_however_much_it_changes_and_however_it_came(
+    world: World, come: Callable[[World], None]
+) -> None:
+    world.git("switch", "--quiet", "--create", "side")
+    world.work.commit({f"{number:03}.txt": "1" for number in range(120)})
+    world.work.commit({f"{number:03}.txt": "1" for number in range(120, 123)})
+    world.git("switch", "--quiet", "main")
+    world.work.commit({"more.txt": "1"})
+    come(world)
+    assert has_merged(world.work.layer(), "main", "side")
+
+
 def test_a_tag_is_listed_with_the_commit_that_it_names() -> None:
     refs = {"refs/tags/v0.1.0": "tag", "refs/tags/v0.1.0^{}": "commit", "refs/heads/v0.2.0": "x", "refs/tags/v": "x"}
     assert released({"refs/tags/v0.10.0": "light", **refs}, Settings()) == {"0.1.0": "commit", "0.10.0": "light"}

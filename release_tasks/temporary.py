@@ -37,7 +37,8 @@ def run_directory() -> Iterator[None]:
     if os.environ.get(ORIGINAL_TMPDIR):
         yield
         return
-    if Path(tempfile.gettempdir()) == Path.cwd():  # Python's last resort, in which git would find what is secret
+    here = Path.cwd()  # Python's last resort, where git would find what is secret
+    if Path(tempfile.gettempdir()) == here and any((each / ".git").exists() for each in (here, *here.parents)):
         raise Refused("No temporary folder can be written to.", "export TMPDIR=…")
     before = dict(os.environ)
     folder = tempfile.mkdtemp(prefix="release-")

@@ -177,11 +177,13 @@ def test_what_names_itself_a_secret_is_masked(text: str, shown: str) -> None:
         "a" * 40_000,
         "password " * 10_000,
         '{"a":"http://b","c":1}' + '{"d":2}' * 20_000,
+        '{"a":"http://b:1/"}' * 20_000,
     ],
 )
 def test_a_long_line_is_masked_at_once(text: str) -> None:
-    """It took 18 s; all that is printed goes through it."""
+    """It took 18 s; all that is printed goes through it, and each variable."""
     assert masks.mask(text)
+    assert list(masks.secrets_of({"IT": text})) is not None
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12))

@@ -78,12 +78,20 @@ def test_secrets_do_not_go_to_the_repository_where_no_temporary_folder_can_be_wr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python takes the current folder then, and `git add --all` was the hint for what lay there."""
+    (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(temporary.ORIGINAL_TMPDIR, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(Refused, match="No temporary folder can be written to"), temporary.run_directory():
         pass
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".git"]
+
+
+def test_a_command_may_be_typed_in_the_temporary_folder_itself(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`inv -r` names the repository: it was refused, as if there was no other folder."""
+    monkeypatch.chdir(system)
+    with temporary.run_directory():
+        assert Path(tempfile.gettempdir()).parent == system
 
 
 def test_a_run_that_fails_leaves_nothing_either(system: Path) -> None:

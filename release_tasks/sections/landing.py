@@ -43,8 +43,16 @@ def way_back(release: Release) -> str:
         if f"refs/heads/{git.branch}" not in git.remote_refs:
             return f"git push {git.remote} {git.branch}"
         return release.again(version=versions.next_release(release.version))  # all of this version is on main
-    there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
-    return f"cd {shlex.quote(there)}   # where {base} is checked out" if there else f"git switch {base}"
+    there, free = base_elsewhere(release)
+    if there and Path(there).exists():
+        return f"cd {shlex.quote(there)}   # where {base} is checked out"
+    return f"{free} && git switch {base}" if there else f"git switch {base}"
+
+
+def base_elsewhere(release: Release) -> tuple[str, str]:
+    """Return the worktree that has the base checked out, "" for none, and the command that lets it go."""
+    there = release.git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
+    return there, f"git -C {shlex.quote(there)} switch --detach" if Path(there).exists() else "git worktree prune"
 
 
 def lacking(release: Release) -> dict[str, str]:

@@ -34,13 +34,13 @@ def check_branch(release: Release) -> str:
     git = release.git
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
     expected = sorted({release.base, release.branch, *([release.settings.main] if release.is_over else [])})
-    there = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
+    there, free = landing.base_elsewhere(release)
     is_elsewhere = there and git.branch == release.branch != release.base and not release.is_over
     unfinished = git_setup.under_way(git.repo.git_dir)
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
-    free, whole = f"git -C {shlex.quote(there)} switch --detach", "git sparse-checkout disable"
+    whole = "git sparse-checkout disable"
     another = f"git clone $(git remote get-url {git.remote}) ../whole   # a clone without --filter"
     unshallow = f"git fetch --unshallow --tags {git.remote}"
     checks = [

@@ -119,6 +119,18 @@ def test_a_worktree_of_the_release_branch_is_refused_while_main_is_checked_out_e
     assert preconditions.check_branch(beside.release()) == "on release/v0.1.1"
 
 
+def test_a_worktree_that_was_deleted_by_hand_is_no_place_to_go_to(work: Work) -> None:
+    """The hints were `git -C` and `cd` to a folder that is gone, of which git still thinks that it has main."""
+    work.git("switch", "--quiet", "--create", "release/v0.1.1")
+    work.git("worktree", "add", "--quiet", "../gone", "main")
+    shutil.rmtree(work.root.parent / "gone")
+    assert take_problems(work)[0].hint == "git worktree prune"
+    work.git("switch", "--quiet", "--create", "feature/x")
+    (problem,) = take_problems(work)
+    subprocess.run(problem.hint, shell=True, check=True, cwd=work.root)  # noqa: S602 - as it is shown
+    assert preconditions.check_branch(work.release()) == "on main"
+
+
 def test_a_support_branch_counts_once_the_remote_has_it(work: Work) -> None:
     work.git("switch", "--quiet", "--create", "support/0.1")
     (problem,) = take_problems(work)

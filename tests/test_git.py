@@ -363,6 +363,17 @@ def test_a_signature_may_wait_for_its_passphrase(work: Work, git: Git, tmp_path:
     git.run("commit-tree", "-S", "-m", "x", "HEAD^{tree}", timeout=0.5)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the filter is a shell script")
+def test_a_switch_may_wait_for_files_that_a_filter_fetches(work: Work, git: Git) -> None:
+    """As those of git-lfs, which took more than a minute."""
+    work.git("switch", "--quiet", "--create", "big")
+    work.commit({".gitattributes": "film filter=slow\n", "film": "1"})
+    work.git("switch", "--quiet", "main")
+    work.git("config", "filter.slow.smudge", "sleep 1; cat")
+    git.run("switch", "--quiet", "big", timeout=0.5)
+    assert (work.root / "film").exists()
+
+
 def test_a_remote_that_never_answers_a_push_is_given_up_soon_where_no_hook_runs(
     work: Work, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:

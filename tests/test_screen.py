@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import string
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 
@@ -16,6 +19,7 @@ from rich.console import Console
 from release_tasks import masks, screen
 from release_tasks.errors import Problem
 from release_tasks.outcome import CHANGED, DONE, REFUSED, Outcome
+from tests.conftest import LAYER
 from tests.test_process import until
 
 LINES = st.text(string.printable.split(" ")[0] + "äß数😀", min_size=1, max_size=30)
@@ -190,3 +194,11 @@ def test_a_terminal_breaks_sentences_between_words_and_no_command(monkeypatch: p
         "  changed  Tag the release commit.  git",
         "           tag --annotate v0.1.1 0123456",
     ]
+
+
+def test_no_spinner_is_drawn_where_ci_forces_colours() -> None:
+    """Rich draws one then, a line for each frame."""
+    program = "import time\nfrom release_tasks import screen\nwith screen.busy('Comparing'):\n    time.sleep(0.3)"
+    env = {**os.environ, "FORCE_COLOR": "1"}
+    ran = subprocess.run([sys.executable, "-c", program], cwd=LAYER.parent, env=env, capture_output=True, text=True)
+    assert ran.returncode == 0 and "\x1b" not in ran.stderr

@@ -30,7 +30,7 @@ def install(session: nox.Session, group: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, on real git, PostgreSQL and Node."""
     install(session, "test")
-    python(session, "-m", "pytest", *(session.posargs or ["--numprocesses=3", "--dist=worksteal"]))
+    python(session, "-m", "pytest", *(session.posargs or ["--numprocesses=4", "--dist=worksteal"]))
 
 
 @nox.session(venv_backend="none")

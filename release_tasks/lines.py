@@ -122,8 +122,11 @@ class Line:
         counting = (each for each in reversed(below) if not (finals and "-" in each) and self.has(each))
         return next((each for each in counting if with_withdrawn or not withdrawn(self.git, self.settings, each)), None)
 
-    def problems(self, target: str) -> list[Problem]:
-        """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag."""
+    def problems(self, target: str, to: str = "") -> list[Problem]:
+        """Return why `target` cannot come next: the line has a later release, lacks one before it, or lost a tag.
+
+        `to` begins the hints where the branch is not checked out.
+        """
         last, settings, problems = self.last(target), self.settings, self.lost(target)
         if later := [each for each in self.tags if versions.is_past(each, target) and self.has(each)]:
             hint, support = again(version=versions.next_release(later[-1])), settings.support_of(target)
@@ -140,9 +143,12 @@ class Line:
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
                 backs = (f"release/{tag}{each}-back" for each in ("", "-notes"))
                 waits = next((back for back in backs if f"refs/heads/{back}" in self.git.remote_refs), "")
-                hint = f"git merge --no-ff {tag}   # or commit its notes alone: {settings.notes_of(version)}"
+                fetch, notes = f"git fetch {settings.remote} {settings.main}", settings.notes_of(version)
+                alone = f"{fetch} && git checkout FETCH_HEAD -- {notes} && git commit --message 'docs: notes of {tag}'"
+                hint = f"{to}git merge --no-ff {tag}   # or its notes alone:\n{to}{alone}"
                 hint = f"Merge the pull request of {waits}, then pull." if waits else hint
-                problems.append(Problem(f"{tag} comes before {target}, but this branch lacks it.", hint))
+                which = "the release branch" if to else "this branch"
+                problems.append(Problem(f"{tag} comes before {target}, but {which} lacks it.", hint))
         return problems
 
     def lost(self, target: str) -> list[Problem]:

@@ -38,9 +38,6 @@ class LockState:
     def is_of(self, version: str) -> bool:
         return self.holder.startswith(f"{version} ")
 
-    def withdraws(self, tag: str) -> bool:
-        return self.summary.startswith(f"{tag} {WITHDRAWS} ")
-
 
 class ReleaseLock:
     """The lock of the remote of `git`, for the release `version`; `at` is the commit by which we hold it."""
@@ -71,13 +68,20 @@ class ReleaseLock:
         summary = summary.replace(SKIP_CI, "")
         return LockState(commit, holder, since, f"{summary}, since {since}; last sign of life {sign_of_life}")
 
-    def began(self) -> int:
-        """Return the Unix time at which its release was begun last, 0 for never; the chain keeps it once it is free."""
-        titles = [f"{self.tag} {how} " for how in BEGINS]
-        commit = self.git.remote_commit(self.ref)
+    def history(self) -> list[tuple[int, str]]:
+        """Return what the chain says of this release, whoever had it later: Unix time and words, newest first."""
+        commit, begin = self.git.remote_commit(self.ref), f"{self.tag} "
         log = self.git.look("log", "--format=%ct %s", commit).stdout.splitlines() if commit else []
-        begun = (line.split(" ", 1) for line in log)
-        return next((int(at) for at, title in begun if title.startswith(tuple(titles))), 0)
+        said = [(int(at), title) for at, _, title in (line.partition(" ") for line in log)]
+        return [(at, title.removeprefix(begin)) for at, title in said if title.startswith(begin)]
+
+    def began(self) -> int:
+        """Return the Unix time at which its release was begun last, 0 for never."""
+        return next((at for at, words in self.history() if words.startswith(BEGINS)), 0)
+
+    def withdrew(self) -> bool:
+        """Tell whether its release was withdrawn, and not begun again."""
+        return any(words.startswith(WITHDRAWS) for _, words in self.history()[:1])
 
     def check(self, take_over: str | None = None) -> LockState:
         """Return how it stands where it is free or ours. Raises `Refused` where another release holds it.

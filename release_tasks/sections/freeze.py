@@ -45,7 +45,7 @@ def cut_the_release_branch(release: Release) -> Step:
     """Cut the release branch, or return to it."""
     git, branch = release.git, release.branch
     lacks = "" if release.published else _lacks(release)
-    if lacks and release.lock.state().withdraws(release.tag):
+    if lacks and release.lock.withdrew():
         what = f"{release.tag} was withdrawn, and its branch {branch} is left{lacks}."
         pull = f"git pull --no-rebase --ff --no-edit {git.remote} {release.base}   # or delete the branch"
         raise Refused(what, f"git switch {branch} && git merge --no-edit {release.base} && {pull}")

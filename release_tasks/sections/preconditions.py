@@ -115,7 +115,7 @@ def check_tag_is_free(release: Release) -> str:
 def check_version_order(release: Release) -> str:
     """No later version has been released from here, and none before it is left out."""
     last = release.last()
-    refuse(release.line.problems(release.version))
+    refuse(release.line.problems(release.version, landing.to_its_branch(release)))
     return f"the last is {last}" if last else "the first"
 
 

@@ -19,10 +19,9 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if release.is_over:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
-        held = release.lock.state()
-        if held.withdraws(release.tag):
-            return held.summary
-        if not held.is_of(release.version):  # it may be mistyped
+        if release.lock.withdrew():
+            return f"{release.tag} {WITHDRAWS}; it was never published"
+        if not release.lock.state().is_of(release.version):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
         branch = ", and its branch stays" if release.is_under_way else ""
         yield f"give up the lock; {release.tag} was never published{branch}"

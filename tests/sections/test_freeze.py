@@ -315,7 +315,10 @@ def test_what_was_withdrawn_before_its_tag_does_not_begin_again_from_a_stale_bra
     if is_pushed:
         work.git("push", "--quiet", "origin", "main")
         work.git("reset", "--quiet", "--hard", "main~1")
+    other = work.release("0.2.0")  # whoever has the lock later, it was withdrawn
+    assert take(hold_the_release_lock, other).state == take(record_the_withdrawal, other).state == CHANGED
     left_behind.git.refresh()
+    assert take(record_the_withdrawal, left_behind).state == DONE
     (problem,) = take(cut_the_release_branch, left_behind, change=False).problems
     lacks = "without 1 commit of main: fix: what the smokes found."
     assert problem.what == f"v0.1.1 was withdrawn, and its branch release/v0.1.1 is left, {lacks}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,24 @@ def test_a_later_release_of_an_older_line_does_not_hold_up_one_that_is_tagged(wo
     assert take(preconditions.check_version_order, release).state == DONE
     (beware,) = release.line.problems("0.2.0")
     assert beware.what == "v0.1.2 comes before 0.2.0, but this branch lacks it."
+
+
+def test_the_notes_of_a_hotfix_are_taken_by_the_command_shown_also_from_main(work: Work, take: Take) -> None:
+    """Main, which has them, was said to lack them, and the only command was a merge that conflicts."""
+    work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
+    release = work.release("0.2.0")
+    assert take(freeze.cut_the_release_branch, release).state == CHANGED
+    work.git("switch", "--quiet", "--create", "support/0.1", "main")
+    work.commit({"VERSION": "0.1.2\n"}, "release")
+    work.git("tag", "--annotate", "--message", "x", "v0.1.2")
+    work.git("switch", "--quiet", "main")
+    work.commit({"docs/releases/v0.1.2.md": "# v0.1.2\n"}, "notes")
+    work.git("push", "--quiet", "origin", "main", "v0.1.2")
+    release.git.refresh()
+    (problem,) = take(preconditions.check_version_order, release).problems
+    assert problem.what == "v0.1.2 comes before 0.2.0, but the release branch lacks it."
+    subprocess.run(problem.hint.splitlines()[1], shell=True, check=True, cwd=work.root)  # noqa: S602 - as it is shown
+    assert take(preconditions.check_version_order, release).state == DONE
 
 
 def test_a_branch_with_another_layer_or_other_settings_is_begun_again_on(work: Work, take: Take) -> None:

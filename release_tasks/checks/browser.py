@@ -10,7 +10,8 @@ from release_tasks.checks import Inconclusive
 from release_tasks.masks import short
 
 NODE = "PLAYWRIGHT_NODEJS_PATH"  # by which Playwright finds its Node; its own needs libatomic1, which may be missing
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "microsoft-edge", "msedge")
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser")
+NAMES = (*CHROMIUM, "google-chrome", "chrome", "microsoft-edge", "msedge")
 USUAL = (  # where installers of macOS and Windows put it, which is not on PATH
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Generator
+from importlib.machinery import PathFinder
 from math import inf
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -38,8 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
         config.stash[ENDED] = 0
-        for name in ("smokes", "acceptance"):  # else Python finds those of the working tree
-            vars(sys.modules.setdefault(name, ModuleType(name)))["__path__"] = [str(Path(target.code, name))]
+        ours = {"smokes": [target.code], "acceptance": [target.code]}  # else Python finds those of the working tree
+        finder = SimpleNamespace(find_spec=lambda name, *_: PathFinder.find_spec(name, ours.get(name, [])))
+        sys.meta_path.insert(0, finder)
         vars(config.pluginmanager)["consider_module"] = no_plugins
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None

@@ -105,8 +105,6 @@ def check_view(
     url, began, wrong = api.origin + path, time.monotonic(), list[str]()
     # Without a browser first: a redirect is seen at once, wherever it leads.
     api.expect(path, within=timeout, cookies={each["name"]: each["value"] for each in context.cookies(api.origin)})
-    for earlier in [page for page in context.pages if page.url == url]:
-        earlier.close()
 
     def is_own(url: str) -> bool:
         return url.startswith(own)
@@ -122,6 +120,8 @@ def check_view(
     page, step = context.new_page(), "is not loaded"
     page.set_default_timeout(timeout * 1000)
     own, url = page.evaluate("urls => urls.map(url => new URL(url).href)", [f"{api.origin}/", url])  # as browsers do
+    for earlier in [each for each in context.pages if each.url == url]:
+        earlier.close()
     page.on("console", read)
     page.on("pageerror", lambda error: wrong.append(f"throws {short(error)}"))
     page.on("requestfailed", lambda request: judge(request, f"which fails: {request.failure}"))

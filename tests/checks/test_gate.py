@@ -367,6 +367,22 @@ def test_helpers_are_those_of_the_tree_that_is_checked(target: Callable[..., Tar
     assert [each.observed for each in runner.run(here, [file], tmp_path / "kept")] == [("deployed",)]
 
 
+def test_helpers_may_be_in_the_package_itself_and_files_beside_them(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    """__init__.py was not executed, and importlib.resources failed."""
+    file = tmp_path / "acceptance" / "test_own.py"
+    file.parent.mkdir()
+    (file.parent / "__init__.py").write_text("SYMBOLS = ['BTC']\n")
+    (file.parent / "coins.txt").write_text("ETH")
+    imports = "from importlib.resources import files\nfrom acceptance import SYMBOLS\nfrom . import SYMBOLS as SAME\n"
+    text = "[*SYMBOLS, *SAME, files('acceptance').joinpath('coins.txt').read_text()]"
+    file.write_text(f"{imports}def test_it(record_property): record_property('all', {text})\n")
+    here = target(root=str(tmp_path), code=str(tmp_path))
+    (result,) = runner.run(here, [file], tmp_path / "kept")
+    assert result.observed == ("['BTC', 'BTC', 'ETH']",), result
+
+
 def test_the_repository_may_have_a_bracket_in_its_path(target: Callable[..., Target], tmp_path: Path) -> None:
     """pytest took it for a parameter, so that no check could run."""
     file = tmp_path / "app [1]" / "acceptance" / "test_own.py"

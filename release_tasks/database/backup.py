@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -111,6 +112,7 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
         connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
         connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
         ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
+        connection.execute("savepoint unlocked")
         with suppress(psycopg.Error), connection.transaction():  # a snapshot sees no row of what is truncated later
             if tables := ", only ".join(_tables(connection)):  # where it is refused, pg_dump says why
                 connection.execute(f"lock table only {tables} in access share mode".encode())
@@ -118,8 +120,15 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
         encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
         flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
         flags += [f"--encoding={encoding}", f"--snapshot={snapshot}"]
-        flags += [f"--lock-wait-timeout={programs.LOCK_WAIT}", f"--file={folder / DUMP}"]
-        printed = programs.run("pg_dump", dsn, *flags, **how).stderr.splitlines()
+        pg_dump = partial(programs.run, "pg_dump", dsn, *flags, f"--file={folder / DUMP}", **how)
+        try:
+            printed = pg_dump("--lock-wait-timeout=5s").stderr.splitlines()
+        except Refused as no:
+            if "Query was: LOCK TABLE" not in str(no):
+                raise
+            connection.execute("rollback to unlocked")  # who came in between waits for us, and pg_dump for them
+            shutil.rmtree(folder / DUMP, ignore_errors=True)
+            printed = pg_dump(f"--lock-wait-timeout={programs.LOCK_WAIT}").stderr.splitlines()
         no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
         programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
         about = {**about, "warnings": [line for line in printed if line.startswith("pg_dump: ")]}

@@ -65,7 +65,7 @@ def pack_at(git: Git, commit: str, settings: Settings) -> list[DdlFile]:
 def pack_in(root: Path, settings: Settings) -> list[DdlFile]:
     """Return the pack as it lies at `root`, in the order in which it is applied."""
     there = (root / settings.ddl.folder).glob("[!.]*.sql")  # without an editor's lock, and what macOS leaves
-    names = in_order([path.name for path in there if path.is_file() and path.suffix == ".sql"], root, settings)
+    names = in_order([path.name for path in there if not path.is_dir() and path.suffix == ".sql"], root, settings)
     paths = [f"{settings.ddl.folder}/{name}" for name in names]
     contents = {path: (root / path).read_bytes() for path in paths}
     if other_ends := [path for path in paths if b"\r\n" in contents[path]]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,21 +50,22 @@ def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
     named = os.environ.get("PG_BIN")
     found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
-    found = [folder for folder in found if str(folder) == named or major_of(folder) >= OLDEST]
+    found = [folder for folder in found if folder == Path(named or "") or _major(folder) >= OLDEST]
     if named and Path(named) not in found:
         raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
-    able = [folder for folder in found if major and major_of(folder) >= major]  # an older one cannot load its dump
-    return min(able, key=major_of) if able else found[0]
+    able = [folder for folder in found if major and _major(folder) >= major]  # an older one cannot load its dump
+    best = sorted(able, key=lambda each: (_major(each) != major, each != Path(named or ""), _major(each)))
+    return (best or found)[0]
 
 
 def client(tool: str, server_major: int) -> Path:
     """Return the path of the client `tool` of the server's version, else of the next newer one; never an older one."""
     paths = [Path(path) for folder in _folders(tool) if (path := shutil.which(tool, path=str(folder)))]
-    if able := [path for path in paths if major_of(path) >= server_major]:
-        return min(able, key=major_of)
-    there = ", ".join(f"{major_of(path)} ({path})" for path in paths) or "none"
+    if able := [path for path in paths if _major(path) >= server_major]:
+        return min(able, key=_major)
+    there = ", ".join(f"{_major(path) or 'broken'} ({path})" for path in paths) or "none"
     raise Refused(f"{tool} {server_major} or newer is needed, found: {there}.", INSTALL)
 
 
@@ -76,6 +77,13 @@ def major_of(path: Path) -> int:
     if version := re.search(r"PostgreSQL\) (\d+)", printed):
         return int(version[1])
     raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
+
+
+def _major(path: Path) -> int:
+    """Return its major version, 0 where it does not start: another one may do."""
+    with suppress(Refused):
+        return major_of(path)
+    return 0
 
 
 def run(

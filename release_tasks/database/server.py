@@ -106,6 +106,10 @@ def _end_orphan(data: Path) -> None:
 
 
 def _serves(running: Running) -> bool:
-    with suppress(Refused), connect(running.dsn("postgres")):
-        return True
-    return False
+    try:
+        with connect(running.dsn("postgres")):
+            return True
+    except Refused as no:
+        if "authentication failed" in str(no):  # which no waiting changes
+            raise
+        return False

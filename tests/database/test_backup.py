@@ -224,6 +224,29 @@ def test_a_table_that_is_to_be_truncated_is_counted_as_it_was_dumped(
     assert taken.rows['"Odd Schema"."Upper Case"'] == 500 and tries == ["waits"]
 
 
+def test_who_waits_for_our_lock_does_not_hold_up_the_dump(
+    environment: Environment, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump waited for a TRUNCATE that waited for us; all who read that table in production waited with it."""
+    real, others = programs.run, list[threading.Thread]()
+    table = '"Odd Schema"."Upper Case"'
+    waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ~ '^truncate'"
+
+    def run(tool: str, *args: Any, **how: Any) -> process.Finished:
+        if tool == "pg_dump" and not others:
+            others.append(threading.Thread(target=execute, args=[source, f"truncate {table}"]))
+            others[0].start()
+            assert wait_until(lambda: bool(execute(source, waits)), 60)
+        return real(tool, *args, **how)
+
+    monkeypatch.setattr(programs, "run", run)
+    taken = backup.take(environment, "0.1.1")
+    others[0].join(60)
+    assert taken.rows[table] == 0 and execute(source, f"select 1 from {table}") == []
+    monkeypatch.undo()
+    assert restore.verify(taken, environment)
+
+
 def test_a_backup_folder_in_the_repository_is_none_of_git_s_business(source: str, tmp_path: Path) -> None:
     """All of production's rows were to be added and committed, by the hint for an unclean tree."""
     process.run(["git", "init", "--quiet"], cwd=tmp_path)

@@ -104,6 +104,13 @@ def test_what_an_editor_or_macos_leaves_is_no_file_of_the_pack(work: Work) -> No
         assert [file.name for file in found] == ["00_schemas.sql", "01_tables.sql"]
 
 
+def test_a_link_of_the_pack_that_leads_nowhere_is_named(work: Work) -> None:
+    """Dev went on without it, and staging got the text of the link as SQL."""
+    (work.root / "ddl" / "02_more.sql").symlink_to("../shared/02_more.sql")
+    with pytest.raises(FileNotFoundError, match=r"02_more\.sql"):
+        packs.pack_in(work.root, Settings())
+
+
 def test_line_ends_that_git_has_changed_here_are_no_change_of_the_pack(work: Work) -> None:
     """With core.autocrlf, as Git for Windows sets it, section 2 applied other bytes to dev than it then looked for."""
     work.git("config", "core.autocrlf", "true")

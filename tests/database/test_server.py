@@ -246,6 +246,31 @@ def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: py
     assert programs.major_of(programs.find_bin()) >= programs.OLDEST
 
 
+def test_a_server_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command ended with what the loader said of it, also where PG_BIN named another one."""
+    good = programs.find_bin()
+    for name in (*programs.SERVER, "pg_restore"):
+        (tmp_path / name).write_text("#!/bin/sh\necho dyld: no libicu >&2\nexit 134\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PG_BIN", f"{good}/")
+    assert programs.find_bin() == programs.find_bin(programs.major_of(good)) == good
+    assert programs.find_bin(programs.major_of(good) - 1) == good, "it is taken before what is elsewhere"
+    assert programs.client("pg_restore", 15).parent != tmp_path
+    monkeypatch.delenv("PG_BIN")
+    assert programs.find_bin() != tmp_path
+
+
+def test_a_password_that_is_not_the_server_s_is_not_waited_for(tmp_path: Path) -> None:
+    """Each of 12,000 tries within ten minutes was refused alike, in silence."""
+    running = start(tmp_path / "place", [], durable=False)
+    with psycopg.connect(running.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("alter role postgres password 'another'")
+    running.services.stop()
+    with pytest.raises(Refused, match="authentication failed"):
+        start(tmp_path / "place", [], durable=False)
+
+
 def test_a_session_that_waits_is_not_ended_for_it(server: Running) -> None:
     """A restore that took longer than idle_session_timeout could never finish."""
     with programs.connect(f"{server.dsn('app')}?options=-c%20idle_session_timeout%3D50ms") as connection:

@@ -98,7 +98,8 @@ class Host(Releases):
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
-            if self.linked("current"):  # from before the colours: its jobs would run beside those of a colour
+            # From before the colours: its jobs would run beside those of a colour.
+            if self.linked("current") and not self.record()[0]:
                 hint = f"stop what `current` runs, then: mv {self.folder}/current {self.folder}/current.before"
                 raise Refused(f"{self.folder} has a release live without colours, in `current`.", hint)
             if not self.traffic.exists():  # nginx has to start before the first release

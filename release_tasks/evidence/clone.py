@@ -11,6 +11,7 @@ GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
 # An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
 LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
 ALONE = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "0", "LC_ALL": "C"}
+ALONE["GIT_CONFIG_PARAMETERS"] = ""  # of who calls us by an alias, or with -c
 
 # What git packs depends on these settings, and with a second thread on chance. The last two bound its memory.
 FIXED = ("pack.threads=1", "core.bigFileThreshold=4m", "core.packedGitWindowSize=16m", "core.packedGitLimit=64m")

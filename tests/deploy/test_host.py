@@ -156,6 +156,10 @@ def test_what_is_live_without_colours_is_stopped_by_a_person_before_there_are_an
     (server.folder / "current").rename(server.folder / "current.before")
     put(coloured, "0.1.2")
     assert coloured.facts("v0.1.2")
+    (server.folder / "current.before").rename(server.folder / "current")
+    coloured.host.write_traffic("v0.1.2", "blue")  # that is what is live now, and the link is only left
+    put(coloured, "0.1.3")
+    assert coloured.facts("v0.1.3")
 
 
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:

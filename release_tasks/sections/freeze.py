@@ -53,13 +53,13 @@ def cut_the_release_branch(release: Release) -> Step:
         return f"{branch}{lacks}"
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
     args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
-    yield f"git switch {' '.join(args)}{lacks}"
-    was, before = git.branch, git.commit_named("HEAD") or ""
+    switch = f"git switch {' '.join(args)}"
+    if git.look("diff", "--quiet", "HEAD", args[-1], "--", *landing.LAYER).code:  # this run has read what is here
+        what = f"{branch} has another release layer or other settings than {git.branch or 'HEAD'}."
+        raise Refused(what, f"{switch} && git submodule update --recursive && {release.again()}")
+    yield f"{switch}{lacks}"
     git.run("switch", "--quiet", *args)
     git.reach("submodule", "--quiet", "update", "--recursive")  # a switch leaves them where they were
-    if git.run("diff", "--quiet", before, "HEAD", "--", *landing.LAYER, check=False).code:  # this run has read another
-        what = f"{branch}, which is checked out now, has another release layer or other settings than {was}."
-        raise Refused(what, f"git switch {branch} && {release.again()}   # a job in a fresh clone begins so")
 
 
 def _lacks(release: Release) -> str:

@@ -175,20 +175,31 @@ def test_a_branch_with_another_layer_or_other_settings_is_begun_again_on(work: W
     release = archived(work)
     work.git("switch", "--quiet", "main")
     work.commit({"invoke.yaml": "# other settings\n"})
-    refused = take(freeze.cut_the_release_branch, release)
-    what = "release/v0.1.1, which is checked out now, has another release layer or other settings than main."
-    assert (refused.state, refused.problems[0].what) == (REFUSED, what)
-    assert take(freeze.cut_the_release_branch, release).state == DONE
+    what = "release/v0.1.1 has another release layer or other settings than main."
+    for change in (False, True):  # a look says so too
+        (problem,) = take(freeze.cut_the_release_branch, release, change).problems
+        assert problem.what == what and work.git("branch", "--show-current") == "main"
+    switch, run = problem.hint.rsplit(" && ", 1)
+    subprocess.run(switch, shell=True, check=True, cwd=work.root)  # noqa: S602 - as it is shown
+    release.git.refresh()
+    assert take(freeze.cut_the_release_branch, release).state == DONE and run == "inv release --version 0.1.1"
 
 
-def test_submodules_follow_to_a_branch_with_another_layer(work: Work, take: Take) -> None:
+@pytest.mark.parametrize("is_here", [True, False])
+def test_submodules_follow_to_a_branch_with_another_layer(work: Work, take: Take, is_here: bool) -> None:
     """They stayed where main has them, and the next run refused what it took for a change by hand."""
     fonts = work.add_submodule("fonts", {"a": "1"})
     release = archived(work)
     work.git("switch", "--quiet", "main")
     fonts.commit({"a": "2"})
     work.commit({"invoke.yaml": "# other settings\n"})
-    assert take(freeze.cut_the_release_branch, release).state == REFUSED
+    if not is_here:  # as in a job's fresh clone
+        work.git("branch", "--delete", "--force", release.branch)
+    (problem,) = take(freeze.cut_the_release_branch, release).problems
+    switch = problem.hint.rpartition(" && ")[0]
+    subprocess.run(switch, shell=True, check=True, cwd=work.root)  # noqa: S602 - as it is shown
+    release.git.refresh()
+    assert take(freeze.cut_the_release_branch, release).state == DONE
     assert take(preconditions.check_tree_is_clean, release).state == DONE
 
 

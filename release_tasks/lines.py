@@ -43,7 +43,8 @@ def has_merged(git: Git, commit: str, tip: str) -> bool:
     touched = {each: {path.removeprefix("\n") for path in paths} & {*changed} for each, *paths in commits}
     if not {*changed} <= set[str]().union(*touched.values()):
         return False  # what was never touched here was not merged: many commits need not be tried
-    for each in (each for each, paths in touched.items() if paths):
+    since = [each for each, paths in touched.items() if paths]
+    for each in since:
         tried = git.look("merge-tree", "--write-tree", each, tip)
         if tried.code > 1:  # a conflict is 1
             raise Refused(f"Git cannot try a merge: {tried.tail(1)}", "git --version   # expected 2.38 or newer")
@@ -110,8 +111,10 @@ class Line:
         return released({ref: commit for ref, commit in refs if ref.startswith("refs/tags/")}, self.settings)
 
     def has(self, version: str) -> bool:
-        noted = self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
-        return noted or has_merged(self.git, self.base, self.tags[version])
+        return self.has_notes(version) or has_merged(self.git, self.base, self.tags[version])
+
+    def has_notes(self, version: str) -> bool:
+        return self.git.bytes_at(self.base, self.settings.notes_of(version)) is not None
 
     def last(self, target: str, finals: bool = False, with_withdrawn: bool = True) -> str | None:
         """Return the highest release in the line below `target` (of all where that is no version).
@@ -160,9 +163,8 @@ class Line:
         noted = self._since_last(released({PurePosixPath(path).stem: "" for path in paths}, settings), target)
         gone = [each for each in noted if each not in self.tags and versions.opens_a_cycle_after(now, each)]
         where = settings.main
-        has_notes = git.bytes_at(self.base, settings.notes_of(target)) is not None
         ours = f"{settings.tag_of(target)} notes"
-        if target not in (*self.tags, *gone) and has_notes and history(git, None, self.base, ours):
+        if target not in (*self.tags, *gone) and self.has_notes(target) and history(git, None, self.base, ours):
             gone, where = [target], "its branch"  # before section 10, main has not got them yet
         if not gone:
             return []

@@ -19,8 +19,8 @@ from release_tasks.git import Git
 from release_tasks.process import CommandFailed, Finished
 
 FREE = "free"
-BEGINS = ("is begun", "is taken over")  # what its first push says of a release
-WITHDRAWS = "is withdrawn"  # what a push of the lock says of a release that is given up for good
+# What a push of the lock says of a release that begins, or is given up for good
+BEGUN, TAKEN_OVER, WITHDRAWN = "is begun", "is taken over", "is withdrawn"
 SKIP_CI = " [skip ci]"
 DIGITS = 7  # of a commit, as git shortens it, are enough to mean it
 FIELDS = ("%H", "%(trailers:key=Holder,valueonly)", "%(trailers:key=Since,valueonly)", "%s, %an", "%cI")
@@ -77,11 +77,12 @@ class ReleaseLock:
 
     def began(self) -> int:
         """Return the Unix time at which its release was begun last, 0 for never."""
-        return next((at for at, words in self.history() if words.startswith(BEGINS)), 0)
+        return next((at for at, words in self.history() if words.startswith((BEGUN, TAKEN_OVER))), 0)
 
     def withdrew(self) -> bool:
         """Tell whether its release was withdrawn, and not begun again."""
-        return any(words.startswith(WITHDRAWS) for _, words in self.history()[:1])
+        _, newest = next(iter(self.history()), (0, ""))
+        return newest.startswith(WITHDRAWN)
 
     def check(self, take_over: str | None = None) -> LockState:
         """Return how it stands where it is free or ours. Raises `Refused` where another release holds it.

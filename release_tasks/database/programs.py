@@ -48,16 +48,15 @@ ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options
 
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
-    named = os.environ.get("PG_BIN")
+    named = Path(given) if (given := os.environ.get("PG_BIN")) else None
     found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
-    found = [folder for folder in found if folder == Path(named or "") or _major(folder) >= OLDEST]
-    if named and Path(named) not in found:
+    found = [folder for folder in found if folder == named or _major(folder) >= OLDEST]
+    if named and named not in found:
         raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     able = [folder for folder in found if major and _major(folder) >= major]  # an older one cannot load its dump
-    best = sorted(able, key=lambda each: (_major(each) != major, each != Path(named or ""), _major(each)))
-    return (best or found)[0]
+    return min(able, key=lambda each: (_major(each) != major, each != named, _major(each)), default=found[0])
 
 
 def client(tool: str, server_major: int) -> Path:

@@ -10,7 +10,7 @@ from release_tasks.database import scratch
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
-from release_tasks.release_lock import BEGINS
+from release_tasks.release_lock import BEGUN, TAKEN_OVER
 from release_tasks.sections import landing
 
 MOST_LINES = 100  # of a commit's message: it is one argument of git's, and those have a limit
@@ -27,7 +27,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
         lock.at = found.commit
         return f"since {found.since}"
     yield f"git push {release.settings.remote} {lock.ref}"
-    lock.push(what=BEGINS[bool(take_over)], take_over=take_over)
+    lock.push(what=TAKEN_OVER if take_over else BEGUN, take_over=take_over)
 
 
 @until_published

@@ -7,7 +7,7 @@ from release_tasks import lines
 from release_tasks.commits import history, releaser
 from release_tasks.errors import NotYet, Refused, listed
 from release_tasks.release import Release, Step
-from release_tasks.release_lock import WITHDRAWS
+from release_tasks.release_lock import WITHDRAWN
 from release_tasks.sections import landing
 
 
@@ -20,12 +20,12 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
         if release.lock.withdrew():
-            return f"{release.tag} {WITHDRAWS}; it was never published"
+            return f"{release.tag} {WITHDRAWN}; it was never published"
         if not release.lock.state().is_of(release.version):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
         branch = ", and its branch stays" if release.is_under_way else ""
         yield f"give up the lock; {release.tag} was never published{branch}"
-        release.lock.push(what=WITHDRAWS, last=True)
+        release.lock.push(what=WITHDRAWN, last=True)
         return None
     reason = " ".join((reason or "").split()).strip(" …")  # in one line of the notes
     if not reason:
@@ -42,7 +42,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     title, _, rest = text.partition("\n")
     says = f"Withdrawn on {datetime.now(UTC):%Y-%m-%d} by {who}: {reason}. {'; '.join(left)}."
     commit = landing.notes_on_main(release, f"{title}\n\n> {says}\n{rest}", f"release: withdraw {release.tag}")
-    landing.push(release, main, back, last=True, commit=commit, what=WITHDRAWS)
+    landing.push(release, main, back, last=True, commit=commit, what=WITHDRAWN)
 
 
 def _left_in(release: Release, name: str) -> Iterator[str]:

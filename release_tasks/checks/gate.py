@@ -8,10 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from importlib.machinery import PathFinder
 from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -24,6 +22,7 @@ from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
+LAYER = Path(__file__).parents[2]
 TARGET = pytest.StashKey[Target]()
 ENDED = pytest.StashKey[int]()  # how many tests came to their end
 LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes
@@ -39,9 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         target = config.stash[TARGET] = Target(**json.loads(file.read_text(encoding="utf-8")))
         file.unlink()  # no test finds the password there
         config.stash[ENDED] = 0
-        ours = {"smokes": [target.code], "acceptance": [target.code]}  # else Python finds those of the working tree
-        finder = SimpleNamespace(find_spec=lambda name, *_: PathFinder.find_spec(name, ours.get(name, [])))
-        sys.meta_path.insert(0, finder)
+        sys.path.remove(str(LAYER))  # there are the smokes of the working tree as well
+        sys.path.append(target.code)
         vars(config.pluginmanager)["consider_module"] = no_plugins
     except (KeyError, OSError):
         raise pytest.UsageError("No target is given. Run: inv smokes --env dev") from None

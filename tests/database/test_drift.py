@@ -20,7 +20,7 @@ from release_tasks.database.server import Running
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.settings import Ddl, Settings
-from tests.conftest import Work
+from tests.conftest import Work, majors
 from tests.test_bad_input import run_here
 
 ROOT = Path(__file__).parents[2]
@@ -286,18 +286,18 @@ def test_an_environment_is_compared_with_the_pack_that_its_ledger_names(
 def test_it_is_said_that_a_scratch_server_is_of_another_major_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], work: Work
 ) -> None:
-    with scratch.server(tmp_path, 18) as running, scratch.database(running, "live") as dsn:
-        first = programs.find_bin()
-        folders = programs._folders
-        wanted = {"initdb": lambda: iter([first])}
-        monkeypatch.setattr(programs, "_folders", lambda tool="initdb": wanted.get(tool, lambda: folders(tool))())
+    oldest, newest = min(majors()), max(majors())
+    with scratch.server(tmp_path, oldest) as running, scratch.database(running, "live") as dsn:
+        folder = programs.find_bin(newest)
+        monkeypatch.delenv("PG_BIN")
+        monkeypatch.setattr(programs, "_folders", lambda: iter([folder]))
         config = Config(release={"environments": {"dev": {"dsn": "${LIVE}", "origin": "http://127.0.0.1:1"}}})
         config._project_prefix = str(work.root)
         monkeypatch.setenv("LIVE", dsn)
         with pytest.raises(Refused, match="schema app is missing"):
             ddl.report_drift(config, "dev", as_json=False)
-    differ = programs.major_of(first) != 18
-    assert ("dev is PostgreSQL 18, the scratch server" in capsys.readouterr().out) == differ
+    told = f"dev is PostgreSQL {oldest}, the scratch server {newest}: "
+    assert (told in capsys.readouterr().out) == (oldest != newest)
 
 
 class Config(dict):

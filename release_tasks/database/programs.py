@@ -35,8 +35,8 @@ USER_TIMEOUT = 60_000  # milliseconds
 # One session waits while a restore, or an application's own runner, takes its time.
 NO_IDLE_TIMEOUT = "select set_config(name, '0', false) from pg_settings where name = 'idle_session_timeout'"
 LOCK_WAIT = "1min"  # for a table that others hold: to read it needs no lock that an application would not give
-HOLDERS = """psql -c "select * from pg_stat_activity where pid in (select pid from pg_locks \
-where mode = 'AccessExclusiveLock')"   # there: wait until it has ended, then run again"""
+HOLDERS = """psql -c "select * from pg_stat_activity where pid in (select pid from pg_locks where relation >= 16384)"
+# there: wait until what holds a lock has ended, then run again"""
 HINTS = {
     "42501": "Let a superuser do it, or grant what is missing; to rename a database takes its owner, with CREATEDB.",
     "55006": 'psql -c "select * from pg_stat_activity"   # there: end what uses it, then run again',

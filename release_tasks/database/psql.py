@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +10,11 @@ from psycopg.sql import quote
 
 from release_tasks.database import programs, structure
 from release_tasks.database.pack import DdlFile
-from release_tasks.errors import Problem, Refused, listed
+from release_tasks.errors import Problem, Refused
 from release_tasks.settings import Ddl
 
 SLACK = 60.0  # seconds for psql beyond the time limit of a statement
-LOCKED = "55P03"  # lock not available
-RETRIED = (LOCKED, "40P01")  # or deadlock detected
+RETRIED = ("55P03", "40P01")  # lock not available, deadlock detected
 SCRIPT = "apply.sql"
 PARTS = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
 _, SETTINGS, LOCK, LEDGER, FILE, DROP_INVALID = re.split(r"(?m)^-- part: .*\n", PARTS)
@@ -29,11 +27,6 @@ MESSAGE = re.compile(
     (?:\n(?!psql:|DETAIL:).*)*(?:\nDETAIL:\ \ (?P<detail>.*))?""",
     re.MULTILINE | re.VERBOSE,
 )
-# Sessions that hold a lock, and were in a transaction before the last wait for one, so many seconds, began.
-HOLDERS = """select concat_ws(', ', 'process ' || pid, 'role ' || usename, nullif(application_name, ''))
-  from pg_stat_activity a where datname = current_database() and pid <> pg_backend_pid()
-  and coalesce(xact_start <= clock_timestamp() - make_interval(secs => %s), true)
-  and exists (select from pg_locks l where l.pid = a.pid and granted and relation >= 16384) order by xact_start"""
 HARMLESS = ("NOTICE", "INFO", "LOG", "DEBUG")
 
 
@@ -113,10 +106,6 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
     file = begun[-1] if begun else ""
-    if error["state"] == LOCKED:
-        with suppress(Refused), programs.connect(dsn, where) as connection:
-            holders = [found for (found,) in connection.execute(HOLDERS, [ddl.lock_timeout]).fetchall()]
-            error["text"] += f"; the lock is held by {listed(holders, most=3)}" if holders else ""
     problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
     again = all(each.in_transaction for each in pack if each.path == file)  # what it has left would be left each time
     return Ran(begun[:-1], warnings, file, (problem,), again and error["state"] in RETRIED)
@@ -124,11 +113,10 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
     """Return why psql stopped: file, line, message and SQLSTATE, and what to do about it."""
-    others = f"Wait until what holds a lock on {where} has ended (pg_stat_activity lists all), then run again."
     marker = f"Take COMMIT and the like out; or write -- release: no-transaction into {file}, on a line of its own."
     hints = {
         **dict.fromkeys(("25001", "25P01", "2D000", "3B001"), marker),
-        **dict.fromkeys(RETRIED, others),
+        **dict.fromkeys(RETRIED, programs.HOLDERS),
         "25P04": "alter database … reset transaction_timeout   # or of the role; then run again",
         "42501": "Grant what is missing, or let the owner of the database release; then run again.",
         "42883": f"Fix {file}, or use the version of PostgreSQL that it is written for.",

@@ -8,8 +8,9 @@ from typing import Any
 
 from release_tasks import command_line, screen, versions
 from release_tasks.config import project_root, settings_of
-from release_tasks.database import apply, pack, programs, proof, psql, restore, scratch
+from release_tasks.database import apply, pack, programs, proof, psql, restore
 from release_tasks.database.pack import DdlFile
+from release_tasks.database.server import scratch
 from release_tasks.database.structure import CHANGED, MISSING, NEW
 from release_tasks.embedded import environment_of
 from release_tasks.environments import Environment, shared_problems
@@ -74,12 +75,12 @@ def proof_of(
     major = programs.server_major(dsn) if dsn else None
     key = [programs.major_of(programs.find_bin(major)), len(files), settings.ddl.model_dump_json()]
     kinds = ["rows"] if dsn else ["rows", "proof"]
-    paths = [scratch.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
+    paths = [proof.cache(kind, [*files, *last], root, settings, *key) for kind in kinds]
     for path in paths if remembered else ():
         if path.exists():
             return proof.Proof.model_validate_json(path.read_bytes())
     copy = partial(restore.copy, dsn, settings=settings.backup) if dsn else None
-    with screen.busy("Proving the DDL pack"), scratch.server(root, major) as running:
+    with screen.busy("Proving the DDL pack"), scratch(root, major) as running:
         proved = proof.prove(files, last, settings, running, copy)
     if not proved.problems:
         atomic_write(paths[-1], proved.model_dump_json().encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 from release_tasks import ddl, embedded, lines, screen, versions
 from release_tasks.command_line import again
-from release_tasks.database import scratch
+from release_tasks.database import proof
 from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
@@ -118,7 +118,7 @@ def _warnings(env: Environment, git: Git, tag: str) -> Iterator[str]:
             return
         try:
             old, (whose, new) = pack_at(git, ref, env.settings), ddl.pack_there(env, git)
-            for each in scratch.shifts(old, new, env.root, env.settings) if old != new else []:
+            for each in proof.shifts(old, new, env.root, env.settings) if old != new else []:
                 if each.how == "dropped" or each.detail.startswith("- "):
                     did = "took away" if each.how == "dropped" else "changed"
                     yield f"The DDL of {whose} {did} what {tag} may need: {each}"

@@ -23,8 +23,8 @@ import pytest
 
 from release_tasks import command_line, masks, screen, temporary
 from release_tasks.checks import Target
-from release_tasks.database import programs, scratch
-from release_tasks.database.server import Running, start
+from release_tasks.database import programs
+from release_tasks.database.server import Running, scratch, start
 from release_tasks.files import records_folder
 from release_tasks.git import Git
 from release_tasks.outcome import Outcome
@@ -283,7 +283,7 @@ def majors() -> list[int]:
 @pytest.fixture(scope="session", params=majors(), ids=lambda major: f"PostgreSQL {major}")
 def every_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Run a server of each version that this machine has."""
-    with scratch.server(tmp_path_factory.mktemp("servers"), request.param) as running:
+    with scratch(tmp_path_factory.mktemp("servers"), request.param) as running:
         yield running
 
 

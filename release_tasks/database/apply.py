@@ -12,7 +12,7 @@ from pathlib import Path
 from psycopg import Connection
 
 from release_tasks import process
-from release_tasks.database import psql, scratch, structure
+from release_tasks.database import proof, psql, structure
 from release_tasks.database.pack import DdlFile, pack_problems
 from release_tasks.database.structure import MISSING, Difference
 from release_tasks.environments import Environment
@@ -79,7 +79,7 @@ def _by_command(
     """Let the application's runner apply `pack` while `connection` keeps others out, and see that all is there."""
     settings, ddl = environment.settings, environment.settings.ddl
     # What can be refused of the comparison below is refused before anything is changed; it is remembered.
-    scratch.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
+    proof.made_by(pack, environment.root, settings, connection.info.server_version // 10000)
     connection.execute(psql.LOCK.encode())
     connection.execute(psql.ledger(pack, ddl).encode())
     variables = environment.variables(version)
@@ -113,7 +113,7 @@ def drift(environment: Environment, pack: Sequence[DdlFile]) -> list[Difference]
         major = connection.info.server_version // 10000
         query = "select tableowner from pg_tables where format('%%s.%%s', schemaname, tablename) = %s"
         ((role,),) = connection.execute(f"select coalesce(({query}), current_user)", [ledger]).fetchall()
-    made = scratch.made_by(pack, environment.root, environment.settings, major)
+    made = proof.made_by(pack, environment.root, environment.settings, major)
     for name in made:  # who owns a table needs no grants, and has none in a dump
         if name.startswith("acl "):
             made[name] = [line for line in made[name] if not line.endswith(f" TO {role}")]

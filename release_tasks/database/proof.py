@@ -1,21 +1,23 @@
-"""The proof of a DDL pack on a scratch server: from empty, again, over the last release, over a copy of real rows.
+"""What a DDL pack makes on a scratch server, and its proof: from empty, again, over the last release, over real rows.
 
 PostgreSQL itself says what each file drops, rewrites, empties and locks (PostgreSQL, "Event Triggers"); rows are
 counted and hashed before and after.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from release_tasks.database import programs, psql, scratch, structure
+from release_tasks.database import programs, psql, structure
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.server import Running
-from release_tasks.database.structure import NEW, Structure
+from release_tasks.database.server import Running, scratch, scratch_database
+from release_tasks.database.structure import MISSING, NEW, Difference, Structure
 from release_tasks.errors import Problem, Refused, counted, listed, refuse
+from release_tasks.files import atomic_write, file_sha256, records_folder, sha256
 from release_tasks.settings import Ddl, Settings
 
 WATCH, NOTE_FILE = Path(__file__).with_name("watch.sql"), "call release_proof.note_file();\n"
@@ -26,6 +28,40 @@ Copy = Callable[[str], None]  # fills a database, given by its DSN, with real ro
 LOSES = ("changes rows of", "empties", "drops", "rewrites")  # of what a file does: what may take rows or values
 FIX = "Fix the pack, or give a reason in release.ddl.exceptions."
 RELEASED = "A released pack cannot change; a reason in release.ddl.exceptions lets the upgrade go unproved."
+
+
+def made_by(pack: Sequence[DdlFile], root: Path, settings: Settings, major: int | None = None) -> Structure:
+    """Return what `pack` makes, by psql, remembered for exactly these files. Raises `Refused` where one fails."""
+    remembered = cache("made", pack, root, settings, programs.major_of(programs.find_bin(major)))
+    if remembered.exists():
+        return dict(json.loads(remembered.read_text(encoding="utf-8")))
+    with scratch(root, major) as running, scratch_database(running, settings.app) as dsn:
+        refuse(psql.run_each(dsn, pack, settings.ddl)[1][:1])
+        made = structure.read(dsn)
+        made.pop(f"role {programs.variables(dsn)['PGUSER']}")  # the scratch server's own
+    atomic_write(remembered, json.dumps(made).encode())
+    return made
+
+
+def cache(kind: str, pack: Sequence[DdlFile], root: Path, settings: Settings, *more: object) -> Path:
+    """Return the file in which what is known of `pack` is kept; another one for any other file, server or layer."""
+    layer = [file_sha256(path) for path in sorted(Path(__file__).parent.glob("*.*"))]
+    key = [settings.app, *map(str, more), *layer, *(f"{file.sha256} {file.path}" for file in pack)]
+    return records_folder(root) / "cache" / f"{kind}-{sha256(chr(10).join(key).encode())[:16]}.json"
+
+
+def shifts(old: Sequence[DdlFile], new: Sequence[DdlFile], root: Path, settings: Settings) -> list[Difference]:
+    """Return what is new, changed or dropped in what the pack `new` makes. Raises `Refused` as `made_by` does."""
+    found = structure.differences(*(made_by(pack, root, settings) for pack in (old, new)))
+    return [replace(each, how="dropped") if each.how == MISSING else each for each in found]
+
+
+def objects_changed(before: Sequence[DdlFile], now: Sequence[DdlFile], root: Path, settings: Settings) -> list[str]:
+    """Return which objects the pack `now` makes differently than `before`; one line where they cannot be compared."""
+    try:
+        return [str(shift) for shift in shifts(before, now, root, settings)]
+    except Refused as no:
+        return [f"the objects of the two packs cannot be compared: {no}"]
 
 
 class Proof(BaseModel):
@@ -72,7 +108,7 @@ def prove(
     """Return the proof of `pack` over `last` (empty: there is none) on the scratch server `running`."""
     ddl, app, proof, made = settings.ddl, settings.app, Proof(files={file.path: [] for file in pack}), Structure()
     proof.notes += [f"{file.path} is empty." for file in pack if not file.content.strip()]
-    with scratch.database(running, app) as dsn:
+    with scratch_database(running, app) as dsn:
         with proof.one_pass("From empty", ddl):
             proof.server = programs.server_major(dsn)
             found = watched(dsn, pack, ddl)
@@ -85,7 +121,7 @@ def prove(
             found = watched(dsn, pack, ddl)
             refuse([*found.problems(), *_unsettled(found, made, structure.read(dsn))])
     if last:
-        with scratch.database(running, app) as dsn, proof.one_pass("Over the last release", ddl):
+        with scratch_database(running, app) as dsn, proof.one_pass("Over the last release", ddl):
             failed = watched(dsn, last, ddl).failed
             refuse(Problem(f"the last release's {problem.what}", RELEASED) for problem in failed)
             found = watched(dsn, pack, ddl)
@@ -98,7 +134,7 @@ def prove(
             proof.notes += [f"Exists after the upgrade, but not in a fresh database: {name}." for name in more]
             refuse(Problem(f"differs from a fresh database: {each}.") for each in differing if each.how != NEW)
     if copy:
-        with scratch.database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
+        with scratch_database(running, app) as dsn, proof.one_pass("Over real rows", ddl):
             copy(dsn)
             found = watched(dsn, pack, ddl)
             proof.rows = sum(had for _, had, *_ in found.rows)

@@ -12,8 +12,9 @@ from psycopg import conninfo, errors, sql
 
 from release_tasks import process
 from release_tasks.command_line import again
-from release_tasks.database import backup, programs, scratch
+from release_tasks.database import backup, programs
 from release_tasks.database.backup import Backup
+from release_tasks.database.server import scratch
 from release_tasks.environments import Environment
 from release_tasks.errors import Problem, Refused, counted, refuse
 from release_tasks.masks import mask
@@ -42,7 +43,7 @@ def verify(taken: Backup, environment: Environment, try_copy: Callable[[str], st
     with backup.locked(environment):
         backup.read(taken.folder)  # refuses a damaged one
         if not taken.verified:
-            with scratch.server(environment.root, taken.server) as server:
+            with scratch(environment.root, taken.server) as server:
                 _load(taken, server.dsn(taken.database), settings, any_locale=True)
                 found = f"restored on PostgreSQL {programs.major_of(server.bin)}: "
                 rows = counted(sum(taken.rows.values()), "row")

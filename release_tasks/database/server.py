@@ -1,11 +1,11 @@
-"""An embedded PostgreSQL: a real server in a folder of ours, on 127.0.0.1 with a random password, that ends with us."""
+"""A PostgreSQL of ours, embedded or thrown away: in a folder, on 127.0.0.1 with a random password; it ends with us."""
 
 import os
 import secrets
 import shutil
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +14,8 @@ from psycopg import sql
 
 from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
 from release_tasks.errors import Refused
-from release_tasks.files import read_text
-from release_tasks.machine import wait_until
+from release_tasks.files import emptied, read_text, records_folder
+from release_tasks.machine import locked, wait_until
 from release_tasks.masks import hide, short
 from release_tasks.process import Supervised, free_port, run
 
@@ -25,6 +25,7 @@ OPTIONS = ("unix_socket_directories=", "log_line_prefix=%m [%p] ", "log_min_mess
 THROW_AWAY = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "max_wal_senders=0")
 RECOVERY = 600.0  # seconds for a server to accept connections, after a crash too; one that fails ends by itself
 TIMEOUT = 30.0  # seconds for one to end
+WAIT = 60.0  # seconds until the scratch server of another command has to be gone
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,33 @@ def _serves(running: Running) -> bool:
         if "authentication failed" in str(no):  # which no waiting changes
             raise
         return False
+
+
+@contextmanager
+def scratch(root: Path, major: int | None = None) -> Iterator[Running]:
+    """Run a server for the repo at `root` for the block, one at a time, of version `major` where that is here."""
+    folder = records_folder(root) / "scratch"
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder.with_suffix(".lock"), "scratch server", WAIT))
+        home = emptied(folder) / secrets.token_hex(4)  # a name of its own: a killed run's server may be ending yet
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        running = start(home, [], durable=False, major=major)
+        stack.callback(running.services.stop)
+        yield running
+
+
+@contextmanager
+def scratch_database(running: Running, name: str) -> Iterator[str]:
+    """Make an empty database on a scratch server and yield its URL; afterwards it and the roles made since are gone."""
+    query, dsn = "select rolname from pg_roles", running.dsn(name)
+    with connect(running.dsn("postgres")) as connection:
+        connection.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        before = set(connection.execute(query))
+        try:
+            yield dsn
+        finally:
+            connection.execute("delete from pg_subscription")  # one would not let its database be dropped
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+            if roles := [sql.Identifier(role) for (role,) in set(connection.execute(query)) - before]:
+                for statement in ("drop owned by {} cascade", "drop role {}"):
+                    connection.execute(sql.SQL(statement).format(sql.SQL(", ").join(roles)))

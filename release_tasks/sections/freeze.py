@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from release_tasks.commits import commit_step, releaser
-from release_tasks.database import scratch
+from release_tasks.database import proof
 from release_tasks.database.pack import changes, last_locked, lock_of
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse
 from release_tasks.release import Release, Step, until_published
@@ -87,7 +87,7 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
         return about
     if moved:
         release.only_in_a_run()  # a scratch server says what has changed
-    shifted = scratch.objects_changed(locked, pack, release.root, release.settings) if moved else []
+    shifted = proof.objects_changed(locked, pack, release.root, release.settings) if moved else []
     if shifted and not reason:
         refuse(_shift_problems(commit, moved, shifted, release))
     kind = "shift" if shifted else "critical fix"

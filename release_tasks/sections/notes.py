@@ -7,7 +7,7 @@ from string import Template
 from release_tasks import changelog, ddl
 from release_tasks.checks import document
 from release_tasks.commits import commit_step, harmless, history, lines_of
-from release_tasks.database import scratch
+from release_tasks.database import proof
 from release_tasks.database.pack import changes, recorded
 from release_tasks.errors import Refused, counted, refuse, require
 from release_tasks.files import read_checksums, read_text, sha256
@@ -131,7 +131,7 @@ def database_changes(release: Release, since: str | None) -> list[str]:
         return [f"first release of the pack: {counted(len(now), 'file')}", *fixes]
     if not moved:
         return fixes
-    objects = scratch.objects_changed(last, now, release.root, release.settings) or ["the same objects as before"]
+    objects = proof.objects_changed(last, now, release.root, release.settings) or ["the same objects as before"]
     return [*objects, f"files: {'; '.join(moved)}", *fixes]
 
 

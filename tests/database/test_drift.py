@@ -14,9 +14,9 @@ import pytest
 from psycopg import Connection
 
 from release_tasks import ddl
-from release_tasks.database import apply, programs, psql, scratch
+from release_tasks.database import apply, programs, proof, psql
 from release_tasks.database.pack import DdlFile
-from release_tasks.database.server import Running
+from release_tasks.database.server import Running, scratch, scratch_database
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
 from release_tasks.settings import Ddl, Settings
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def environment(server: Running, root: Path) -> Iterator[Environment]:
     """An environment to which PACK was applied, with the ledger."""
-    with scratch.database(server, "live") as dsn:
+    with scratch_database(server, "live") as dsn:
         environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
         apply.apply(environment, PACK, root, "0.1.1")
         yield environment
@@ -100,7 +100,7 @@ def test_each_object_is_named_that_differs(
 
 
 def test_no_drift_where_the_pack_was_applied_by_a_role_that_it_grants_to(server: Running, root: Path) -> None:
-    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+    with scratch_database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
         live.execute("create role app login password 'x' createrole; alter database live owner to app; set role app")
         live.execute(PACK[0].content)
         environment = Environment("production", IN_A_FILE, root, dsn, "", root, None)
@@ -114,7 +114,7 @@ def test_no_drift_where_the_role_that_applied_the_pack_has_to_be_quoted(server: 
         b"do $$ begin create role \"app-prod\" login password 'x'; exception when duplicate_object then null; end $$;"
     )
     pack = [DdlFile("ddl/0.sql", make), *PACK, DdlFile("ddl/2.sql", to_it)]
-    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+    with scratch_database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
         live.execute(make + b'alter database live owner to "app-prod"; alter role "app-prod" createrole;')
         live.execute('set role "app-prod"')
         for file in pack[1:]:
@@ -169,7 +169,7 @@ def test_shifts_are_named_with_the_lines_that_differ(tmp_path: Path) -> None:
         for event, of in (("ddl_command_end", "table t"), ("sql_drop", "all tables"))
     )
     before, now = ([DdlFile(f"ddl/{name}.sql", text.encode()) for name, text in files.items()] for files in (old, new))
-    assert [str(shift) for shift in scratch.shifts(before, now, tmp_path, Settings())] == [
+    assert [str(shift) for shift in proof.shifts(before, now, tmp_path, Settings())] == [
         "event-trigger e is changed: - CREATE EVENT TRIGGER e ON ddl_command_end; + CREATE EVENT TRIGGER e ON sql_drop",
         "publication p is changed: - CREATE PUBLICATION p WITH (publish = 'insert, update, delete, truncate'); "
         "+ CREATE PUBLICATION p FOR ALL TABLES WITH (publish = 'insert, update, delete, truncate')",
@@ -178,22 +178,22 @@ def test_shifts_are_named_with_the_lines_that_differ(tmp_path: Path) -> None:
         "table public.late is new",
         "table public.t is changed: - n integer; + n bigint",
     ]
-    assert scratch.shifts(now, now[::1], tmp_path, Settings()) == []
+    assert proof.shifts(now, now[::1], tmp_path, Settings()) == []
     with pytest.raises(Refused, match=r"ddl/00_a\.sql, line 2"):
-        scratch.shifts([], [DdlFile("ddl/00_a.sql", b"\nselect nothing from nowhere;")], tmp_path, Settings())
+        proof.shifts([], [DdlFile("ddl/00_a.sql", b"\nselect nothing from nowhere;")], tmp_path, Settings())
 
 
 def test_what_a_pack_makes_is_remembered_for_exactly_these_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = [DdlFile("ddl/a.sql", b"create schema s;"), DdlFile("ddl/b.sql", b"\n\ncreate view s.v as select 1 as a;")]
-    made = scratch.made_by(pack, tmp_path, Settings())
+    made = proof.made_by(pack, tmp_path, Settings())
     assert list(made) == ["schema s", "view s.v"]
     with monkeypatch.context() as patch:
-        patch.setattr(scratch, "server", None)
-        assert scratch.made_by(pack, tmp_path, Settings()) == made
+        patch.setattr(proof, "scratch", None)
+        assert proof.made_by(pack, tmp_path, Settings()) == made
     with pytest.raises(Refused, match=r'ddl/b\.sql, line 3: schema "s" does not exist'):
-        scratch.made_by(pack[::-1], tmp_path, Settings())
+        proof.made_by(pack[::-1], tmp_path, Settings())
     assert len(list((tmp_path / ".release" / "cache").iterdir())) == 1
 
 
@@ -234,7 +234,7 @@ def test_drift_is_shown_with_its_exceptions_and_ends_with_1(
     settings = (
         """{environments: {dev: {dsn: "${LIVE}", origin: "http://127.0.0.1:1"}}, ddl: {exceptions: {EXCEPT: why}}}"""
     )
-    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+    with scratch_database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
         for file in sorted((work.root / "ddl").glob("*.sql")):
             live.execute(file.read_bytes())
         live.execute("alter table app.things alter name set not null; create table app.more ()")
@@ -265,7 +265,7 @@ def test_an_environment_is_compared_with_the_pack_that_its_ledger_names(
     """Whatever HEAD had more was drift, and the hint applied what was not released yet."""
     work.release_before("v0.1.1")
     staging = '{dsn: "${LIVE}", origin: "http://127.0.0.1:1", folder: .release/at, restart: [git], log: l}'
-    with scratch.database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
+    with scratch_database(server, "live") as dsn, psycopg.connect(dsn, autocommit=True) as live:
         pack = [DdlFile(f"ddl/{file.name}", file.read_bytes()) for file in sorted((work.root / "ddl").glob("*.sql"))]
         assert psql.run(dsn, pack, Ddl(), "0.1.1", "staging").problems == ()
         work.commit({"ddl/03_more.sql": "create table app.more ()", "VERSION": "0.1.2-dev\n"})
@@ -287,7 +287,7 @@ def test_it_is_said_that_a_scratch_server_is_of_another_major_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], work: Work
 ) -> None:
     oldest, newest = min(majors()), max(majors())
-    with scratch.server(tmp_path, oldest) as running, scratch.database(running, "live") as dsn:
+    with scratch(tmp_path, oldest) as running, scratch_database(running, "live") as dsn:
         folder = programs.find_bin(newest)
         monkeypatch.delenv("PG_BIN")
         monkeypatch.setattr(programs, "_folders", lambda: iter([folder]))

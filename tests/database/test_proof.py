@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from release_tasks import ddl
-from release_tasks.database import programs, proof, restore, scratch
+from release_tasks.database import programs, proof, restore
 from release_tasks.database.pack import DdlFile
 from release_tasks.database.proof import Proof
-from release_tasks.database.server import Running
+from release_tasks.database.server import Running, scratch_database
 from release_tasks.errors import Refused
 from release_tasks.settings import Backup, Ddl, Settings
 from tests.test_bad_input import run_here
@@ -52,7 +52,7 @@ def pack_of(files: dict[str, str]) -> list[DdlFile]:
 def test_every_pass_runs_on_every_server(every_server: Running, server: Running) -> None:
     """D1, D2, D6 on PostgreSQL 15 and 18."""
     now = {**PACK, "02_l": "create table if not exists l (v int); update l set v = 0;", "03_p": "create publication p;"}
-    with scratch.database(server, "real") as real:
+    with scratch_database(server, "real") as real:
         with psycopg.connect(real, autocommit=True) as connection:
             connection.execute("create table l (v int); insert into l values (1), (1)")
         proved = proof.prove(pack_of(now), pack_of(PACK), Settings(app="proved"), every_server, copier(real))
@@ -251,7 +251,7 @@ def test_problems_of_different_passes_come_at_once(prove: Prove) -> None:
 
 @pytest.fixture
 def real(server: Running) -> Any:
-    with scratch.database(server, "real") as dsn:
+    with scratch_database(server, "real") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(
                 f"{TABLE} create type mood as enum ('a', 'b'); create table l (v int, w text, f float8, a timestamptz,"

@@ -18,9 +18,9 @@ import pytest
 from psycopg import conninfo, sql
 
 from release_tasks import backup_tasks, command_line
-from release_tasks.database import backup, programs, restore, scratch
+from release_tasks.database import backup, programs, restore
 from release_tasks.database.backup import FACTS, SUMS, Backup
-from release_tasks.database.server import Running
+from release_tasks.database.server import Running, scratch
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
 from release_tasks.settings import Backup as BackupSettings
@@ -150,7 +150,7 @@ def test_every_kind_of_object_comes_back_on_the_same_version_and_a_newer_one(
         before, environment = structure(dsn), environment_at(dsn, tmp_path)
         taken = backup.take(environment, "")
         assert restore.verify(taken, environment).endswith(": 6 tables and 541 rows are the same")
-    with scratch.server(tmp_path, major) as other:
+    with scratch(tmp_path, major) as other:
         if programs.major_of(other.bin) != major or major < taken.server:
             pytest.skip(f"PostgreSQL {major} is not here, or older than the server of these tests")
         restored(taken, other.dsn("target"))
@@ -161,7 +161,7 @@ def test_every_kind_of_object_comes_back_on_the_same_version_and_a_newer_one(
 
 def test_a_restore_by_a_role_that_is_no_superuser_analyzes_its_tables_and_writes_no_warning(tmp_path: Path) -> None:
     """D12"""
-    with scratch.server(tmp_path) as server:
+    with scratch(tmp_path) as server:
         execute(server.dsn("postgres"), "create role backup_owner login createdb password 'poor'")
         execute(server.dsn("postgres"), "create database target owner backup_owner")
         target = conninfo.make_conninfo(server.dsn("target"), user="backup_owner", password="poor")

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from release_tasks.database import programs, scratch
-from release_tasks.database.server import Running, start
+from release_tasks.database import programs
+from release_tasks.database.server import Running, scratch, start
 from release_tasks.errors import Refused
 from release_tasks.masks import mask
 from tests.conftest import majors
@@ -109,7 +109,7 @@ def test_another_server_on_the_port_of_a_killed_one_is_no_obstacle(
     pid_file = folder / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     running.services.stop()
-    with scratch.server(tmp_path) as other:
+    with scratch(tmp_path) as other:
         pid_file.write_text("\n".join([*lines[:3], str(other.port), *lines[4:]]) + "\n")
         again = start(folder, ["app"], durable=False)
         assert again.port != other.port

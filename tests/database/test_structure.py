@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from release_tasks.database import programs, scratch, structure
-from release_tasks.database.server import Running
+from release_tasks.database import programs, structure
+from release_tasks.database.server import Running, scratch_database
 from release_tasks.database.structure import CHANGED, MISSING, NEW, Structure
 from release_tasks.errors import Refused
 from tests.conftest import majors
@@ -239,7 +239,7 @@ SAME = [
 @pytest.fixture(scope="module")
 def any_server(every_server: Running) -> Iterator[str]:
     """Return the URL of a database that holds BASE, on each server that this machine has."""
-    with scratch.database(every_server, "kinds") as dsn:
+    with scratch_database(every_server, "kinds") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(BASE)
         yield dsn
@@ -277,7 +277,7 @@ def test_every_kind_of_object_is_seen_when_it_is_made_and_when_it_is_changed(any
 @pytest.fixture
 def dsn(server: Running) -> Iterator[str]:
     """Return the URL of a database that holds BASE."""
-    with scratch.database(server, "one") as dsn:
+    with scratch_database(server, "one") as dsn:
         execute(dsn, BASE)
         yield dsn
 
@@ -293,7 +293,7 @@ def names(expected: Structure, found: Structure) -> list[str]:
 
 @pytest.mark.parametrize("which", range(len(SAME)))
 def test_what_does_the_same_is_no_difference(server: Running, dsn: str, which: int) -> None:
-    with scratch.database(server, "other") as other:
+    with scratch_database(server, "other") as other:
         execute(other, BASE.replace("create role", "-- create role"))  # roles are the server's
         for database, statements in zip((dsn, other), SAME[which], strict=True):
             execute(database, statements)
@@ -305,7 +305,7 @@ def test_a_restored_database_is_no_difference(server: Running, dsn: str, tmp_pat
         dsn, "create table s.x (kind varchar not null check (kind in ('a', 'b''c'))); grant select on s.x to reader"
     )
     programs.run("pg_dump", dsn, "--format=custom", f"--file={tmp_path / 'dump'}")
-    with scratch.database(server, "restored") as restored:
+    with scratch_database(server, "restored") as restored:
         programs.run("pg_restore", restored, "--exit-on-error", "--dbname=restored", tmp_path / "dump")
         assert names(structure.read(dsn), structure.read(restored)) == []
 

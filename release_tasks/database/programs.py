@@ -49,10 +49,10 @@ ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
     named = Path(given) if (given := os.environ.get("PG_BIN")) else None
-    found = [folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in ALL)]
-    found = [folder for folder in found if folder == named or _major(folder) >= OLDEST]
+    whole = (folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in ALL))
+    found = [folder for folder in whole if _major(folder) >= OLDEST]
     if named and named not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(ALL)}.", "unset PG_BIN")
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(ALL)} of {OLDEST} or newer.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     able = [folder for folder in found if major and _major(folder) >= major]  # an older one cannot load its dump
@@ -68,19 +68,18 @@ def client(tool: str, server_major: int) -> Path:
 
 
 @functools.cache
-def major_of(path: Path) -> int:
-    """Return the major version of a PostgreSQL program, or of the server whose bin folder `path` is."""
-    program = path / "postgres" if path.is_dir() else path
-    printed = process.run([program, "--version"], timeout=10).stdout
+def major_of(folder: Path) -> int:
+    """Return the major version of PostgreSQL's programs in `folder`. Raises `Refused` where they do not start."""
+    printed = process.run([folder / "postgres", "--version"], timeout=10).stdout
     if version := re.search(r"PostgreSQL\) (\d+)", printed):
         return int(version[1])
-    raise Refused(f"{program} --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
+    raise Refused(f"{folder}/postgres --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
 
 
-def _major(path: Path) -> int:
+def _major(folder: Path) -> int:
     """Return its major version, 0 where it does not start: another one may do."""
     with suppress(Refused):
-        return major_of(path)
+        return major_of(folder)
     return 0
 
 

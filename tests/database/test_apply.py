@@ -517,7 +517,7 @@ def test_a_runner_changes_nothing_where_nothing_could_be_compared_with_what_it_m
     def refused(*_: object) -> dict[str, list[str]]:
         raise Refused("Another scratch server is under way.")
 
-    monkeypatch.setattr(apply.scratch, "made_by", refused)
+    monkeypatch.setattr(apply.proof, "made_by", refused)
     with pytest.raises(Refused, match="Another scratch server"):
         bring(environment(**command()))
     assert tables(outside) == []

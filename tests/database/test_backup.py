@@ -282,7 +282,7 @@ def test_a_table_that_somebody_holds_is_not_waited_for_an_hour(
     with psycopg.connect(source) as other:
         other.execute("lock table parted_1 in access exclusive mode")
         for read in (lambda: backup.take(environment_at(source, tmp_path), ""), lambda: structure.read(source)):
-            with pytest.raises(Refused, match=r"LOCK TABLE public\.parted") as no:
+            with pytest.raises(Refused, match=r"LOCK TABLE .*public\.parted") as no:
                 read()
             assert "pg_stat_activity" in no.value.problems[0].hint
 
@@ -487,7 +487,7 @@ def test_a_backup_is_verified_by_tools_of_its_version_and_without_a_password_on_
     used = [command.argv for command in commands if "--version" not in command.argv]
     tools = [Path(argv[0]) for argv in used if argv[0].endswith(("pg_dump", "pg_restore"))]
     assert {tool.name for tool in tools} == {"pg_dump", "pg_restore"}
-    assert {programs.major_of(tool) for tool in tools} == {major}
+    assert {programs.major_of(tool.parent) for tool in tools} == {major}
     assert password and not any(password in word for command in commands for word in command.argv)
     assert said.endswith(f"restored on PostgreSQL {major}: 2 tables and 530 rows are the same")
     assert taken.verified["summary"] == said

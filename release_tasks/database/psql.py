@@ -84,18 +84,16 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         for path, content in contents.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-        given = programs.variables(dsn)["PGOPTIONS"]
-        env = {"PGOPTIONS": options(ddl, given), "LC_MESSAGES": "C"}
-        argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
-        ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
+        env = {"PGOPTIONS": options(ddl, programs.variables(dsn)["PGOPTIONS"]), "LC_MESSAGES": "C"}
+        argv = ("--no-psqlrc", "--quiet", "--file", SCRIPT)
+        ran = programs.run("psql", dsn, *argv, cwd=folder, env=env, timeout=ddl.timeout + SLACK, check=False)
     begun, warnings, error = BEGUN.findall(ran.stdout), list[str](), dict[str, str]()
     for found in MESSAGE.finditer(ran.stderr):
-        path = Path(found["path"]).as_posix().removeprefix(f"{folder.as_posix()}/")
         text = ": ".join(" ".join(part.split()).rstrip(".") for part in (found["text"], found["detail"]) if part)
         if (found["state"] or "")[:2] == "01" or found["severity"] == "WARNING":
-            warnings.append(f"{path}: WARNING: {text}")
-        elif found["severity"] not in HARMLESS and (found["state"] or "")[:2] not in ("00", "01"):  # of any language
-            error = error or {**found.groupdict(), "path": path, "text": text}
+            warnings.append(f"{found['path']}: WARNING: {text}")
+        elif found["severity"] not in HARMLESS and (found["state"] or "")[:2] != "00":  # of any language
+            error = error or {**found.groupdict(), "text": text}
     if ran.code == 0:
         with programs.connect(dsn, where) as connection:
             entered = [file for (file,) in connection.execute(f"select file from {ddl.ledger}").fetchall()]

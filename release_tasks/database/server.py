@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from psycopg import sql
 
-from release_tasks.database.programs import AS_SERVER, connect, find_bin, major_of
+from release_tasks.database.programs import AS_SERVER, connect, find_bin
 from release_tasks.errors import Refused
 from release_tasks.files import emptied, read_text, records_folder
 from release_tasks.machine import locked, wait_until
@@ -78,10 +78,7 @@ def start(folder: Path, databases: Sequence[str], *, durable: bool = True, major
 
 def _initialise(data: Path, programs: Path) -> None:
     """Make the data directory unless it is there; it appears whole, so a killed initdb leaves nothing half done."""
-    if data.exists():
-        if (found := (data / "PG_VERSION").read_text(encoding="utf-8").strip()) != str(major_of(programs)):
-            what = f"{data} was made by PostgreSQL {found}, the programs in {programs} are {major_of(programs)}."
-            raise Refused(what, f"export PG_BIN=…   # of a PostgreSQL {found}")
+    if data.exists():  # of another version, PostgreSQL says so when it starts
         return
     incomplete, password = data.with_name("data.new"), data.with_name("password")
     shutil.rmtree(incomplete, ignore_errors=True)

@@ -32,12 +32,11 @@ HARMLESS = ("NOTICE", "INFO", "LOG", "DEBUG")
 
 @dataclass(frozen=True)
 class Ran:
-    """Outcome of psql: the files applied and their warnings; the file that failed ("": none had begun), and why."""
+    """Outcome of psql: warnings; where a file failed, why, the files after it, and whether all may be tried again."""
 
-    applied: list[str]
     warnings: list[str]
-    failed: str = ""
     problems: tuple[Problem, ...] = ()
+    rest: Sequence[DdlFile] = ()
     can_be_retried: bool = False
 
 
@@ -98,15 +97,15 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
         with programs.connect(dsn, where) as connection:
             entered = [file for (file,) in connection.execute(f"select file from {ddl.ledger}").fetchall()]
         if not (lost := [path for path in begun if path not in entered]):
-            return Ran(begun, warnings)
+            return Ran(warnings)
         what = f"{lost[0]} leaves a transaction open, or the database by \\connect: nothing from it on was kept."
-        return Ran(begun[: begun.index(lost[0])], warnings, lost[0], (Problem(what, f"Fix {lost[0]}."),))
+        return Ran(warnings, (Problem(what, f"Fix {lost[0]}."),), pack[begun.index(lost[0]) + 1 :])
     if not error:
         raise Refused(f"psql ended with exit code {ran.code}: {ran.tail(3)}", "Run the same command again.")
-    file = begun[-1] if begun else ""
-    problem = _problem(error, file, where, ddl, lost=ran.code == 2)  # psql's, where the connection ended
-    again = all(each.in_transaction for each in pack if each.path == file)  # what it has left would be left each time
-    return Ran(begun[:-1], warnings, file, (problem,), again and error["state"] in RETRIED)
+    file = pack[len(begun) - 1] if begun else None
+    problem = _problem(error, file.path if file else "", where, ddl, lost=ran.code == 2)  # psql's: the line was cut
+    again = error["state"] in RETRIED and (not file or file.in_transaction)  # else what it has left would be left again
+    return Ran(warnings, (problem,), pack[len(begun) :] if file else (), again)
 
 
 def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bool) -> Problem:
@@ -132,10 +131,10 @@ def _problem(error: Mapping[str, str], file: str, where: str, ddl: Ddl, lost: bo
 def run_each(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, watch: str = "") -> tuple[list[str], list[Problem]]:
     """Apply each file of `pack` on a scratch server, whatever becomes of others; return warnings, and what failed."""
     ours = ddl.model_copy(update={"ledger": f"{structure.OURS}.ledger"})
-    warnings, failed, rest = list[str](), list[Problem](), list(pack)
+    warnings, failed, rest = list[str](), list[Problem](), pack
     while rest:
         ran = run(dsn, rest, ours, "proof", "the scratch server", watch)
         warnings += ran.warnings
         failed += ran.problems
-        rest = rest[len(ran.applied) + 1 :] if ran.failed else []
+        rest = ran.rest
     return warnings, failed

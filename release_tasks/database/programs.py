@@ -20,7 +20,7 @@ from release_tasks.errors import Refused
 from release_tasks.machine import user
 from release_tasks.masks import mask
 
-ALL = ("initdb", "postgres", "psql", "pg_dump", "pg_dumpall", "pg_restore")
+PROGRAMS = ("initdb", "postgres", "psql", "pg_dump", "pg_dumpall", "pg_restore")
 # PostgreSQL refuses to run as root: the server of root runs as nobody, who may read and write files as root does, and
 # whom access(2) does not deny that, which initdb asks (capabilities(7), SECBIT_NO_SETUID_FIXUP).
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -49,10 +49,10 @@ ALWAYS_SET = ("host", "hostaddr", "port", "user", "password", "dbname", "options
 def find_bin(major: int | None = None) -> Path:
     """Return the folder of a server's programs: of version `major`, else of the next newer one, else the first."""
     named = Path(given) if (given := os.environ.get("PG_BIN")) else None
-    whole = (folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in ALL))
+    whole = (folder for folder in _folders() if all(shutil.which(name, path=str(folder)) for name in PROGRAMS))
     found = [folder for folder in whole if _major(folder) >= OLDEST]
     if named and named not in found:
-        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(ALL)} of {OLDEST} or newer.", "unset PG_BIN")
+        raise Refused(f"PG_BIN is {named}, which does not hold {', '.join(PROGRAMS)} from {OLDEST} on.", "unset PG_BIN")
     if not found:
         raise Refused("No PostgreSQL server was found on PATH, in /usr/lib/postgresql, nor as a wheel.", INSTALL)
     able = [folder for folder in found if major and _major(folder) >= major]  # an older one cannot load its dump

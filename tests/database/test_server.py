@@ -238,7 +238,7 @@ def test_a_server_is_of_the_wished_major_version_where_there_is_one(
 
 def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL 14 on PATH was taken, on which the proof cannot run."""
-    for name in programs.ALL:
+    for name in programs.PROGRAMS:
         (tmp_path / name).write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) 14.9'\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.delenv("PG_BIN", raising=False)
@@ -249,7 +249,7 @@ def test_a_server_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: py
 def test_a_server_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command ended with what the loader said of it, also where PG_BIN named another one."""
     good = programs.find_bin()
-    for name in programs.ALL:
+    for name in programs.PROGRAMS:
         (tmp_path / name).write_text("#!/bin/sh\necho dyld: no libicu >&2\nexit 134\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -295,7 +295,7 @@ def test_a_client_tool_is_never_older_than_the_server() -> None:
     newest = programs.major_of(wheel() / "pginstall" / "bin")
     for tool in ("pg_dump", "pg_restore", "psql"):
         assert programs.major_of(programs.client(tool, newest).parent) >= newest
-    with pytest.raises(Refused, match=rf"pg_dump 99 or newer is needed, found: {newest} \("):
+    with pytest.raises(Refused, match=r"pg_dump 99 or newer is needed, found: \d+ \("):
         programs.client("pg_dump", 99)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from release_tasks import process
+from release_tasks.files import atomic_write
 
+RAW = "* -export-subst -export-ignore -text -filter -ident -working-tree-encoding\n"  # as committed, all of it
 GIT = 1800.0  # seconds for a bundle, its clone, and for its fsck
 # An object in a bundle may be a bomb: git gets 8 GB, where there is a shell that can say so.
 LIMITED = ["sh", "-c", 'ulimit -v 8000000 2> /dev/null || :; exec "$@"', "sh"] if os.name == "posix" else []
@@ -23,7 +25,14 @@ def git(clone: Path, *args: str | Path, stdin: IO[bytes] | int = subprocess.DEVN
     return process.run(words, env=ALONE, timeout=GIT, stdin=stdin).stdout.strip("\n\0")
 
 
-def ids_of(version: str, tag: str | None, commit: str, tree: str | None) -> dict[str, Any]:
-    """Return what data/ids.json says: git's ids are SWHIDs too (ISO/IEC 18670)."""
-    swhids = [f"swh:1:rel:{tag}", f"swh:1:rev:{commit}", f"swh:1:dir:{tree}"]
-    return {"version": version, "tag": tag, "commit": commit, "tree": tree, "swhids": swhids}
+def ids_of(clone: Path, version: str, tag: str) -> dict[str, Any]:
+    """Return what data/ids.json says of `tag` in `clone`: git's ids are SWHIDs too (ISO/IEC 18670)."""
+    own, commit, tree = (git(clone, "rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}"))
+    swhids = [f"swh:1:rel:{own}", f"swh:1:rev:{commit}", f"swh:1:dir:{tree}"]
+    return {"version": version, "tag": own, "commit": commit, "tree": tree, "swhids": swhids}
+
+
+def archive(clone: Path, commit: str, tar: Path) -> None:
+    """Write the tree of `commit` as `tar`, in a folder of the same name, each file as it was committed."""
+    atomic_write(clone / "info" / "attributes", RAW.encode())
+    git(clone, "-c", "tar.umask=0022", "archive", f"--prefix={tar.stem}/", f"--output={tar}", commit)

@@ -22,8 +22,6 @@ from release_tasks.evidence import bag, clone, filing, report, seal, statements
 from release_tasks.files import atomic_write
 from release_tasks.release import Release
 
-RAW = "* -export-subst -export-ignore -text -filter -ident -working-tree-encoding\n"  # as committed, all of it
-
 
 def name_of(release: Release) -> str:
     """Return the name of the pack, which the one folder of its tar has."""
@@ -56,24 +54,20 @@ def documents(release: Release, data: Path) -> None:
 
 def source(release: Release, data: Path) -> None:
     """Write the tag with its whole history as a bundle, the source as a tar, and their ids, which are SWHIDs too."""
-    git, commit, name = release.git, release.commit, name_of(release)
-    tag, tree = git.object_named(release.tag_ref), git.object_named(f"{commit}^{{tree}}")
-    ids = clone.ids_of(release.version, tag, commit, tree)
-    atomic_write(data / "ids.json", json.dumps(ids, indent=2).encode() + b"\n")
+    git = release.git
     for folder in ("source", "git"):
         (data / folder).mkdir()
     with TemporaryDirectory(dir=data.parent) as copy, TemporaryFile() as wanted:  # on the disk of the pack
         git.run("clone", "--quiet", "--bare", "--shared", "--template=", str(git.root), copy, timeout=clone.GIT)
-        run = partial(clone.git, Path(copy))
-        atomic_write(Path(copy, "info", "attributes"), RAW.encode())
-        tar, bundle = data / "source" / f"{name}.tar", data / "git" / f"{release.tag}.bundle"
-        run("-c", "tar.umask=0022", "archive", f"--prefix={name}/", f"--output={tar}", commit)
+        run, ids = partial(clone.git, Path(copy)), clone.ids_of(Path(copy), release.version, release.tag)
+        atomic_write(data / "ids.json", json.dumps(ids, indent=2).encode() + b"\n")
+        clone.archive(Path(copy), ids["commit"], data / "source" / f"{name_of(release)}.tar")
         wanted.write(release.tag_ref.encode())
         wanted.seek(0)
         anew = ("--quiet", "--revs", "--delta-base-offset", "--no-reuse-object")
         run("pack-objects", *anew, Path(copy, "objects", "pack", "pack"), stdin=wanted)
         Path(copy, "objects", "info", "alternates").unlink()  # so that the bundle is made of this pack alone
-        run("bundle", "create", "--quiet", bundle, release.tag_ref)
+        run("bundle", "create", "--quiet", data / "git" / f"{release.tag}.bundle", release.tag_ref)
 
 
 def applied(release: Release, data: Path) -> None:

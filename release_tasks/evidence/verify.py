@@ -46,13 +46,21 @@ class Pack:
             raise Refused(f"it cannot be read as a plain tar: {no}; decrypt a .age first, or unpack a .gz") from None
 
     @cached_property
-    def commit(self) -> str:
-        """The tagged commit by the bundle; what a text of the pack says could be an option of git."""
-        return self.git("rev-parse", f"refs/tags/{self.text('data/SOURCE_TAG')}^{{commit}}")
+    def ids(self) -> dict[str, Any]:
+        """The ids of the release by the bundle; what a text of the pack says could be an option of git."""
+        return clone.ids_of(self.work / "clone", self.text("data/VERSION"), self.text("data/SOURCE_TAG"))
 
-    @property
-    def tokens(self) -> list[Path]:
-        return sorted(self.folder.glob("anchors/*.tsr"))
+    @cached_property
+    def tagged(self) -> Counter[tuple[Any, ...]]:
+        """The members of the tar that the bundle makes of the tagged tree."""
+        tars = [self.work / tar.name for tar in self.folder.glob("data/source/*.tar")]
+        clone.archive(self.work / "clone", self.ids["commit"], *tars)
+        return Counter(_members(*tars))
+
+    @cached_property
+    def times(self) -> dict[Path, datetime]:
+        """Token → when an authority says that it was made."""
+        return {token: seal.token_time(token) for token in sorted(self.folder.glob("anchors/*.tsr"))}
 
     @property
     def addenda(self) -> list[Path]:
@@ -88,7 +96,7 @@ def plain_files(pack: Pack) -> str:
 
 def signature(pack: Pack) -> str:
     """Signed by who may sign, its addenda too."""
-    first = pack.signer(pack.folder / bag.ROOT, min([pack.at, *map(seal.token_time, pack.tokens)]))
+    first = pack.signer(pack.folder / bag.ROOT, min([pack.at, *pack.times.values()]))
     return listed([first, *(pack.signer(file, pack.at) for file in pack.addenda)])
 
 
@@ -126,9 +134,7 @@ def history(pack: Pack) -> str:
 
 def names(pack: Pack) -> str:
     """Ids, SWHIDs, version, tag, name and copies of tagged files are those of the bundle."""
-    info, tag, version = bag.info_of(pack.folder), pack.text("data/SOURCE_TAG"), pack.text("data/VERSION")
-    found = (pack.git("rev-parse", f"refs/tags/{tag}{peel}") for peel in ("", "^{commit}", "^{tree}"))
-    ids = clone.ids_of(version, *found)
+    info, ids, version = bag.info_of(pack.folder), pack.ids, pack.ids["version"]
     name = info["Internal-Sender-Identifier"]
     compared = {
         "ids.json": (json.loads(pack.text("data/ids.json")), ids),
@@ -138,11 +144,10 @@ def names(pack: Pack) -> str:
     }
     if pack.path.is_file() or pack.folder.name.startswith(name.removesuffix(version)):
         compared["the folder"] = (pack.folder.name, name)
-    tree = pack.git("ls-tree", "-r", "-z", ids["commit"]).split("\0")
     for copy in ("HASHES.sha256.txt", "ddl/ORDER.lock"):
-        tagged = [it[7:].partition("\t")[0] for it in tree if it.replace("\t", "/").endswith(f"/{Path(copy).name}")]
-        blob = "blob " + pack.git("hash-object", "--no-filters", pack.folder / "data" / copy)
-        compared[copy] = (blob, blob if blob in tagged or not tagged else tagged[0])  # a submodule's are not in it
+        found = bag.digest(pack.folder / "data" / copy, "sha256")
+        wanted = [digest for path, *_, digest in pack.tagged if Path(path).name == Path(copy).name]
+        compared[copy] = (found, found if found in wanted or not wanted else wanted[0])  # a submodule's are not in it
     wrong = {what: pair for what, pair in compared.items() if pair[0] != pair[1]}
     refuse(Problem(f"{what} is {found}, expected {wanted}") for what, (found, wanted) in wrong.items())
     return ", ".join(ids["swhids"])
@@ -150,47 +155,36 @@ def names(pack: Pack) -> str:
 
 def source(pack: Pack) -> str:
     """The source tar holds the tagged tree, byte for byte."""
-    (path,), commit = pack.folder.glob("data/source/*.tar"), pack.commit
-    lines = pack.git("ls-tree", "-r", "-z", commit).split("\0")
-    wanted = Counter(line for line in lines if not line.startswith("160000"))  # a submodule is an empty folder
-    algorithm = "sha1" if len(commit) == 40 else "sha256"
-    with tarfile.open(path, "r:", encoding="utf-8") as tar:
-        found = Counter(_as_git(tar, each, f"{path.stem}/", algorithm) for each in tar if not each.isdir())
-    wrong = sorted({line.partition("\t")[2] for line in (found - wanted) + (wanted - found)})
-    if wrong:
+    found = Counter(_members(*pack.folder.glob("data/source/*.tar")))
+    if wrong := sorted({path for path, *_ in (found - pack.tagged) + (pack.tagged - found)}):
         raise Refused(f"not as tagged: {listed(wrong)}")
     return counted(found.total(), "file")
 
 
-def _as_git(tar: tarfile.TarFile, member: tarfile.TarInfo, prefix: str, algorithm: str) -> str:
-    """Return a member of the tar as `git ls-tree` shows it: mode, id of the blob, path without `prefix`."""
-    target = member.linkname.encode("utf-8", "surrogateescape") if member.issym() else b""
-    blob = hashlib.new(algorithm, b"blob %d\0%b" % (len(target) or member.size, target), usedforsecurity=False)
-    if bag.is_plain(member) and (file := tar.extractfile(member)):
-        while piece := file.read(1 << 20):
-            blob.update(piece)
-    kind = "100755" if member.mode & 0o100 else "100644"
-    mode = kind if bag.is_plain(member) else "120000" if member.issym() else "odd"
-    path = member.name.removeprefix(prefix) if member.name.startswith(prefix) else f"outside: {member.name}"
-    path = path.encode("utf-8", "surrogateescape").decode(errors="replace")  # as we read what git prints
-    return f"{mode} blob {blob.hexdigest()}\t{path}"
+def _members(path: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield of each member of a tar but folders: its name, type, right to be run, target, and the hash of a file."""
+    with tarfile.open(path, "r:", encoding="utf-8") as tar:
+        for each in tar:
+            content: Any = tar.extractfile(each) if bag.is_plain(each) else None
+            digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""
+            if not each.isdir():
+                yield each.name, each.type, each.mode & 0o100, each.linkname, digest
 
 
 def timestamps(pack: Pack) -> str:
     """Stamped by a timestamp authority."""
-    if not pack.tokens:
+    if not pack.times:
         return pack.allow_missing("no authority has stamped it")
     if not ((ca := pack.ca) and ca.exists()):
         raise Refused("no trusted authorities are given: --tsa-ca FILE, from outside the pack")
-    refuse(each for token in pack.tokens for each in seal.token_problems(token, pack.folder / bag.ROOT, ca, pack.at))
-    return ", ".join(f"{token.stem} at {seal.token_time(token):%Y-%m-%d %H:%M:%S} UTC" for token in pack.tokens)
+    refuse(each for token in pack.times for each in seal.token_problems(token, pack.folder / bag.ROOT, ca, pack.at))
+    return ", ".join(f"{token.stem} at {at:%Y-%m-%d %H:%M:%S} UTC" for token, at in pack.times.items())
 
 
 def order_in_time(pack: Pack) -> str:
     """Committed, then stamped, and all of it is past."""
-    commit = datetime.fromtimestamp(int(pack.git("show", "--no-patch", "--format=%ct", pack.commit)), UTC)
-    times = [("the commit", commit)]  # no names as keys: who made the pack names the tokens
-    times += [(token.stem, seal.token_time(token)) for token in pack.tokens]
+    commit = datetime.fromtimestamp(int(pack.git("show", "--no-patch", "--format=%ct", pack.ids["commit"])), UTC)
+    times = [("the commit", commit), *((token.stem, at) for token, at in pack.times.items())]
     refuse(Problem(f"{what} is of {at}, after {pack.at}") for what, at in times if at > pack.at + SKEW)
     refuse(Problem(f"{what} is of {at}, before the commit, {commit}") for what, at in times if at < commit - SKEW)
     return f"committed {commit:%Y-%m-%d %H:%M:%S} UTC"

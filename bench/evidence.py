@@ -115,7 +115,7 @@ def build(folder: Path) -> None:
     release = Release("0.1.1", folder, Settings.model_validate({"branch": ""}))
     pack.PARTS = (pack.documents, pack.source, pack.instructions, statements.write)  # what needs no environments
     pack.build(release, made := emptied(folder.parent / "hand.pack" / "app-0.1.1"))
-    copies.write(made, copies.sums_of(made.parent / "kept", made, "app-0.1.1", []), "app-0.1.1", [])
+    copies.write(made, copies.sums_of(made, "app-0.1.1", []), "app-0.1.1", [])
 
 
 def check(folder: Path) -> None:

@@ -24,52 +24,43 @@ def name_of(place: Place) -> str:
     return place if isinstance(place, str) else " ".join(place[0])
 
 
-def sums_of(kept: Path, pack: Path, name: str, recipients: Sequence[str]) -> Path:
-    """Return the list of hashes in the folder `kept` of the files made of `pack` as it is now; it is written last.
+def sums_of(pack: Path, name: str, recipients: Sequence[str]) -> Path:
+    """Return the list of hashes, beside `pack`, of the files made of it as it is now; it is written last.
 
     What is encrypted is another file each time, so that it gets another name too.
     """
     filings = [str(file_hashes(checked(folder))) for folder in sorted(pack.parent.glob("filing-*"))]
     state = f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}"
-    new = kept / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
-    return next(kept.glob(f"{state}*.sha512"), new)
+    new = pack.with_name("archive") / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
+    return next(new.parent.glob(f"{state}*.sha512"), new)
 
 
 def write(pack: Path, sums: Path, name: str, recipients: Sequence[str]) -> None:
     """Write the tar, what is encrypted for `recipients`, and `sums`, into a folder of which nothing else is left."""
-    tar = emptied(sums.parent) / f"{sums.stem}.tar"
+    tar, keys = emptied(sums.parent) / f"{sums.stem}.tar", recipients_of(recipients)
     bag.write_tar(pack, name, tar)
-    if recipients:
+    if keys:
         from pyrage import encrypt_file
 
-        encrypt_file(str(tar), f"{tar}.age", recipients_of(recipients))
+        encrypt_file(str(tar), f"{tar}.age", keys)
         for filing in sorted(pack.parent.glob("filing-*")):  # which is about persons: nobody gets it as it is
             bag.write_tar(filing, filing.name, plain := sums.with_suffix(f".{filing.name}.tar"))
-            encrypt_file(str(plain), f"{plain}.age", recipients_of(recipients))
+            encrypt_file(str(plain), f"{plain}.age", keys)
             plain.unlink()
     atomic_write(sums, checksum_lines({file.name: bag.digest(file) for file in sorted(sums.parent.iterdir())}))
 
 
 def recipients_of(keys: Sequence[str]) -> list[Any]:
     """Return the recipients that the public `keys` of age or ssh are. Raises `Refused` where one is none."""
+    if not keys:
+        return []
     from pyrage import RecipientError, ssh, x25519
 
-    if any(key.upper().startswith("AGE-SECRET-KEY") for key in keys):
-        what = "evidence.recipients holds a secret key: whoever has the repository can decrypt what it was for."
-        raise Refused(what, "age-keygen -o NEW   # keep that file elsewhere; set the public key that it shows")
     try:
         return [(x25519 if key.startswith("age1") else ssh).Recipient.from_str(key) for key in keys]
     except RecipientError as no:
         what = f"evidence.recipients holds what is no public key of age: {no}."
         raise Refused(what, "age-keygen -y IDENTITY   # shows the public key of an identity") from None
-
-
-def check(sums: Path, folder: Path) -> None:
-    """Raise `Refused` for files in `folder` that have the names of those in `sums`, but are not as it says."""
-    there = {folder / name: digest for name, digest in read_checksums(sums.read_bytes()).items()}
-    wrong = [file for file, digest in there.items() if file.exists() and bag.digest(file) != digest]
-    fix = "Move {} away and keep it, then run again."
-    refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
 
 
 def checked(filing: Path) -> Path:
@@ -82,43 +73,46 @@ def checked(filing: Path) -> Path:
     return filing
 
 
-def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> list[Path]:
-    """Return the files that `place` has not got yet.
+def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> dict[str, str]:
+    """Return name → SHA-512 of the files that `place` has not got yet, `sums` itself the last.
 
     Raises `Refused` where a file there has another hash (compared only with `hashed`). A folder gets all of them;
     commands, where something is encrypted, nothing else. What they brought back as it was has a receipt beside `sums`.
     """
-    files = [*(sums.with_name(name) for name in read_checksums(sums.read_bytes())), sums]
+    files = {**read_checksums(sums.read_bytes()), sums.name: bag.digest(sums)}
     if isinstance(place, str):
-        if hashed:
-            check(sums, root / place)
-        return [file for file in files if not (root / place / file.name).exists()]
-    encrypted = any(file.suffix == ".age" for file in files)
-    given = [file for file in files if not (encrypted and file.suffix == ".tar")]
-    return [file for file in given if not receipt(file, place).exists()]
+        there = {name: root / place / name for name in files if (root / place / name).exists()}
+        wrong = [file for name, file in there.items() if hashed and bag.digest(file) != files[name]]
+        fix = "Move {} away and keep it, then run again."
+        refuse(Problem(f"{file} is not what {sums.name} says.", fix.format(file)) for file in wrong)
+        return {name: digest for name, digest in files.items() if name not in there}
+    is_encrypted = any(name.endswith(".age") for name in files)
+    given = {name: digest for name, digest in files.items() if not (is_encrypted and name.endswith(".tar"))}
+    return {} if receipt(sums, place).exists() else given
 
 
-def receipt(file: Path, place: Place) -> Path:
-    return file.with_name(f"{file.name}.{sha256(str(place).encode())[:8]}.receipt")
+def receipt(sums: Path, place: Place) -> Path:
+    return sums.with_suffix(f".{sha256(str(place).encode())[:8]}.receipt")
 
 
 def copy(place: Place, root: Path, sums: Path) -> None:
-    """Bring what is `lacking` to `place`, and see that it is there as it is here. Raises `Refused` or `OSError`."""
-    for file in lacking(place, root, sums):
+    """Bring what is `lacking` to `place`, and see that it is there as `sums` says. Raises `Refused` or `OSError`."""
+    for name, digest in lacking(place, root, sums).items():
+        file = sums.with_name(name)
         with TemporaryDirectory() as folder, ExitStack() as stack:
             if isinstance(place, str):
                 (root / place).mkdir(exist_ok=True)  # what is above it is there, unless a disk is not
-                back, done = root / place / f".{file.name}.incomplete", root / place / file.name
+                back = root / place / f".{name}.incomplete"
                 stack.callback(back.unlink, missing_ok=True)  # a full disk gets its space back
                 shutil.copyfile(file, back)
             else:
-                back, done = Path(folder, file.name), receipt(file, place)
+                back = Path(folder, name)
                 for command, given in zip(place, (file, back), strict=True):
-                    argv = [word.replace("{file}", str(given)).replace("{name}", file.name) for word in command]
+                    argv = [word.replace("{file}", str(given)).replace("{name}", name) for word in command]
                     process.run(argv, cwd=root, timeout=MOVING)
-            if not back.is_file() or bag.digest(back) != bag.digest(file):
-                raise Refused(f"what came back is not {file.name}")
+            if not back.is_file() or bag.digest(back) != digest:
+                raise Refused(f"what came back is not {name}")
             if isinstance(place, str):
-                back.rename(done)
-            else:
-                done.touch()
+                back.rename(root / place / name)
+    if not isinstance(place, str):
+        receipt(sums, place).touch()

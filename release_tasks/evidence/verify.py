@@ -201,7 +201,6 @@ def index(pack: Pack) -> str:
     return f"{counted(len(seal.check_chain(pack.path, '')), 'line')}, {pack.signer(pack.path, pack.at)}"
 
 
-BAG = (plain_files, hashes)
 CHECKS = (plain_files, signature, hashes, history, names, source, timestamps, order_in_time, addenda)
 
 
@@ -223,12 +222,15 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
             return
 
 
-def damage(
-    pack: Pack, checks: tuple[Any, ...] = BAG, then: str = "archive it anew: inv archive --version VERSION"
-) -> list[Problem]:
-    """Return what is wrong with `pack` by `checks`, by default its own manifests; and what to do `then`."""
-    hint = f"Move {pack.path} away and keep it, then {then}"
-    return [Problem(f"{pack.path}: {each.message}.", hint) for each in results(pack, checks) if not each.is_pass]
+def damage(pack: Pack, hashed: bool = True) -> list[Problem]:
+    """Return what is wrong with `pack` by itself, whoever made it; its files are read only to be `hashed`."""
+    found = results(pack, (plain_files, hashes, addenda) if hashed else (plain_files, addenda))
+    return [problem(pack, each.message) for each in found if not each.is_pass]
+
+
+def problem(pack: Pack, what: str) -> Problem:
+    hint = f"Move {pack.path} away and keep it, then archive it anew: inv archive --version VERSION"
+    return Problem(f"{pack.path}: {what}.", hint)
 
 
 def _shown(text: str) -> str:

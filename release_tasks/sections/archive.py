@@ -1,13 +1,13 @@
 """Section 9: the evidence pack, which shows what was released and when; its timestamps, and its copies."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
-from release_tasks.evidence.settings import Place
 from release_tasks.failures import problem_of
 from release_tasks.files import emptied
 from release_tasks.masks import short
@@ -21,12 +21,12 @@ skip_where_the_pack_is_elsewhere = skip_when(
 @until_live
 def check_evidence_setup(release: Release) -> str:
     """What signs, stamps and encrypts the evidence pack is there, and works (section 9)."""
-    evidence, root, problems = release.settings.evidence, release.root, list[Problem]()
+    evidence, root = release.settings.evidence, release.root
+    problems = [each for ca in evidence.authorities.values() for each in seal.certificate_problems(root / ca)]
     try:
         copies.recipients_of(evidence.recipients)
     except Refused as no:
-        problems += no.problems
-    problems += [each for ca in evidence.authorities.values() for each in seal.certificate_problems(root / ca)]
+        problems = [*no.problems, *problems]
     refuse(problems)
     if evidence.signing_key:
         release.only_in_a_run()  # the key may need its passphrase
@@ -78,8 +78,7 @@ def write_the_archive_files(release: Release) -> Step:
     """Write the pack as a tar, and encrypted for its recipients."""
     recipients, sums = release.settings.evidence.recipients, _sums(release)
     if sums.exists():
-        if not release.only_checks:
-            copies.check(sums, sums.parent)
+        copies.lacking(str(sums.parent), release.root, sums, hashed=not release.only_checks)  # which refuses others
         return f"{release.shown(sums)}{'' if recipients else '; no evidence.recipients are set'}"
     yield f"write {release.shown(sums.with_suffix('.tar'))}{' and .tar.age' if recipients else ''}"
     copies.write(release.pack_folder, sums, pack.name_of(release), recipients)
@@ -90,23 +89,18 @@ def copy_the_archive_files(release: Release) -> Step:
     """Copy the files to each place, and verify them there."""
     root, places, sums = release.root, release.settings.evidence.places, _sums(release)
     require(sums.exists(), "after the files are written")
-    lacking = [place for place in places if _lacks(release, place, sums)]
-    missing = {copies.name_of(place): partial(copies.copy, place, root, sums) for place in lacking}
+    missing = dict[str, Callable[[], None]]()
+    for place in places:
+        with suppress(OSError):  # a disk that is away says so again when it is tried
+            if not copies.lacking(place, root, sums, hashed=not release.only_checks):
+                continue
+        missing[copies.name_of(place)] = partial(copies.copy, place, root, sums)
     return (yield from _try_all(release, missing, listed(map(copies.name_of, places)) or "no evidence.places are set"))
-
-
-def _lacks(release: Release, place: Place, sums: Path) -> bool:
-    try:
-        return bool(copies.lacking(place, release.root, sums, hashed=not release.only_checks))
-    except OSError as error:  # a disk that is away may say so to a look already
-        release.unreachable[copies.name_of(place)] = short(problem_of(error).what)
-        return True
 
 
 def _sums(release: Release) -> Path:
     require(release.pack_folder.exists(), "after the evidence pack is built")
-    name, recipients = pack.name_of(release), release.settings.evidence.recipients
-    return copies.sums_of(release.folder / "archive", release.pack_folder, name, recipients)
+    return copies.sums_of(release.pack_folder, pack.name_of(release), release.settings.evidence.recipients)
 
 
 def _try_all(release: Release, missing: Mapping[str, Callable[[], None]], done: str) -> Step:
@@ -135,10 +129,8 @@ def ask_to_keep_the_hashes_and_file(release: Release) -> str:
 
 def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
     """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
-    # A look does not read all of it.
-    checks = tuple(it for it in (*verify.BAG, verify.addenda) if not (release.only_checks and it is verify.hashes))
-    problems, tag = verify.damage(found, checks, "run again."), release.git.object_named(release.tag_ref)
+    tag = release.git.object_named(release.tag_ref)
+    problems = verify.damage(found, hashed=not release.only_checks)  # a look does not read all of it
     if not problems and (other := bag.info_of(found.folder).get("External-Identifier")) != f"swh:1:rel:{tag}":
-        hint = f"Move {found.path} away and keep it, then run again."
-        return [Problem(f"{found.path} is of {other}, not of {release.tag}, swh:1:rel:{tag}.", hint)]
+        return [verify.problem(found, f"it is of {other}, not of {release.tag}, swh:1:rel:{tag}")]
     return problems

@@ -102,7 +102,7 @@ def test_a_deposit_that_was_changed_or_lost_is_refused_and_not_archived(
     deposit.write_bytes(b"another") if there else deposit.unlink()
     for refused in (
         lambda: list(filing.prepare(release(tagged), "inpi-br")),
-        lambda: copies.sums_of(tmp_path / "kept", own.folder / "evidence", "app-0.1.1", []),
+        lambda: copies.sums_of(own.folder / "evidence", "app-0.1.1", []),
         lambda: filing.copy(own, tmp_path / "data"),
     ):
         with pytest.raises(Refused, match=r"deposit\.zip is not what deposit\.zip\.sha512 says") as no:
@@ -210,9 +210,9 @@ def test_the_folder_goes_encrypted_with_the_packs_copies_and_never_as_it_is(tagg
     pack.mkdir(parents=True)
     (pack / "tagmanifest-sha512.txt").write_text("00  x\n")
     recipients = [str(identity.to_public())]
-    before = copies.sums_of(kept, pack, "app-0.1.1", recipients)
+    before = copies.sums_of(pack, "app-0.1.1", recipients)
     list(filing.prepare(own, "inpi-br"))
-    sums = copies.sums_of(kept, pack, "app-0.1.1", recipients)
+    sums = copies.sums_of(pack, "app-0.1.1", recipients)
     assert sums != before, "so that inv archive makes and copies the files anew"
     copies.write(pack, sums, "app-0.1.1", recipients)
     (tmp_path / "place").mkdir()

@@ -41,7 +41,7 @@ def test_a_pack_restored_from_the_encrypted_copy_passes(copied: Good, verified: 
 
     identity = x25519.Identity.generate()
     recipients = [str(identity.to_public())]
-    sums = copies.sums_of(tmp_path / "kept", copied.folder, "app-0.1.1", recipients)
+    sums = copies.sums_of(copied.folder, "app-0.1.1", recipients)
     copies.write(copied.folder, sums, "app-0.1.1", recipients)
     decrypt_file(str(sums.with_suffix(".tar.age")), str(tmp_path / "restored.tar"), [identity])
     assert subprocess.run(["sha512sum", "--check", "--strict", sums.name], cwd=sums.parent).returncode == 0

@@ -7,31 +7,20 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from release_tasks import process
 
-CERTIFICATE = """-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=throw-away
- -addext basicConstraints=critical,CA:FALSE -addext keyUsage=digitalSignature
- -addext extendedKeyUsage=critical,timeStamping"""
-CONFIG = """[own]
-serial = {folder}/serial
-signer_cert = {folder}/tsa.pem
-signer_key = {folder}/tsa.key
-signer_digest = sha256
-default_policy = 1.2.3.4.1
-digests = sha1, sha256, sha512
-"""
+CONFIG = Path(__file__).with_suffix(".cnf")  # the files that it names are in the folder of the authority
 
 
 def make(folder: Path) -> Path:
     """Make an authority in `folder`, and return its certificate, which is its own root, valid for 30 days."""
-    words = ["openssl", "req", "-x509", *CERTIFICATE.split()]
-    process.run([*words, "-keyout", folder / "tsa.key", "-out", folder / "tsa.pem"])
-    (folder / "tsa.cnf").write_text(CONFIG.format(folder=folder.as_posix()), encoding="utf-8")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", "tsa.key"]
+    process.run(["openssl", "req", "-x509", "-config", CONFIG, *key, "-out", "tsa.pem"], cwd=folder)
     return folder / "tsa.pem"
 
 
 def reply(folder: Path, query: Path) -> bytes:
     """Return the reply of the authority in `folder` to the file `query`, beside which it is written."""
-    token, config = query.with_suffix(".tsr"), ["-section", "own", "-config", str(folder / "tsa.cnf")]
-    process.run(["openssl", "ts", "-reply", *config, "-queryfile", query, "-out", token])
+    token = query.with_suffix(".tsr")
+    process.run(["openssl", "ts", "-reply", "-config", CONFIG, "-queryfile", query, "-out", token], cwd=folder)
     return token.read_bytes()
 
 

@@ -79,7 +79,6 @@ def certificate_problems(ca: Path) -> Iterator[Problem]:
     except OSError:  # SSLError is one
         found = "no certificate in it" if ca.is_file() else "no file"
         hint = f"openssl x509 -inform DER -in {ca} -out NEW.pem   # if it is one in DER; else ask the authority for it"
-        hint = hint if ca.is_file() else f"ls -l {ca.parent}   # the authority has it on its pages"
         yield Problem(f"{ca}: found {found}, expected root certificates as PEM.", hint)
 
 
@@ -149,12 +148,12 @@ def append(file: Path, rows: list[dict[str, Any]], after: Path | None, root: Pat
     The first line has that of the file `after`. Raises `Refused` where one of both is signed and there is no `key`, and
     where `file` is not as it was left: what somebody has changed would be signed with it.
     """
-    lines, first = list[bytes](), bag.digest(after) if after else ""
+    first = bag.digest(after) if after else ""
     if signed := [each.name for each in (after, file) if each and signature_of(each).exists() and not key]:
         what = f"{listed(signed)} is signed, and no key is set that signs what is added to it."
         raise Refused(what, "Set release.evidence.signing_key in invoke.yaml, as when it was signed.")
     try:
-        lines += check_chain(file, first) if file.exists() else []
+        lines = check_chain(file, first) if file.exists() else []
         if signature_of(file).exists():
             check_own_signature(file, root, key)
     except Refused as no:

@@ -22,7 +22,7 @@ NAMESPACE = "evidence-pack"
 ANSWER = 30.0  # seconds that an authority may take
 MEDIA_TYPE = "application/timestamp-query"  # RFC 3161, section 3.4
 TIME = re.compile(r"^Time stamp: (\w{3} +\d+ [\d:]{8})(?:\.\d+)?( \d{4} GMT)$", re.MULTILINE)
-REASON = re.compile(r"routines:\w+:(.+?):[^:]+:\d+:(?:Verify error:)?(.*)")  # in openssl's words, from its error queue
+WHERE = re.compile(r"^.*routines:\w+:|:[^:]+\.c:\d+:(Verify error)?|:$")  # what openssl says around the reason
 WEAK = re.compile(r"^Hash Algorithm: (?!sha(256|384|512)$)(.*)", re.MULTILINE)
 
 
@@ -100,8 +100,7 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         except requests.RequestException as error:
             raise Refused(f"it does not stamp: {short(error, 400)}") from None
         reply.write_bytes(answer.content)
-        if why := _verification_error(reply, ca, "-queryfile", query):
-            raise Refused(f"its reply cannot be verified with {ca}: {why}")
+        refuse(token_problems(reply, folder / bag.ROOT, ca, datetime.now(UTC)))
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
 
@@ -119,17 +118,13 @@ def token_time(token: Path) -> datetime:
 def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[Problem]:
     """Yield why `token` is no proof of `file`: its certificates lead to `ca`, and are valid then as well as `at`."""
     for moment in (token_time(token), at):
-        if why := _verification_error(token, ca, "-attime", f"{moment.timestamp():.0f}", "-data", file):
-            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {why}")
+        how = ("-attime", f"{moment.timestamp():.0f}", "-data", file, "-in", token, "-CAfile", ca)
+        ran = process.run(["openssl", "ts", "-verify", *how], check=False)
+        if ran.code:
+            why = short(WHERE.sub("", ran.tail(1)))
+            root = f"its root is not in {ca.name}: " if re.search("self.signed certificate|local issuer", why) else ""
+            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {root}{why}")
             return
-
-
-def _verification_error(token: Path, ca: Path, *how: str | Path) -> str:
-    """Return why openssl takes the reply `token` for no proof, "" where it takes it for one."""
-    ran = process.run(["openssl", "ts", "-verify", *how, "-in", token, "-CAfile", ca], check=False)
-    found = REASON.search(ran.stderr)
-    why = short(": ".join(filter(None, found.groups())) if found else ran.tail(1)) if ran.code else ""
-    return f"its root is not in {ca.name}: {why}" if re.search("self.signed certificate|local issuer", why) else why
 
 
 def check_chain(file: Path, first: str) -> list[bytes]:

@@ -59,15 +59,14 @@ def _write_sboms(release: Release, folder: Path) -> None:
 
 
 def _packages(path: str, content: bytes) -> list[tuple[str, ...]]:
-    """Return name, version, hash (of requirements, what was required) and any licence of what a lock file names."""
+    """Return name, version and hash (of requirements, what was required) of what a lock file names."""
     text = content.decode(errors="replace")
     try:
         if path.endswith("pnpm-lock.yaml"):
             return PNPM.findall(text)
         if path.endswith(".json"):
-            found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text)["packages"].items()]
-            keys = ("version", "integrity", "license")
-            return [(it.get("name", at), *(str(it.get(key, "")) for key in keys)) for at, it in found if at]
+            found = [(at.rpartition("node_modules/")[2], it) for at, it in json.loads(text)["packages"].items() if at]
+            return [(it.get("name", at), f"{it.get('version', '')}", f"{it.get('integrity', '')}") for at, it in found]
         if path.endswith("uv.lock"):
             return [(it["name"], it.get("version", ""), "") for it in tomllib.loads(text)["package"]]
         written = tomllib.loads(text).get("project", {}).get("dependencies", ()) if path.endswith(".toml") else [text]
@@ -76,18 +75,11 @@ def _packages(path: str, content: bytes) -> list[tuple[str, ...]]:
         return [(path, "", f"it cannot be read: {short(repr(no))}")]
 
 
-def _component(kind: str, name: str, version: str, more: str, licence: str = "") -> dict[str, Any]:
+def _component(kind: str, name: str, version: str, more: str) -> dict[str, Any]:
     plain = re.sub(r"[-_.]+", "-", name).lower() if kind == "pypi" else name  # as PEP 503 and purl have it
     purl = f"pkg:{kind}/{quote(plain)}{'@' if version else ''}{quote(version)}"
-    about: dict[str, Any] = {
-        "type": "library",
-        "name": name,
-        "version": version,
-        "purl": purl,
-        "bom-ref": f"{name}@{version}#{more}",
-    }
-    if re.match(r"[\w(]", licence):
-        about["licenses"] = [{"license": {"name": licence}}]
+    ref = f"{name}@{version}#{more}"
+    about: dict[str, Any] = {"type": "library", "name": name, "version": version, "purl": purl, "bom-ref": ref}
     if sha512 := re.match(r"sha512-([\w+/]{86}==)", more):
         return {**about, "hashes": [{"alg": "SHA-512", "content": b64decode(sha512[1]).hex()}]}
     return {**about, "description": more.strip()}

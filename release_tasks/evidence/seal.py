@@ -67,11 +67,6 @@ def check_own_signature(file: Path, root: Path, key: str) -> None:
         signer_of(file, allowed, datetime.now(UTC))
 
 
-def token_of(folder: Path, url: str) -> Path:
-    """Return where the reply of the authority at `url` is kept in the pack `folder`."""
-    return folder / "anchors" / f"{token_name(url)}.tsr"
-
-
 def certificate_problems(ca: Path) -> Iterator[Problem]:
     """Yield a problem where the file `ca` has no certificate in the form in which openssl reads roots."""
     try:
@@ -90,7 +85,7 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
     import requests
 
     refuse(certificate_problems(ca))
-    token = token_of(folder, url)
+    token = folder / token_name(url)
     with TemporaryDirectory() as temporary:
         query, reply = Path(temporary, "query"), Path(temporary, "reply")
         process.run(["openssl", "ts", "-query", "-data", folder / bag.ROOT, "-sha512", "-cert", "-out", query])

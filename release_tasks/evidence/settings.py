@@ -21,8 +21,8 @@ def _is_a_place(value: Any) -> Any:
 
 
 def token_name(url: str) -> str:
-    """Return the name that a pack gives to the files of the authority at `url`."""
-    return re.sub(r"[^a-zA-Z0-9]+", "-", url.partition("://")[2]).strip("-")
+    """Return where a pack has the reply of the authority at `url`."""
+    return f"anchors/{re.sub('[^a-zA-Z0-9]+', '-', url.partition('://')[2]).strip('-')}.tsr"
 
 
 def _have_names(urls: dict[str, str]) -> dict[str, str]:

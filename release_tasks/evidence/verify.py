@@ -121,11 +121,8 @@ def hashes(pack: Pack) -> str:
 
 def history(pack: Pack) -> str:
     """The bundle holds the tag and a whole history, in which git finds no fault."""
-    tag = pack.text("data/SOURCE_TAG")
-    bundle = f"data/git/{tag}.bundle"
-    if bundle not in bag.files_in(pack.folder):
-        raise Refused(f"{bundle} is not in it")
-    pack.git("clone", "--quiet", "--bare", "--template=", pack.folder / bundle, pack.work / "clone")
+    tag, (bundle,) = pack.text("data/SOURCE_TAG"), pack.folder.glob("data/git/*.bundle")
+    pack.git("clone", "--quiet", "--bare", "--template=", bundle, pack.work / "clone")
     pack.git("fsck", "--full")
     if (refs := pack.git("for-each-ref", "--format=%(refname)")) != f"refs/tags/{tag}":
         raise Refused(f"expected refs/tags/{tag} in it, found {refs}")
@@ -222,15 +219,14 @@ def results(pack: Pack, checks: tuple[Any, ...] = CHECKS) -> Iterator[Result]:
             return
 
 
-def damage(pack: Pack, hashed: bool = True) -> list[Problem]:
-    """Return what is wrong with `pack` by itself, whoever made it; its files are read only to be `hashed`."""
+def damage(pack: Pack, swhid: str = "", hashed: bool = True) -> list[Problem]:
+    """Return what is wrong with `pack` by itself, or that it is not of `swhid`; files are read only to be `hashed`."""
     found = results(pack, (plain_files, hashes, addenda) if hashed else (plain_files, addenda))
-    return [problem(pack, each.message) for each in found if not each.is_pass]
-
-
-def problem(pack: Pack, what: str) -> Problem:
+    wrong = [each.message for each in found if not each.is_pass]
+    if swhid and not wrong and (other := bag.info_of(pack.folder).get("External-Identifier")) != swhid:
+        wrong = [f"it is of {other}, expected {swhid}, the tag here"]
     hint = f"Move {pack.path} away and keep it, then archive it anew: inv archive --version VERSION"
-    return Problem(f"{pack.path}: {what}.", hint)
+    return [Problem(f"{pack.path}: {each}.", hint) for each in wrong]
 
 
 def _shown(text: str) -> str:

@@ -116,7 +116,7 @@ def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[
         how = ("-attime", f"{moment.timestamp():.0f}", "-data", file, "-in", token, "-CAfile", ca)
         ran = process.run(["openssl", "ts", "-verify", *how], check=False)
         if ran.code:
-            why = short(WHERE.sub("", ran.tail(1)))
+            why = short(WHERE.sub("", ran.tail(1)).replace(":", ": "))
             root = f"its root is not in {ca.name}: " if re.search("self.signed certificate|local issuer", why) else ""
             yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {root}{why}")
             return

@@ -10,7 +10,7 @@ from pathlib import Path
 from unicodedata import category, normalize
 
 from release_tasks.errors import Problem, Refused, refuse
-from release_tasks.files import checksum_lines, sha256, without_owner
+from release_tasks.files import checksum_lines, without_owner
 
 ALGORITHMS = ("sha256", "sha512")
 TAGS = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt", "manifest-sha512.txt")  # what the tag manifests list
@@ -48,12 +48,6 @@ def manifests(folder: Path, payload: Iterable[str]) -> Iterator[tuple[str, dict[
 def info_of(folder: Path) -> dict[str, str]:
     lines = (folder / "bag-info.txt").read_text(encoding="utf-8").splitlines()
     return {key: value for key, _, value in (line.partition(": ") for line in lines)}
-
-
-def state_of(folder: Path) -> str:
-    """Return a hash that changes with what is added to a bag after it is closed: signature, anchors, addenda."""
-    names = [name for name in files_in(folder) if LATER.fullmatch(name)]
-    return sha256(checksum_lines({name: digest(folder / name, "sha256") for name in names}))
 
 
 def write_tar(folder: Path, name: str, to: Path) -> None:

@@ -29,8 +29,9 @@ def sums_of(pack: Path, name: str, recipients: Sequence[str]) -> Path:
 
     What is encrypted is another file each time, so that it gets another name too.
     """
-    filings = [str(file_hashes(checked(folder))) for folder in sorted(pack.parent.glob("filing-*"))]
-    state = f"{name}.{sha256(' '.join([bag.state_of(pack), *recipients, *filings]).encode())[:8]}"
+    growing = [pack / "anchors", pack / "addenda", *map(checked, sorted(pack.parent.glob("filing-*")))]
+    about = [bag.digest(pack / bag.ROOT), *recipients, *(str(file_hashes(folder)) for folder in growing)]
+    state = f"{name}.{sha256(' '.join(about).encode())[:8]}"
     new = pack.with_name("archive") / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
     return next(new.parent.glob(f"{state}*.sha512"), new)
 

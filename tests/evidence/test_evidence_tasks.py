@@ -73,9 +73,9 @@ def test_sessions_are_added_chained_and_signed_and_only_new_ones_later(
     tmp_path: Path,
 ) -> None:
     pack = repo / ".release/v0.1.1/evidence"
-    before = bag.state_of(pack)
+    before = copies.sums_of(pack, "app-0.1.1", [])
     assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("4 new lines. ")
-    assert bag.state_of(pack) != before, "so that inv archive copies it"
+    assert copies.sums_of(pack, "app-0.1.1", []) != before, "so that inv archive copies it"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("insert into ops.session_log values (2, 'app', '0.1.1', '2026-11-26 16:00+01')")
     assert inv(repo, dsn, "evidence.stamps", "--version", "0.1.1").startswith("2 new lines. ")

@@ -53,9 +53,9 @@ class Pack:
     @cached_property
     def tagged(self) -> Counter[tuple[Any, ...]]:
         """The members of the tar that the bundle makes of the tagged tree."""
-        tars = [self.work / tar.name for tar in self.folder.glob("data/source/*.tar")]
-        clone.archive(self.work / "clone", self.ids["commit"], *tars)
-        return Counter(_members(*tars))
+        (theirs,) = self.folder.glob("data/source/*.tar")
+        clone.archive(self.work / "clone", self.ids["commit"], ours := self.work / theirs.name)
+        return Counter(_members(ours))
 
     @cached_property
     def times(self) -> dict[Path, datetime]:
@@ -152,7 +152,8 @@ def names(pack: Pack) -> str:
 
 def source(pack: Pack) -> str:
     """The source tar holds the tagged tree, byte for byte."""
-    found = Counter(_members(*pack.folder.glob("data/source/*.tar")))
+    (tar,) = pack.folder.glob("data/source/*.tar")
+    found = Counter(_members(tar))
     if wrong := sorted({path for path, *_ in (found - pack.tagged) + (pack.tagged - found)}):
         raise Refused(f"not as tagged: {listed(wrong)}")
     return counted(found.total(), "file")

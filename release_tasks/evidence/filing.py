@@ -63,9 +63,8 @@ def prepare(release: Release, office: str) -> Iterator[str]:
     missing = [name for name, value in form.items() if value == "MISSING"]
     form |= {"algorithm": "SHA-512", "hash": digest}
     checklist = Path(__file__).with_name(f"{office}.md").read_text(encoding="utf-8").replace("<hash>", digest)
-    texts = {"form.json": json.dumps(form, indent=1, ensure_ascii=False), "CHECKLIST.md": checklist}
-    for name, text in texts.items():
-        atomic_write(folder / name, text.encode())
+    atomic_write(folder / "form.json", json.dumps(form, indent=1, ensure_ascii=False).encode())
+    atomic_write(folder / "CHECKLIST.md", checklist.encode())
     Journal(release.folder.parent / "filings.jsonl").record("filing", office=office, tag=release.tag, sha512=digest)
     yield f"{release.shown(folder)}; missing in its form: {listed(missing) or 'nothing'}"
     yield from (f"{code} is not known here; compare with INPI's list" for code in filing.codes if not KNOWN.match(code))

@@ -25,7 +25,7 @@ def preconditions(release, sign=False):
         sections.preconditions.check_ddl_pack,
         sections.preconditions.check_commands_exist,
         sections.preconditions.try_install,
-        sections.preconditions.try_signing,
+        sections.tag.try_signing,
         sections.archive.check_evidence_setup,
         sections.preconditions.try_browser,
         sections.preconditions.prove_the_ddl_pack,

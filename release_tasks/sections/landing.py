@@ -1,11 +1,10 @@
 """Bring a release to its branch and to main: by a push, or by a pull request where the host declines that."""
 
 import re
-import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks import lines, screen, versions
+from release_tasks import lines, screen
 from release_tasks.commits import TRAILER
 from release_tasks.errors import Problem, Refused
 from release_tasks.git import Git
@@ -34,25 +33,6 @@ def behind_problems(release: Release, branch: str) -> list[Problem]:
 def to_its_branch(release: Release) -> str:
     """Return how the hint of a change begins that the release branch has to get, where that is not checked out."""
     return "" if release.git.commit_named("HEAD") == release.tip else f"git switch {release.branch} && "
-
-
-def way_back(release: Release) -> str:
-    """Return the command that leads to the branch of this release."""
-    git, base = release.git, release.base
-    if git.branch == release.settings.support_of(release.version):
-        if f"refs/heads/{git.branch}" not in git.remote_refs:
-            return f"git push {git.remote} {git.branch}"
-        return release.again(version=versions.next_release(release.version))  # all of this version is on main
-    there, free = base_elsewhere(release)
-    if there and Path(there).exists():
-        return f"cd {shlex.quote(there)}   # where {base} is checked out"
-    return f"{free} && git switch {base}" if there else f"git switch {base}"
-
-
-def base_elsewhere(release: Release) -> tuple[str, str]:
-    """Return the worktree that has the base checked out, "" for none, and the command that lets it go."""
-    there = release.git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
-    return there, f"git -C {shlex.quote(there)} switch --detach" if Path(there).exists() else "git worktree prune"
 
 
 def lacking(release: Release) -> dict[str, str]:

@@ -12,7 +12,7 @@ from release_tasks.database import apply
 from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
-from release_tasks.release import Release, Step, until_live, until_over, until_published
+from release_tasks.release import Release, Step, until_live, until_published
 from release_tasks.sections import deployment, docs_pack, landing, tag
 from release_tasks.settings import PROGRAM
 from release_tasks.version_files import file_version_problems, version_in
@@ -31,13 +31,15 @@ def check_environments_differ(release: Release) -> str:
 
 def check_branch(release: Release) -> str:
     """The whole history is here, and the main, the support or the release branch is checked out."""
-    git = release.git
+    git, base, support = release.git, release.base, release.settings.support_of(release.version)
     found = f"the branch {git.branch}" if git.branch else "a detached HEAD"
-    expected = sorted({release.base, release.branch, *([release.settings.main] if release.is_over else [])})
-    there, free = landing.base_elsewhere(release)
-    is_elsewhere = there and git.branch == release.branch != release.base and not release.is_over
+    expected = sorted({base, release.branch, *([release.settings.main] if release.is_over else [])})
+    elsewhere = git.look("for-each-ref", "--format=%(worktreepath)", release.base_ref).stdout.strip()
+    is_elsewhere = elsewhere and git.branch == release.branch != base and not release.is_over
     unfinished = git_setup.under_way(git.repo.git_dir)
     is_unknown = any(git.look("var", who).code for who in ("GIT_COMMITTER_IDENT", "GIT_AUTHOR_IDENT"))
+    switch = f"git switch {base}   # or to fix an older version: git push {git.remote} {support}"
+    let_go = f"git -C {shlex.quote(elsewhere)} switch --detach   # or if that is gone: git worktree prune"
     finish = "git status   # then finish or abort it; remove a lock that a crash left"
     introduce = 'git config user.name "…" && git config user.email "…"'
     whole = "git sparse-checkout disable"
@@ -47,8 +49,8 @@ def check_branch(release: Release) -> str:
         (git.is_shallow, "This clone is shallow; a release needs the whole history.", unshallow),
         (git.is_set(f"remote.{git.remote}.promisor"), "This clone is partial; evidence needs all objects.", another),
         (unfinished, f"Git has something unfinished here: {unfinished}.", finish),
-        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", landing.way_back(release)),
-        (is_elsewhere, f"{release.base}, which section 10 switches to, is checked out in {there}.", free),
+        (git.branch not in expected, f"Found {found}; expected {' or '.join(expected)}.", switch),
+        (is_elsewhere, f"{base}, which section 10 switches to, is checked out in {elsewhere}.", let_go),
         (git.is_set("core.sparseCheckout"), "This checkout is sparse; a release needs all files.", whole),
         (is_unknown, "Git does not know who commits; expected user.name and user.email.", introduce),
     ]
@@ -90,8 +92,7 @@ def check_everything_is_merged(release: Release) -> str:
     """Every branch meant for this version is merged."""
     patterns = [pattern.format(version=release.version, tag=release.tag) for pattern in release.settings.must_be_merged]
     if not patterns:
-        text = f"no pattern is set in must_be_merged, so ask the team: is all that is meant for {release.tag} merged?"
-        return Manual(text)
+        return Manual(f"must_be_merged has no pattern, so ask the team: is all that is meant for {release.tag} merged?")
     git, remote, problems = release.git, release.settings.remote, list[Problem]()
     for ref, commit in git.remote_refs.items():
         name = ref.removeprefix("refs/heads/")
@@ -124,9 +125,8 @@ def check_version_files(release: Release) -> str:
     """VERSION, SOURCE_TAG and every version file are well-formed, in line and not past the target."""
     git, tip, target = release.git, release.tip, release.version
     version, source_tag = release.version_at(tip), (git.text_at(tip, "SOURCE_TAG") or "").strip()
-    source_tag = source_tag.removeprefix(release.settings.tag_of(""))
     problems = file_version_problems("VERSION", version, target)
-    problems += file_version_problems("SOURCE_TAG", source_tag, target)
+    problems += file_version_problems("SOURCE_TAG", source_tag.removeprefix(release.settings.tag_of("")), target)
     for file in release.settings.version_files:
         try:
             if (found := version_in(file, git.bytes_at(tip, file.path))) not in (version, target):
@@ -190,16 +190,6 @@ def try_install(release: Release) -> str:
         fix = f"Let .gitattributes have a line for each, as: {changed[0]} rewritten   # and commit it"
         raise Refused(f"release.install rewrites what is committed: {listed(changed)}.", fix)
     return " ".join(settings.install) or "release.install is not set"
-
-
-@until_over
-def try_signing(release: Release, sign: bool = False) -> str:
-    """Where commits or the tag are signed, a trial signature succeeds."""
-    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if release.git.is_set(key)] + ["--sign"] * sign
-    if signed:
-        release.only_in_a_run()  # the key may ask for its passphrase
-        refuse(tag.signing_problems(release))
-    return ", ".join(signed) or "nothing is signed"
 
 
 @until_live

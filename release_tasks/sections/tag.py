@@ -8,10 +8,24 @@ from release_tasks import versions
 from release_tasks.errors import Problem, Refused, listed, refuse, require
 from release_tasks.lines import retag_hint
 from release_tasks.process import CommandFailed
-from release_tasks.release import Release, Step, until_published
+from release_tasks.release import Release, Step, until_over, until_published
 from release_tasks.sections import docs_pack, landing
 
 SIGNATURE = re.compile(r"^-----BEGIN .*(SIGNATURE|SIGNED MESSAGE)-----$", re.MULTILINE)
+
+
+@until_over
+def try_signing(release: Release, sign: bool = False) -> str:
+    """Where commits or the tag are signed, a trial signature succeeds."""
+    git = release.git
+    signed = [key for key in ("commit.gpgSign", "tag.gpgSign") if git.is_set(key)] + ["--sign"] * sign
+    if signed:
+        release.only_in_a_run()  # the key may ask for its passphrase
+        trial = git.run("commit-tree", "-S", "-m", "A trial signature", "HEAD^{tree}", check=False, changes=False)
+        if "\ngpgsig" not in git.look("cat-file", "commit", trial.stdout.strip()).stdout:  # git may leave it out
+            what = f"Git cannot sign: {trial.tail(3) or 'there is no signature'}"
+            raise Refused(what, "git config --get-regexp 'gpg|sign'")
+    return ", ".join(signed) or "nothing is signed"
 
 
 def tag_the_release(release: Release, sign: bool = False) -> Step:
@@ -68,15 +82,6 @@ def push_problems(release: Release) -> Iterator[Problem]:
         git.reach("push", *trial, changes=False)
     except CommandFailed as no:
         yield Problem(f"{remote} would not take an atomic push of the branch: {no}", no.problems[0].hint)
-
-
-def signing_problems(release: Release) -> Iterator[Problem]:
-    """Yield why git cannot sign, by a trial commit that no branch gets; it may leave a signature out in silence."""
-    git = release.git
-    trial = git.run("commit-tree", "-S", "-m", "A trial signature", "HEAD^{tree}", check=False, changes=False)
-    if "\ngpgsig" not in git.look("cat-file", "commit", trial.stdout.strip()).stdout:
-        what = f"Git cannot sign: {trial.tail(3) or 'there is no signature'}"
-        yield Problem(what, "git config --get-regexp 'gpg|sign'")
 
 
 @until_published

@@ -13,7 +13,7 @@ from release_tasks.database.pack import pack_problems
 from release_tasks.deploy import code
 from release_tasks.errors import Manual, Problem, Refused, counted, listed, refuse, require
 from release_tasks.release import Release, Step, until_live, until_published
-from release_tasks.sections import deployment, docs_pack, landing, tag
+from release_tasks.sections import deployment, docs_pack, landing, tag, withdrawal
 from release_tasks.settings import PROGRAM
 from release_tasks.version_files import file_version_problems, version_in
 
@@ -207,6 +207,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     proved = ddl.proof_of(pack, release.pack_of(last), release.root, release.settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=last, **proved.model_dump())
     refuse(proved.problems)
+    refuse(withdrawal.ddl_problems(release))
     return f"{proved}{proved.exceptions}"
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from release_tasks import lines
+from release_tasks import ddl, lines, versions
 from release_tasks.commits import history, releaser
-from release_tasks.errors import NotYet, Refused, listed
+from release_tasks.database import apply
+from release_tasks.errors import NotYet, Problem, Refused, listed
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import WITHDRAWN
 from release_tasks.sections import landing
@@ -57,3 +58,16 @@ def _left_in(release: Release, name: str) -> Iterator[str]:
         yield f"{name} is known only {no}"
     except Refused:
         yield f"{name} could not be reached"
+
+
+def ddl_problems(release: Release) -> Iterator[Problem]:
+    """Yield what is wrong with the DDL pack over that of a withdrawn release, where a ledger has it as the last one."""
+    git, settings, last = release.git, release.settings, release.settings.version_of(release.last() or "")
+    since = [version for version in release.line.tags if not last or versions.is_past(version, last)]
+    is_any = any(lines.withdrawn(git, settings, version) for version in since)
+    for name in ("staging", "production") if is_any else ():
+        version, entered = apply.last_applied(release.environment(name))
+        if lines.withdrawn(git, settings, version) and lines.tagged(git, tag := settings.tag_of(version)):
+            left = [file for file in release.pack_of(tag) if (file.path, file.sha256) in entered]
+            for each in ddl.proof_of(release.pack, left, release.root, settings).problems:
+                yield Problem(f"{name} has the DDL of {tag}, which was withdrawn: {each.what}", each.hint)

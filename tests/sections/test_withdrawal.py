@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from release_tasks import lines
+from release_tasks.database import apply
 from release_tasks.errors import Refused
-from release_tasks.outcome import CHANGED, MANUAL, REFUSED, Outcome
+from release_tasks.outcome import CHANGED, DONE, MANUAL, REFUSED, Outcome
 from release_tasks.sections import freeze, landing, preconditions, withdrawal
 
 if TYPE_CHECKING:
@@ -64,6 +65,32 @@ def test_the_release_after_it_comes_after_the_one_before_it(work: Work) -> None:
     release = work.release("0.1.2")
     assert release.last() == release.last(for_notes=True) == "v0.1.0"
     assert release.line.last("0.1.2") == "0.1.1", "its number is taken"
+
+
+def test_the_ddl_that_it_left_in_an_environment_is_proved_over(
+    work: Work, dsn: str, take: Callable[..., Outcome]
+) -> None:
+    """Production had its table for good, the changed file skipped that, and only `inv ddl.drift` noticed."""
+    here = {"dsn": dsn, "origin": "http://127.0.0.1:1", "folder": "srv", "restart": ["true"], "log": "none"}
+    settings = {"environments": dict.fromkeys(("dev", "staging", "production"), here)}
+    work.release_before("v0.1.0")
+    work.commit({"ddl/02_weights.sql": "create table if not exists app.weights (kilo int);\n"})
+    work.release_before("v0.1.1")
+    left = work.release("0.1.1", **settings).pack
+    changed = {"ddl/02_weights.sql": "create table if not exists app.weights (gram int);\n"}
+    work.commit({work.release().settings.notes_of("0.1.1"): WITHDRAWN, **changed}, "release: withdraw v0.1.1")
+    work.git("push", "--quiet", "origin", "main")
+    release = work.release("0.1.2", **settings)
+    production = release.environment("production")
+    apply.apply(production, left[:2], work.root, "0.1.1")
+    assert take(preconditions.prove_the_ddl_pack, release).state == DONE, "what never got there can change"
+    apply.apply(production, left, work.root, "0.1.1")
+    problems = take(preconditions.prove_the_ddl_pack, release).problems
+    for problem, name in zip(problems, ("staging", "production"), strict=True):
+        assert problem.what.startswith(f"{name} has the DDL of v0.1.1, which was withdrawn: Over the last release: ")
+        assert "differs from a fresh database: table app.weights" in problem.what
+    apply.apply(production, release.pack, work.root, "0.1.2")
+    assert take(preconditions.prove_the_ddl_pack, release).state == DONE, "the next release was proved over it"
 
 
 def test_it_is_refused_also_where_nobody_has_fetched_since(work: Work) -> None:

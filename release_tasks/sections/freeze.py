@@ -20,7 +20,7 @@ def hold_the_release_lock(release: Release, take_over: str | None = None) -> Ste
     """Hold the release lock on the remote."""
     lock = release.lock
     with suppress(Refused):  # its tag may not be here, which another step says
-        if (landing.waiting(release) and not landing.lacking(release)) or release.is_ended:
+        if (landing.lacking(release, waiting=True) and not landing.lacking(release)) or release.is_ended:
             return "given up with the last push"
     found = lock.check(take_over)
     if found.holder == lock.holder:

@@ -1,12 +1,12 @@
 """Bring a release to its branch and to main: by a push, or by a pull request where the host declines that."""
 
 import re
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from release_tasks import lines, screen
 from release_tasks.commits import TRAILER
 from release_tasks.errors import Problem, Refused
+from release_tasks.files import atomic_write
 from release_tasks.git import Git
 from release_tasks.process import CommandFailed
 from release_tasks.release import Release
@@ -35,41 +35,27 @@ def to_its_branch(release: Release) -> str:
     return "" if release.git.commit_named("HEAD") == release.tip else f"git switch {release.branch} && "
 
 
-def lacking(release: Release) -> dict[str, str]:
-    """Return branch → branch of its pull request, for each that still has to be pushed."""
-    return {at: back for at, back in _without(release).items() if f"refs/heads/{back}" not in release.git.remote_refs}
-
-
-def waiting(release: Release) -> dict[str, str]:
-    """Return branch → branch of its pull request, for each whose pull request waits."""
-    return {at: back for at, back in _without(release).items() if f"refs/heads/{back}" in release.git.remote_refs}
-
-
-def _without(release: Release) -> dict[str, str]:
-    backs = {release.base: f"release/{release.tag}-back"}
+def lacking(release: Release, waiting: bool = False) -> dict[str, str]:
+    """Return branch → branch of its pull request, for each still to be pushed, or `waiting` for that pull request."""
+    backs, refs = {release.base: f"release/{release.tag}-back"}, release.git.remote_refs
     backs.setdefault(release.settings.main, f"release/{release.tag}-notes-back")
-    return {branch: back for branch, back in backs.items() if not release.is_in(branch)}
+    left = {branch: back for branch, back in backs.items() if not release.is_in(branch)}
+    return {branch: back for branch, back in left.items() if (f"refs/heads/{back}" in refs) == waiting}
 
 
-def push(release: Release, branch: str, back: str, last: bool, commit: str = "", what: str = "is over") -> None:
-    """Push what `branch` gets, or where a rule of the host declines that, push it as `back` for a pull request.
+def push(release: Release, branch: str, back: str, commit: str, last: bool, what: str = "is over") -> None:
+    """Push `commit` to `branch`, or where a rule of the host declines that, as `back` for a pull request.
 
-    That is `commit`; by default what the base branch has here, and for another branch a commit of the notes.
     The `last` push gives up the release lock: a review may take days.
     """
     git, ref = release.git, f"refs/heads/{branch}"
-    is_base = branch == release.base and not commit
-    if not commit and not is_base:
-        text, title = git.text_at(release.tip, release.notes_path), f"release: notes for {release.tag}"
-        commit = notes_on_main(release, text or "", f"{title}, from {release.base}")
-    commit = commit or git.commit_named(ref) or ""
     try:
         release.lock.push(f"{commit}:{ref}", what=what, last=last)
     except CommandFailed as error:
         if not (reason := DECLINED.search(error.finished.stdout)):
             raise
         pushed = release.lock.push(f"{commit}:refs/heads/{back}", what="waits for review", last=last)
-        if is_base:  # it gets all of this by the pull request, perhaps squashed
+        if git.commit_named(ref) == commit:  # the branch gets all of this by the pull request, perhaps squashed
             git.run("switch", "--quiet", release.branch)
             git.run("branch", "--quiet", "--force", branch, git.remote_refs[ref])
         screen.say(f"{release.settings.remote} declines a push of {branch}: {reason[1]}. {back} was pushed instead.")
@@ -90,10 +76,8 @@ def notes_on_main(release: Release, text: str, title: str) -> str:
         raise Refused(what, f"git push {git.remote} {release.settings.main}   # or set release.main")
     top, _, inside = release.notes_path.partition("/")
     submodule = git.submodule(top)
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "notes.md")
-        file.write_bytes(text.encode())
-        blob = (submodule or git).run("hash-object", "-w", str(file)).stdout.strip()
+    atomic_write(file := release.folder / "notes.md", text.encode())
+    blob = (submodule or git).run("hash-object", "-w", "--no-filters", str(file)).stdout.strip()
     entry = f"100644,{blob},{release.notes_path}"
     if submodule:
         branch = f"refs/heads/{release.settings.docs_pack.submodule_branch}"

@@ -32,13 +32,10 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     git, base = release.git, release.base
     merged = git.run("merge", "--quiet", *options, commit, check=False)
     if merged.code:
-        conflicts = git.run("diff", "--name-only", "-z", "--diff-filter=U", check=False).stdout.split("\0")[:-1]
         git.run("merge", "--abort", check=False)
-        raise Refused(
-            f"{name} does not merge into {base}: {', '.join(conflicts) or merged.tail(3)}. The merge was taken back.",
-            f"git switch {base} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then\n"
-            f"{release.again()}",
-        )
+        what = f"{name} does not merge into {base}, and the merge was taken back: {merged.tail()}"
+        fix = f"git switch {base} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then"
+        raise Refused(what, f"{fix}\n{release.again()}")
 
 
 def open_the_next_cycle(release: Release, next: str | None = None) -> Step:
@@ -70,14 +67,19 @@ def next_version(release: Release, given: str | None) -> str:
 
 def push_the_main_branch(release: Release) -> Step:
     """Push: the main branch has it, and the cycle is open."""
-    left, lock = landing.lacking(release), release.lock
+    git, left, lock = release.git, landing.lacking(release), release.lock
     if not left and lock.state().holder != lock.holder:
-        waits = [f"{branch} waits for the pull request of {back}" for branch, back in landing.waiting(release).items()]
+        waiting = landing.lacking(release, waiting=True)
+        waits = [f"{branch} waits for the pull request of {back}" for branch, back in waiting.items()]
         return Manual("; ".join(waits)) if waits else "pushed"
-    is_open = release.git.contains(release.base_ref, release.tip) and release.has_next_version(release.base_ref)
+    is_open = git.contains(release.base_ref, release.tip) and release.has_next_version(release.base_ref)
     require(is_open or release.base not in left, "after the next cycle is opened")
     yield f"git push {release.settings.remote} {' '.join(left) or lock.ref}"
     if not left:  # a pull request was merged meanwhile
         lock.push(what="is over", last=True)
     for branch, back in left.items():
-        landing.push(release, branch, back, last=branch == list(left)[-1])
+        commit = git.commit_named(release.base_ref) or ""
+        if branch != release.base:
+            text, title = git.text_at(release.tip, release.notes_path) or "", f"release: notes for {release.tag}"
+            commit = landing.notes_on_main(release, text, f"{title}, from {release.base}")
+        landing.push(release, branch, back, commit, last=branch == list(left)[-1])

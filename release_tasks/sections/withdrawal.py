@@ -43,7 +43,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     title, _, rest = text.partition("\n")
     says = f"Withdrawn on {datetime.now(UTC):%Y-%m-%d} by {who}: {reason}. {'; '.join(left)}."
     commit = landing.notes_on_main(release, f"{title}\n\n> {says}\n{rest}", f"release: withdraw {release.tag}")
-    landing.push(release, main, back, last=True, commit=commit, what=WITHDRAWN)
+    landing.push(release, main, back, commit, last=True, what=WITHDRAWN)
 
 
 def _left_in(release: Release, name: str) -> Iterator[str]:

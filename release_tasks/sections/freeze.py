@@ -92,9 +92,13 @@ def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step
         refuse(_shift_problems(commit, moved, shifted, release))
     kind = "shift" if shifted else "critical fix"
     yield f"git commit {path} ({about}{f', {kind}: {listed(moved)}' if moved else ''})"
+    text = f"release: lock the DDL order for {release.tag}"
     if moved:
         release.journal.record("ddl-shift" if shifted else "ddl-fix", reason=reason, files=moved, objects=shifted)
-    text = f"release: lock the DDL order for {release.tag}{_body(moved, shifted, reason) if moved else ''}"
+        why = f", allowed because “{reason}”" if shifted else ""
+        lines = [" ".join(line.split()) for line in (f"{kind} in the freeze{why}:", *moved, *shifted)]  # for the notes
+        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        text = "\n".join([text, "", *lines])
     commit_step(git, {path: lock}, text, f"{release.tag} freeze", even_empty=True)  # a hand may have written it already
 
 
@@ -105,12 +109,3 @@ def _shift_problems(commit: str, moved: list[str], shifted: list[str], release: 
     allow = release.again("Undo it, or give `inv freeze` a reason: --allow-shift.", allow_shift="…")
     for shift in shifted:
         yield Problem(f"Structural shift since the DDL order was locked: {shift.removesuffix('.')}.", allow)
-
-
-def _body(moved: list[str], shifted: list[str], reason: str) -> str:
-    """Return the body of the commit's message, which the notes repeat: fixes, or a shift and why, a line for each."""
-    kind = f"shift in the freeze, allowed because “{reason}”:" if shifted else "critical fix in the freeze:"
-    lines = [" ".join(line.split()) for line in (kind, *moved, *shifted)]
-    if len(lines) > MOST_LINES:
-        lines[MOST_LINES:] = [f"and {len(lines) - MOST_LINES} more"]
-    return "\n".join(["\n", *lines])

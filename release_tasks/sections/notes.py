@@ -23,23 +23,19 @@ NOTED = {  # of what a file was seen to do: kind → how that begins
 
 def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     """Write the release notes."""
-    committed = release.git.text_at(release.tip, release.notes_path)
+    path, committed = release.notes_path, release.git.text_at(release.tip, release.notes_path)
+    text = find_highlights(release, highlights) if committed is None else ""
+    notes = template_of(release).replace("${highlights}", text) if committed is None else committed
+    found = changelog.section(notes, "Highlights")  # as they are read again
+    if not (found and changelog.written(found["text"])):
+        what = f"The Highlights of {path} are empty: there is no text under a heading `## Highlights`"
+        why = "." if committed is not None else ", for the template has none, or they begin with another one."
+        raise Refused(f"{what}{why}", f"Write {path} with that heading, and commit it on the release branch.")
     if committed is not None:
-        found = changelog.section(committed, "Highlights")
-        if not (found and changelog.written(found["text"])):
-            what = f"The Highlights of {release.notes_path} are empty; expected what this release brings."
-            raise Refused(what, f"Write them into {release.notes_path} and commit it on {release.branch}.")
-        unused = ", as committed: --highlights changes nothing any more" if highlights else ""
-        return f"{release.notes_path}{unused}"
-    template, text = template_of(release), find_highlights(release, highlights)
-    found = changelog.section(template.replace("${highlights}", text), "Highlights")  # as they are read again
-    if not release.published and not (found and changelog.written(found["text"])):
-        what = "The notes would have no text under a heading `## Highlights`"
-        fix = f"Let {_template_path(release)} have that, then ${{highlights}}; they may have headings of level 3 alone."
-        raise Refused(f"{what}: the template lacks it, or they begin with a heading of level 2.", fix)
+        return f"{path}{', as committed: --highlights changes nothing any more' if highlights else ''}"
     require(release.published, "after the tag is pushed")
-    yield f"git commit {release.notes_path}"
-    files = {release.notes_path: draft(release, text).encode()}
+    yield f"git commit {path}"
+    files = {path: draft(release, text).encode()}
     commit_step(release.git, files, f"release: notes for {release.tag}", f"{release.tag} notes")
 
 
@@ -72,12 +68,10 @@ def find_highlights(release: Release, given: str | None) -> str:
     if not found:
         heading = section["title"] if section else f"{release.version} or Unreleased"
         what = f"{path} has no text under a heading {heading}, as it is committed, and no --highlights came."
-        write = f"Write them below a heading {release.version} of {path}, and commit that."
+        instead = f"Write them below a heading {release.version} of {path}, and commit that."
         if release.published:  # whose CHANGELOG stays as it is
-            write = f'inv notes --version {release.version} --highlights "…"'
-        again = release.again(write, highlights="…")
-        hint = again if release.published or again == write else f"{again}   # or: {write}"
-        raise Refused(f"The notes need Highlights: {what}", hint)
+            instead = f'inv notes --version {release.version} --highlights "…"'
+        raise Refused(f"The notes need Highlights: {what}", release.again(instead, highlights="…"))
     return found
 
 
@@ -112,15 +106,11 @@ def draft(release: Release, highlights: str) -> str:
 
 def template_of(release: Release) -> str:
     """Return the committed template without its comments."""
-    path = _template_path(release)
+    path = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
     template = release.git.text_at(release.commit, path)
     if template is None:
         raise Refused(f"{path} is not committed; the notes are made from it.", f"Add {path} and commit it.")
     return changelog.COMMENT.sub("", template).lstrip()
-
-
-def _template_path(release: Release) -> str:
-    return f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
 
 
 def database_changes(release: Release, since: str | None) -> list[str]:

@@ -74,15 +74,11 @@ def _lacks(release: Release) -> str:
 @until_published
 def lock_the_ddl_order(release: Release, allow_shift: str | None = None) -> Step:
     """Lock the order of the DDL pack."""
-    git, tip, path = release.git, release.tip, release.settings.ddl.lock
-    last, pack = release.last(), release.pack
-    before = release.pack_of(last)
-    lock = lock_of(pack, release.tag)
+    git, tip, path, pack = release.git, release.tip, release.settings.ddl.lock, release.pack
+    lock, about = lock_of(pack, release.tag), counted(len(pack), "file")
     commit, locked = last_locked(git, tip, release.tag, release.settings) or ("", pack)
     moved = changes(locked, pack)
     reason = (allow_shift or "").strip(" …")
-    about = counted(len(pack), "file")
-    about += f"; since {last}: {listed(changes(before, pack)) or 'nothing'}" if before else ""
     if commit and not moved and git.bytes_at(tip, path) == lock:
         return about
     if moved:

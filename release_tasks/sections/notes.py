@@ -68,10 +68,12 @@ def find_highlights(release: Release, given: str | None) -> str:
     if not found:
         heading = section["title"] if section else f"{release.version} or Unreleased"
         what = f"{path} has no text under a heading {heading}, as it is committed, and no --highlights came."
-        instead = f"Write them below a heading {release.version} of {path}, and commit that."
+        write = f"Write them below a heading {release.version} of {path}, and commit that."
         if release.published:  # whose CHANGELOG stays as it is
-            instead = f'inv notes --version {release.version} --highlights "…"'
-        raise Refused(f"The notes need Highlights: {what}", release.again(instead, highlights="…"))
+            write = f'inv notes --version {release.version} --highlights "…"'
+        again = release.again(write, highlights="…")
+        hint = again if release.published or again == write else f"{again}   # or: {write}"
+        raise Refused(f"The notes need Highlights: {what}", hint)
     return found
 
 

@@ -20,8 +20,6 @@ def merge_the_release_branch_back(release: Release) -> Step:
     unpushed = f", pushed too: {listed(ours)}" if ours else ""
     yield f"git switch {base}; git merge {remote}/{base}; git merge --no-ff {release.branch}{unpushed}"
     git.fetch(release.base_ref)  # a full disk ends it here, before files are half switched
-    if base not in landing.lacking(release):  # a pull request was merged meanwhile
-        return None
     git.run("switch", "--quiet", *([base] if here else ["--create", base, there]))
     _merge(release, there or here, f"{remote}/{base}", "--ff", "--no-edit")
     _merge(release, tip, release.branch, "--no-ff", "--message", f"Merge {release.branch}: {release.title}")

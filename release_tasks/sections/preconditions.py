@@ -60,13 +60,12 @@ def check_branch(release: Release) -> str:
 
 def check_tree_is_clean(release: Release) -> Step:
     """The working tree is clean, but for what a run of this release left half-way."""
-    git, docs = release.git, release.settings.docs_pack.folder
+    git = release.git
     paths, ours = git.dirty_paths(), git.half_committed()
     if dirty := [path for path in paths if path not in ours]:
-        inside = f"git -C {docs} status   # if only its commit is another: git submodule update {docs}\n"
         raise Refused(
             f"The working tree has {counted(len(dirty), 'uncommitted change')}: {listed(dirty)}.",
-            (inside if docs in dirty else "") + "git stash --include-untracked\n"
+            "git stash --include-untracked\n"
             "git add --all && git commit   # or this; after the tag only for what drives the release, as invoke.yaml",
         )
     if paths and git.branch != release.branch:

@@ -24,8 +24,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
             return f"{release.tag} {WITHDRAWN}; it was never published"
         if not release.lock.state().is_of(release.version):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
-        branch = ", and its branch stays" if release.is_under_way else ""
-        yield f"give up the lock; {release.tag} was never published{branch}"
+        yield f"give up the lock; {release.tag} was never published"
         release.lock.push(what=WITHDRAWN, last=True)
         return None
     reason = " ".join((reason or "").split()).strip(" …")  # in one line of the notes

@@ -243,23 +243,6 @@ def test_a_pack_that_cannot_be_applied_is_refused_with_its_line(locked: Release,
     assert "cannot be compared" in told and "ddl/02_late.sql, line 2" in told and "nowhere" in told
 
 
-def test_what_changed_since_the_last_release_is_told_and_what_it_had_is_named(work: Work, take: Take) -> None:
-    work.commit({"ddl/02_old.sql": "create or replace view app.old as select 1 as n;\n"})
-    assert take(lock_the_ddl_order, work.release("0.1.0", branch="")).state == CHANGED
-    work.release_before("v0.1.0")
-    release = work.release()
-    assert take(lock_the_ddl_order, release, change=False).text == f"git commit {LOCK} (3 files; since v0.1.0: nothing)"
-    work.git("rm", "--quiet", "ddl/02_old.sql")
-    work.git("mv", "ddl/00_schemas.sql", "ddl/00_first.sql")
-    work.commit({**OTHER_COLUMN, **LATE})
-    assert take(lock_the_ddl_order, release).state == CHANGED
-    words = (
-        "3 files; since v0.1.0: removed ddl/00_schemas.sql, removed ddl/02_old.sql, "
-        "added ddl/00_first.sql, added ddl/02_late.sql, changed ddl/01_tables.sql"
-    )
-    assert take(lock_the_ddl_order, release).text == words
-
-
 def test_once_the_tag_is_published_the_lock_is_history(locked: Release, work: Work, take: Take) -> None:
     work.git("tag", "--annotate", "--message", "v0.1.1", "v0.1.1")
     work.git("push", "--quiet", "origin", "v0.1.1")

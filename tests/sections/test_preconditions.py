@@ -346,7 +346,7 @@ def test_what_a_hand_changed_on_the_release_branch_is_refused(work: Work, take: 
     docs.write({f"releases/{release.tag}.md": "## Highlights\n\nBegun by hand.\n"})
     (problem,) = take(preconditions.check_tree_is_clean, release).problems
     assert problem.what == "The working tree has 3 uncommitted changes: CHANGELOG.md, docs, package.json."
-    assert problem.hint.startswith("git -C docs status   # if only its commit is another: git submodule update docs\n")
+    assert problem.hint.startswith("git stash --include-untracked\n")
     work.git("switch", "--quiet", "main")
     work.git("stash", "--include-untracked")
     docs.git("stash", "--include-untracked")

@@ -25,7 +25,7 @@ def withdrawn(release: Release) -> str:
     return lines.withdrawn(release.git, release.settings, release.version)
 
 
-def test_what_was_never_begun_has_no_branch_that_stays(work: Work, take: Callable[..., Outcome]) -> None:
+def test_what_was_never_published_gives_up_its_lock_alone(work: Work, take: Callable[..., Outcome]) -> None:
     release = work.release()
     assert take(freeze.hold_the_release_lock, release).state == CHANGED
     planned = take(withdrawal.record_the_withdrawal, release, change=False)

@@ -1,6 +1,7 @@
 """Section 6: the release notes, drafted from git, the DDL pack and CHANGELOG; a person owns the Highlights."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from string import Template
 
@@ -84,6 +85,7 @@ def draft(release: Release, highlights: str) -> str:
     if kinds["breaking"] and "${breaking}" not in template:
         before, heading, after = template.partition("\n## ")
         template = f"{before}\n## Breaking Changes\n\n${{breaking}}\n{heading}{after}"
+    database, deployment = _database(release, since)
     path = release.settings.docs_pack.hashes
     hashes = git.bytes_at(commit, path) or b""
     evidence = [
@@ -100,9 +102,9 @@ def draft(release: Release, highlights: str) -> str:
         since=since or "the beginning",
         highlights=highlights,
         **{kind: _bullets(lines) for kind, lines in kinds.items()},
-        database=_bullets([harmless(line) for line in database_changes(release, since)]),
+        database=_bullets(map(harmless, database)),
         evidence=_bullets(evidence),
-        deployment=_bullets([*_deployment(release, since), *_new_variables(release, since)]),
+        deployment=_bullets([*deployment, *_new_variables(release, since)]),
     )
 
 
@@ -115,31 +117,23 @@ def template_of(release: Release) -> str:
     return changelog.COMMENT.sub("", template).lstrip()
 
 
-def database_changes(release: Release, since: str | None) -> list[str]:
-    """Return the objects and files in which the pack differs from that of the tag `since`; of a first, their number."""
-    last, now = release.pack_of(since), release.pack
+def _database(release: Release, since: str | None) -> tuple[list[str], list[str]]:
+    """Return what the DDL pack changes since the tag `since`, and what an operator has to know of that."""
+    last, now, settings, root = release.pack_of(since), release.pack, release.settings, release.root
     moved, fixes = changes(last, now), [*recorded(release.git, release.commit, release.tag)]
-    if not last:
-        return [f"first release of the pack: {counted(len(now), 'file')}", *fixes]
     if not moved:
-        return fixes
-    objects = proof.objects_changed(last, now, release.root, release.settings) or ["the same objects as before"]
-    return [*objects, f"files: {'; '.join(moved)}", *fixes]
-
-
-def _deployment(release: Release, since: str | None) -> list[str]:
-    """Return what an operator has to know: how the pack is applied, what it locks, what cannot be undone."""
-    last, now = release.pack_of(since), release.pack
-    if not changes(last, now):
-        return []
-    files = ddl.proof_of(now, last, release.root, release.settings).files if last else {}
+        return fixes, []
+    applied = (
+        f"the DDL pack {'has changed' if last else 'is new'}: `inv deploy.staging` applies it with "
+        f"`{' '.join(settings.ddl.command) or 'psql'}`, `inv deploy.production` too, after a backup"
+    )
+    if not last:
+        return [f"first release of the pack: {counted(len(now), 'file')}", *fixes], [applied]
+    objects = proof.objects_changed(last, now, root, settings) or ["the same objects as before"]
+    files = ddl.proof_of(now, last, root, settings).files
     lines = [f"`{path}` {each}" for path, does in files.items() for each in does]
-    runner = " ".join(release.settings.ddl.command) or "psql"
-    return [
-        f"the DDL pack {'has changed' if last else 'is new'}: `inv deploy.staging` applies it with `{runner}`, "
-        "`inv deploy.production` too, after a backup",
-        *(f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)),
-    ]
+    noted = [f"{kind}: {line}" for kind, pattern in NOTED.items() for line in lines if re.search(pattern, line)]
+    return [*objects, f"files: {'; '.join(moved)}", *fixes], [applied, *noted]
 
 
 def _new_variables(release: Release, since: str | None) -> list[str]:
@@ -152,5 +146,5 @@ def _new_variables(release: Release, since: str | None) -> list[str]:
     return [f"{what}: {', '.join(f'`{name}`' for name in sorted(names))}" for what, names in found.items() if names]
 
 
-def _bullets(lines: list[str]) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "- none"

@@ -74,8 +74,8 @@ class Git:
             raise
 
     def reach(self, *args: str, changes: bool = True) -> Finished:
-        """Run `git args`, which reaches the remote."""
-        return self.run(*args, timeout=NETWORK, changes=changes, **git_setup.ssh(self.root))
+        """Run `git args`, which reaches the remote; ssh, whichever it is, has no terminal to ask at, and no dialog."""
+        return self.run(*args, timeout=NETWORK, changes=changes, SSH_ASKPASS_REQUIRE="never")
 
     def look(self, *args: str) -> Finished:
         """Run `git args`, which only looks and may fail; the answer is remembered until `run` may change something."""

@@ -1,9 +1,8 @@
-"""The setup of git around us: a hook that calls us, an ssh of its own, hooks of its own."""
+"""The setup of git around us: a hook that calls us, hooks of its own."""
 
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from release_tasks import process
 from release_tasks.errors import Problem, Refused, listed
@@ -55,14 +54,6 @@ def remote_of(root: Path, ours: str) -> str:
     """Return the only remote of the submodule at `root`, `ours` where it has several or none: names may differ."""
     remotes = process.run(["git", "remote"], cwd=root, check=False, record=False).stdout.split()
     return remotes[0] if len(remotes) == 1 else ours
-
-
-@cache
-def ssh(root: Path) -> dict[str, Any]:
-    """Return the variable that lets ssh ask nothing; {} where git is set up to use a command of its own."""
-    ran = process.run(["git", "config", "core.sshCommand"], cwd=root, check=False, record=False)
-    is_chosen = {"GIT_SSH_COMMAND", "GIT_SSH"} & os.environ.keys() or ran.stdout
-    return {} if is_chosen else {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
 
 
 def hooks(root: Path, command: str) -> str:

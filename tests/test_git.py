@@ -454,7 +454,23 @@ def test_the_ssh_that_git_is_set_up_to_use_is_used(
     git.fetch("refs/heads/main")
     calls = seen.read_text().splitlines()
     assert len(calls) >= 3 and all("git@host.invalid" in call for call in calls)
-    assert all(call.startswith("-o BatchMode=yes ") == (chosen_by == "PATH") for call in calls)
+    assert not any("BatchMode" in call for call in calls), "which only OpenSSH knows"
+
+
+def test_ssh_asks_nobody(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a passphrase, say: a run would wait at a terminal where nobody sits, or for a dialog that nobody sees."""
+    ssh = tmp_path / "ssh"
+    script = """#!/bin/sh
+        (: < /dev/tty) 2> /dev/null && echo "There is a terminal" >&2
+        echo "askpass is required: $SSH_ASKPASS_REQUIRE" >&2
+        exit 1"""
+    ssh.write_text(script)
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH", str(ssh))
+    work.git("remote", "set-url", "origin", f"ssh://git@host.invalid{work.remote}")
+    with pytest.raises(Refused, match="askpass is required: never") as refused:
+        _ = work.layer().remote_refs
+    assert "There is a terminal" not in str(refused.value)
 
 
 def test_plink_gets_none_of_openssh_s_options(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,12 +144,10 @@ class Line:
             if not self.git.commit_named(commit):
                 problems.append(Problem(NOT_HERE.format(tag), f"git fetch {settings.remote} tag {tag}"))
             elif version != target and self.git.look("merge-base", self.base, commit).stdout:  # else it is foreign
-                backs = (f"release/{tag}{each}-back" for each in ("", "-notes"))
-                waits = next((back for back in backs if f"refs/heads/{back}" in self.git.remote_refs), "")
                 fetch, notes = f"git fetch {settings.remote} {settings.main}", settings.notes_of(version)
                 alone = f"{fetch} && git checkout FETCH_HEAD -- {notes} && git commit --message 'docs: notes of {tag}'"
-                hint = f"{to}git merge --no-ff {tag}   # or its notes alone:\n{to}{alone}"
-                hint = f"Merge the pull request of {waits}, then pull." if waits else hint
+                hint = f"If a pull request of it waits, merge that and pull; else:\n{to}git merge --no-ff {tag}"
+                hint += f"   # or its notes alone:\n{to}{alone}"
                 which = "the release branch" if to else "this branch"
                 problems.append(Problem(f"{tag} comes before {target}, but {which} lacks it.", hint))
         return problems

@@ -116,9 +116,10 @@ def test_a_release_that_was_made_beside_is_not_left_out_until_its_notes_are_here
     world.git("switch", "--quiet", "--create", "support/0.1", "v0.1.1")
     world.release("0.1.2", "0.1.3-dev", on="support/0.1")
     assert world.found("0.2.0") == ("0.1.1", [LACKS.format("v0.1.2", "0.2.0")])
-    world.git("branch", "release/v0.1.2-notes-back", "support/0.1")
     (problem,) = world.line().problems("0.2.0")
-    assert problem.hint == "Merge the pull request of release/v0.1.2-notes-back, then pull."
+    assert problem.hint.startswith(
+        "If a pull request of it waits, merge that and pull; else:\ngit merge --no-ff v0.1.2 "
+    )
     world.bring_notes("0.1.2")
     assert world.found("0.2.0") == ("0.1.2", [])
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
-from release_tasks.deploy.transport import Ssh  # noqa: E402
+from release_tasks.deploy.drivers import Ssh  # noqa: E402
 from tests.deploy.servers import VERSION, Network, facts, tree  # noqa: E402
 
 FILES = {f"src/{number}.txt": f"{number}\n" * 300 for number in range(300)}

@@ -16,7 +16,11 @@ from typing import Any, NoReturn
 
 from release_tasks.errors import Problem, Refused
 
-INTERRUPTED = 130
+INTERRUPTED = (
+    """
+Interrupted. What is done stays done, what a host has begun it ends, and the same command goes on from here.""",
+    130,
+)
 NO_READER = "Standard output was closed. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
 CLOSED = "Standard output is closed: nothing was begun, as nobody would see what became of it."
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step
@@ -56,7 +60,7 @@ def as_sentences() -> Iterator[None]:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        _end("\nInterrupted. What is done stays done; the same command goes on from here.", INTERRUPTED)
+        _end(*INTERRUPTED)
     except BrokenPipeError:
         _end(*NO_READER)
     except FORESEEN as error:

@@ -121,12 +121,7 @@ class Host(Releases):
             point_link(self.folder / colour, self.code_of(tag))
             for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
                 self.call(self.restart, colour, service)
-            try:
-                self.expect(tag, self.wait, origin)
-            except Refused:
-                with suppress(Refused):
-                    self.stop(colour)
-                raise
+            self.expect(tag, self.wait, origin)
         return origin
 
     def stop(self, colour: str = "") -> None:

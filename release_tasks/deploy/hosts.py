@@ -115,8 +115,8 @@ class Hosts:
     def idle(self, tag: str) -> Iterator[str]:
         """Run the release `tag` in the idle colour, for the block; yield its origin."""
         name = self.names[0]
-        origin = self.call_all([name], "start", tag=tag)[name]
         try:
+            origin = self.call_all([name], "start", tag=tag)[name]
             with self.tunnel(name, origin) as reached:
                 yield reached
         except BaseException:

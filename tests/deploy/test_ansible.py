@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from release_tasks.deploy.drivers import hosts_of
-from release_tasks.deploy.transport import Ansible
+from release_tasks.deploy.drivers import Ansible, hosts_of
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256
 from release_tasks.settings import Settings

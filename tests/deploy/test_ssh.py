@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.deploy.drivers import hosts_of
+from release_tasks.deploy.drivers import PROGRAM, Ssh, hosts_of, order_of
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
-from release_tasks.deploy.transport import PROGRAM, Ssh, order_of
 from release_tasks.errors import Refused
 from release_tasks.machine import locked, wait_until
 from release_tasks.settings import Settings

@@ -62,15 +62,14 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
         version, said = env.probe()
-        looks = {} if name == "dev" else env.hosts.try_status()
-        tags = dict.fromkeys(seen.tag for seen in looks.values() if seen.tag)
-        problems = [] if version else [said]
-        problems += [seen.problem for seen in looks.values() if seen.problem]
-        row |= {"answers": version, "tag": ", ".join(tags), "problem": " ".join(problems)}
-        tag = next(iter(tags), "")
-        facts = next((seen.releases.get(tag, {}) for seen in looks.values() if seen.tag), {})
+        hosts = [] if name == "dev" else [*env.hosts.try_status().values()]
+        row["answers"] = version
+        row["problem"] = " ".join(filter(None, ["" if version else said, *(each.problem for each in hosts)]))
+        live = [each for each in hosts if each.tag]
+        for key in ("tag", "colour"):
+            row[key] = ", ".join(dict.fromkeys(getattr(each, key) for each in live))
+        facts = live[0].releases.get(live[0].tag, {}) if live else {}
         row |= {key: facts.get(key) for key in ("commit", "since", "by")}
-        row["colour"] = ", ".join(dict.fromkeys(seen.colour for seen in looks.values() if seen.colour))
         if stamp := env.last_stamp():
             row["stamped"] = f"{stamp[0]} at {stamp[1].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         row["ddl"] = apply.last_applied(env)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def env(releases: dict[str, Any], current: str) -> Any:
 
 def test_what_is_no_release_is_not_gone_back_to() -> None:
     """A rehearsal's first code has no version: a rollback to it could not be stamped, and had moved the traffic."""
-    with pytest.raises(Refused, match=r"Production has nothing to go back to. In place are: 0\.1\.1\."):
+    with pytest.raises(Refused, match=r"was never live in production, or is not in place. In place are: 0\.1\.1\."):
         _target(env(RELEASES, "v0.1.1"), None, well)
 
 
@@ -52,9 +53,18 @@ def test_after_a_hotfix_of_an_older_line_it_is_what_was_live_before_what_is() ->
     assert _target(env(releases, "v0.3.1"), None, well)[0] == "v0.3.0", "0.2.2 had failed, and is not the newest"
 
 
+def test_the_same_rollback_once_more_stays_where_it_went() -> None:
+    """By default it went one release further on than `--to` had gone."""
+    placed = {"v0.1.2": ("v0.1.1", "2"), "v0.1.1": ("v0.1.0", "1"), "v0.1.0": ("v0.1.2", "3")}
+    releases = {tag: {"before": before, "since": since} for tag, (before, since) in placed.items()}
+    assert _target(env(releases, "v0.1.0"), None, well)[0] == "v0.1.0"
+
+
 def test_where_no_release_says_what_was_before_a_person_does() -> None:
     """It said that there was nothing to go back to, and listed what there was."""
-    with pytest.raises(Refused, match=r"Name the release to go back to\. In place are: 0\.1\.1, 0\.1\.0\.") as refused:
+    with pytest.raises(
+        Refused, match=r"What a rollback goes to by default .* In place are: 0\.1\.1, 0\.1\.0\."
+    ) as refused:
         _target(env({"v0.1.1": {"since": "now"}, "v0.1.0": {"since": "earlier"}}, "v0.1.1"), None, well)
     assert refused.value.problems[0].hint.endswith("--to VERSION")
 
@@ -79,14 +89,13 @@ def test_what_was_stamped_and_was_never_live_is_taken_back_to_what_is(
     assert _target(here, None, well)[0] == to
 
 
-@pytest.mark.parametrize("bad, fix", [({"v0.1.1"}, "--to 0.1.0"), ({"v0.1.1", "v0.1.0"}, "--to 0.1.1")])
-def test_a_withdrawn_release_is_gone_back_to_only_by_its_name(bad: set[str], fix: str) -> None:
+def test_a_withdrawn_release_is_gone_back_to_only_by_its_name() -> None:
     """It was the default, also with --yes: staging got the release that nobody could order with."""
     older = {"v0.1.1": {"before": "v0.1.0", "since": "now"}, "v0.1.0": {"before": "", "since": "earlier"}}
     here = env({"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, **older}, "v0.1.2")
     with pytest.raises(Refused, match=r"v0\.1\.1 was live before, but: Withdrawn\. In place are: ") as refused:
-        _target(here, None, lambda tag: "Withdrawn." if tag in bad else "")
-    assert refused.value.problems[0].hint.endswith(fix)
+        _target(here, None, lambda _: "Withdrawn.")
+    assert refused.value.problems[0].hint.endswith("--to VERSION")
     assert _target(here, "0.1.1", lambda _: "Withdrawn.")[0] == "v0.1.1"
 
 
@@ -98,7 +107,7 @@ def test_a_withdrawn_release_is_gone_back_to_with_a_word_and_without_the_remote(
     work.git("fetch", "--quiet", "origin")
     work.git("remote", "set-url", "origin", str(work.root / "gone"))
     git = Git.open(work.root, "origin")
-    warned, *_ = _warnings(env({"v0.1.2": {}}, "v0.1.2"), git, "v0.1.1")
+    warned, *_ = _warnings(env({"v0.1.2": {}}, "v0.1.2"), git, "v0.1.1", "")
     assert warned == "v0.1.1: Withdrawn on 2026-11-27 by A Captain: it lost rows."
 
 
@@ -121,12 +130,12 @@ def test_it_is_chosen_of_what_is_live_once_nobody_else_changes_that(
 
 
 def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_though_the_stamp_fails(
-    work: Work, monkeypatch: pytest.MonkeyPatch
+    work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The traffic had moved, git's own error followed, and no command stamped it any more."""
     switched, commits = list[str](), {"": "f" * 40, "v0.1.1": "0" * 40}
 
-    def stamp(version: str, code: object) -> None:
+    def stamp(version: str, code: object = None) -> None:
         raise Refused("The stamp's program is away.")
 
     here = env({"v0.1.2": {"before": "v0.1.1", "since": "tomorrow"}, **RELEASES}, "v0.1.2")
@@ -137,15 +146,16 @@ def test_the_traffic_stays_where_the_code_of_the_stamp_is_not_here_and_moves_tho
     here.lock, here.last_stamp = SimpleNamespace(hold=lambda version: held.pop(0)), lambda: None
     here.runs = lambda version: False
     here.stamp, here.install = stamp, lambda code: None
+    here.connect = partial(stamp, "")
     monkeypatch.setattr(rollback.embedded, "environment_of", lambda *_: nullcontext(here))
     config = SimpleNamespace(run=SimpleNamespace(dry=False))
     with pytest.raises(Refused, match=r"The commit 000000000 of v0\.1\.1 is not here") as refused:
         rollback.roll_back(config, "production", None, yes=True)
     assert refused.value.problems[0].hint == "git fetch origin tag v0.1.1" and switched == []
     commits["v0.1.1"] = work.git("rev-parse", "HEAD").strip()
-    with pytest.raises(Refused, match=r"Production runs 0\.1\.1 again, but its session is not stamped yet: "):
+    with pytest.raises(Refused, match=r"The stamp's program is away\."):
         rollback.roll_back(config, "production", None, yes=True)
-    assert switched == ["v0.1.1"]
+    assert switched == ["v0.1.1"] and "Production runs 0.1.1." in capsys.readouterr().out
     with pytest.raises(Refused, match=r"The lock of production was lost meanwhile"):  # as a laptop slept
         rollback.roll_back(config, "production", None, yes=True)
     assert switched == ["v0.1.1"] and not held

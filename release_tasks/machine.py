@@ -94,7 +94,8 @@ def probe(origin: str, path: str, seconds: float = 3) -> tuple[str, str]:
     except (OSError, ValueError, HTTPException) as error:
         return "", f"{url} could not be reached: {error}"
     text = content.decode(errors="replace")
-    answer = f"{url} answers {response.status}: {' '.join(text.split())[:200]}"
+    by = f" ({server})" if (server := response.headers.get("Server", "")).startswith("nginx") else ""
+    answer = f"{url} answers {response.status}: {' '.join(text.split())[:200]}{by}"
     if response.status >= 500 or (path and 300 <= response.status < 400):
         return "", answer
     return str(parsed(text).get("version") or "") if path else "any", answer

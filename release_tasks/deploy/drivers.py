@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from release_tasks import process, temporary
-from release_tasks.deploy.host import LOOKS, Host
+from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.settings import Tool
 from release_tasks.errors import Refused
@@ -76,9 +76,9 @@ class OwnProcess(Hosts):
         return list(command)
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
-        if self.is_here and verb in LOOKS:  # quick, and often
+        if self.is_here and verb == "look":  # quick, and often
             return super().call(name, verb, **arguments)
-        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb in LOOKS else CHANGE
+        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb == "look" else CHANGE
         python = [sys.executable, "-I"] if self.is_here else ["python3"]
         hint = shlex.join(self.argv(name, *python, "--version"))
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
@@ -145,7 +145,7 @@ class Ansible(Ssh):
         return [*self.ssh, *SSH, *words, about.get("ansible_host", name), *map(shlex.quote, command)]
 
     def try_all(self, names: Sequence[str], verb: str, **arguments: Any) -> dict[str, Any]:
-        if verb in LOOKS:
+        if verb == "look":
             return super().try_all(names, verb, **arguments)
         about = {"names": list(names), "verb": verb, "tag": arguments.get("tag", ""), "program": PROGRAM}
         about |= {"tree": arguments.pop("tree", ""), "batches": self.serial if verb == "switch" else [len(names)]}
@@ -205,9 +205,8 @@ class ToolHost(Host):
 
     def record(self) -> tuple[str, str]:
         """Return the newest release whose version, tag, commit or image `running` prints, and no colour."""
-        printed = set(re.split(r"[^\w.:/@+-]+", self.say(self.tool.running)))
-        names = {tag: set(self.names_of(tag).values()) for tag in self.releases()}
-        return next((tag for tag, known in names.items() if known & printed), ""), ""
+        printed = re.findall(r"[\w.:/@+-]+", self.say(self.tool.running))
+        return next((tag for tag in self.releases() if {*printed} & {*self.names_of(tag).values()}), ""), ""
 
     def make_live(self, tag: str) -> None:
         """Let the tool deploy `tag`, or roll back to it where it was live before, and see that it runs then."""
@@ -228,7 +227,7 @@ class ToolHost(Host):
         """Return what the placeholders stand for, by which `running` may name the release `tag`."""
         facts = self.facts(tag)
         names = {"version": facts.get("version", ""), "tag": tag, "commit": facts["commit"]}
-        return {name: value for name, value in {**names, "image": self.tool.image.format(**names)}.items() if value}
+        return {**names, "image": self.tool.image.format(**names)}
 
     def say(self, argv: list[str], timeout: float = 60) -> str:
         """Run a command of the tool, at most some seconds, and return what it printed. Raises `Refused`."""

@@ -24,16 +24,14 @@ from typing import Any
 from release_tasks.deploy.releases import Releases
 from release_tasks.errors import Refused
 from release_tasks.files import atomic_write, readable_by_all
-from release_tasks.machine import failing_in, is_busy, is_taken, locked, now, point_link, probe, run, wait_until
+from release_tasks.machine import failing_in, is_busy, is_taken, locked, now, point_link, probe, wait_until
 
-LOOKS = ("look", "warning")  # the verbs that change nothing
 LOCK = 600.0  # seconds for another release on this host; whoever sent us waits longer
 FRONT = 10.0  # seconds until a flip is seen through nginx
 TRAFFIC = """# {tag} {colour}
 upstream app {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{other} max_fails=0 backup; keepalive 16; }}
 """
 RECORD = re.compile(r"# (?P<tag>[^ \n]*) (?P<colour>[^ \n]+)")
-NGINX = re.compile(r"nginx/(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass
@@ -59,7 +57,7 @@ class Host(Releases):
 
     def perform(self, verb: str, arguments: dict[str, Any]) -> Any:
         """Do what `verb` names, one change at a time; return its result. Raises `Refused`."""
-        lock = nullcontext() if verb in LOOKS else locked(self.folder / ".lock", "release", LOCK)
+        lock = nullcontext() if verb == "look" else locked(self.folder / ".lock", "release", LOCK)
         with failing_in(self.folder), readable_by_all(), lock:
             return getattr(self, verb)(**arguments)
 
@@ -68,14 +66,6 @@ class Host(Releases):
         tag, colour = self.record()
         found = {"tag": tag, "colour": colour, "releases": self.releases(), "switches": self.switches()}
         return {**found, "answers": probe(self.front, self.version_path)}
-
-    def warning(self) -> str:
-        """Return what an old nginx in front of the colours lacks, "" for none; to know may take a call of sudo."""
-        with suppress(Refused):
-            found = NGINX.search(run([*self.nginx, "-v"], self.folder, {}, 10)) if self.colours else None
-            if found and tuple(map(int, found.groups())) < (1, 27, 4):
-                return f"{found[0]} may lose a request at a flip; 1.27.4 does not"
-        return ""
 
     def record(self) -> tuple[str, str]:
         """Return the tag and the colour that are live, "" for none. Raises `Refused` where that is torn."""
@@ -139,10 +129,7 @@ class Host(Releases):
         if is_again and self.answers(tag):
             return
         before = (found[tag].get("before") if had == tag else had) or ""
-        if is_again:
-            self.note(tag, f"{tag} again", by)
-        else:
-            self.note(tag, f"{before or 'nothing'} → {tag}", by, before=before, since=None)
+        self.note(tag, f"{had or 'nothing'} → {tag}", by, before=before, since=None)
         old = "" if is_again else before  # what was live before what is live would be one too many
         try:
             with failing_in(self.folder):

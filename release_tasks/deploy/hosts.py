@@ -1,6 +1,7 @@
 """The hosts of an environment: query all, change all at once or in batches; what one host does is in host.py."""
 
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from release_tasks.machine import user
 
 HERE = "this machine"
 AT_ONCE = 20  # hosts
+NGINX = re.compile(r"nginx/(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass
@@ -73,9 +75,12 @@ class Hosts:
         """Return the facts of the release `tag` once it is in place on every host, {} before."""
         return self.releases().get(tag, {})
 
-    def warnings(self) -> list[str]:
-        """Return which nginx in front closes connections under a request when it reloads."""
-        return [f"{name}: {warning}" for name, warning in self.call_all(self.names, "warning").items() if warning]
+    def warnings(self) -> Iterator[str]:
+        """Yield which nginx in front of two colours is so old that it closes connections under a request at a reload."""
+        for name, seen in self.status().items():
+            nginx = NGINX.search(seen.answers[1])
+            if self.host.colours and nginx and tuple(map(int, nginx.groups())) < (1, 27, 4):
+                yield f"{name}: {nginx[0]} may lose a request at a flip; 1.27.4 does not"
 
     def tag(self) -> str:
         """Return which release is live, "" for none; on hosts that disagree, of the first."""

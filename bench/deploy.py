@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from release_tasks import screen  # noqa: E402
-from release_tasks.deploy.drivers import Ssh  # noqa: E402
+from release_tasks.deploy.drivers import Processes  # noqa: E402
 from tests.deploy.servers import VERSION, Network, facts, tree  # noqa: E402
 
 FILES = {f"src/{number}.txt": f"{number}\n" * 300 for number in range(300)}
@@ -35,8 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Network.of_three(Path(name).resolve()) as network:
         for number in range(times):
             first, second, third = (tree(Path(name), f"0.{number}.{patch}", FILES) for patch in (1, 2, 3))
-            one = Ssh("production", network.host(), ["h1"], ssh=network.ssh)
-            plain = Ssh("production", network.host(colours={}), ["h1"], ssh=network.ssh)
+            one = Processes("production", network.host(), ["h1"], ssh=network.ssh)
+            plain = Processes("production", network.host(colours={}), ["h1"], ssh=network.ssh)
             three, at_once = network.driver(), network.driver()
             at_once.batches = [3]
             network.reset()
@@ -64,7 +64,7 @@ def measure(taken: dict[str, list[float]], what: str, action: Callable[[], objec
     taken.setdefault(what, []).append(time.perf_counter() - began)
 
 
-def deploy(hosts: Ssh, tar: Path) -> None:
+def deploy(hosts: Processes, tar: Path) -> None:
     """Put a release in place and make it live, as a release does after its first look."""
     hosts.place(tar.stem, facts(tar.stem.removeprefix("v")), tar)
     hosts.switch(tar.stem)

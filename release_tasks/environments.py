@@ -60,7 +60,7 @@ class Environment:
         """The code that runs here, unpacked on this machine: the working tree on dev, else what is live."""
         if self.name == "dev":
             return self.root
-        tag, commit = self.hosts.live()
+        tag, commit = next(iter(self.hosts.live().items()))
         if not commit:
             found = f" Live there is {tag}, which is none of its releases." if tag else ""
             raise Refused(f"Nothing has been deployed to {self.name} yet.{found}", f"inv deploy.{self.name}")
@@ -96,7 +96,7 @@ class Environment:
     def later_problems(self, version: str) -> list[Problem]:
         """Return a problem if a later release than `version` runs here, is live on a host, or was stamped last."""
         found = [("runs", self.probe()[0])]
-        found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.tags()]
+        found += [("has the code of", self.settings.version_of(tag)) for tag in self.hosts.live()]
         found += [("was stamped for", stamped) for stamped, _ in self.stamps(1)]
         later = [f"{what} {each}" for what, each in found if each and is_later_release(each, version)]
         if not later:

@@ -37,7 +37,7 @@ def roll_back(config: Any, where: str, to: str | None, yes: bool) -> None:
         commit = env.hosts.facts(tag)["commit"]
         if not is_stamped:
             code.need_commit(git, tag, commit)
-        now = ", ".join(each or "nothing" for each in env.hosts.tags())
+        now = ", ".join(each or "nothing" for each in env.hosts.live())
         what = f"{tag} stays live; only its session is stamped again" if runs else f"{now} → {tag}; no DDL is undone"
         ahead = [f"{where.capitalize()}, {env.origin}: {what}", *_warnings(env, git, tag, commit)]
         if config.run.dry or yes:

@@ -51,7 +51,7 @@ def run_checks(release: Release, name: str, where: str, check: Callable[[Path], 
 
 def pass_smokes_on_copy(env: Environment, version: str, dsn: str) -> str:
     """Pass the tests marked `on_backup` on `dsn`, a restored copy; return what ran, or why nothing did."""
-    if env.name != "dev" and not env.hosts.live()[1]:
+    if env.name != "dev" and not next(iter(env.hosts.live().values())):
         return "no smoke ran, for no release of ours is live there"
     code = env.code
     files = [file for file in document.smokes_in(code).values() if "on_backup" in read_text(file)]

@@ -28,7 +28,7 @@ RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": 
 
 def env(releases: dict[str, Any], current: str) -> Any:
     hosts = SimpleNamespace(releases=lambda: releases, tag=lambda: current)
-    hosts.tags = lambda: [current]
+    hosts.live = lambda: {current: ""}
     return SimpleNamespace(name="production", hosts=hosts, settings=Settings(), last_stamp=lambda: None)
 
 

@@ -48,9 +48,9 @@ def hosts_of(name: str, root: Path, settings: Settings, variables: Callable[[str
         host = Host(Path(own.folder), own.front or "http://127.0.0.1", **about)
         if own.inventory:
             return Ansible(name, host, str(root / own.inventory), own.ssh, own.batches, own.limit, root)
-        return Ssh(name, host, own.hosts, own.batches, root=root, ssh=own.ssh)
+        return Processes(name, host, own.hosts, own.batches, own.ssh, root=root)
     host = Host(root / own.folder, own.front or own.origin, **about)
-    return OwnProcess(name, host, variables=lambda: {**variables(""), **temporary.original_variables()})
+    return Processes(name, host, variables=lambda: {**variables(""), **temporary.original_variables()})
 
 
 def folder_of(name: str, root: Path) -> Path:
@@ -65,15 +65,16 @@ def host_settings(settings: Settings) -> dict[str, Any]:
 
 
 @dataclass
-class OwnProcess(Hosts):
-    """This machine, in a process of its own that ends what it has begun; its commands find the `variables`."""
+class Processes(Hosts):
+    """Hosts that do their part in a process of its own, which ends what it has begun: by `ssh`, or on this machine."""
 
-    variables: Callable[[], dict[str, str]] = dict
+    ssh: Sequence[str] = ()  # the command, perhaps with options, as a configuration file
+    variables: Callable[[], dict[str, str]] = dict  # what commands find on this machine
     root: Path = Path()  # where programs run, and find what settings name
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
-        return list(command)
+        return [*self.ssh, *SSH, name, *map(shlex.quote, command)] if self.ssh else list(command)
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb == "look":  # quick, and often
@@ -93,18 +94,11 @@ class OwnProcess(Hosts):
                 raise Refused(f"has not answered within {timeout:g} s. {no.finished.tail(5)}".strip(), hint) from None
         return answer_of(done.stdout, done.tail(5), hint, "" if self.is_here else name)
 
-
-@dataclass
-class Ssh(OwnProcess):
-    """Other hosts by OpenSSH; `ssh` is its command with options of its own, as a configuration file."""
-
-    ssh: Sequence[str] = ("ssh",)
-
-    def argv(self, name: str, *command: str) -> list[str]:
-        return [*self.ssh, *SSH, name, *map(shlex.quote, command)]
-
     @contextmanager
     def tunnel(self, name: str, origin: str) -> Iterator[str]:
+        if not self.ssh:
+            yield origin
+            return
         port = process.free_port()
         own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes", "-N"]
         argv = [*self.argv(name), *own, "-L", f"127.0.0.1:{port}:{origin.removeprefix('http://')}"]
@@ -118,7 +112,7 @@ class Ssh(OwnProcess):
             tunnel.stop()
 
 
-class Ansible(Ssh):
+class Ansible(Processes):
     """The hosts of an `inventory` that the pattern `limit` names: the playbook makes the batches, looks go by ssh."""
 
     def __init__(
@@ -186,8 +180,9 @@ def answer_of(stdout: str, said: str, hint: str, name: str) -> Any:
     if not answer:
         raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)
     if "failed" in answer:
-        there = answer["hint"] and f"{answer['hint']}   # on {name}"
-        raise Refused(answer["failed"], there if name else answer["hint"])
+        raise Refused(
+            answer["failed"], f"{answer['hint']}   # on {name}" if name and answer["hint"] else answer["hint"]
+        )
     return answer["result"]
 
 

@@ -76,7 +76,7 @@ class Hosts:
         return self.releases().get(tag, {})
 
     def warnings(self) -> Iterator[str]:
-        """Yield which nginx in front of two colours is so old that it closes connections under a request at a reload."""
+        """Yield which nginx in front of two colours is so old that it may close connections under a request."""
         for name, seen in self.status().items():
             nginx = NGINX.search(seen.answers[1])
             if self.host.colours and nginx and tuple(map(int, nginx.groups())) < (1, 27, 4):
@@ -84,16 +84,11 @@ class Hosts:
 
     def tag(self) -> str:
         """Return which release is live, "" for none; on hosts that disagree, of the first."""
-        return self.tags()[0]
+        return next(iter(self.live()))
 
-    def live(self) -> tuple[str, str]:
-        """Return which release is live on the first host, and its commit: "" where no release of ours is."""
-        first = next(iter(self.status().values()))
-        return first.tag, first.releases.get(first.tag, {}).get("commit", "")
-
-    def tags(self) -> list[str]:
-        """Return which releases are live on the hosts, each once, that of the first host first."""
-        return list(dict.fromkeys(each.tag for each in self.status().values()))
+    def live(self) -> dict[str, str]:
+        """Return tag → commit of what is live on the hosts, that of the first one first; "" where it is not ours."""
+        return {each.tag: each.releases.get(each.tag, {}).get("commit", "") for each in self.status().values()}
 
     def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""

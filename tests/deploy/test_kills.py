@@ -14,7 +14,7 @@ import pytest
 
 from release_tasks import machine
 from release_tasks.deploy import host, releases
-from release_tasks.deploy.drivers import OwnProcess
+from release_tasks.deploy.drivers import Processes
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.machine import wait_until
@@ -140,7 +140,7 @@ def test_hosts_finish_after_whoever_told_them_was_killed(network: Network, tmp_p
 
 def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_path: Path) -> None:
     """It stayed as it was: `current` or a colour named the new release, which nobody had started."""
-    hosts = OwnProcess("production", server.behind_nginx(wait=10))
+    hosts = Processes("production", server.behind_nginx(wait=10))
     deploy(hosts, "0.1.1", tmp_path)
     killed_while_it_starts(hosts, server, "0.1.2", tmp_path)
     deploy(hosts, "0.1.2", tmp_path)  # waits for what goes on, and has nothing to change
@@ -152,10 +152,10 @@ def test_this_machine_finishes_after_the_release_was_killed(server: Server, tmp_
 INTERRUPTED = """
 from pathlib import Path
 from release_tasks.deploy.host import Host
-from release_tasks.deploy.drivers import OwnProcess
+from release_tasks.deploy.drivers import Processes
 from release_tasks.failures import as_sentences
 
-class Slow(OwnProcess):
+class Slow(Processes):
     def argv(self, name, *command):
         return ["sh", "-c", f"echo $$ > {name}; exec sleep 600"]
 
@@ -188,5 +188,5 @@ def test_this_machine_finds_the_variables_of_the_application_and_no_module_of_th
     Path("json.py").write_text("raise SystemExit('of the repo')")
     restart = ["sh", "-c", 'echo "$SHOP $APP_VERSION $COLOUR" > found; exec ./service restart']
     host = server.plain(restart=restart)
-    deploy(OwnProcess("production", host, variables=lambda: {"SHOP": "open"}), "0.1.1", tmp_path)
+    deploy(Processes("production", host, variables=lambda: {"SHOP": "open"}), "0.1.1", tmp_path)
     assert (server.folder / "found").read_text() == "open 0.1.1 current\n" and server.version() == "0.1.1"

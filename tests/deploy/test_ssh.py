@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from release_tasks.deploy.drivers import PROGRAM, Ssh, hosts_of, order_of
+from release_tasks.deploy.drivers import PROGRAM, Processes, hosts_of, order_of
 from release_tasks.deploy.host import Host
 from release_tasks.deploy.hosts import Hosts
 from release_tasks.errors import Refused
@@ -24,7 +24,7 @@ from tests.deploy.servers import FOLDER, Network, facts, put, version_at
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def released(network: Network, tmp_path: Path, version: str = "0.1.1", **about: object) -> Ssh:
+def released(network: Network, tmp_path: Path, version: str = "0.1.1", **about: object) -> Processes:
     """Return the three hosts with a release that is live."""
     hosts = network.driver(**about)
     put(hosts, version, tmp_path)
@@ -208,7 +208,7 @@ def test_nothing_of_an_order_is_seen_in_the_process_list(network: Network, tmp_p
 
 
 def test_without_ssh_or_python_a_sentence_says_so(network: Network, tmp_path: Path) -> None:
-    hosts = Ssh("production", network.host(), ["h1"], ssh=["no-such-ssh"])
+    hosts = Processes("production", network.host(), ["h1"], ssh=["no-such-ssh"])
     with pytest.raises(Refused, match=r"The program no-such-ssh was not found\."):
         hosts.status()
     python = network.hosts["h1"].folder / "bin" / "python3"

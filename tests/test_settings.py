@@ -142,13 +142,15 @@ def test_all_problems_are_found_at_once() -> None:
 @pytest.mark.parametrize("missing", REMOTE)
 def test_a_dsn_needs_the_rest_of_its_environment(missing: str) -> None:
     (problem,) = problems(with_dsn("postgresql://db/app", **{missing: [] if missing == "restart" else ""}))
-    assert problem.what == f"invoke.yaml, release.environments: production has a dsn, but no {missing}."
+    given = ", ".join(["dsn", *(key for key in ("origin", "log", "folder", "restart") if key != missing)])
+    what = f"production has {given}, but no {missing}; only one with nothing set is embedded."
+    assert problem.what == f"invoke.yaml, release.environments: {what}"
 
 
 @pytest.mark.parametrize("name", REMOTE)
 def test_an_environment_without_a_dsn_is_embedded_and_takes_nothing_else(name: str) -> None:
     (problem,) = problems({"environments": {"production": {name: REMOTE[name]}}})
-    assert f"production has {name}, but no dsn: it would be embedded" in problem.what
+    assert f"production has {name}, but no dsn, " in problem.what and "nothing set is embedded" in problem.what
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_dev_with_a_dsn_runs_the_working_tree_and_needs_its_origin_only() -> Non
     dev = {"dsn": "postgresql://db/app", "origin": "http://127.0.0.1:3000"}
     assert load({"environments": {"dev": dev}}, {}).environments.named("dev").origin == dev["origin"]
     (problem,) = problems({"environments": {"dev": {"dsn": dev["dsn"]}}})
-    assert "dev has a dsn, but no origin" in problem.what
+    assert "dev has dsn, but no origin;" in problem.what
 
 
 def test_an_unknown_environment_is_refused_by_its_name() -> None:

@@ -74,15 +74,13 @@ class Environments(Model):
     @model_validator(mode="after")
     def complete(self) -> Self:
         for name, environment in self:
-            given = [key for key, value in environment if value and key in environment.model_fields_set - {"dsn"}]
-            needed = ["origin"] if name == "dev" else ["origin", "log"]
+            given = [key for key, value in environment if value and key in environment.model_fields_set]
+            needed = ["dsn", "origin"] if name == "dev" else ["dsn", "origin", "log"]
             needed += [] if name == "dev" or environment.tool.deploy else ["folder", "restart"]
             needed += ["stop"] if environment.colours else []
-            missing = [key for key in needed if key not in given]
-            if environment.dsn and missing:
-                raise ValueError(f"{name} has a dsn, but no {', '.join(missing)}")
-            if given and not environment.dsn:
-                raise ValueError(f"{name} has {', '.join(given)}, but no dsn: it would be embedded")
+            if given and (missing := [key for key in needed if key not in given]):
+                what = f"{name} has {', '.join(given)}, but no {', '.join(missing)}"
+                raise ValueError(f"{what}; only one with nothing set is embedded")
         return self
 
     def problems(self, name: str) -> list[Problem]:

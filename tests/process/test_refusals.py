@@ -59,7 +59,7 @@ WRONG = [
         ('"${PRODUCTION_DSN}"', '"host=127.0.0.1 password=hunter2"', "production.dsn: a password stands in"),
     ],
     [('"${STAGING_DSN}"', '"${NO_SUCH_DSN}"', "NO_SUCH_DSN is not set")],
-    [('origin: "${STAGING_ORIGIN}"', 'origin: ""', "staging has a dsn, but no origin")],
+    [('origin: "${STAGING_ORIGIN}"', 'origin: ""', "but no origin; only one with nothing set is embedded")],
     [("tasks:\n  executor_class: release_tasks.engine.ReleaseExecutor", "", "executor_class")],
 ]
 

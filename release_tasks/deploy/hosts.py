@@ -64,12 +64,9 @@ class Hosts:
 
     def releases(self) -> dict[str, dict[str, Any]]:
         """Return tag → facts of the releases that every host has, at one commit, what was placed last first."""
-        first, *others = [each.releases for each in self.status().values()]
-        return {
-            tag: facts
-            for tag, facts in first.items()
-            if all(each.get(tag, {}).get("commit") == facts["commit"] for each in others)
-        }
+        placed = [each.releases for each in self.status().values()]
+        everywhere = set.intersection(*({(tag, facts["commit"]) for tag, facts in each.items()} for each in placed))
+        return {tag: facts for tag, facts in placed[0].items() if (tag, facts["commit"]) in everywhere}
 
     def facts(self, tag: str) -> dict[str, Any]:
         """Return the facts of the release `tag` once it is in place on every host, {} before."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from release_tasks.errors import Refused
-from release_tasks.files import atomic_write
+from release_tasks.files import atomic_write, emptied
 from release_tasks.machine import now, parsed, read_link, run, unpack
 
 COMMAND, INSTALL = 120.0, 600.0  # seconds for `restart`, `stop` and nginx; for the application's packages
@@ -54,8 +54,7 @@ class Releases:
             hint = f"{shlex.join(['mv', str(file), f'{file}.broken'])}   # then its code is put in place again"
             raise Refused(f"{file} is not what a deployment leaves there: it may have been cut short.", hint)
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            emptied(part)
             unpack(Path(tree).read_bytes() if tree else sys.stdin.buffer.read(), sha256, part)
             if self.install:
                 self.run(self.install, part / self.subfolder, INSTALL, variables={"CI": "1"})
@@ -74,7 +73,6 @@ class Releases:
             if self.linked(colour) == tag:
                 (self.folder / colour).unlink()
         gone = self.code_of(f".{tag}.gone.part")
-        shutil.rmtree(gone, ignore_errors=True)
         if self.code_of(tag).exists():
             self.code_of(tag).rename(gone)
         self.code_of(f"{tag}.json").unlink(missing_ok=True)

@@ -68,13 +68,13 @@ def host_settings(settings: Settings) -> dict[str, Any]:
 class Processes(Hosts):
     """Hosts that do their part in a process of its own, which ends what it has begun: by `ssh`, or on this machine."""
 
-    ssh: Sequence[str] = ()  # the command, perhaps with options, as a configuration file
+    ssh: Sequence[str] = ("ssh",)  # perhaps with options, as a configuration file
     variables: Callable[[], dict[str, str]] = dict  # what commands find on this machine
     root: Path = Path()  # where programs run, and find what settings name
 
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
-        return [*self.ssh, *SSH, name, *map(shlex.quote, command)] if self.ssh else list(command)
+        return list(command) if self.is_here else [*self.ssh, *SSH, name, *map(shlex.quote, command)]
 
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb == "look":  # quick, and often
@@ -96,7 +96,7 @@ class Processes(Hosts):
 
     @contextmanager
     def tunnel(self, name: str, origin: str) -> Iterator[str]:
-        if not self.ssh:
+        if self.is_here:
             yield origin
             return
         port = process.free_port()

@@ -70,7 +70,8 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
     tag = env.settings.tag_of(env.settings.version_of(to) or to) if to else _live_before(env, found, current)
     if tag not in live:
-        what = f"{to or 'What a rollback goes to by default'} was never live in {env.name}, or is not in place."
+        nothing = f"What was live before in {env.name} is no release in place."
+        what = f"{to} was never live in {env.name}, or is not in place." if to else nothing
         raise Refused(f"{what} {in_place}", again(to="VERSION"))
     if not to and (why := withdrawn(tag)):
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to="VERSION"))

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,33 +106,38 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
     with programs.connect(dsn, where, settings.timeout) as connection:
         major = connection.info.server_version // 10000
         how: dict[str, Any] = {"major": major, "timeout": settings.timeout}
-        connection.execute("begin isolation level repeatable read read only")
-        connection.execute(NO_TIMEOUT)
-        connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
-        connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
-        ((snapshot,),) = connection.execute("select pg_export_snapshot()").fetchall()
-        connection.execute("savepoint unlocked")
-        with suppress(psycopg.Error), connection.transaction():  # a snapshot sees no row of what is truncated later
-            if tables := ", only ".join(_tables(connection)):  # where it is refused, pg_dump says why
-                connection.execute(f"lock table only {tables} in access share mode".encode())
         # Of SQL_ASCII the bytes, which need be no UTF-8; all others come back from UTF-8 as they were.
         encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
         flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
-        flags += [f"--encoding={encoding}", f"--snapshot={snapshot}"]
-        pg_dump = partial(programs.run, "pg_dump", dsn, *flags, f"--file={folder / DUMP}", **how)
-        try:
-            printed = pg_dump("--lock-wait-timeout=5s").stderr.splitlines()
-        except Refused as no:
-            if "Query was: LOCK TABLE" not in str(no):
-                raise
-            connection.execute("rollback to unlocked")  # who came in between waits for us, and pg_dump for them
-            shutil.rmtree(folder / DUMP, ignore_errors=True)
-            printed = pg_dump(f"--lock-wait-timeout={programs.LOCK_WAIT}").stderr.splitlines()
+        flags += [f"--encoding={encoding}", f"--file={folder / DUMP}"]
+        for wait in ("5s", programs.LOCK_WAIT):
+            limits = [f"--snapshot={_begin(connection)}", f"--lock-wait-timeout={wait}"]
+            try:
+                printed = programs.run("pg_dump", dsn, *flags, *limits, **how).stderr.splitlines()
+                break
+            except Refused as no:
+                if wait == programs.LOCK_WAIT or "Query was: LOCK TABLE" not in str(no):
+                    raise
+                connection.execute("rollback")  # who came in between waits for us, and pg_dump for them
+                shutil.rmtree(folder / DUMP, ignore_errors=True)
         no_secrets = ("--roles-only", "--no-role-passwords", "--database=")
         programs.run("pg_dumpall", dsn, *no_secrets, f"--file={folder / ROLES}", **how)
         about = {**about, "warnings": [line for line in printed if line.startswith("pg_dump: ")]}
         whose = {"folder": folder, "database": connection.info.dbname, "server": major, "by": programs.who()}
         return Backup(**whose, rows=rows(connection), at=datetime.now(UTC), **about)
+
+
+def _begin(connection: psycopg.Connection) -> str:
+    """Lock all tables, then return the snapshot to read: an older one would see no row of what was truncated since."""
+    tables = ", only ".join(_tables(connection))
+    connection.execute("begin isolation level repeatable read read only")
+    connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
+    with suppress(psycopg.Error), connection.transaction():  # where it is refused, pg_dump says why
+        if tables:
+            connection.execute(f"lock table only {tables} in access share mode".encode())
+    connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
+    connection.execute(NO_TIMEOUT)
+    return str(connection.execute("select pg_export_snapshot()").fetchall()[0][0])
 
 
 def rows(connection: psycopg.Connection) -> dict[str, int]:

@@ -39,7 +39,7 @@ NAMED = [
     )
 ]
 PASSWORD = re.compile(
-    rf"://[^/@\s:]*:([^@\s]{{1,2000}})@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)"
+    rf"://[^/@\s:]*:((?:(?!://)[^@\s])+)@|https?://([^/@\s:]+)@|\bpassword\s*=\s*({QUOTED}|\S+)"
     r"|[?&][^=&\s]*(?:token|secret|key|pass|auth)[^=&\s]*=([^&#\s]+)",  # of a URL
     re.IGNORECASE,
 )

@@ -186,6 +186,12 @@ def test_a_long_line_is_masked_at_once(text: str) -> None:
     assert list(masks.secrets_of({"IT": text})) == []
 
 
+def test_a_password_may_be_a_token_of_any_length() -> None:
+    """One of more than 2,000 characters was shown."""
+    token = "Ab1-" * 1000
+    assert [*masks.secrets_of({"DSN": f"postgresql://app:{token}@db/app"})] == [token]
+
+
 @given(st.lists(st.sampled_from(PIECES), max_size=12))
 def test_masking_what_names_itself_a_secret_again_changes_nothing(pieces: list[str]) -> None:
     masked = masks.mask("".join(pieces))

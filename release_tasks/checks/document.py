@@ -11,7 +11,7 @@ from release_tasks.files import read_text
 
 DOCUMENT = Path("docs", "RELEASE_PROCESS.md")
 SERVER_LOG = re.compile(r"\blog\.has_no_trouble\(\s*(\)|exceptions\b)")  # without a file
-FENCED = re.compile(r"(?ms)^ *(```+|~~~+)[^`\n]*\n.*?^ *\1[`~]*[ \t]*$")  # in which # begins no heading
+FENCED = re.compile(r"(?ms)^ *(```+(?=[^`\n]*\n)|~~~+).*?^ *\1[`~]*[ \t]*$")  # in which # begins no heading
 ITEM = re.compile(r"^[ \t]*[-*] (.+(?:\n[ \t]+[^-* \t\n].*)*)", re.MULTILINE)
 BELOW_SMOKES = re.compile(r"^( *)[-*] .*\bsmokes pass.*\n((?:\1[ \t].*(?:\n|\Z)|\n)*)", re.MULTILINE | re.IGNORECASE)
 

@@ -83,6 +83,7 @@ def test_smokes_that_pass_and_are_not_named_block(repo: Path) -> None:
         ("- UI renders", "#### Views\n\n- UI renders"),
         ("- UI renders", "```sh\n# to see them\n- not an item\n```\n\n- UI renders"),
         ("- UI renders", "```sh\nmake\n``` \n\n- UI renders"),
+        ("- UI renders", "~~~sh title=`a`\nmake\n~~~\n\n- UI renders"),
         ("- UI renders", "````\n```\n- not an item\n````\n\n- UI renders"),
         ("- UI renders", "```inv accept``` checks them.\n\n- UI renders"),
         ("- The tree is clean", "### The tree\n\n- The tree is clean"),
@@ -92,6 +93,7 @@ def test_smokes_that_pass_and_are_not_named_block(repo: Path) -> None:
         "a heading within",
         "a comment in code",
         "a space after",
+        "tildes",
         "more marks",
         "code in a line",
         "a heading before the smokes",
@@ -101,7 +103,7 @@ def test_smokes_that_pass_and_are_not_named_block(repo: Path) -> None:
 def test_what_is_written_in_between_hides_no_item(repo: Path, old: str, new: str) -> None:
     """Conditions and smokes below it were asked for by nobody."""
     assert PROCESS.count(old) == 1
-    more = "\n```sh\ninv accept\n```\n* Sampling"  # a block below, with which the first could end
+    more = "\n```sh\ninv accept\n```\n~~~\n~~~\n* Sampling"  # a block below, with which the first could end
     (repo / "docs" / "RELEASE_PROCESS.md").write_text(PROCESS.replace(old, new).replace("\n* Sampling", more))
     assert [*document.conditions(repo).values()] == ["API OK", "UI renders all views", "Sampling/matrices are fresh"]
     for file in (repo / "smokes").iterdir():

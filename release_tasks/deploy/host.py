@@ -88,8 +88,10 @@ class Host(Releases):
     def place(self, tag: str, facts: dict[str, Any], sha256: str, tree: str = "") -> None:
         """Put the release `tag` here, unless it is. Raises `Refused`, also where nginx refuses its configuration."""
         if self.colours:
+            live = self.folder / "current"
+            is_left = self.record()[0] and live.is_symlink() and live.lstat().st_mtime < self.traffic.stat().st_mtime
             # From before the colours: its jobs would run beside those of a colour.
-            if self.linked("current") and not self.record()[0]:
+            if self.linked("current") and not is_left:
                 hint = f"stop what `current` runs, then: mv {self.folder}/current {self.folder}/current.before"
                 raise Refused(f"{self.folder} has a release live without colours, in `current`.", hint)
             if not self.traffic.exists():  # nginx has to start before the first release

@@ -160,6 +160,9 @@ def test_what_is_live_without_colours_is_stopped_by_a_person_before_there_are_an
     coloured.host.write_traffic("v0.1.2", "blue")  # that is what is live now, and the link is only left
     put(coloured, "0.1.3")
     assert coloured.facts("v0.1.3")
+    hosts.switch("v0.1.3")  # without colours once more, whose record is left now
+    with pytest.raises(Refused, match="has a release live without colours, in `current`"):
+        put(coloured, "0.1.4")
 
 
 def test_others_can_read_a_release_whatever_the_umask(server: Server) -> None:

@@ -362,7 +362,10 @@ def test_helpers_are_those_of_the_tree_that_is_checked(target: Callable[..., Tar
         (tmp_path / name / "smokes" / "coins.py").write_text(f"TREE = {name!r}\n")
     file = tmp_path / "deployed" / "acceptance" / "test_own.py"
     file.parent.mkdir()
-    file.write_text("from smokes.coins import TREE\ndef test_tree(record_property): record_property('tree', TREE)\n")
+    anew = "import importlib\nimportlib.invalidate_caches()\n"  # a namespace looks anew for its folders then
+    file.write_text(
+        anew + "from smokes.coins import TREE\ndef test_tree(record_property): record_property('tree', TREE)\n"
+    )
     here = target(root=str(tmp_path / "now"), code=str(tmp_path / "deployed"))
     assert [each.observed for each in runner.run(here, [file], tmp_path / "kept")] == [("deployed",)]
 

@@ -76,6 +76,7 @@ def major_of(folder: Path) -> int:
     raise Refused(f"{folder}/postgres --version printed {printed.strip()!r}, no PostgreSQL version.", INSTALL)
 
 
+@functools.cache
 def _major(folder: Path) -> int:
     """Return its major version, 0 where it does not start: another one may do."""
     with suppress(Refused):

@@ -147,7 +147,8 @@ class Line:
                 fetch, notes = f"git fetch {settings.remote} {settings.main}", settings.notes_of(version)
                 alone = f"{fetch} && git checkout FETCH_HEAD -- {notes} && git commit --message 'docs: notes of {tag}'"
                 hint = f"If a pull request of it waits, merge that and pull; else:\n{to}git merge --no-ff {tag}"
-                hint += f"   # or its notes alone:\n{to}{alone}"
+                if self.git.bytes_at(self.git.remote_commit(f"refs/heads/{settings.main}") or tag, notes) is not None:
+                    hint += f"   # or its notes alone:\n{to}{alone}"
                 which = "the release branch" if to else "this branch"
                 problems.append(Problem(f"{tag} comes before {target}, but {which} lacks it.", hint))
         return problems

@@ -83,6 +83,8 @@ class Release:
         main, support, lock = self.settings.main, self.settings.support_of(self.version), self.settings.ddl.lock
         if f"refs/heads/{support}" not in self.git.remote_refs:
             return main
+        if self.tag_ref not in self.git.remote_refs:  # it may have lost the lock of main, and begin anew on support/0.1
+            return main if self._lock_of(main).state().is_of(self.version) else support
         begun = {each: self._lock_of(each).began() for each in (main, support)}
         if any(begun.values()):
             return max(begun, key=begun.__getitem__)

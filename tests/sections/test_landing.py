@@ -12,7 +12,7 @@ import pytest
 from release_tasks.files import records_folder
 from release_tasks.outcome import CHANGED, DONE, MANUAL, PENDING, REFUSED, Outcome
 from release_tasks.release import Release
-from release_tasks.sections import freeze, landing, post_release, preconditions, tag
+from release_tasks.sections import freeze, landing, post_release, preconditions, tag, withdrawal
 from tests.conftest import add_hook
 
 if TYPE_CHECKING:
@@ -114,6 +114,17 @@ def test_a_release_goes_back_to_where_it_began_though_a_support_branch_is_cut_me
     assert release.lock.state().holder == "free"
 
 
+def test_a_version_that_main_has_given_up_may_begin_on_its_support_branch(work: Work, take: Take) -> None:
+    """The chain of main's lock said for ever that it had begun there, and the support branch was refused."""
+    release = work.release("0.1.1")
+    assert take(freeze.hold_the_release_lock, release).state == CHANGED
+    assert release.base == "main"
+    work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
+    assert work.release("0.1.1").base == "main"
+    assert take(withdrawal.record_the_withdrawal, release).state == CHANGED
+    assert work.release("0.1.1").base == "support/0.1"
+
+
 def test_a_release_of_a_support_branch_that_both_branches_got_early_is_not_over(work: Work, take: Take) -> None:
     """It was taken for one of main, whose lock is free, and for live; its own lock was held for ever."""
     work.git("push", "--quiet", "origin", "main:refs/heads/support/0.1")
@@ -150,6 +161,7 @@ def test_a_later_release_of_an_older_line_does_not_hold_up_one_that_is_tagged(wo
     assert take(preconditions.check_version_order, release).state == DONE
     (beware,) = release.line.problems("0.2.0")
     assert beware.what == "v0.1.2 comes before 0.2.0, but this branch lacks it."
+    assert "notes alone" not in beware.hint  # which main has not got yet
 
 
 def test_the_notes_of_a_hotfix_are_taken_by_the_command_shown_also_from_main(work: Work, take: Take) -> None:
@@ -168,6 +180,18 @@ def test_the_notes_of_a_hotfix_are_taken_by_the_command_shown_also_from_main(wor
     assert problem.what == "v0.1.2 comes before 0.2.0, but the release branch lacks it."
     subprocess.run(problem.hint.splitlines()[1], shell=True, check=True, cwd=work.root)  # noqa: S602 - as it is shown
     assert take(preconditions.check_version_order, release).state == DONE
+
+
+def test_a_branch_with_another_layer_is_told_from_a_tag_of_its_name(work: Work, take: Take) -> None:
+    """The tag was compared, and the branch was switched to."""
+    release = work.release("0.1.1", branch="{tag}")
+    work.git("switch", "--quiet", "--create", "v0.1.1")
+    work.git("tag", "--annotate", "--message", "x", "v0.1.1")
+    work.commit({"tasks_local.py": "# later\n"})
+    work.git("switch", "--quiet", "main")
+    release.git.refresh()
+    (problem,) = take(freeze.cut_the_release_branch, release).problems
+    assert problem.what == "v0.1.1 has another release layer or other settings than main."
 
 
 def test_a_branch_with_another_layer_or_other_settings_is_begun_again_on(work: Work, take: Take) -> None:

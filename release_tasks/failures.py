@@ -16,11 +16,7 @@ from typing import Any, NoReturn
 
 from release_tasks.errors import Problem, Refused
 
-INTERRUPTED = (
-    """
-Interrupted. What is done stays done, what a host has begun it ends, and the same command goes on from here.""",
-    130,
-)
+INTERRUPTED = "\nInterrupted. What is done stays, hosts end what they began; the same command goes on from here.", 130
 NO_READER = "Standard output was closed. What is done stays done; run it again.", 128 + 13  # SIGPIPE's
 CLOSED = "Standard output is closed: nothing was begun, as nobody would see what became of it."
 FORESEEN = (OSError, EOFError, UnicodeDecodeError)  # what a machine or a person may refuse at any step

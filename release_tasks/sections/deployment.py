@@ -95,27 +95,19 @@ def run_smokes(release: Release, env: Environment) -> str:
 @until_live
 def stamp_the_session(release: Release, env: Environment) -> Step:
     """Stamp the ops session."""
-    stamp = release.settings.stamp
-    if not stamp.command:
-        return "no stamp.command is set"
-    if stamped := stamped_at(release, env):
-        return f"stamped at {stamped}"
-    yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(stamp.command)}"
+    if stamped := stamp_of(release, env):
+        return stamped
+    yield f"APP_NAME={release.settings.app} APP_VERSION={release.version} {' '.join(release.settings.stamp.command)}"
     env.stamp(release.version, release.code)
 
 
-def stamped_at(release: Release, env: Environment) -> str | None:
-    """Return when this deployment was stamped; None before, and where another version was stamped since."""
+def stamp_of(release: Release, env: Environment) -> str:
+    """Return when this deployment was stamped, or that nothing is; "" before, and where another version was since."""
+    if not release.settings.stamp.command:
+        return "no stamp.command is set"
     deployment, stamp = require(env.hosts.facts(release.tag), "after the code is in place"), env.last_stamp()
-    if stamp and stamp[0] == release.version and stamp[1] >= datetime.fromisoformat(deployment["began"]):
-        return stamp[1].isoformat(timespec="seconds")
-    return None
-
-
-def require_the_stamp(release: Release, env: Environment) -> None:
-    """Raise `NotYet` before the session is stamped, where that is done at all: section 7.2 compares the stamp."""
-    is_stamped = not release.settings.stamp.command or stamped_at(release, env)
-    require(is_stamped, f"after the session is stamped on {env.name}")
+    is_ours = stamp and stamp[0] == release.version and stamp[1] >= datetime.fromisoformat(deployment["began"])
+    return f"stamped at {stamp[1].isoformat(timespec='seconds')}" if stamp and is_ours else ""
 
 
 @until_live
@@ -129,7 +121,7 @@ def conditions_on(release: Release, env: Environment) -> list[Result]:
     """Return what section 7.2 says of the release that runs on `env`; checked once until something changes."""
     if env.name not in release.acceptance:
         require(env.runs(release.version), f"after the release runs on {env.name}")
-        require_the_stamp(release, env)
+        require(stamp_of(release, env), f"after the session is stamped on {env.name}")  # which section 7.2 compares
         release.only_in_a_run()
         conditions = partial(suites.check_conditions, release, env)
         release.acceptance[env.name] = suites.run_checks(release, f"acceptance-{env.name}", env.name, conditions)

@@ -18,7 +18,7 @@ from release_tasks.masks import mask_file
 from release_tasks.outcome import DONE, all_pass
 from release_tasks.process import Supervised, free_port
 from release_tasks.release import Release, Step, until_live
-from release_tasks.sections.deployment import conditions_on, require_the_stamp
+from release_tasks.sections.deployment import conditions_on, stamp_of
 
 RECENT = timedelta(hours=1)  # how long a backup is fresh enough to go on with
 
@@ -100,7 +100,7 @@ def run_checks_before_the_flip(release: Release, env: Environment) -> str:
     """The smokes, and section 7.2, pass on the new code, beside the one that is still live."""
     require(env.hosts.facts(release.tag), "after the code is in place")
     require(not apply.unapplied(env, release.pack), "after the DDL pack is applied")
-    require_the_stamp(release, env)
+    require(stamp_of(release, env), f"after the session is stamped on {env.name}")
     has_colours = env.hosts.host.colours
     if not (has_colours or "web" in release.settings.services):
         later = f"inv smokes --env {env.name}; inv accept --env {env.name}   # after the flip"

@@ -62,8 +62,8 @@ def add_stamps(config: Any, version: str | None) -> None:
             with release.environment(name).connect() as connection:
                 for table in (stamp.log, f"{stamp.log.partition('.')[0]}.session_flags"):
                     if connection.execute("select to_regclass(%s)", [table]).fetchone() != (None,):
-                        found = rows_of(connection, table, "1")
-                        rows += [{"environment": name, "table": table, **row} for row in found]
+                        about = {"environment": name, "table": table}
+                        rows += [{**about, **row} for row in rows_of(connection, table)]
         key = release.settings.evidence.signing_key
         new = seal.append(pack / "addenda" / "stamps.jsonl", rows, pack / bag.ROOT, release.root, key)
     screen.say(f"{counted(new, 'new line')}. inv archive --version {release.version}   # copies them to each place")

@@ -74,16 +74,15 @@ def applied(release: Release, data: Path) -> None:
     """Write what the ledgers of staging and production say: which DDL file was applied when, by whom, for what."""
     for name in ("staging", "production"):
         with release.environment(name).connect() as connection:
-            rows = rows_of(connection, release.settings.ddl.ledger, "file")
+            rows = rows_of(connection, release.settings.ddl.ledger)
         lines = [json.dumps(row, default=str, ensure_ascii=False) for row in rows]
         atomic_write(data / "ddl" / f"applied-{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
-def rows_of(connection: Connection, table: str, order: str) -> list[dict[str, Any]]:
-    """Return all rows of `table`, with times in UTC."""
+def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
+    """Return all rows of `table` by its first column, with times in UTC."""
     connection.execute("set timezone to 'UTC'")
-    query = f"select * from {table} order by {order}"
-    return connection.cursor(row_factory=dict_row).execute(query.encode()).fetchall()
+    return connection.cursor(row_factory=dict_row).execute(f"select * from {table} order by 1".encode()).fetchall()
 
 
 def records(release: Release, data: Path) -> None:

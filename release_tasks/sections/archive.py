@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from release_tasks.errors import Manual, Problem, Refused, listed, refuse, require
+from release_tasks.errors import Manual, Refused, listed, refuse, require
 from release_tasks.evidence import bag, copies, pack, seal, verify
 from release_tasks.evidence.settings import token_name
 from release_tasks.failures import problem_of
@@ -42,8 +42,9 @@ def check_evidence_setup(release: Release) -> str:
 def build_the_evidence_pack(release: Release) -> Step:
     """Build the evidence pack, and sign it."""
     folder, places = release.pack_folder, release.settings.evidence.places
+    swhid, hashed = f"swh:1:rel:{release.git.object_named(release.tag_ref)}", not release.only_checks
     if folder.exists():
-        refuse(pack_problems(verify.Pack(folder, folder), release))
+        refuse(verify.damage(verify.Pack(folder, folder), swhid, hashed))
         unread = "; a run compares its hashes" if release.only_checks else ""
         return f"{release.shown(folder)}{'' if (folder / bag.SIGNATURE).exists() else ', unsigned'}{unread}"
     require(release.runs_in_production, "after production runs it")
@@ -59,7 +60,7 @@ def build_the_evidence_pack(release: Release) -> Step:
     if not kept:
         pack.build(release, incomplete)
     found = verify.Pack(kept or incomplete, incomplete)
-    refuse(pack_problems(found, release))
+    refuse(verify.damage(found, swhid))
     found.folder.rename(folder)
     emptied(incomplete).rmdir()
 
@@ -126,9 +127,3 @@ def ask_to_keep_the_hashes_and_file(release: Release) -> str:
     root = release.pack_folder / bag.ROOT
     which = f" of {release.shown(root)}" if root.exists() else ""
     return Manual(f"keep the SHA-512{which} in offline, encrypted storage; file with INPI if this release needs it")
-
-
-def pack_problems(found: verify.Pack, release: Release) -> list[Problem]:
-    """Return what is wrong with a pack that should be this release's: it is damaged, or another's."""
-    tag = f"swh:1:rel:{release.git.object_named(release.tag_ref)}"
-    return verify.damage(found, tag, hashed=not release.only_checks)  # a look does not read all of it

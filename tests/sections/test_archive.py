@@ -86,7 +86,8 @@ def states(outcomes: list[Outcome]) -> list[str]:
 
 
 def what(folder: Path, release: Release) -> str:
-    return " ".join(problem.what for problem in archive.pack_problems(verify.Pack(folder, folder), release))
+    swhid = f"swh:1:rel:{release.git.object_named(release.tag_ref)}"
+    return " ".join(problem.what for problem in verify.damage(verify.Pack(folder, folder), swhid))
 
 
 def test_a_pack_is_only_built_of_what_runs_in_production(

@@ -18,7 +18,6 @@ from release_tasks.evidence import bag, clone, seal
 from release_tasks.files import checksum_lines, read_checksums
 from release_tasks.masks import short
 from release_tasks.outcome import FAILED, PASSED, Result
-from release_tasks.process import CommandFailed
 
 AGAIN = "Trust it only once this is explained; compare it with another copy."
 OURS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EIO, errno.ESTALE)  # of this machine, and no fault of a pack
@@ -70,10 +69,7 @@ class Pack:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 
     def git(self, *args: str | Path) -> str:
-        try:
-            return clone.git(self.work / "clone", *args)
-        except CommandFailed as no:
-            raise Refused(f"git {args[0]}: {no.finished.tail() or no}") from None
+        return clone.git(self.work / "clone", *args)
 
     def allow_missing(self, what: str) -> str:
         """Return the sentence that `what` is lacking, where it may be. Raises `Refused` where it may not."""

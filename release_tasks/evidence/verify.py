@@ -53,6 +53,9 @@ class Pack:
     def tagged(self) -> Counter[tuple[Any, ...]]:
         """The members of the tar that the bundle makes of the tagged tree."""
         (theirs,) = self.folder.glob("data/source/*.tar")
+        sizes = (line.split()[3] for line in self.git("ls-tree", "-r", "-l", self.ids["commit"]).splitlines())
+        if sum(int(size) for size in sizes if size.isdigit()) > theirs.stat().st_size:  # ours could be a bomb
+            raise Refused(f"{theirs.name} is smaller than what is tagged")
         clone.archive(self.work / "clone", self.ids["commit"], ours := self.work / theirs.name)
         return Counter(_members(ours))
 
@@ -117,8 +120,12 @@ def hashes(pack: Pack) -> str:
 
 def history(pack: Pack) -> str:
     """The bundle holds the tag and a whole history, in which git finds no fault."""
-    tag, (bundle,) = pack.text("data/SOURCE_TAG"), pack.folder.glob("data/git/*.bundle")
-    pack.git("clone", "--quiet", "--bare", "--template=", bundle, pack.work / "clone")
+    tag = pack.text("data/SOURCE_TAG")
+    bundle = f"data/git/{tag}.bundle"
+    if bundle not in bag.files_in(pack.folder):
+        raise Refused(f"{bundle} is not in it")
+    pack.git("bundle", "list-heads", pack.folder / bundle)  # git would clone what a file with a gitdir: leads to, too
+    pack.git("clone", "--quiet", "--bare", "--template=", pack.folder / bundle, pack.work / "clone")
     pack.git("fsck", "--full")
     if (refs := pack.git("for-each-ref", "--format=%(refname)")) != f"refs/tags/{tag}":
         raise Refused(f"expected refs/tags/{tag} in it, found {refs}")
@@ -222,7 +229,7 @@ def damage(pack: Pack, swhid: str = "", hashed: bool = True) -> list[Problem]:
     wrong = [each.message for each in found if not each.is_pass]
     if swhid and not wrong and (other := bag.info_of(pack.folder).get("External-Identifier")) != swhid:
         wrong = [f"it is of {other}, expected {swhid}, the tag here"]
-    hint = f"Move {pack.path} away and keep it, then archive it anew: inv archive --version VERSION"
+    hint = f"Bring {pack.path} back from a copy; else move it away, keep it, and: inv archive --version VERSION"
     return [Problem(f"{pack.path}: {each}.", hint) for each in wrong]
 
 

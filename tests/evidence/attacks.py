@@ -386,6 +386,51 @@ def a_truncated_bundle_with_fresh_hashes(good: Good) -> None:
     good.close()
 
 
+def _cloned(good: Good) -> Path:
+    clone = good.folder.parent / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--bare", "--template=", good.bundle, clone], check=True)
+    good.bundle.unlink()
+    return clone
+
+
+@attack("history", "^git bundle: .*v0.1.1.bundle' does not look like")
+def a_bundle_that_leads_to_a_repository_elsewhere(good: Good) -> None:
+    """Git follows it, so that there was no history in the pack at all."""
+    good.bundle.write_text(f"gitdir: {_cloned(good)}\n")
+    good.close()
+
+
+@attack("history", "^data/git/v0.1.1.bundle is not in it$")
+def a_repository_instead_of_a_bundle(good: Good) -> None:
+    clone = _cloned(good)
+    for name in ("HEAD", "config", "packed-refs"):
+        good.bundle.mkdir(exist_ok=True)
+        shutil.copy(clone / name, good.bundle / name)
+    (good.bundle / "refs").mkdir()
+    (good.bundle / "refs" / "kept").touch()
+    (good.bundle / "objects" / "info").mkdir(parents=True)
+    (good.bundle / "objects" / "info" / "alternates").write_text(f"{clone}/objects\n")
+    good.close()
+
+
+@attack("source", "^app-0.1.1.tar is smaller than what is tagged$")
+def a_tagged_bomb(good: Good) -> None:
+    """A small bundle made the verifier write a tar of any size."""
+    clone = _cloned(good)
+
+    def git(*words: str, content: bytes = b"") -> str:
+        ran = subprocess.run(["git", f"--git-dir={clone}", *words], input=content, capture_output=True, check=True)
+        return ran.stdout.decode().strip()
+
+    blob = git("hash-object", "-w", "--stdin", content=bytes(1 << 20))
+    tree = git("mktree", content="".join(f"100644 blob {blob}\tz{number}\n" for number in range(9)).encode())
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.invalid")
+    commit = git(*who, "commit-tree", "-m", "x", tree)
+    git(*who, "tag", "--force", "--annotate", "--message", "x", "v0.1.1", commit)
+    git("bundle", "create", "--quiet", str(good.bundle), "v0.1.1")
+    good.close()
+
+
 @attack("history", "expected refs/tags/v0.1.1 in it, found")
 def a_bundle_with_another_branch(good: Good) -> None:
     clone = good.folder.parent / "clone"
@@ -526,7 +571,7 @@ def ids_that_are_options(good: Good) -> None:
     good.close()
 
 
-@attack("history", "expected refs/tags/../../../evil in it, found refs/tags/v0.1.1$")
+@attack("history", "^data/git/../../../evil.bundle is not in it$")
 def a_tag_that_leads_outside(good: Good) -> None:
     (good.folder / "data" / "SOURCE_TAG").write_text("../../../evil\n")
     shutil.copy(good.bundle, good.folder.parent / "evil.bundle")

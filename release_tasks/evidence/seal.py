@@ -22,6 +22,7 @@ NAMESPACE = "evidence-pack"
 ANSWER = 30.0  # seconds that an authority may take
 MEDIA_TYPE = "application/timestamp-query"  # RFC 3161, section 3.4
 TIME = re.compile(r"^Time stamp: (\w{3} +\d+ [\d:]{8})(?:\.\d+)?( \d{4} GMT)$", re.MULTILINE)
+VERIFY = ("openssl", "ts", "-verify")
 WHERE = re.compile(r"^.*routines:\w+:|:[^:]+\.c:\d+:(Verify error)?|:$")  # what openssl says around the reason
 WEAK = re.compile(r"^Hash Algorithm: (?!sha(256|384|512)$)(.*)", re.MULTILINE)
 
@@ -95,6 +96,8 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         except requests.RequestException as error:
             raise Refused(f"it does not stamp: {short(error, 400)}") from None
         reply.write_bytes(answer.content)
+        compared = process.run([*VERIFY, "-queryfile", query, "-in", reply, "-CAfile", ca], check=False)
+        refuse([Problem(f"its reply cannot be verified: {reason(compared, ca)}")] if compared.code else ())
         refuse(token_problems(reply, folder / bag.ROOT, ca, datetime.now(UTC)))
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())
@@ -114,12 +117,17 @@ def token_problems(token: Path, file: Path, ca: Path, at: datetime) -> Iterator[
     """Yield why `token` is no proof of `file`: its certificates lead to `ca`, and are valid then as well as `at`."""
     for moment in (token_time(token), at):
         how = ("-attime", f"{moment.timestamp():.0f}", "-data", file, "-in", token, "-CAfile", ca)
-        ran = process.run(["openssl", "ts", "-verify", *how], check=False)
+        ran = process.run([*VERIFY, *how], check=False)
         if ran.code:
-            why = short(WHERE.sub("", ran.tail(1)).replace(":", ": "))
-            root = f"its root is not in {ca.name}: " if re.search("self.signed certificate|local issuer", why) else ""
-            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {root}{why}")
+            yield Problem(f"{token.name}, as of {moment:%Y-%m-%d %H:%M} UTC: {reason(ran, ca)}")
             return
+
+
+def reason(ran: process.Finished, ca: Path) -> str:
+    """Return why openssl says that a reply is no proof."""
+    why = short(WHERE.sub("", ran.tail(1)).replace(":", ": "))
+    root = f"its root is not in {ca.name}: " if re.search("self.signed certificate|local issuer", why) else ""
+    return root + why
 
 
 def check_chain(file: Path, first: str) -> list[bytes]:

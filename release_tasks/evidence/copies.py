@@ -30,7 +30,11 @@ def sums_of(pack: Path, name: str, recipients: Sequence[str]) -> Path:
     What is encrypted is another file each time, so that it gets another name too.
     """
     growing = [pack / "anchors", pack / "addenda", *map(checked, sorted(pack.parent.glob("filing-*")))]
-    about = [bag.digest(pack / bag.ROOT), *recipients, *(str(file_hashes(folder)) for folder in growing)]
+    about = [
+        *(bag.digest(file) for file in sorted(pack.glob("tagmanifest-sha512.*"))),
+        *recipients,
+        *(str(file_hashes(folder)) for folder in growing),
+    ]
     state = f"{name}.{sha256(' '.join(about).encode())[:8]}"
     new = pack.with_name("archive") / f"{state}{f'-{token_hex(2)}' if recipients else ''}.sha512"
     return next(new.parent.glob(f"{state}*.sha512"), new)
@@ -89,11 +93,11 @@ def lacking(place: Place, root: Path, sums: Path, hashed: bool = True) -> dict[s
         return {name: digest for name, digest in files.items() if name not in there}
     is_encrypted = any(name.endswith(".age") for name in files)
     given = {name: digest for name, digest in files.items() if not (is_encrypted and name.endswith(".tar"))}
-    return {} if receipt(sums, place).exists() else given
+    return {name: digest for name, digest in given.items() if not receipt(sums.with_name(name), place).exists()}
 
 
-def receipt(sums: Path, place: Place) -> Path:
-    return sums.with_suffix(f".{sha256(str(place).encode())[:8]}.receipt")
+def receipt(file: Path, place: Place) -> Path:
+    return file.with_name(f"{file.name}.{sha256(str(place).encode())[:8]}.receipt")
 
 
 def copy(place: Place, root: Path, sums: Path) -> None:
@@ -115,5 +119,5 @@ def copy(place: Place, root: Path, sums: Path) -> None:
                 raise Refused(f"what came back is not {name}")
             if isinstance(place, str):
                 back.rename(root / place / name)
-    if not isinstance(place, str):
-        receipt(sums, place).touch()
+            else:
+                receipt(file, place).touch()

@@ -245,6 +245,17 @@ def test_an_answer_that_another_authority_has_signed_is_no_stamp(
     assert not (packed / "anchors").exists()
 
 
+def test_why_an_authority_declines_is_told_in_its_words(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config := tmp_path / "tsa.cnf").write_text(authority.CONFIG.read_text().replace(", sha512", ""))
+    monkeypatch.setattr(authority, "CONFIG", config)
+    ca = authority.make(tmp_path)
+    settings(release, authorities={authority.serve(tmp_path): str(ca)})
+    text = rest()[0].text
+    assert "its reply cannot be verified: no time stamp token: " in text and "failure codes: badAlg" in text
+
+
 def test_a_file_that_is_no_certificate_is_what_is_wrong_and_not_the_authority(
     packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
 ) -> None:
@@ -409,6 +420,28 @@ def test_a_full_place_gets_its_space_back(
         assert "cannot be used: No space left on device" in rest()[2].text
     assert list((work.root.parent / "vault").iterdir()) == []
     assert rest()[2].state == CHANGED
+
+
+ONCE = """
+import pathlib, shutil, sys
+file, there, failed = map(pathlib.Path, sys.argv[1:])
+if there.exists():
+    raise SystemExit(9)
+if file.suffix == ".sha512" and not failed.exists():
+    failed.touch()
+    raise SystemExit(7)
+shutil.copy(file, there)
+"""
+
+
+def test_a_place_that_takes_each_name_once_gets_the_rest_after_a_failure(
+    packed: Path, release: Release, tmp_path: Path, rest: Callable[[], list[Outcome]]
+) -> None:
+    (vault := tmp_path / "once").mkdir()
+    send = [sys.executable, "-c", ONCE, "{file}", f"{vault}/{{name}}", str(tmp_path / "failed")]
+    settings(release, places=[(send, [*SEND, f"{vault}/{{name}}", "{file}"])])
+    assert rest()[2].state == MANUAL and len([*vault.iterdir()]) == 1
+    assert rest()[2].state == CHANGED and len([*vault.iterdir()]) == 2
 
 
 def test_what_comes_back_otherwise_is_no_copy(

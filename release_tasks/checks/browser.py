@@ -10,7 +10,13 @@ from release_tasks.checks import Inconclusive
 from release_tasks.masks import short
 
 NODE = "PLAYWRIGHT_NODEJS_PATH"  # by which Playwright finds its Node; its own needs libatomic1, which may be missing
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
+CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser")
+NAMES = (*CHROMIUM, "google-chrome", "chrome", "microsoft-edge", "msedge")
+USUAL = (  # where installers of macOS and Windows put it, which is not on PATH
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+)
 GET_ONE = "python -m playwright install chromium   # or set BROWSER_BIN to one that is there"
 GET_A_SANDBOX = "sudo apt-get install chromium-sandbox   # on Debian; on Ubuntu Google Chrome's own package has it"
 
@@ -37,5 +43,5 @@ def node_of_playwright() -> dict[str, str]:
 
 def launch_options() -> dict[str, Any]:
     """Return how to launch BROWSER_BIN, or one that is installed, or Playwright's own; for root without a sandbox."""
-    found = os.environ.get("BROWSER_BIN") or next(filter(None, map(shutil.which, NAMES)), None)
+    found = os.environ.get("BROWSER_BIN") or next(filter(None, map(shutil.which, NAMES + USUAL)), None)
     return {"executable_path": found, "chromium_sandbox": not hasattr(os, "geteuid") or os.geteuid() != 0}

@@ -49,6 +49,8 @@ def test_the_one_that_is_named_comes_first_then_those_on_the_path_then_playwrigh
     alone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert browser.launch_options()["executable_path"] is None
+    monkeypatch.setattr(browser, "USUAL", (program(alone.parent / "Google Chrome"),))
+    assert browser.launch_options()["executable_path"] == str(alone.parent / "Google Chrome")
     for name in reversed(browser.NAMES):
         there = program(alone / name)
         assert browser.launch_options()["executable_path"] == there

@@ -109,6 +109,7 @@ class Host(Releases):
             self.stop(colour)
             if is_taken(self.colours[colour]):
                 what = f"Port {self.colours[colour]} ({colour}) is taken by something that `stop` does not stop."
+                what += "" if live else f" In {self.folder} nothing is live: is that the right folder?"
                 raise Refused(what, f"ss --listening --tcp --processes 'sport = :{self.colours[colour]}'")
             point_link(self.folder / colour, self.code_of(tag))
             for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
@@ -119,7 +120,8 @@ class Host(Releases):
     def stop(self, colour: str = "") -> None:
         """Stop a colour, by default the idle one, where there are any."""
         colour = colour or (self.other(self.record()[1]) if self.colours else "")
-        for service in reversed(self.services if colour else []):
+        is_ours = colour and (self.record()[1] or self.linked(colour))  # else it may run from another folder
+        for service in reversed(self.services if is_ours else []):
             self.call(self.halt, colour, service)
 
     def switch(self, tag: str, by: str) -> None:

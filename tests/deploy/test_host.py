@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,19 @@ def test_without_colours_a_switch_is_a_restart_and_a_bad_one_goes_back(server: S
     assert "\nv0.1.3 stays, as it is live." in refusal(hosts, "v0.1.3"), "it went back, each time by one more"
     assert hosts.tag() == "v0.1.3" and hosts.facts("v0.1.3")["before"] == "v0.1.2"
     assert not (server.folder / "two-at-once").exists()
+
+
+def test_a_wrong_folder_stops_nothing_that_runs_from_the_right_one(server: Server, tmp_path: Path) -> None:
+    """Its colours looked idle: production was down, by a check before the flip."""
+    hosts = running(server)
+    assert look(hosts) == ("v0.1.1", "blue", "0.1.1")
+    (tmp_path / "typo").mkdir()
+    wrong = Hosts("production", replace(hosts.host, folder=tmp_path / "typo", nginx=["true"]))
+    put(wrong, "0.1.2")
+    for call in (lambda: wrong.switch("v0.1.2"), lambda: wrong.idle("v0.1.2").__enter__()):
+        with pytest.raises(Refused, match=r"Port \d+ \(blue\) is taken.* In .*typo nothing is live: is that the right"):
+            call()
+        assert server.version() == "0.1.1" and "blue-web" in server.pids()
 
 
 def test_a_port_that_something_else_has_taken_is_named_and_the_old_release_stays(server: Server) -> None:

@@ -119,7 +119,7 @@ def run(argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> str:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, **options)
             ended = f"exit code {process.wait(timeout)}"
         except OSError as error:
-            raise Refused(f"{argv[0]} cannot be started: {error}") from None
+            raise Refused(f"{argv[0]} cannot be started: {error}", f"command -v {argv[0]}; echo $PATH") from None
         except subprocess.TimeoutExpired:
             ended = f"no end within {timeout:g} s"
             with suppress(PermissionError, subprocess.TimeoutExpired):  # another user's, as with sudo

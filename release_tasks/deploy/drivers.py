@@ -19,12 +19,13 @@ from release_tasks.deploy.hosts import Hosts
 from release_tasks.deploy.settings import Tool
 from release_tasks.errors import Refused
 from release_tasks.files import RECORDS, atomic_write
-from release_tasks.machine import is_taken, parsed, wait_until
+from release_tasks.machine import is_taken, parsed, probe, wait_until
 from release_tasks.masks import short
 from release_tasks.settings import Settings
 
 LOOK, CHANGE = 20.0, 7200.0  # seconds for one host, where each thing that a change waits for has a limit of its own
-SSH = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
+ALIVE = ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]  # else who waits for a host that is gone waits on
+SSH = ["-o", "BatchMode=yes", *ALIVE]
 PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); exec(order['program']); main(order)"
 PLAYBOOK = Path(__file__).with_name("playbook.yml")
 ANSWER = re.compile(r"^(\w+): \[([^\]]+?)\](?:: [A-Z]+!)? => (\{.*\})$", re.MULTILINE)
@@ -125,7 +126,7 @@ class Ansible(Processes):
         names = sorted({host for group in found.values() for host in group.get("hosts", [])})
         self.variables_of: dict[str, dict[str, Any]] = {host: about.get(host, {}) for host in names}
         if not self.variables_of:
-            raise Refused(f"Ansible finds no host of {name}: {said.tail(5)}", shlex.join(said.argv))
+            raise Refused(f"Ansible finds no host of {name}: {short(said.stderr, 400)}", shlex.join(said.argv))
         self.serial = batches
         super().__init__(name, host, names, batches=[len(names)], root=root, ssh=ssh)
 
@@ -146,8 +147,9 @@ class Ansible(Processes):
         with TemporaryDirectory() as folder:
             order = Path(folder, "order.json")
             order.write_bytes(order_of(self.host, verb, arguments))
-            extra = ["--extra-vars", json.dumps({**about, "order": str(order)})]
-            argv = ["ansible-playbook", "-v", *self.which, *extra, str(PLAYBOOK)]
+            extra = ["--extra-vars", json.dumps({**about, "order_file": str(order)})]
+            alive = ["--ssh-extra-args", shlex.join(ALIVE)]
+            argv = ["ansible-playbook", "-v", *self.which, *alive, *extra, str(PLAYBOOK)]
             done = process.run(argv, cwd=self.root, timeout=CHANGE * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
@@ -155,7 +157,9 @@ class Ansible(Processes):
             if state == "fatal" or "stdout" in answer:  # the copying of the tree has none
                 said = "\n".join(filter(None, [answer.get("msg"), answer.get("stderr")]))
                 try:
-                    found[name] = answer_of(answer.get("stdout", ""), said, shlex.join(self.argv(name)), name)
+                    found[name] = answer_of(
+                        answer.get("stdout", ""), said, shlex.join(self.argv(name, "python3", "--version")), name
+                    )
                 except Refused as no:
                     found[name] = no
         if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):
@@ -215,7 +219,7 @@ class ToolHost(Host):
         names = self.names_of(tag)
         self.say([word.format_map(names) for word in (self.tool.rollback if was_live else self.tool.deploy)], CHANGE)
         if not wait_until(runs, self.wait):
-            said = short(self.say(self.tool.running))
+            said = f"{short(self.say(self.tool.running))}; {probe(self.front, self.version_path)[1]}"
             raise Refused(f"{tag} was deployed, and does not run within {self.wait:g} s; running: {said}")
 
     def names_of(self, tag: str) -> dict[str, str]:

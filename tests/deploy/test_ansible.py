@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from release_tasks import process
 from release_tasks.deploy.drivers import Ansible, hosts_of
 from release_tasks.errors import Refused
 from release_tasks.files import file_sha256
@@ -74,7 +75,11 @@ def test_a_release_is_placed_on_all_hosts_seen_on_the_first_and_switched_in_batc
     assert not list(Path("/tmp").glob("release-v0.1.*"))
 
 
-def test_a_check_changes_nothing_as_does_a_second_run(network: Network, hosts: Ansible, tmp_path: Path) -> None:
+def test_a_check_changes_nothing_as_does_a_second_run(
+    network: Network, hosts: Ansible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ran = process.run, list[list[str]]()
+    monkeypatch.setattr(process, "run", lambda argv, **how: (ran.append(argv), run(argv, **how))[1])
     deployed(network, tmp_path)
     which, hosts.which = hosts.which, [*hosts.which, "--check"]
     before = hosts.try_status()
@@ -87,6 +92,8 @@ def test_a_check_changes_nothing_as_does_a_second_run(network: Network, hosts: A
     with skipped:
         hosts.switch("v0.1.2")
     assert hosts.try_status() == before and network.versions() == ["0.1.1"] * 3
+    argv = next(argv for argv in ran if argv[0] == "ansible-playbook")
+    assert "ServerAliveInterval=5" in argv[argv.index("--ssh-extra-args") + 1], "it waited for a lost host for hours"
     assert not list(Path("/tmp").glob("release-v0.1.*"))
     hosts.which = which
     network.driver().switch("v0.1.2")

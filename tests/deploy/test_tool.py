@@ -98,7 +98,9 @@ def test_a_release_that_does_not_answer_is_rolled_back_by_the_tool(hosts_of: Any
     release(hosts, "0.1.1", web)
     facts = {"commit": COMMITS["0.1.2"], "version": "0.1.2", "began_unix": 2}
     hosts.place("v0.1.2", facts, STAND_IN)
-    with pytest.raises(Refused, match=r"v0\.1\.2 was deployed, and does not run within 1 s; running: b+"):
+    with pytest.raises(
+        Refused, match=r"v0\.1\.2 was deployed, and does not run within 1 s; running: b+; http.* answers 200"
+    ):
         hosts.switch("v0.1.2")
     assert hosts.is_live("v0.1.1", "0.1.1")
     assert calls(tmp_path)[-1] == f"kamal rollback {COMMITS['0.1.1']}"

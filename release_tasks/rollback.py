@@ -11,7 +11,7 @@ from release_tasks.database import proof
 from release_tasks.database.pack import pack_at
 from release_tasks.deploy import code
 from release_tasks.environments import Environment
-from release_tasks.errors import Refused
+from release_tasks.errors import Refused, listed
 from release_tasks.git import Git
 
 
@@ -68,6 +68,10 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
+    looks = env.hosts.status()
+    for host, look in looks.items():
+        lacks = {tag for each in looks.values() for tag in each.releases} - {*look.releases}
+        in_place += f" {host} lacks {listed(sorted(lacks))}." if lacks else ""
     tag = env.settings.tag_of(env.settings.version_of(to) or to) if to else _live_before(env, found, current)
     if tag not in live:
         nothing = f"What was live before in {env.name} is no release in place."
@@ -87,10 +91,12 @@ def _live_before(env: Environment, found: dict[str, dict[str, Any]], current: st
     stamped = env.settings.tag_of(stamp[0]) if stamp else ""
     if stamped in found and stamped != current and "before" not in found[stamped]:
         return current  # the stamped one was refused before its switch
-    is_unfinished = newest and "before" in found[newest] and not found[newest].get("since")
+    about = found.get(newest, {})
+    is_unfinished = "before" in about and not about.get("since") and current in (newest, about["before"])
     last = newest if is_unfinished else max(found, key=lambda tag: found[tag].get("since") or "", default="")
     before = found.get(last, {}).get("before") or ""
-    was_a_rollback = versions.is_later_release(env.settings.version_of(before), env.settings.version_of(last))
+    now, then = env.settings.version_of(last), env.settings.version_of(before)
+    was_a_rollback = bool(now) and versions.is_later_release(then, now)
     return last if was_a_rollback else before
 
 

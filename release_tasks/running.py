@@ -62,10 +62,12 @@ def _look(row: dict[str, Any], name: str, git: Git, settings: Settings) -> None:
         return
     with closing(embedded.open_environment(name, git.root, settings)) as env:
         version, said = env.probe()
-        hosts = [] if name == "dev" else [*env.hosts.try_status().values()]
-        row["answers"] = version
-        row["problem"] = " ".join(filter(None, ["" if version else said, *(each.problem for each in hosts)]))
-        live = [each for each in hosts if each.tag]
+        hosts = {} if name == "dev" else env.hosts.try_status()
+        live = [each for each in hosts.values() if each.tag]
+        row["answers"], problems = version, ["" if version else said]
+        for host, each in hosts.items():
+            problems.append(each.problem or (f"{host}: nothing is live." if live and not each.tag else ""))
+        row["problem"] = " ".join(filter(None, problems))
         for key in ("tag", "colour"):
             row[key] = ", ".join(dict.fromkeys(getattr(each, key) for each in live))
         facts = live[0].releases.get(live[0].tag, {}) if live else {}

@@ -28,7 +28,7 @@ RELEASES = {"v0.1.1": {"before": "before", "since": "now"}, "before": {"since": 
 
 def env(releases: dict[str, Any], current: str) -> Any:
     hosts = SimpleNamespace(releases=lambda: releases, tag=lambda: current)
-    hosts.live = lambda: {current: ""}
+    hosts.live, hosts.status = lambda: {current: ""}, dict
     return SimpleNamespace(name="production", hosts=hosts, settings=Settings(), last_stamp=lambda: None)
 
 
@@ -38,6 +38,14 @@ def test_what_is_no_release_is_not_gone_back_to() -> None:
         Refused, match=r"What was live before in production is no release in place\. In place are: 0\.1\.1\."
     ):
         _target(env(RELEASES, "v0.1.1"), None, well)
+
+
+def test_a_host_that_lacks_what_the_others_have_is_named() -> None:
+    """A host that had joined hid what was live on all others."""
+    two = env({}, "v0.1.1")
+    two.hosts.status = lambda: {"h1": SimpleNamespace(releases=RELEASES), "h2": SimpleNamespace(releases={})}
+    with pytest.raises(Refused, match=r"0\.1\.1 was never live .* In place are: none\. h2 lacks before, v0\.1\.1\."):
+        _target(two, "0.1.1", well)
 
 
 def test_by_default_it_is_what_was_live_before_the_newest() -> None:
@@ -60,6 +68,14 @@ def test_the_same_rollback_once_more_stays_where_it_went() -> None:
     placed = {"v0.1.2": ("v0.1.1", "2"), "v0.1.1": ("v0.1.0", "1"), "v0.1.0": ("v0.1.2", "3")}
     releases = {tag: {"before": before, "since": since} for tag, (before, since) in placed.items()}
     assert _target(env(releases, "v0.1.0"), None, well)[0] == "v0.1.0"
+
+
+def test_a_rollback_past_a_switch_that_failed_stays_where_it_went() -> None:
+    """Once more it went forward, to the release that was just left."""
+    releases = {"v0.1.2": {"before": "v0.1.1"}, "v0.1.1": {"before": "v0.1.0", "since": "2"}}
+    releases["v0.1.0"] = {"before": "v0.1.1", "since": "5"}
+    assert _target(env(releases, "v0.1.0"), None, well)[0] == "v0.1.0"
+    assert _target(env(releases, "v0.1.2"), None, well)[0] == "v0.1.1", "the switch is still under way"
 
 
 def test_where_no_release_says_what_was_before_a_person_does() -> None:

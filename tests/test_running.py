@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from release_tasks import running
-from release_tasks.deploy.hosts import HostStatus
+from release_tasks.deploy.hosts import Hosts, HostStatus
 from release_tasks.errors import Refused
 from release_tasks.machine import point_link
 from release_tasks.release_lock import ReleaseLock
@@ -89,6 +89,10 @@ def test_code_that_no_release_has_put_there_is_shown_as_it_is(
     row: dict[str, Any] = {}
     running._look(row, "production", release.git, release.settings)
     assert (row["tag"], row["ddl"]) == (str(by_hand), "0.1.0") and row["drift"] is True
+    found = {"h1": HostStatus("v0.1.0", ""), "h2": HostStatus("", "")}
+    monkeypatch.setattr(Hosts, "try_status", lambda _: found)
+    running._look(row, "production", release.git, release.settings)
+    assert row["tag"] == "v0.1.0" and row["problem"].endswith("h2: nothing is live.")
 
 
 @pytest.mark.parametrize("since", [None, "now"])

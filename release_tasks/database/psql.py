@@ -84,10 +84,10 @@ def run(dsn: str, pack: Sequence[DdlFile], ddl: Ddl, version: str, where: str, w
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         env = {"PGOPTIONS": options(ddl, programs.variables(dsn)["PGOPTIONS"]), "LC_MESSAGES": "C"}
-        argv = ("--no-psqlrc", "--quiet", "--file", SCRIPT)
-        ran = programs.run("psql", dsn, *argv, cwd=folder, env=env, timeout=ddl.timeout + SLACK, check=False)
+        argv = ("--no-psqlrc", "--quiet", "--file", folder / SCRIPT)
+        ran = programs.run("psql", dsn, *argv, env=env, timeout=ddl.timeout + SLACK, check=False)
     begun, warnings, error = BEGUN.findall(ran.stdout), list[str](), dict[str, str]()
-    for found in MESSAGE.finditer(ran.stderr):
+    for found in MESSAGE.finditer(ran.stderr.replace(f"psql:{folder.as_posix()}/", "psql:")):
         text = ": ".join(" ".join(part.split()).rstrip(".") for part in (found["text"], found["detail"]) if part)
         if (found["state"] or "")[:2] == "01" or found["severity"] == "WARNING":
             warnings.append(f"{found['path']}: WARNING: {text}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from release_tasks.database import apply, programs, psql
 from release_tasks.database.pack import DdlFile
@@ -481,3 +482,18 @@ def test_a_database_that_is_read_only_is_refused(connection: psycopg.Connection)
     connection.execute("set default_transaction_read_only = on")
     (problem,) = apply.server_problems(connection, "staging")
     assert problem.what == "The database of staging is read-only: a standby, or default_transaction_read_only is on."
+
+
+def test_paths_of_a_pack_and_of_a_dsn_begin_at_the_root(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psql ran in a temporary folder, and found neither."""
+    monkeypatch.chdir(tmp_path)
+    about = conninfo.conninfo_to_dict(dsn)
+    Path("pgpass").write_text(f"*:*:*:*:{about.pop('password')}\n")
+    Path("pgpass").chmod(0o600)
+    Path("rows.csv").write_text("1\n2\n")
+    pack = pack_of("create table if not exists seeded (n int);\n\\copy seeded from 'rows.csv' csv\n")
+    apply.apply(staging(conninfo.make_conninfo("", **about, passfile="pgpass")), pack, Path(), "0.1.1")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select count(*) from seeded").fetchone() == (2,)

@@ -35,7 +35,7 @@ TABLES = """select format('%I.%I', nspname, relname) from pg_class c join pg_nam
     select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e') order by 1"""
 
 # Of our session, which waits for pg_dump; the second one is there from PostgreSQL 17 on.
-NO_TIMEOUT = """select set_config(name, '0', true) from pg_settings
+NO_TIMEOUT = """select set_config(name, '0', false) from pg_settings
   where name in ('idle_in_transaction_session_timeout', 'transaction_timeout')"""
 
 
@@ -110,13 +110,13 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
         encoding = "SQL_ASCII" if connection.info.parameter_status("server_encoding") == "SQL_ASCII" else "UTF8"
         flags = ["--format=directory", f"--jobs={settings.jobs}", "--compress=1", "--no-tablespaces"]
         flags += [f"--encoding={encoding}", f"--file={folder / DUMP}"]
-        for wait in ("5s", programs.LOCK_WAIT):
-            limits = [f"--snapshot={_begin(connection)}", f"--lock-wait-timeout={wait}"]
+        for is_last in (False, False, False, True):
+            limits = [f"--snapshot={_begin(connection)}", "--lock-wait-timeout=5s"]
             try:
                 printed = programs.run("pg_dump", dsn, *flags, *limits, **how).stderr.splitlines()
                 break
             except Refused as no:
-                if wait == programs.LOCK_WAIT or "Query was: LOCK TABLE" not in str(no):
+                if is_last or "Query was: LOCK TABLE" not in str(no):
                     raise
                 connection.execute("rollback")  # who came in between waits for us, and pg_dump for them
                 shutil.rmtree(folder / DUMP, ignore_errors=True)
@@ -130,13 +130,13 @@ def dump(dsn: str, folder: Path, settings: BackupSettings, where: str = "", **ab
 def _begin(connection: psycopg.Connection) -> str:
     """Lock all tables, then return the snapshot to read: an older one would see no row of what was truncated since."""
     tables = ", only ".join(_tables(connection))
+    connection.execute(NO_TIMEOUT)
     connection.execute("begin isolation level repeatable read read only")
     connection.execute(f"set local lock_timeout = '{programs.LOCK_WAIT}'".encode())
     with suppress(psycopg.Error), connection.transaction():  # where it is refused, pg_dump says why
         if tables:
             connection.execute(f"lock table only {tables} in access share mode".encode())
     connection.execute("set local row_security = off")  # refuse, as pg_dump does, rather than leave rows out
-    connection.execute(NO_TIMEOUT)
     return str(connection.execute("select pg_export_snapshot()").fetchall()[0][0])
 
 

@@ -84,8 +84,8 @@ class Release:
         if f"refs/heads/{support}" not in self.git.remote_refs:
             return main
         if self.tag_ref not in self.git.remote_refs:  # it may have lost the lock of main, and begin anew on support/0.1
-            return main if self._lock_of(main).state().is_of(self.version) else support
-        begun = {each: self._lock_of(each).began() for each in (main, support)}
+            return main if self.lock_of(main).state().is_of(self.version) else support
+        begun = {each: self.lock_of(each).began() for each in (main, support)}
         if any(begun.values()):
             return max(begun, key=begun.__getitem__)
         both = [self.git.remote_commit(f"refs/heads/{each}") or "" for each in begun]  # as before there were locks
@@ -98,9 +98,9 @@ class Release:
 
     @cached_property
     def lock(self) -> ReleaseLock:
-        return self._lock_of(self.base)
+        return self.lock_of(self.base)
 
-    def _lock_of(self, base: str) -> ReleaseLock:
+    def lock_of(self, base: str) -> ReleaseLock:
         return ReleaseLock(self.git, self.version, self.tag, self.settings.lock_of(base))
 
     @property
@@ -133,7 +133,7 @@ class Release:
     def is_over(self) -> bool:
         """Whether the remote has all of it, merged back, and the lock is given up: a colleague may merge it early."""
         is_everywhere = self.is_in(self.settings.main) and self.is_in(self.base)
-        return is_everywhere and not self._lock_of(self.base).state().is_of(self.version)
+        return is_everywhere and not self.lock_of(self.base).state().is_of(self.version)
 
     @property
     def is_ended(self) -> bool:

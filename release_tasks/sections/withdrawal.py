@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from release_tasks import ddl, lines, versions
 from release_tasks.commits import history, releaser
 from release_tasks.database import apply
-from release_tasks.errors import NotYet, Problem, Refused, listed
+from release_tasks.errors import NotYet, Problem, Refused, listed, refuse
 from release_tasks.release import Release, Step
 from release_tasks.release_lock import WITHDRAWN
 from release_tasks.sections import landing
@@ -20,7 +20,7 @@ def record_the_withdrawal(release: Release, reason: str | None = None) -> Step:
     if release.is_over:
         raise Refused(f"{release.version} is finished: fix it in a new version.", "inv status")
     if not release.published:
-        if release.lock.withdrew():
+        if release.lock.withdrew() or release.lock_of(main).withdrew():
             return f"{release.tag} {WITHDRAWN}; it was never published"
         if not release.lock.state().is_of(release.version):  # it may be mistyped
             raise Refused(f"{release.tag} was never published, and it does not hold the lock.", "inv deploy.running")
@@ -65,6 +65,7 @@ def ddl_problems(release: Release) -> Iterator[Problem]:
     since = [version for version in release.line.tags if not last or versions.is_past(version, last)]
     is_any = any(lines.withdrawn(git, settings, version) for version in since)
     for name in ("staging", "production") if is_any else ():
+        refuse(settings.environments.problems(name))
         version, entered = apply.last_applied(release.environment(name))
         if lines.withdrawn(git, settings, version) and lines.tagged(git, tag := settings.tag_of(version)):
             left = [file for file in release.pack_of(tag) if (file.path, file.sha256) in entered]

@@ -123,6 +123,7 @@ def test_a_version_that_main_has_given_up_may_begin_on_its_support_branch(work: 
     assert work.release("0.1.1").base == "main"
     assert take(withdrawal.record_the_withdrawal, release).state == CHANGED
     assert work.release("0.1.1").base == "support/0.1"
+    assert take(withdrawal.record_the_withdrawal, work.release("0.1.1")).state == DONE
 
 
 def test_a_release_of_a_support_branch_that_both_branches_got_early_is_not_over(work: Work, take: Take) -> None:

@@ -91,6 +91,9 @@ def test_the_ddl_that_it_left_in_an_environment_is_proved_over(
         assert "differs from a fresh database: table app.weights" in problem.what
     apply.apply(production, release.pack, work.root, "0.1.2")
     assert take(preconditions.prove_the_ddl_pack, release).state == DONE, "the next release was proved over it"
+    settings["environments"]["production"] = {**here, "dsn": "${NOT_SET}"}
+    (problem,) = take(preconditions.prove_the_ddl_pack, work.release("0.1.2", **settings)).problems
+    assert "NOT_SET is not set" in problem.what
 
 
 def test_it_is_refused_also_where_nobody_has_fetched_since(work: Work) -> None:

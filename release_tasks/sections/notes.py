@@ -31,7 +31,10 @@ def write_the_notes(release: Release, highlights: str | None = None) -> Step:
     if not (found and changelog.written(found["text"])):
         what = f"The Highlights of {path} are empty: there is no text under a heading `## Highlights`"
         why = "." if committed is not None else ", for the template has none, or they begin with another one."
-        raise Refused(f"{what}{why}", f"Write {path} with that heading, and commit it on the release branch.")
+        write = f"Write {path} with that heading, and commit it on the release branch."
+        template = f"{release.settings.docs_pack.folder}/RELEASE_NOTES_TEMPLATE.md"
+        fix = f"Let {template} have that, then ${{highlights}}, and commit it."
+        raise Refused(f"{what}{why}", write if committed is not None or release.published else fix)
     if committed is not None:
         return f"{path}{', as committed: --highlights changes nothing any more' if highlights else ''}"
     require(release.published, "after the tag is pushed")

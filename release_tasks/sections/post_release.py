@@ -31,7 +31,7 @@ def _merge(release: Release, commit: str, name: str, *options: str) -> None:
     merged = git.run("merge", "--quiet", *options, commit, check=False)
     if merged.code:
         git.run("merge", "--abort", check=False)
-        what = f"{name} does not merge into {base}, and the merge was taken back: {merged.tail()}"
+        what = f"{name} does not merge into {base}, and the merge was taken back: {merged.tail(40)}"
         fix = f"git switch {base} && git merge --no-ff {commit:.9}   # resolve the conflicts, git add, git commit; then"
         raise Refused(what, f"{fix}\n{release.again()}")
 

@@ -392,6 +392,7 @@ def test_highlights_that_could_not_be_read_again_are_refused_before_the_tag(
     release.options = {"highlights": highlights}  # type: ignore[attr-defined]
     outcome = take(notes.write_the_notes, release, change=False)
     assert outcome.state == REFUSED and "no text under a heading `## Highlights`" in outcome.problems[0].what
+    assert "RELEASE_NOTES_TEMPLATE.md have that" in outcome.problems[0].hint
 
 
 def test_headings_of_a_changelog_are_no_highlights(work: Work, take: Callable[..., Outcome]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tarfile import TarInfo
 
@@ -20,8 +20,9 @@ INCOMPLETE = re.compile(r"(^|/)\.[^/]+\.\d+\.incomplete$")  # files of `atomic_w
 
 def emptied(folder: Path) -> Path:
     """Return `folder` with nothing in it: what a run before has left there would be taken for this one's."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from release_tasks.files import (
     atomic_write,
     checksum_lines,
+    emptied,
     file_hashes,
     read_checksums,
     records_folder,
@@ -105,3 +107,13 @@ def test_a_link_is_read_back_also_as_a_text_file(tmp_path: Path, monkeypatch: py
     assert not link.is_symlink()
     assert read_link(link) == (tmp_path / "three").resolve()
     assert [path.name for path in tmp_path.iterdir()] == ["current"]
+
+
+def test_what_cannot_be_removed_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that an install had left as root went into the release."""
+    (tmp_path / "part" / "stale").mkdir(parents=True)
+    assert list(emptied(tmp_path / "part").iterdir()) == []
+    (tmp_path / "part" / "stale").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, ignore_errors=False: None)
+    with pytest.raises(FileExistsError):
+        emptied(tmp_path / "part")

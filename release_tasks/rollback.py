@@ -76,7 +76,8 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     if tag not in live:
         nothing = f"What was live before in {env.name} is no release in place."
         what = f"{to} was never live in {env.name}, or is not in place." if to else nothing
-        raise Refused(f"{what} {in_place}", again(to="VERSION"))
+        history = f"inv deploy.history --env {env.name}   # what happened there"
+        raise Refused(f"{what} {in_place}", again(to="VERSION") if {*live} - {current} else history)
     if not to and (why := withdrawn(tag)):
         raise Refused(f"{tag} was live before, but: {why} {in_place}", again(to="VERSION"))
     return tag, in_place

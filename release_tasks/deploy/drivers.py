@@ -23,7 +23,7 @@ from release_tasks.machine import is_taken, parsed, probe, wait_until
 from release_tasks.masks import short
 from release_tasks.settings import Settings
 
-LOOK, CHANGE = 20.0, 7200.0  # seconds for one host, where each thing that a change waits for has a limit of its own
+LOOK, CHANGE = 20.0, 7200.0  # seconds for one host; what a change waits for has limits of its own, or comes on top
 ALIVE = ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]  # else who waits for a host that is gone waits on
 SSH = ["-o", "BatchMode=yes", *ALIVE]
 PROGRAM = "import json, sys; order = json.loads(sys.stdin.buffer.readline()); exec(order['program']); main(order)"
@@ -73,6 +73,10 @@ class Processes(Hosts):
     variables: Callable[[], dict[str, str]] = dict  # what commands find on this machine
     root: Path = Path()  # where programs run, and find what settings name
 
+    @property
+    def limit(self) -> float:
+        return CHANGE + self.host.wait + self.host.drain
+
     def argv(self, name: str, *command: str) -> list[str]:
         """Return the words by which the host `name` runs a command."""
         return list(command) if self.is_here else [*self.ssh, *SSH, name, *map(shlex.quote, command)]
@@ -80,7 +84,7 @@ class Processes(Hosts):
     def call(self, name: str, verb: str, **arguments: Any) -> Any:
         if self.is_here and verb == "look":  # quick, and often
             return super().call(name, verb, **arguments)
-        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb == "look" else CHANGE
+        tree, timeout = arguments.pop("tree", os.devnull), LOOK if verb == "look" else self.limit
         python = [sys.executable, "-I"] if self.is_here else ["python3"]
         hint = shlex.join(self.argv(name, *python, "--version"))
         with TemporaryFile() as stdin, Path(tree).open("rb") as content:
@@ -150,7 +154,7 @@ class Ansible(Processes):
             extra = ["--extra-vars", json.dumps({**about, "order_file": str(order)})]
             alive = ["--ssh-extra-args", shlex.join(ALIVE)]
             argv = ["ansible-playbook", "-v", *self.which, *alive, *extra, str(PLAYBOOK)]
-            done = process.run(argv, cwd=self.root, timeout=CHANGE * len(names), **HOW)
+            done = process.run(argv, cwd=self.root, timeout=self.limit * len(names), **HOW)
         found = dict[str, Any]()
         for state, name, text in ANSWER.findall(done.stdout):
             answer = parsed(text)

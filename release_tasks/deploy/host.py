@@ -114,7 +114,12 @@ class Host(Releases):
             point_link(self.folder / colour, self.code_of(tag))
             for service in self.services[:1] if live else self.services:  # where nothing ran, nobody has the jobs
                 self.call(self.restart, colour, service)
-            self.expect(tag, self.wait, origin)
+            try:
+                self.expect(tag, self.wait, origin)
+            except Refused:
+                with suppress(Refused):
+                    self.stop(colour)
+                raise
         return origin
 
     def stop(self, colour: str = "") -> None:
@@ -133,7 +138,7 @@ class Host(Releases):
         if is_again and self.answers(tag):
             return
         before = (found[tag].get("before") if had == tag else had) or ""
-        self.note(tag, f"{had or 'nothing'} → {tag}", by, before=before, since=None)
+        self.note(tag, f"{had or 'nothing'} → {tag}", by, **({} if is_again else {"before": before, "since": None}))
         old = "" if is_again else before  # what was live before what is live would be one too many
         try:
             with failing_in(self.folder):

@@ -74,9 +74,9 @@ class Hosts:
 
     def warnings(self) -> Iterator[str]:
         """Yield which nginx in front of two colours is so old that it may close connections under a request."""
-        for name, seen in self.status().items():
+        for name, seen in (self.status() if self.host.colours else {}).items():
             nginx = NGINX.search(seen.answers[1])
-            if self.host.colours and nginx and tuple(map(int, nginx.groups())) < (1, 27, 4):
+            if nginx and tuple(map(int, nginx.groups())) < (1, 27, 4):
                 yield f"{name}: {nginx[0]} may lose a request at a flip; 1.27.4 does not"
 
     def tag(self) -> str:
@@ -85,7 +85,10 @@ class Hosts:
 
     def live(self) -> dict[str, str]:
         """Return tag → commit of what is live on the hosts, that of the first one first; "" where it is not ours."""
-        return {each.tag: each.releases.get(each.tag, {}).get("commit", "") for each in self.status().values()}
+        found = dict[str, str]()
+        for each in self.status().values():
+            found.setdefault(each.tag, each.releases.get(each.tag, {}).get("commit", ""))
+        return found
 
     def is_live(self, tag: str, version: str) -> bool:
         """Tell whether every host has finished its switch to the release `tag`, and answers with its version."""
@@ -112,8 +115,8 @@ class Hosts:
     def idle(self, tag: str) -> Iterator[str]:
         """Run the release `tag` in the idle colour, for the block; yield its origin."""
         name = self.names[0]
+        origin = self.call_all([name], "start", tag=tag)[name]  # after Ctrl-C a host ends what it has begun
         try:
-            origin = self.call_all([name], "start", tag=tag)[name]
             with self.tunnel(name, origin) as reached:
                 yield reached
         except BaseException:

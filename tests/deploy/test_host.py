@@ -295,6 +295,46 @@ def test_without_colours_a_switch_is_a_restart_and_a_bad_one_goes_back(server: S
     assert not (server.folder / "two-at-once").exists()
 
 
+def test_a_start_that_was_stopped_is_waited_for_by_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C the idle colour was to be stopped, which waited for its start."""
+    hosts, called = running(server), list[str]()
+
+    def call_all(names: object, verb: str, **_: object) -> object:
+        called.append(verb)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hosts, "call_all", call_all)
+    with pytest.raises(KeyboardInterrupt), hosts.idle("v0.1.2"):
+        pass
+    assert called == ["start"]
+
+
+def test_what_is_live_is_of_the_first_host_that_has_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose facts were torn hid the commit, and the smokes on a restored backup passed without running."""
+    hosts = running(server)
+    whole = HostStatus("v0.1.1", releases={"v0.1.1": {"commit": "c0ffee"}})
+    monkeypatch.setattr(hosts, "status", lambda: {"h1": whole, "h2": HostStatus("v0.1.1")})
+    assert hosts.live() == {"v0.1.1": "c0ffee"}
+
+
+def test_a_release_that_was_started_again_and_cut_off_stays_the_finished_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try that failed went back to the release before, by itself."""
+    hosts = running(server)
+    put(hosts, "0.1.2")
+    hosts.switch("v0.1.2")
+    server.fault("0.1.2", "unwell")
+
+    def cut_off(tag: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(hosts.host, "make_live", cut_off)
+        hosts.host.switch("v0.1.2", "Rita")
+    assert "v0.1.2 stays, as it is live." in refusal(hosts)
+
+
 def test_a_wrong_folder_stops_nothing_that_runs_from_the_right_one(server: Server, tmp_path: Path) -> None:
     """Its colours looked idle: production was down, by a check before the flip."""
     hosts = running(server)

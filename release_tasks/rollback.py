@@ -68,14 +68,14 @@ def _target(env: Environment, to: str | None, withdrawn: Callable[[str], str]) -
     live = [tag for tag, facts in found.items() if tag in (current, *befores) or facts.get("since")]
     live = [tag for tag in live if env.settings.version_of(tag)]  # what a rehearsal begins with is no release
     in_place = f"In place are: {', '.join(map(env.settings.version_of, live)) or 'none'}."
-    looks = env.hosts.status()
-    for host, look in looks.items():
-        lacks = {tag for each in looks.values() for tag in each.releases} - {*look.releases}
-        in_place += f" {host} lacks {listed(sorted(lacks))}." if lacks else ""
     tag = env.settings.tag_of(env.settings.version_of(to) or to) if to else _live_before(env, found, current)
     if tag not in live:
         nothing = f"What was live before in {env.name} is no release in place."
         what = f"{to} was never live in {env.name}, or is not in place." if to else nothing
+        looks = env.hosts.status()
+        for host, look in looks.items():
+            lacks = {each for other in looks.values() for each in other.releases} - {*look.releases}
+            in_place += f" {host} lacks {listed(sorted(lacks))}." if lacks else ""
         history = f"inv deploy.history --env {env.name}   # what happened there"
         raise Refused(f"{what} {in_place}", again(to="VERSION") if {*live} - {current} else history)
     if not to and (why := withdrawn(tag)):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from psycopg import Connection
@@ -10,6 +11,7 @@ from psycopg import Connection
 from release_tasks.database import programs
 from release_tasks.errors import Refused
 
+LAYER = Path(__file__).parents[2]  # what PYTHONPATH names while pytest runs
 Record = Callable[[str, object], None]  # pytest's record_property: a name, and what was observed
 VARIABLE = "RELEASE_TARGET"  # names the file by which pytest gets it
 JUDGED = "gate:"  # begins the names of what the gate records, which no test's own are

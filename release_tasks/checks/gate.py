@@ -16,13 +16,12 @@ import psycopg
 import pytest
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from release_tasks.checks import JUDGED, VARIABLE, Inconclusive, Target, document
+from release_tasks.checks import JUDGED, LAYER, VARIABLE, Inconclusive, Target, document
 from release_tasks.database import structure
 from release_tasks.errors import Refused, listed
 from release_tasks.masks import hide, mask
 from release_tasks.outcome import FAILED, INCONCLUSIVE, WAIVED
 
-LAYER = Path(__file__).parents[2]
 TARGET = pytest.StashKey[Target]()
 ENDED = pytest.StashKey[int]()  # how many tests came to their end
 LEFT = pytest.StashKey[structure.Structure]()  # what the database consisted of after the last file of smokes

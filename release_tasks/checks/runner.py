@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from release_tasks import process, screen
-from release_tasks.checks import JUDGED, VARIABLE, Target
+from release_tasks.checks import JUDGED, LAYER, VARIABLE, Target
 from release_tasks.checks.browser import node_of_playwright
 from release_tasks.environments import Environment
 from release_tasks.errors import Refused
@@ -36,7 +36,7 @@ USES_BROWSER = re.compile(r"\b(view|page|context|browser|playwright)")  # Playwr
 # After Playwright's plugin, of which a fixture is overridden.
 GATE = ["-p", "release_tasks.checks.gate", "-p", "release_tasks.checks.fixtures"]
 VARIABLES = {**dict.fromkeys(("PYTEST_ADDOPTS", "PYTEST_PLUGINS"), ""), "PYTHONDONTWRITEBYTECODE": "1"}
-VARIABLES |= {"PYTHONPATH": str(HERE.parents[1])}
+VARIABLES |= {"PYTHONPATH": str(LAYER)}
 
 
 def target_of(env: Environment, version: str, code: Path | None = None, origin: str = "", **facts: Any) -> Target:

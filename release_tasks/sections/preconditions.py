@@ -205,8 +205,7 @@ def prove_the_ddl_pack(release: Release) -> str:
     release.only_in_a_run()
     proved = ddl.proof_of(pack, release.pack_of(last), release.root, release.settings, release.environment("dev").dsn)
     release.keep_check("ddl-proof", over=last, **proved.model_dump())
-    refuse(proved.problems)
-    refuse(withdrawal.ddl_problems(release))
+    refuse([*proved.problems, *withdrawal.ddl_problems(release)])
     return f"{proved}{proved.exceptions}"
 
 

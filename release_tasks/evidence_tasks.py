@@ -33,7 +33,8 @@ def verify_pack(
     evidence, when = settings.evidence, datetime.now(UTC)
     if missing := [file for file in (what, signers, ca) if file and not Path(file).exists()]:
         raise Refused(f"There is nothing at {listed(missing)}.", f"ls -d {shlex.join(missing)}")
-    refuse(seal.certificate_problems(Path(ca)) if ca else ())
+    if ca:
+        refuse(seal.certificate_problems(Path(ca)))
     if at:
         try:
             given = datetime.fromisoformat(f"{at}T23:59:59" if len(at) == len("2026-11-26") else at)

@@ -160,10 +160,9 @@ class Ansible(Processes):
             answer = parsed(text)
             if state == "fatal" or "stdout" in answer:  # the copying of the tree has none
                 said = "\n".join(filter(None, [answer.get("msg"), answer.get("stderr")]))
+                hint = shlex.join(self.argv(name, "python3", "--version"))
                 try:
-                    found[name] = answer_of(
-                        answer.get("stdout", ""), said, shlex.join(self.argv(name, "python3", "--version")), name
-                    )
+                    found[name] = answer_of(answer.get("stdout", ""), said, hint, name)
                 except Refused as no:
                     found[name] = no
         if not any(isinstance(answer, Refused) for answer in found.values()) and (done.code or len(found) < len(names)):
@@ -188,9 +187,8 @@ def answer_of(stdout: str, said: str, hint: str, name: str) -> Any:
     if not answer:
         raise Refused(f"cannot be reached, or its Python did not answer: {said}", hint)
     if "failed" in answer:
-        raise Refused(
-            answer["failed"], f"{answer['hint']}   # on {name}" if name and answer["hint"] else answer["hint"]
-        )
+        where = f"   # on {name}" if name and answer["hint"] else ""
+        raise Refused(answer["failed"], f"{answer['hint']}{where}")
     return answer["result"]
 
 

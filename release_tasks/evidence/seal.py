@@ -96,8 +96,9 @@ def stamp(folder: Path, url: str, ca: Path) -> None:
         except requests.RequestException as error:
             raise Refused(f"it does not stamp: {short(error, 400)}") from None
         reply.write_bytes(answer.content)
-        compared = process.run([*VERIFY, "-queryfile", query, "-in", reply, "-CAfile", ca], check=False)
-        refuse([Problem(f"its reply cannot be verified: {reason(compared, ca)}")] if compared.code else ())
+        ran = process.run([*VERIFY, "-queryfile", query, "-in", reply, "-CAfile", ca], check=False)
+        if ran.code:
+            raise Refused(f"its reply cannot be verified: {reason(ran, ca)}")
         refuse(token_problems(reply, folder / bag.ROOT, ca, datetime.now(UTC)))
         for file, suffix in ((query, ".tsq"), (ca, ".pem"), (reply, ".tsr")):  # the reply last: it counts
             atomic_write(token.with_suffix(suffix), file.read_bytes())

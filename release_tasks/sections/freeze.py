@@ -54,9 +54,8 @@ def cut_the_release_branch(release: Release) -> Step:
     start = git.remote_commit(release.branch_ref) or (release.tag if release.published else "HEAD")
     args = [branch] if git.commit_named(release.branch_ref) else ["--create", branch, start]
     switch = f"git switch {' '.join(args)}"
-    if git.look(
-        "diff", "--quiet", "HEAD", release.branch_ref if args == [branch] else start, "--", *landing.LAYER
-    ).code:  # this run has read what is here
+    compared = release.branch_ref if args == [branch] else start  # by its name alone git could take a tag
+    if git.look("diff", "--quiet", "HEAD", compared, "--", *landing.LAYER).code:  # this run has read what is here
         what = f"{branch} has another release layer or other settings than {git.branch or 'HEAD'}."
         raise Refused(what, f"{switch} && git submodule update --recursive && {release.again()}")
     yield f"{switch}{lacks}"
